@@ -1,0 +1,1 @@
+"""The vocabulary that every method shares: records, maps, paths, couplings, times, samplers."""

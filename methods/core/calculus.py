@@ -1,0 +1,89 @@
+"""Derivatives along a path: the only place that calls forward-mode differentiation.
+
+Its traps are known here and nowhere else. Fused attention kernels have no forward derivative, so
+the plain one is pinned. Compiled graphs may lose tangents, so they are left. Autocast rounds tangents to half precision, so it is switched off.
+Tangents are not kept for backward: the derivative is a constant of the loss.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Function = Callable[..., Tensor]
+
+
+class AbstractDerivative(ABC):
+    """A way to differentiate a function along a direction."""
+
+    @abstractmethod
+    def along(self, fn: Function, at: Sequence[Tensor], tangent: Sequence[Tensor]) -> Tensor:
+        """Derivative of fn at a point along a tangent, without a graph, in float32 or better."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ForwardMode(AbstractDerivative):
+    """The exact derivative, by one forward-mode pass of about twice a forward's cost."""
+
+    def along(self, fn: Function, at: Sequence[Tensor], tangent: Sequence[Tensor]) -> Tensor:
+        """Derivative of fn at a point along a tangent, without a graph, in float32 or better."""
+        with torch.no_grad(), _full_precision(at[0]):
+            _, derivative = derivative_along(fn, at, tangent)
+        return derivative
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CentralDifference(AbstractDerivative):
+    """(f(x + h w) - f(x - h w)) / 2h, by two forwards.
+
+    Its error is of order h^2 plus rounding over h; any attention kernel will do.
+
+    Attributes:
+        step: h, in units of time, in (0, 0.1].
+
+    Raises:
+        ValueError: If the step is out of range.
+    """
+
+    step: float = 0.005
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.step <= 0.1:
+            raise ValueError(f"derivative.step must lie in (0, 0.1], got {self.step}")
+
+    def along(self, fn: Function, at: Sequence[Tensor], tangent: Sequence[Tensor]) -> Tensor:
+        """Derivative of fn at a point along a tangent, without a graph, in float32 or better."""
+        with torch.no_grad(), _full_precision(at[0]):
+            ahead = fn(*(x + self.step * w for x, w in zip(at, tangent, strict=True)))
+            behind = fn(*(x - self.step * w for x, w in zip(at, tangent, strict=True)))
+        return (ahead - behind) / (2.0 * self.step)
+
+
+def derivative_along(
+    fn: Function, at: Sequence[Tensor], tangent: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Value and exact derivative of a function at a point along a tangent.
+
+    Gradients flow through both unless the caller has switched them off.
+
+    Args:
+        fn: A function of as many tensors as there are points.
+        at: Where to differentiate.
+        tangent: The direction, one tensor for each point and of its shape.
+
+    Returns:
+        fn(at), and d fn(at + h tangent) / d h at h = 0.
+    """
+    with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+        value, derivative = torch.func.jvp(fn, tuple(at), tuple(tangent))
+    return value, derivative
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)

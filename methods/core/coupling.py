@@ -1,0 +1,128 @@
+"""Couplings: which noise belongs to which datum. They run before the objective, on x0 only."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from .record import Batch, Moment
+
+CouplingState = Mapping[str, Tensor]
+"""What a coupling keeps between steps: tensors by name. It goes in and comes out of ``pair``."""
+
+
+class AbstractCoupling(ABC):
+    """A joint law of noise and data with the right marginals, drawn batch by batch."""
+
+    @abstractmethod
+    def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
+        """State before the first step, for a set of num_data examples of this shape."""
+
+    @abstractmethod
+    def pair(self, batch: Batch, state: CouplingState, now: Moment) -> tuple[Batch, CouplingState]:
+        """The batch with noise paired to its data, and the state after it."""
+
+
+def _fresh_noise(batch: Batch, now: Moment) -> Float[Tensor, "b *d"]:
+    if batch.x0 is not None:
+        return batch.x0
+    noise = now.rng.normal(len(batch), *batch.x1.shape[1:], dtype=batch.x1.dtype)
+    return noise.to(batch.x1.device)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class IndependentCoupling(AbstractCoupling):
+    """Fresh noise, independent of the data."""
+
+    def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
+        """No state."""
+        del num_data, shape
+        return {}
+
+    def pair(self, batch: Batch, state: CouplingState, now: Moment) -> tuple[Batch, CouplingState]:
+        """The batch with fresh noise."""
+        return batch.with_noise(_fresh_noise(batch, now)), state
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MinibatchOTCoupling(AbstractCoupling):
+    """Fresh noise, permuted within each shard to the least total squared distance to its data.
+
+    A permutation keeps every datum and every noise of the batch exactly once; drawing pairs from
+    the plan with replacement would keep 63 % of them.
+
+    Reference: Pooladian et al. 2023, arXiv:2304.14772; Tong et al. 2023, arXiv:2302.00482.
+
+    Attributes:
+        by_label: Whether noise stays within its label, which keeps the law of the noise given the
+            label normal in conditional models (Cheng and Schwing 2025, arXiv:2503.10636). Without
+            it a label's noise is skewed towards its data.
+    """
+
+    by_label: bool = False
+
+    def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
+        """No state."""
+        del num_data, shape
+        return {}
+
+    def pair(self, batch: Batch, state: CouplingState, now: Moment) -> tuple[Batch, CouplingState]:
+        """The batch with noise in the order of the optimal assignment of its shard."""
+        x0 = _fresh_noise(batch, now)
+        rows = now.rng.rows_per_shard(len(batch))
+        order = torch.cat(
+            [
+                self._assign(batch, x0, torch.arange(start, start + rows))
+                for start in range(0, len(batch), rows)
+            ]
+        )
+        return batch.with_noise(x0[order.to(x0.device)]), state
+
+    def _assign(
+        self, batch: Batch, x0: Float[Tensor, "b *d"], rows: Int[Tensor, "n"]
+    ) -> Int[Tensor, "n"]:
+        if not self.by_label:
+            return rows[optimal_assignment(batch.x1[rows], x0[rows])]
+        if batch.condition is None or batch.condition.label is None:
+            raise ValueError("coupling by label needs labelled data, got a batch without labels")
+        labels = batch.condition.label[rows].cpu()
+        order = rows.clone()
+        for label in labels.unique():
+            group = rows[labels == label]
+            order[labels == label] = group[optimal_assignment(batch.x1[group], x0[group])]
+        return order
+
+
+def optimal_assignment(x1: Float[Tensor, "n *d"], x0: Float[Tensor, "n *d"]) -> Int[Tensor, "n"]:
+    """The row of x0 that belongs to each row of x1 at the least total squared distance."""
+    cost = torch.cdist(x1.flatten(1).double(), x0.flatten(1).double()).square()
+    _, columns = linear_sum_assignment(cost.cpu().numpy())
+    return torch.from_numpy(columns)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StoredPairs(AbstractCoupling):
+    """The noise that is stored with each datum, as a pair-generation stage has written it."""
+
+    def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
+        """No state: the pairs are data."""
+        del num_data, shape
+        return {}
+
+    def pair(self, batch: Batch, state: CouplingState, now: Moment) -> tuple[Batch, CouplingState]:
+        """The batch as it is."""
+        del now
+        if batch.x0 is None:
+            raise ValueError(
+                "coupling StoredPairs needs a set of pairs as data, got data without noise; "
+                "generate pairs in an earlier stage"
+            )
+        return batch, state

@@ -1,0 +1,184 @@
+"""The flow map: the one object that every method learns, and the times on which it was trained."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Final, Self, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .condition import Condition
+from .shape import rows_like
+
+
+class DomainKind(StrEnum):
+    """On which pairs (s, t) of start and end time a map was trained."""
+
+    DIAGONAL = "diagonal"
+    """s = t: a velocity. Its jump is an Euler step."""
+    TO_DATA = "to_data"
+    """t = 1: a consistency function."""
+    FROM_NOISE = "from_noise"
+    """s = 0: a one-step generator or a neural flow."""
+    TRIANGLE = "triangle"
+    """All 0 <= s <= t <= 1."""
+    GRID = "grid"
+    """Jumps of length 2^-k that start at multiples of their length, and the diagonal."""
+
+
+_ROUNDING: Final = 1e-6
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """The set of (s, t) on which a map was trained.
+
+    Attributes:
+        kind: Its form.
+        t_lo: First time at which the map was trained, in [0, 1): 1 / (1 + sigma_max) for EDM.
+        t_hi: Last time at which it was trained, in (t_lo, 1].
+        steps: Finest grid, a power of two; 0 unless the kind is GRID.
+
+    Raises:
+        ValueError: If the times are out of order or the grid does not fit the kind.
+    """
+
+    kind: DomainKind = DomainKind.TRIANGLE
+    t_lo: float = 0.0
+    t_hi: float = 1.0
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.t_lo < self.t_hi <= 1.0:
+            raise ValueError(
+                f"domain times must have 0 <= t_lo < t_hi <= 1, got {self.t_lo} and {self.t_hi}"
+            )
+        is_power = self.steps > 0 and self.steps & (self.steps - 1) == 0
+        if (self.kind is DomainKind.GRID) != is_power:
+            raise ValueError(
+                f"domain steps must be a power of two for kind grid and 0 otherwise, "
+                f"got {self.steps} for {self.kind}"
+            )
+
+    @property
+    def has_velocity(self) -> bool:
+        """Whether the diagonal was trained, so that the map can be used as a velocity."""
+        return self.kind in (DomainKind.DIAGONAL, DomainKind.TRIANGLE, DomainKind.GRID)
+
+    def admits(self, s: float, t: float) -> bool:
+        """Whether a jump from s to t was trained."""
+        if not -_ROUNDING <= s <= t <= 1.0 + _ROUNDING:
+            return False
+        match self.kind:
+            case DomainKind.DIAGONAL:
+                return abs(t - s) <= _ROUNDING
+            case DomainKind.TO_DATA:
+                return abs(t - 1.0) <= _ROUNDING
+            case DomainKind.FROM_NOISE:
+                return abs(s) <= _ROUNDING
+            case DomainKind.TRIANGLE:
+                return True
+            case DomainKind.GRID:
+                return self._on_grid(s, t)
+
+    def _on_grid(self, s: float, t: float) -> bool:
+        if t - s <= _ROUNDING:
+            return True
+        count = round(1.0 / (t - s))
+        is_dyadic = count & (count - 1) == 0 and count <= self.steps
+        return (
+            is_dyadic
+            and abs((t - s) * count - 1.0) <= _ROUNDING
+            and abs(s * count - round(s * count)) <= _ROUNDING * count
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a configuration or a registry."""
+        return asdict(self) | {"kind": str(self.kind)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of ``to_dict``."""
+        return cls(**(values | {"kind": DomainKind(values["kind"])}))
+
+
+class FlowMap(nn.Module, ABC):
+    """The average velocity u of a two-time flow map X(s, t)(x) = x + (t - s) u(x, s, t).
+
+    A subclass implements ``forward``; ``velocity`` and ``jump`` follow from it and are final.
+
+    Args:
+        domain: The (s, t) on which the map is, or will be, trained.
+    """
+
+    def __init__(self, *, domain: Domain) -> None:
+        super().__init__()
+        self.domain = domain
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Average velocity over [s, t] of the trajectory that is at x at time s.
+
+        Args:
+            x: State at time s.
+            s: Start time in [0, 1]; 0 is noise.
+            t: End time in [0, 1]; 1 is data.
+            condition: Condition of each row, or None.
+        """
+
+    @final
+    def velocity(
+        self,
+        x: Float[Tensor, "b *d"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Instantaneous velocity v(x, t) = u(x, t, t)."""
+        u: Tensor = self(x, t, t, condition)
+        return u
+
+    @final
+    def jump(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """State at time t of the trajectory that is at x at time s."""
+        u: Tensor = self(x, s, t, condition)
+        return x + rows_like(t - s, x) * u
+
+
+@final
+class Velocity(FlowMap):
+    """A one-time network seen as a flow map: u(x, s, t) = net(x, s), so a jump is an Euler step.
+
+    Args:
+        net: Any flow map of which only the diagonal is used.
+    """
+
+    def __init__(self, net: FlowMap) -> None:
+        super().__init__(
+            domain=Domain(kind=DomainKind.DIAGONAL, t_lo=net.domain.t_lo, t_hi=net.domain.t_hi)
+        )
+        self.net = net
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Velocity at the start time; the end time is ignored by definition."""
+        del t
+        return self.net.velocity(x, s, condition)

@@ -1,0 +1,118 @@
+"""Methods: a batch at a moment of training becomes a loss on a flow map."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import final
+
+from .balance import AbstractBalance, FixedBalance
+from .coupling import AbstractCoupling
+from .flow_map import Domain
+from .record import Batch, CompanionFactory, Loss, Moment, Nets
+from .schedule import Schedule, require_range
+
+
+class View(StrEnum):
+    """How a method looks at a frozen model."""
+
+    VELOCITY = "velocity"
+    """On its diagonal."""
+    JUMP = "jump"
+    """As a flow map, over intervals."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ema:
+    """A target network: the moving average of the online one, updated after each step.
+
+    Attributes:
+        decay: Share of the old target that stays at each step, in [0, 1].
+
+    Raises:
+        ValueError: If the decay leaves [0, 1].
+    """
+
+    decay: Schedule
+
+    def __post_init__(self) -> None:
+        require_range("target decay", self.decay, 0.0, 1.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PairMix:
+    """Training on stored pairs: pairs made from noise, mixed with real data and its own noise.
+
+    Attributes:
+        generated: Share of the rows that a teacher made from fresh noise, in [0, 1]; the others
+            are real data with the noise that the teacher's flow takes back from them.
+
+    Raises:
+        ValueError: If the share leaves [0, 1].
+    """
+
+    generated: Schedule
+
+    def __post_init__(self) -> None:
+        require_range("share of generated pairs", self.generated, 0.0, 1.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a method asks the platform to build, keep and checkpoint beside the online network.
+
+    Attributes:
+        target: Moving average of the online network, or None.
+        frozen: Registered models by role, and how each is looked at.
+        companions: Small trained parts by name; never served.
+        pairs: How stored pairs are mixed, or None for plain data.
+    """
+
+    target: Ema | None = None
+    frozen: Mapping[str, View] = field(default_factory=dict)
+    companions: Mapping[str, CompanionFactory] = field(default_factory=dict)
+    pairs: PairMix | None = None
+
+
+class AbstractLearner(ABC):
+    """What methods and games declare about themselves. Subclasses are frozen dataclasses."""
+
+    @property
+    @abstractmethod
+    def coupling(self) -> AbstractCoupling:
+        """How noise is paired with data before the loss."""
+
+    @property
+    @abstractmethod
+    def domain(self) -> Domain:
+        """On which (s, t) the map is trained."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What the platform builds for the method."""
+
+
+class AbstractMethod(AbstractLearner, ABC):
+    """A method with one loss and one optimizer."""
+
+    @property
+    def balance(self) -> AbstractBalance:
+        """How several terms combine; the plain sum unless a method holds another."""
+        return FixedBalance()
+
+    @abstractmethod
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        """Losses of the samples of a batch whose noise has been paired.
+
+        Args:
+            nets: Networks; only the online one and the companions receive gradients.
+            batch: Data with paired noise.
+            now: The moment, the only source of randomness.
+
+        Returns:
+            One number for each sample and term.
+        """

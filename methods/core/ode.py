@@ -1,0 +1,228 @@
+"""ODE samplers: the velocity of a map, integrated from noise to data."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, final
+
+import torch
+import torchdiffeq
+from jaxtyping import Float
+from torch import Tensor
+
+from .condition import Condition
+from .coordinate import AbstractCoordinate, TimeCoordinate
+from .flow_map import Domain, FlowMap
+from .grid import AbstractGrid, UniformGrid
+from .sampler import AbstractSampler, times_like
+
+
+class Tableau(NamedTuple):
+    """An explicit Runge-Kutta rule: where its stages lie and how they are weighted."""
+
+    nodes: tuple[float, ...]
+    stages: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+    order: int
+
+
+EULER = Tableau(nodes=(0.0,), stages=((),), weights=(1.0,), order=1)
+HEUN = Tableau(nodes=(0.0, 1.0), stages=((), (1.0,)), weights=(0.5, 0.5), order=2)
+MIDPOINT = Tableau(nodes=(0.0, 0.5), stages=((), (0.5,)), weights=(0.0, 1.0), order=2)
+RK4 = Tableau(
+    nodes=(0.0, 0.5, 0.5, 1.0),
+    stages=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+    weights=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    order=4,
+)
+
+
+def _require_velocity(name: str, domain: Domain) -> None:
+    if not domain.has_velocity:
+        raise ValueError(
+            f"{name} needs a map trained on the diagonal, got one with domain {domain.kind}"
+        )
+
+
+def _finish(
+    flow_map: FlowMap, x: Float[Tensor, "b *d"], condition: Condition | None
+) -> Float[Tensor, "b *d"]:
+    """Denoise once where the map's range ends before the data."""
+    t_hi = flow_map.domain.t_hi
+    if t_hi == 1.0:
+        return x
+    return x + (1.0 - t_hi) * flow_map.velocity(x, times_like(t_hi, x), condition)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbstractRungeKutta(AbstractSampler, ABC):
+    """A Runge-Kutta rule with fixed steps.
+
+    Attributes:
+        grid: Where the steps begin and end.
+        coordinate: State and clock in which the steps are straight.
+    """
+
+    grid: AbstractGrid = UniformGrid(steps=50)
+    coordinate: AbstractCoordinate = TimeCoordinate()
+
+    @property
+    @abstractmethod
+    def tableau(self) -> Tableau:
+        """The rule."""
+
+    @property
+    @final
+    def draws(self) -> int:
+        """Independent draws of noise that one sample takes."""
+        return 1
+
+    @property
+    @final
+    def nfe(self) -> int:
+        """Evaluations of the map for one sample, where its range reaches the data."""
+        return self.grid.steps * len(self.tableau.nodes)
+
+    @final
+    def check(self, domain: Domain) -> None:
+        """Refuse a map that is no velocity.
+
+        Args:
+            domain: The map's domain.
+
+        Raises:
+            ValueError: If the map was not trained on the diagonal.
+        """
+        _require_velocity(type(self).__name__, domain)
+
+    @final
+    def _walk(
+        self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
+    ) -> Float[Tensor, "b *d"]:
+        domain = flow_map.domain
+        x = noise[0] * (1.0 - domain.t_lo)
+        times = self.grid.times(domain.t_lo, domain.t_hi)
+        for s, t in pairwise(times):
+            x = self._step(flow_map, x, s, t, condition)
+        return _finish(flow_map, x, condition)
+
+    def _step(
+        self, flow_map: FlowMap, x: Tensor, s: float, t: float, condition: Condition | None
+    ) -> Tensor:
+        frame, rule = self.coordinate, self.tableau
+        begin, length = frame.clock(s), frame.clock(t) - frame.clock(s)
+        state, slopes = x * frame.scale(s), list[Tensor]()
+        for node, stage in zip(rule.nodes, rule.stages, strict=True):
+            time = frame.time(begin + node * length)
+            y = state
+            for share, slope in zip(stage, slopes, strict=True):
+                y = y + (length * share) * slope
+            point = y / frame.scale(time)
+            v = flow_map.velocity(point, times_like(time, point), condition)
+            slopes.append(frame.slope(point, time, v))
+        for share, slope in zip(rule.weights, slopes, strict=True):
+            state = state + (length * share) * slope
+        return state / frame.scale(t)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Euler(AbstractRungeKutta):
+    """One evaluation a step, first order."""
+
+    @property
+    def tableau(self) -> Tableau:
+        """The rule."""
+        return EULER
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Heun(AbstractRungeKutta):
+    """Two evaluations a step, at its ends; second order."""
+
+    @property
+    def tableau(self) -> Tableau:
+        """The rule."""
+        return HEUN
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Midpoint(AbstractRungeKutta):
+    """Two evaluations a step, at its start and middle; second order."""
+
+    @property
+    def tableau(self) -> Tableau:
+        """The rule."""
+        return MIDPOINT
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RungeKutta4(AbstractRungeKutta):
+    """Four evaluations a step; fourth order."""
+
+    @property
+    def tableau(self) -> Tableau:
+        """The rule."""
+        return RK4
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Dopri5(AbstractSampler):
+    """Dormand and Prince's rule with adaptive steps, from torchdiffeq.
+
+    The step depends on the whole batch, so that a sample's last digits depend on its company.
+
+    Attributes:
+        rtol: Relative tolerance, above 0.
+        atol: Absolute tolerance, above 0.
+
+    Raises:
+        ValueError: If a tolerance is not positive.
+    """
+
+    rtol: float = 1e-5
+    atol: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if min(self.rtol, self.atol) <= 0.0:
+            raise ValueError(f"dopri5 needs tolerances above 0, got {self.rtol} and {self.atol}")
+
+    @property
+    def draws(self) -> int:
+        """Independent draws of noise that one sample takes."""
+        return 1
+
+    @property
+    def nfe(self) -> None:
+        """It depends on the map."""
+        return None
+
+    def check(self, domain: Domain) -> None:
+        """Refuse a map that is no velocity.
+
+        Args:
+            domain: The map's domain.
+
+        Raises:
+            ValueError: If the map was not trained on the diagonal.
+        """
+        _require_velocity("Dopri5", domain)
+
+    def _walk(
+        self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
+    ) -> Float[Tensor, "b *d"]:
+        domain = flow_map.domain
+        x = noise[0] * (1.0 - domain.t_lo)
+
+        def velocity(t: Tensor, y: Tensor) -> Tensor:
+            return flow_map.velocity(y, t.to(y.dtype).expand(len(y)), condition)
+
+        span = torch.tensor([domain.t_lo, domain.t_hi], dtype=x.dtype, device=x.device)
+        path = torchdiffeq.odeint(
+            velocity, x, span, rtol=self.rtol, atol=self.atol, method="dopri5"
+        )
+        return _finish(flow_map, path[-1], condition)

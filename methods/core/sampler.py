@@ -1,0 +1,205 @@
+"""Samplers: a flow map and noise become data."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .condition import Condition
+from .flow_map import Domain, DomainKind, FlowMap
+from .grid import AbstractGrid, UniformGrid
+
+
+class AbstractSampler(ABC):
+    """A way to walk from noise to data. Subclasses are frozen dataclasses."""
+
+    @property
+    @abstractmethod
+    def draws(self) -> int:
+        """Independent draws of noise that one sample takes."""
+
+    @property
+    @abstractmethod
+    def nfe(self) -> int | None:
+        """Evaluations of the map for one sample; None if it depends on the map."""
+
+    @abstractmethod
+    def check(self, domain: Domain) -> None:
+        """Refuse a map that was not trained where this sampler evaluates it.
+
+        Args:
+            domain: The map's domain.
+
+        Raises:
+            ValueError: If the sampler would leave the domain.
+        """
+
+    @abstractmethod
+    def _walk(
+        self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
+    ) -> Float[Tensor, "b *d"]:
+        """The samples, without any check."""
+
+    @final
+    def sample(
+        self,
+        flow_map: FlowMap,
+        noise: Float[Tensor, "draws b *d"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Samples of the data, without a graph.
+
+        Args:
+            flow_map: The map to sample from.
+            noise: Standard normal numbers, as many draws as ``draws``.
+            condition: Condition of each sample, or None.
+
+        Returns:
+            One sample for each row of the noise.
+
+        Raises:
+            ValueError: If the map's domain or the number of draws does not fit.
+        """
+        self.check(flow_map.domain)
+        if len(noise) != self.draws:
+            raise ValueError(
+                f"{type(self).__name__} takes {self.draws} draws of noise, got {len(noise)}"
+            )
+        with torch.no_grad():
+            return self._walk(flow_map, noise, condition)
+
+
+def times_like(time: float, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    """The same time for each row."""
+    return torch.full((len(x),), time, dtype=x.dtype, device=x.device)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Jumps(AbstractSampler):
+    """One jump of the map for each interval of a grid; by default one jump from noise to data.
+
+    Attributes:
+        grid: Where the jumps begin and end.
+    """
+
+    grid: AbstractGrid = UniformGrid(steps=1)
+
+    @property
+    def draws(self) -> int:
+        """Independent draws of noise that one sample takes."""
+        return 1
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the map for one sample."""
+        return self.grid.steps
+
+    def check(self, domain: Domain) -> None:
+        """Refuse a map that was not trained on these jumps.
+
+        Args:
+            domain: The map's domain.
+
+        Raises:
+            ValueError: If a jump lies outside the domain.
+        """
+        times = self.grid.times(domain.t_lo, domain.t_hi)
+        for s, t in pairwise(times):
+            if not domain.admits(s, t):
+                raise ValueError(
+                    f"{self.grid.steps} jumps need a map trained from {s:g} to {t:g}, "
+                    f"got one with domain {domain.kind}"
+                    + (f" of {domain.steps} steps" if domain.steps else "")
+                )
+
+    def _walk(
+        self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
+    ) -> Float[Tensor, "b *d"]:
+        domain = flow_map.domain
+        x = noise[0] * (1.0 - domain.t_lo)
+        times = self.grid.times(domain.t_lo, domain.t_hi)
+        for s, t in pairwise(times):
+            x = flow_map.jump(x, times_like(s, x), times_like(t, x), condition)
+        return x
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Renoise(AbstractSampler):
+    """Jumps to the data, each from fresh noise mixed into the last result.
+
+    Exact in law for an exact map; with a learned one its errors add up as steps are added.
+
+    Reference: Song et al. 2023, arXiv:2303.01469v2, Alg. 1, on the linear path.
+
+    Attributes:
+        grid: Times at which the jumps begin.
+    """
+
+    grid: AbstractGrid = UniformGrid(steps=2)
+
+    @property
+    def draws(self) -> int:
+        """Independent draws of noise that one sample takes."""
+        return self.grid.steps
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the map for one sample."""
+        return self.grid.steps
+
+    def check(self, domain: Domain) -> None:
+        """Refuse a map that was not trained to jump to the data.
+
+        Args:
+            domain: The map's domain.
+
+        Raises:
+            ValueError: If the map has no jump to the data from these times.
+        """
+        if domain.kind not in (DomainKind.TO_DATA, DomainKind.TRIANGLE):
+            raise ValueError(
+                "Renoise needs a map trained to jump to data from every time, "
+                f"got one with domain {domain.kind}"
+            )
+
+    def _walk(
+        self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
+    ) -> Float[Tensor, "b *d"]:
+        domain = flow_map.domain
+        x = torch.zeros_like(noise[0])
+        for s, fresh in zip(self.grid.times(domain.t_lo, domain.t_hi), noise, strict=False):
+            state = s * x + (1.0 - s) * fresh
+            x = flow_map.jump(state, times_like(s, x), times_like(1.0, x), condition)
+        return x
+
+
+def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
+    """The sampler of jumps that a domain allows at a number of evaluations.
+
+    Args:
+        domain: The map's domain.
+        nfe: Evaluations for one sample, at least 1.
+
+    Returns:
+        A sampler, or None if there is none: a one-step generator has one evaluation only, a
+        dyadic map a power of two, a velocity is for ODE solvers.
+    """
+    grid = UniformGrid(steps=nfe)
+    match domain.kind:
+        case DomainKind.TO_DATA if nfe > 1:
+            return Renoise(grid=grid)
+        case DomainKind.DIAGONAL:
+            return None
+        case _:
+            jumps = Jumps(grid=grid)
+    try:
+        jumps.check(domain)
+    except ValueError:
+        return None
+    return jumps

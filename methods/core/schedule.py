@@ -1,0 +1,267 @@
+"""Schedules: whatever varies in training, as a pure function of the moment."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import final
+
+from .record import Moment
+
+
+class Clock(StrEnum):
+    """What a schedule counts."""
+
+    PROGRESS = "progress"
+    """Share of the run done, in [0, 1): the same recipe at any length."""
+    SAMPLES = "samples"
+    """Samples seen: the same recipe at any batch size."""
+    STEP = "step"
+    """Optimizer steps taken."""
+
+    def read(self, now: Moment) -> float:
+        """The time that this clock shows."""
+        match self:
+            case Clock.PROGRESS:
+                return now.progress
+            case Clock.SAMPLES:
+                return float(now.samples)
+            case Clock.STEP:
+                return float(now.step)
+
+
+class Schedule(ABC):
+    """A number that depends on the moment alone. Subclasses are frozen dataclasses."""
+
+    @abstractmethod
+    def __call__(self, now: Moment) -> float:
+        """Value at this moment."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The same value at all times; it needs no clock."""
+
+    value: float
+
+    def __call__(self, now: Moment) -> float:
+        """Value at this moment."""
+        del now
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ramp(Schedule, ABC):
+    """A move from one value to another between two readings of a clock, flat outside.
+
+    Attributes:
+        start: Value up to ``begin``.
+        end: Value from ``until`` on.
+        begin: Reading at which the move begins.
+        until: Reading at which it ends, above ``begin``.
+        clock: What the readings count.
+
+    Raises:
+        ValueError: If the readings are out of order or outside the clock's range.
+    """
+
+    start: float
+    end: float
+    begin: float = 0.0
+    until: float = 1.0
+    clock: Clock = Clock.PROGRESS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clock", Clock(self.clock))
+        if not 0.0 <= self.begin < self.until:
+            raise ValueError(
+                f"schedule needs 0 <= begin < until, got begin {self.begin} and until {self.until}"
+            )
+        if self.clock is Clock.PROGRESS and self.until > 1.0:
+            raise ValueError(f"schedule on the clock progress ends by 1, got until {self.until}")
+
+    def __call__(self, now: Moment) -> float:
+        """Value at this moment."""
+        share = (self.clock.read(now) - self.begin) / (self.until - self.begin)
+        return self._between(min(max(share, 0.0), 1.0))
+
+    @abstractmethod
+    def _between(self, share: float) -> float:
+        """Value when this share of the move is done."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Linear(_Ramp):
+    """A straight line from start to end."""
+
+    def _between(self, share: float) -> float:
+        return self.start + share * (self.end - self.start)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Cosine(_Ramp):
+    """Half a cosine from start to end, flat at both ends."""
+
+    def _between(self, share: float) -> float:
+        return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Sigmoid(_Ramp):
+    """A logistic curve from start to end; values closer than ``snap`` to either end become it.
+
+    Reference: Zhang et al. 2025 (alpha-Flow), arXiv:2510.20771, its curriculum for alpha.
+    """
+
+    steepness: float = 25.0
+    snap: float = 0.005
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steepness <= 0.0 or not 0.0 <= self.snap < 0.5:
+            raise ValueError(
+                "sigmoid schedule needs steepness > 0 and snap in [0, 0.5), "
+                f"got {self.steepness} and {self.snap}"
+            )
+
+    def _between(self, share: float) -> float:
+        part = 1.0 / (1.0 + math.exp(-self.steepness * (share - 0.5)))
+        if part < self.snap:
+            part = 0.0
+        elif part > 1.0 - self.snap:
+            part = 1.0
+        return self.start + part * (self.end - self.start)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Exponential(_Ramp):
+    """A geometric move from start to end, both positive."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.start, self.end) <= 0.0:
+            raise ValueError(
+                f"exponential schedule needs positive ends, got {self.start} and {self.end}"
+            )
+
+    def _between(self, share: float) -> float:
+        return self.start * math.pow(self.end / self.start, share)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Doubling(Schedule):
+    """A count that doubles at equal intervals from start until it reaches end.
+
+    Reference: Song and Dhariwal 2023, arXiv:2310.14189v1, section 3.4, whose count is one more.
+
+    Attributes:
+        start: First count, at least 1.
+        end: Last count, start times a power of two.
+
+    Raises:
+        ValueError: If end is not start times a power of two.
+    """
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        ratio = self.end / self.start if self.start > 0 else 0.0
+        if ratio < 1.0 or not math.log2(ratio).is_integer():
+            raise ValueError(
+                "doubling schedule needs end = start times a power of two, "
+                f"got {self.start} and {self.end}"
+            )
+
+    def __call__(self, now: Moment) -> float:
+        """Value at this moment."""
+        stages = round(math.log2(self.end / self.start)) + 1
+        return float(self.start * 2 ** math.floor(now.progress * stages))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Piecewise(Schedule):
+    """Constant values between given readings of a clock.
+
+    Attributes:
+        values: One value for each piece.
+        boundaries: Readings at which the next piece begins, rising, one fewer than the values.
+        clock: What the readings count.
+
+    Raises:
+        ValueError: If the counts do not fit or the boundaries do not rise.
+    """
+
+    values: tuple[float, ...]
+    boundaries: tuple[float, ...]
+    clock: Clock = Clock.PROGRESS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clock", Clock(self.clock))
+        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        rising = all(a < b for a, b in zip(self.boundaries, self.boundaries[1:], strict=False))
+        if len(self.values) != len(self.boundaries) + 1 or not rising:
+            raise ValueError(
+                "piecewise schedule needs rising boundaries, one fewer than values, "
+                f"got values {self.values} and boundaries {self.boundaries}"
+            )
+
+    def __call__(self, now: Moment) -> float:
+        """Value at this moment."""
+        reading = self.clock.read(now)
+        return self.values[sum(reading >= boundary for boundary in self.boundaries)]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Product(Schedule):
+    """The product of schedules, such as a warm-up times a decay."""
+
+    factors: tuple[Schedule, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", tuple(self.factors))
+
+    def __call__(self, now: Moment) -> float:
+        """Value at this moment."""
+        return math.prod(factor(now) for factor in self.factors)
+
+
+def require_range(name: str, schedule: Schedule, low: float, high: float) -> None:
+    """Refuse a schedule that leaves [low, high] anywhere in a run.
+
+    Args:
+        name: What the schedule drives, for the message.
+        schedule: The schedule.
+        low: Least value allowed.
+        high: Greatest value allowed.
+
+    Raises:
+        ValueError: If a value of the schedule lies outside.
+    """
+    for value in _extremes(schedule):
+        if not low <= value <= high:
+            raise ValueError(f"{name} must stay in [{low:g}, {high:g}], got {value:g}")
+
+
+def _extremes(schedule: Schedule) -> tuple[float, ...]:
+    match schedule:
+        case Constant():
+            return (schedule.value,)
+        case _Ramp() | Doubling():
+            return (float(schedule.start), float(schedule.end))
+        case Piecewise():
+            return schedule.values
+        case Product():
+            ends = [_extremes(factor) for factor in schedule.factors]
+            return (math.prod(map(min, ends)), math.prod(map(max, ends)))
+        case _:
+            raise ValueError(f"range of a schedule of class {type(schedule).__name__} is unknown")

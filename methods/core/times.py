@@ -1,0 +1,212 @@
+"""Laws of the pair (s, t): which jumps training visits, and how many rows sit on the diagonal."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .record import Moment
+from .schedule import Constant, Schedule, require_range
+from .time_law import AbstractTimeLaw, LogitNormal, Uniform
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Start and end times of a batch, s <= t.
+
+    Rows off the diagonal come first in each shard and their count is fixed, so that the rows that
+    need a derivative are known without looking at the times.
+
+    Attributes:
+        s: Start times in [0, 1].
+        t: End times in [s, 1].
+        off_per_shard: How many rows of each shard may have s < t.
+        shards: How many shards the rows are made of.
+    """
+
+    s: Float[Tensor, "b"]
+    t: Float[Tensor, "b"]
+    off_per_shard: int
+    shards: int
+
+    def to(self, device: torch.device) -> "Interval":
+        """The same times on another device."""
+        return replace(self, s=self.s.to(device), t=self.t.to(device))
+
+    def _rows(self, first: int, last: int) -> Int[Tensor, "n"]:
+        rows = torch.arange(len(self.s), device=self.s.device).reshape(self.shards, -1)
+        return rows[:, first:last].reshape(-1)
+
+    @property
+    def off_rows(self) -> Int[Tensor, "n"]:
+        """Rows that may lie off the diagonal."""
+        return self._rows(0, self.off_per_shard)
+
+    @property
+    def diagonal_rows(self) -> Int[Tensor, "n"]:
+        """Rows with s = t."""
+        return self._rows(self.off_per_shard, len(self.s) // self.shards)
+
+
+class AbstractTimes(ABC):
+    """The law of (s, t)."""
+
+    @abstractmethod
+    def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
+        """Times of n rows, independent of each other."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DiagonalTimes(AbstractTimes):
+    """s = t, for methods that learn a velocity.
+
+    Attributes:
+        law: Law of the time.
+    """
+
+    law: AbstractTimeLaw = Uniform()
+
+    def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
+        """Times of n rows, independent of each other."""
+        t = self.law.draw(n, now.rng, dtype=dtype)
+        return Interval(s=t, t=t, off_per_shard=0, shards=now.rng.shards)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SortedTimes(AbstractTimes):
+    """Two independent times in order; a fixed count of rows sits on the diagonal instead.
+
+    A diagonal row takes the first of its two times as drawn. Sorting before would give the
+    diagonal the law of a minimum.
+
+    Attributes:
+        law: Law of both times before sorting.
+        diagonal: Share of rows with s = t, in [0, 1], rounded to whole rows of each shard.
+
+    Raises:
+        ValueError: If the share leaves [0, 1].
+    """
+
+    law: AbstractTimeLaw = LogitNormal(mean=0.4, std=1.0)
+    diagonal: Schedule = Constant(value=0.75)
+
+    def __post_init__(self) -> None:
+        require_range("times.diagonal", self.diagonal, 0.0, 1.0)
+
+    def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
+        """Times of n rows, independent of each other."""
+        first = self.law.draw(n, now.rng, dtype=dtype)
+        second = self.law.draw(n, now.rng, dtype=dtype)
+        rows = now.rng.rows_per_shard(n)
+        off = rows - round(self.diagonal(now) * rows)
+        is_off = (torch.arange(rows, device=first.device) < off).repeat(now.rng.shards)
+        return Interval(
+            s=torch.where(is_off, torch.minimum(first, second), first),
+            t=torch.where(is_off, torch.maximum(first, second), first),
+            off_per_shard=off,
+            shards=now.rng.shards,
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ToDataTimes(AbstractTimes):
+    """t = 1, for consistency functions.
+
+    Attributes:
+        law: Law of the start time.
+    """
+
+    law: AbstractTimeLaw = LogitNormal(mean=1.1, std=2.0)
+
+    def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
+        """Times of n rows, independent of each other."""
+        s = self.law.draw(n, now.rng, dtype=dtype)
+        return Interval(
+            s=s,
+            t=torch.ones_like(s),
+            off_per_shard=now.rng.rows_per_shard(n),
+            shards=now.rng.shards,
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FromNoiseTimes(AbstractTimes):
+    """s = 0, for one-step generators and neural flows.
+
+    Attributes:
+        law: Law of the end time; None for t = 1 always.
+    """
+
+    law: AbstractTimeLaw | None = None
+
+    def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
+        """Times of n rows, independent of each other."""
+        if self.law is None:
+            t = torch.ones(n, dtype=dtype)
+        else:
+            t = self.law.draw(n, now.rng, dtype=dtype)
+        return Interval(
+            s=torch.zeros_like(t),
+            t=t,
+            off_per_shard=now.rng.rows_per_shard(n),
+            shards=now.rng.shards,
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DyadicTimes(AbstractTimes):
+    """Jumps of length 2^-k from a multiple of their length; the other rows on the finest grid.
+
+    In each shard the off-diagonal rows are shared equally among the lengths 1, 1/2, ...,
+    2 / steps, longest last; what does not divide goes to the length 1.
+
+    Reference: Frans et al. 2024, arXiv:2410.12557v1, section 3 and Alg. 1.
+
+    Attributes:
+        steps: Finest grid, a power of two of at least 2.
+        diagonal: Share of rows with s = t, in [0, 1], rounded to whole rows of each shard.
+        law: Law of the diagonal times; None for the uniform law on multiples of 1 / steps.
+
+    Raises:
+        ValueError: If steps is no power of two or the share leaves [0, 1].
+    """
+
+    steps: int = 128
+    diagonal: Schedule = Constant(value=0.75)
+    law: AbstractTimeLaw | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or self.steps & (self.steps - 1):
+            raise ValueError(f"times.steps must be a power of two of at least 2, got {self.steps}")
+        require_range("times.diagonal", self.diagonal, 0.0, 1.0)
+
+    def jumps(self, off: int) -> Int[Tensor, "off"]:
+        """How many jumps of its length cross [0, 1], for each off-diagonal row of a shard."""
+        levels = self.steps.bit_length() - 1
+        each = off // levels
+        counts = [2**k for k in range(levels - 1, -1, -1) for _ in range(each)]
+        return torch.tensor(counts + [1] * (off - each * levels), dtype=torch.long)
+
+    def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
+        """Times of n rows, independent of each other."""
+        u = now.rng.uniform(n, dtype=dtype)
+        rows = now.rng.rows_per_shard(n)
+        off = rows - round(self.diagonal(now) * rows)
+        counts = self.jumps(off).to(u.device)
+        if self.law is None:
+            anchor = torch.floor(u * self.steps) / self.steps
+        else:
+            anchor = self.law.draw(n, now.rng, dtype=dtype)
+        s, t = anchor.reshape(-1, rows).clone(), anchor.reshape(-1, rows).clone()
+        s[:, :off] = torch.floor(u.reshape(-1, rows)[:, :off] * counts) / counts
+        t[:, :off] = s[:, :off] + 1.0 / counts
+        return Interval(s=s.reshape(-1), t=t.reshape(-1), off_per_shard=off, shards=now.rng.shards)

@@ -1,0 +1,98 @@
+"""Weightings: how much each sample counts in a loss. The weights carry no gradient."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class AbstractWeighting(ABC):
+    """A weight for each sample, from its error and its times."""
+
+    @abstractmethod
+    def __call__(
+        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        """Weighted errors."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Unweighted(AbstractWeighting):
+    """Every sample counts alike."""
+
+    def __call__(
+        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        """The errors as they are."""
+        del s, t
+        return error
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AdaptivePower(AbstractWeighting):
+    """Each error divided by a power of itself: error / (error + offset)^power.
+
+    Power 0 is squared L2, 0.5 is like pseudo-Huber, 1 is like the logarithm. The error is a sum
+    over dimensions, and so is the offset.
+
+    Reference: Geng et al. 2025, arXiv:2505.13447v1, section 4.3.
+
+    Attributes:
+        power: In [0, 1].
+        offset: Above 0.
+
+    Raises:
+        ValueError: If the power or the offset is out of range.
+    """
+
+    power: float = 1.0
+    offset: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.power <= 1.0 or self.offset <= 0.0:
+            raise ValueError(
+                "adaptive weighting needs power in [0, 1] and offset > 0, "
+                f"got {self.power} and {self.offset}"
+            )
+
+    def __call__(
+        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        """Weighted errors."""
+        del s, t
+        return error / (error.detach() + self.offset) ** self.power
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DenoiserWeighting(AbstractWeighting):
+    """EDM's weight in terms of the velocity: (1 - s)^2 / sigma_data^2 + s^2.
+
+    It gives the raw output of a preconditioned network unit weight at every noise level.
+
+    Reference: Karras et al. 2022, arXiv:2206.00364v2, Table 1, translated to velocities.
+
+    Attributes:
+        sigma_data: Standard deviation of the data, above 0.
+
+    Raises:
+        ValueError: If sigma_data is not positive.
+    """
+
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.sigma_data <= 0.0:
+            raise ValueError(f"denoiser weighting needs sigma_data > 0, got {self.sigma_data}")
+
+    def __call__(
+        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        """Weighted errors."""
+        del t
+        return error * torch.square((1.0 - s) / self.sigma_data).add(s.square())

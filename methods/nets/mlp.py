@@ -1,0 +1,109 @@
+"""A residual multi-layer perceptron, for data in the plane and other short vectors.
+
+Shape suffixes: B rows, D coordinates of the data, C channels, E embedding.
+"""
+
+import math
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..core.condition import Condition
+from ..core.flow_map import Domain, FlowMap
+from .condition_embedding import check_condition
+from .embedding import Embedding
+
+
+@final
+class MlpBlock(nn.Module):
+    """Two linear layers around a modulated nonlinearity, added to their input.
+
+    Args:
+        width: Channels.
+        embedding_width: Width of the embedding.
+    """
+
+    def __init__(self, width: int, *, embedding_width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.modulation = nn.Linear(embedding_width, 2 * width)
+        self.outer = nn.Linear(width, width)
+
+    def forward(self, x_BC: Tensor, e_BE: Tensor) -> Tensor:
+        """Channels of the next block."""
+        scale_BC, shift_BC = self.modulation(e_BE).chunk(2, dim=1)
+        y_BC = self.inner(functional.silu(x_BC)) * (1 + scale_BC) + shift_BC
+        return x_BC + self.outer(functional.silu(y_BC))
+
+
+@final
+class MLP(FlowMap):
+    """A residual multi-layer perceptron of (x, s, t - s, condition).
+
+    Args:
+        shape: Shape of a datum, which is flattened.
+        classes: Classes of the labels, 0 for an unconditional network.
+        vocabulary: Must be 0: this network has no attention for tokens.
+        guided: Whether the guidance scale is an input.
+        domain: The (s, t) on which the map is trained.
+        width: Channels of the hidden layers.
+        depth: Number of residual blocks.
+        embedding_width: Width of the embedding of times and condition.
+        max_cycles: Periods of the fastest time feature over the unit interval.
+
+    Raises:
+        ValueError: If tokens are asked for or a size is below one.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, ...],
+        domain: Domain,
+        classes: int = 0,
+        vocabulary: int = 0,
+        guided: bool = False,
+        width: int = 128,
+        depth: int = 3,
+        embedding_width: int = 64,
+        max_cycles: float = 4.0,
+    ) -> None:
+        super().__init__(domain=domain)
+        if vocabulary:
+            raise ValueError(f"MLP takes no tokens, got vocabulary {vocabulary}; allowed is 0")
+        if min(width, depth, embedding_width) < 1:
+            raise ValueError(
+                "MLP width, depth and embedding_width must be at least 1, "
+                f"got {width}, {depth} and {embedding_width}"
+            )
+        self.classes = classes
+        self.guided = guided
+        size = math.prod(shape)
+        self.embedding = Embedding(
+            embedding_width, classes=classes, guided=guided, max_cycles=max_cycles
+        )
+        self.stem = nn.Linear(size, width)
+        self.blocks = nn.ModuleList(
+            MlpBlock(width, embedding_width=embedding_width) for _ in range(depth)
+        )
+        self.head = nn.Linear(width, size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Average velocity over [s, t] of the trajectory that is at x at time s."""
+        check_condition(condition, classes=self.classes, vocabulary=0, guided=self.guided)
+        e_BE = self.embedding(s, t - s, condition)
+        y_BC = self.stem(x.flatten(1))
+        for block in self.blocks:
+            y_BC = block(y_BC, e_BE)
+        u_BD: Tensor = self.head(functional.silu(y_BC))
+        return u_BD.reshape(x.shape)

@@ -1,0 +1,125 @@
+"""Files that appear whole or not at all, for every part of the platform that writes to disk."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Final
+
+import safetensors.torch
+from torch import Tensor
+
+_CHUNK_BYTES: Final = 1 << 20
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` once the block ends well.
+
+    The bytes go to a file beside `path`, are forced to disk, and replace it in one move. Whatever
+    fails, a full disk among it, leaves `path` as it was and nothing beside it.
+
+    Args:
+        path: File to write; its folder is made if it is missing.
+
+    Yields:
+        The open file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)  # mkstemp gives 0600; others may read our files
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, payload: bytes) -> str:
+    """Write bytes whole or not at all, and give their SHA-256 in hexadecimal."""
+    with replacing(path) as stream:
+        stream.write(payload)
+    return sha256(payload)
+
+
+def write_text(path: Path, text: str) -> str:
+    """Write text as UTF-8 whole or not at all, and give the SHA-256 of its bytes."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> str:
+    """Write JSON whole or not at all, and give the SHA-256 of its bytes.
+
+    Args:
+        path: File to write.
+        value: Plain values; numbers must be finite, which JSON asks for.
+
+    Returns:
+        SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
+) -> str:
+    """Write tensors as safetensors whole or not at all, and give the SHA-256 of the file.
+
+    Args:
+        path: File to write.
+        tensors: Tensors by name; those that share memory are written once for each name.
+        metadata: Short texts for the header of the file.
+
+    Returns:
+        SHA-256 of the file, in hexadecimal.
+    """
+    # Serialised here and written by us, because the library's own writer hides a full disk
+    # in an error that is no OSError.
+    return write_bytes(path, encode_safetensors(tensors, metadata=metadata))
+
+
+def encode_safetensors(
+    tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The bytes of a safetensors file that holds these tensors."""
+    # A copy for each name: the format refuses tensors that share memory, as tied weights do.
+    rows = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    payload: bytes = safetensors.torch.save(rows, dict(metadata) if metadata else None)
+    return payload
+
+
+def sha256(payload: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems refuse this; the file itself is already safe there.
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

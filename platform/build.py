@@ -1,0 +1,81 @@
+"""Things from their configuration: a ``_target_`` node and the class that it has to give."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+
+T = TypeVar("T")
+
+
+def build(node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...], **runtime: Any) -> T:
+    """The object that a configuration node describes.
+
+    Args:
+        node: A mapping with a ``_target_`` and the fields of that class; nodes may nest.
+        expected: Class, or classes, that the result has to be an instance of.
+        **runtime: Arguments that only the caller knows, such as the shape of the data.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: If a target cannot be imported, a field is unknown or refused by its class, or
+            the result is of another class.
+    """
+    _check_fields(node, tuple(runtime))
+    try:
+        thing = instantiate(dict(node), _convert_="all", **runtime)
+    except InstantiationException as error:
+        raise _plain(error) from error
+    if not isinstance(thing, expected):
+        kinds = expected if isinstance(expected, tuple) else (expected,)
+        allowed = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{node['_target_']} is no {allowed}")
+    return thing
+
+
+def targets(node: object) -> Iterator[str]:
+    """Every ``_target_`` of a node and the nodes inside it."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for part in node.values():
+            yield from targets(part)
+    elif isinstance(node, list | tuple):
+        for part in node:
+            yield from targets(part)
+
+
+def _check_fields(node: Mapping[str, Any], runtime: tuple[str, ...]) -> None:
+    if "_target_" not in node:
+        raise ValueError(f"a node needs a _target_ that names its class, got {dict(node)}")
+    try:
+        target = get_class(str(node["_target_"]))
+    except Exception as error:
+        # Hydra wraps every failure of an import in an exception of its own.
+        raise ValueError(f"cannot import {node['_target_']}: {_first_line(error)}") from error
+    allowed = inspect.signature(target).parameters
+    given = [key for key in node if not key.startswith("_")]
+    for key in (*given, *runtime):
+        if key not in allowed and not _takes_any(allowed):
+            raise ValueError(
+                f"{target.__name__} has no field {key!r}, allowed: {', '.join(sorted(allowed))}"
+            )
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def _plain(error: InstantiationException) -> ValueError:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return ValueError(_first_line(cause))
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,180 @@
+"""`onestep registry`: what is registered, what it was made from, which version an alias means."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Final, final
+
+from ..home import Home
+
+if TYPE_CHECKING:  # MLflow takes seconds to import, and `--help` needs none of it
+    from ..registry import store
+    from ..registry.entry import ModelEntry
+
+_METRICS_SHOWN: Final = 3
+
+
+@final
+class Registry:
+    """The command that shows and promotes registered models."""
+
+    name: ClassVar[str] = "registry"
+    summary: ClassVar[str] = "show registered models, their lineage and aliases; promote one"
+    description: ClassVar[str] = """Show registered models and move aliases.
+
+A model is referred to as digits/3 (a version), digits@champion (an alias of a model) or
+champion (an alias that one model has).
+
+examples:
+  onestep registry list
+  onestep registry show champion
+  onestep registry lineage champion
+  onestep registry history digits@champion
+  onestep registry promote digits/3 champion --why "best at one step"
+  onestep registry promote digits/3 champion --why "best" --metric eval/one_nn@1 --at-most 0.62
+"""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument(
+            "--tracking-uri", help="MLflow store; by default MLFLOW_TRACKING_URI or the local one"
+        )
+        actions = parser.add_subparsers(dest="action", required=True, metavar="action")
+        listing = actions.add_parser("list", help="all registered versions")
+        listing.add_argument("name", nargs="?", help="only versions of this model")
+        show = actions.add_parser("show", help="all that is known about one version")
+        show.add_argument("reference", help="such as digits/3 or champion")
+        show.add_argument("--json", action="store_true", help="the whole record as JSON")
+        lineage = actions.add_parser("lineage", help="the tree of what a model was made from")
+        lineage.add_argument("reference", help="such as digits/3 or champion")
+        lineage.add_argument("--metric", help="show this metric of each model")
+        history = actions.add_parser("history", help="who moved an alias, when, and why")
+        history.add_argument("alias", help="such as champion or digits@champion")
+        promote = actions.add_parser("promote", help="let an alias mean another version")
+        promote.add_argument("reference", help="such as digits/3")
+        promote.add_argument("alias", help="such as champion")
+        promote.add_argument("--why", required=True, help="the reason, kept in the history")
+        promote.add_argument("--who", help="who does it; by default user@host")
+        promote.add_argument("--metric", help="promote only if this metric keeps its bounds")
+        promote.add_argument("--at-most", type=float, help="largest value of the metric")
+        promote.add_argument("--at-least", type=float, help="smallest value of the metric")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do what was asked for.
+
+        Args:
+            arguments: Parsed arguments.
+
+        Returns:
+            Exit code of the process.
+        """
+        from ..registry.store import Registry as Store
+
+        home = Home.here(tracking_uri=arguments.tracking_uri)
+        registry = Store.at(home)
+        match arguments.action:
+            case "list":
+                lines = _list(registry, arguments.name)
+            case "show":
+                lines = _show(registry.entry(arguments.reference), as_json=arguments.json)
+            case "lineage":
+                lines = [registry.lineage(arguments.reference).render(metric=arguments.metric)]
+            case "history":
+                lines = _history(registry, arguments.alias)
+            case _:
+                lines = _promote(registry, arguments)
+        print("\n".join(lines))
+        return 0
+
+
+def _list(registry: "store.Registry", name: str | None) -> list[str]:
+    entries = [one for one in registry.list() if name is None or one.reference.name == name]
+    if not entries:
+        return ["no models are registered yet; `onestep train` registers one"]
+    rows = [("model", "method", "weights", "registered (UTC)", "aliases", "metrics")]
+    for entry in entries:
+        rows.append(
+            (
+                str(entry.reference),
+                entry.record.method_name,
+                entry.record.ema,
+                f"{entry.created:%Y-%m-%d %H:%M}",
+                ", ".join(entry.aliases) or "-",
+                ", ".join(_metrics(entry)[:_METRICS_SHOWN]) or "-",
+            )
+        )
+    return _aligned(rows)
+
+
+def _show(entry: "ModelEntry", *, as_json: bool) -> list[str]:
+    record = entry.record
+    if as_json:
+        return [record.to_json().rstrip()]
+    rows = [
+        ("model", str(entry.reference)),
+        ("aliases", ", ".join(entry.aliases) or "-"),
+        ("registered (UTC)", f"{entry.created:%Y-%m-%d %H:%M:%S}"),
+        ("method", str(record.method["_target_"])),
+        ("network", str(record.net["_target_"])),
+        ("weights", f"{record.ema}, sha256 {entry.files.weights_sha256}"),
+        ("sample shape", " x ".join(map(str, record.shape))),
+        ("classes", str(record.classes)),
+        ("domain", json.dumps(dict(record.domain))),
+        ("data digest", record.data_digest),
+        ("seed", str(record.seed)),
+        ("revision", record.revision),
+        ("run", entry.run_id),
+        ("overrides", " ".join(record.overrides) or "-"),
+    ]
+    rows += [(f"parent {role}", parent) for role, parent in record.parents.items()]
+    rows += [(name, f"{value:.6g}") for name, value in entry.metrics.items()]
+    return _aligned(rows)
+
+
+def _history(registry: "store.Registry", text: str) -> list[str]:
+    from ..registry.reference import Alias
+
+    alias = Alias.parse(text)
+    name = registry.resolve(text).name if alias.name is None else alias.name
+    promotions = registry.history(name, alias.alias)
+    if not promotions:
+        return [f"{name}@{alias.alias} has never been promoted"]
+    rows = [("when (UTC)", "from", "to", "who", "gate", "why")]
+    for one in promotions:
+        when = one.at[:19].replace("T", " ")
+        rows.append((when, one.source or "-", one.to, one.who, one.gate or "-", one.why))
+    lines = _aligned(rows)
+    current = registry.current(name, alias.alias)
+    if current != promotions[-1].version:
+        lines.append(
+            f"note: {name}@{alias.alias} now means {current or 'nothing'}, which this history "
+            f"does not tell: it was moved by other means"
+        )
+    return lines
+
+
+def _promote(registry: "store.Registry", arguments: argparse.Namespace) -> list[str]:
+    from ..registry.gate import Gate
+
+    gate = None
+    if arguments.metric is not None:
+        gate = Gate(metric=arguments.metric, at_most=arguments.at_most, at_least=arguments.at_least)
+    elif arguments.at_most is not None or arguments.at_least is not None:
+        raise ValueError("--at-most and --at-least bound a metric: name it with --metric")
+    promotion = registry.promote(
+        arguments.reference, arguments.alias, why=arguments.why, who=arguments.who, gate=gate
+    )
+    before = promotion.source or "nothing"
+    return [f"{promotion.alias} means {promotion.to} (before: {before})"]
+
+
+def _metrics(entry: "ModelEntry") -> list[str]:
+    return [f"{name} {value:.4g}" for name, value in entry.metrics.items()]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

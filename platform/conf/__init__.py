@@ -1,0 +1,1 @@
+"""Configuration of experiments, data, optimizers and training."""

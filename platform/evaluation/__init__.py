@@ -1,0 +1,1 @@
+"""Evaluation: metrics with their floors and baselines, the NFE curve, figures."""

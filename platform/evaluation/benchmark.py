@@ -1,0 +1,230 @@
+"""The yardstick of a data set: reference, floors and trivial baselines, measured once for all models."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...methods.core.rng import mix
+from ..data.source import Dataset
+from .agreement import CHECKERBOARD, ClassAgreement, ForbiddenSquares
+from .baseline import distinct_rows, gaussian_samples, resampled_rows
+from .classifier import ClassifierRecipe
+from .features import FeatureSpace, feature_space, has_classifier
+from .frechet import FrechetFeatures
+from .kernel import EnergyDistance, SquaredMmd
+from .manifold import DensityCoverage, PrecisionRecall
+from .memorisation import Memorisation
+from .metric import AbstractMetric
+from .modes import Modes
+from .neighbour import OneNearestNeighbour
+from .population import Population, Reference
+from .score import Score, score_by_draw, score_together
+from .transport import SlicedWasserstein2, Wasserstein2
+
+GAUSSIAN: Final = "gaussian"
+"""Baseline: one Gaussian per class, or for the whole set where it has no classes."""
+TRAINING_DATA: Final = "training_data"
+"""Baseline: training examples drawn with replacement."""
+
+
+COMPARISONS: Final[tuple[AbstractMetric, ...]] = (
+    OneNearestNeighbour(),
+    SlicedWasserstein2(),
+    Wasserstein2(),
+    EnergyDistance(),
+    SquaredMmd(),
+    PrecisionRecall(),
+    DensityCoverage(),
+    FrechetFeatures(),
+    Memorisation(),
+)
+"""Metrics that every set allows; each compares a draw with as many held-out data."""
+
+
+def metrics_alone(dataset: Dataset) -> tuple[AbstractMetric, ...]:
+    """The metrics of samples alone that a data set allows.
+
+    Args:
+        dataset: The set.
+    """
+    metrics: list[AbstractMetric] = []
+    if has_classifier(dataset):
+        metrics.append(ClassAgreement())
+    if dataset.mixture is not None:
+        metrics.append(Modes())
+    if dataset.name == CHECKERBOARD:
+        metrics.append(ForbiddenSquares())
+    return tuple(metrics)
+
+
+def _held_out_rows(dataset: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
+    """Points of the plane in their order, of which any run is balanced; of images a random part."""
+    if len(dataset.shape) == 1 or n == len(dataset.held_out):
+        return torch.arange(n)
+    rng = torch.Generator().manual_seed(mix(seed, 1))
+    return torch.randperm(len(dataset.held_out), generator=rng)[:n].sort().values
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Benchmark:
+    """Everything about an evaluation that is the same for every model.
+
+    Attributes:
+        dataset: The set.
+        space: Its feature space.
+        reference: Held-out and training data.
+        draws: Independent draws of samples over which numbers are averaged.
+        seed: Seed of noise, floors, baselines and intervals.
+        floors: Each number for training data against held-out data.
+        baselines: Each number for the trivial generators, by generator.
+    """
+
+    dataset: Dataset
+    space: FeatureSpace
+    reference: Reference
+    draws: int
+    seed: int
+    floors: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+
+    @classmethod
+    def prepare(
+        cls,
+        dataset: Dataset,
+        *,
+        home: Path,
+        samples: int = 1000,
+        draws: int = 8,
+        seed: int = 0,
+        recipe: ClassifierRecipe | None = None,
+    ) -> Self:
+        """Train or load the classifier, and measure floors and baselines.
+
+        Args:
+            dataset: The set.
+            home: Folder of the platform.
+            samples: Samples of a draw; at most as many as there are held-out and training data.
+            draws: Draws over which numbers are averaged.
+            seed: Seed of noise, floors, baselines and intervals.
+            recipe: How the classifier is trained.
+
+        Raises:
+            ValueError: If the counts are too small.
+        """
+        n = min(samples, len(dataset.held_out), len(dataset.train))
+        if n < 8 or draws < 1:
+            raise ValueError(
+                f"an evaluation needs at least 8 samples and 1 draw, got {n} of {samples} asked "
+                f"for and {draws}"
+            )
+        space = feature_space(dataset, home=home, recipe=recipe)
+        x, label = dataset.held_out.take(_held_out_rows(dataset, n, seed))
+        # Training data is only asked for its nearest points, so it needs no features.
+        train_x, train_label = dataset.train.everything()
+        reference = Reference(
+            held_out=space.populate(x, label=label),
+            train=Population(x=train_x.flatten(1), features=train_x.flatten(1), label=train_label),
+            mixture=dataset.mixture,
+        )
+        trivial = _Trivial(space=space, reference=reference, shape=dataset.shape, seed=seed)
+
+        def means(make: Callable[[int], Population]) -> dict[str, float]:
+            scores = _score(dataset, [make(k) for k in range(draws)], reference, seed)
+            return {name: score.value for name, score in scores.items()}
+
+        return cls(
+            dataset=dataset,
+            space=space,
+            reference=reference,
+            draws=draws,
+            seed=seed,
+            floors=means(trivial.fresh_data),
+            baselines={
+                GAUSSIAN: means(trivial.gaussian),
+                TRAINING_DATA: means(trivial.training_data),
+            },
+        )
+
+    @property
+    def count(self) -> int:
+        """Samples of a draw."""
+        return len(self.reference.held_out)
+
+    @property
+    def labels(self) -> Int[Tensor, "n"] | None:
+        """Classes to ask for in all draws: those of the held-out data, draw after draw."""
+        label = self.reference.held_out.label
+        return None if label is None else label.repeat(self.draws)
+
+    def judge(self, x: Float[Tensor, "n *d"]) -> dict[str, Score]:
+        """All metrics of samples that were made for ``labels``.
+
+        Args:
+            x: Samples, draw after draw.
+
+        Raises:
+            ValueError: If their number is not the number of draws times the count.
+        """
+        if len(x) != self.draws * self.count:
+            raise ValueError(
+                f"{self.draws} draws of {self.count} samples are needed, got {len(x)} samples"
+            )
+        label = self.reference.held_out.label
+        draws = [self.space.populate(part, label=label) for part in x.split(self.count)]
+        return _score(self.dataset, draws, self.reference, self.seed)
+
+
+def _score(
+    dataset: Dataset, draws: Sequence[Population], reference: Reference, seed: int
+) -> dict[str, Score]:
+    return score_by_draw(COMPARISONS, draws, reference, seed=seed) | score_together(
+        metrics_alone(dataset), draws, reference
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Trivial:
+    """Draws of the floor and of the trivial generators, each a function of its number."""
+
+    space: FeatureSpace
+    reference: Reference
+    shape: tuple[int, ...]
+    seed: int
+
+    def _rng(self, kind: int, draw: int) -> torch.Generator:
+        return torch.Generator().manual_seed(mix(self.seed, 2 + kind, draw + 1))
+
+    def _populate(self, x: Tensor, rows: Tensor | None = None) -> Population:
+        images = x.unflatten(1, self.shape)
+        return self.space.populate(images, label=self.reference.held_out.label, rows=rows)
+
+    def fresh_data(self, draw: int) -> Population:
+        """Distinct training examples, each of which knows its place and so is no copy."""
+        train, held_out = self.reference.train, self.reference.held_out
+        rows = distinct_rows(
+            len(train), train.label, n=len(held_out), labels=held_out.label, rng=self._rng(0, draw)
+        )
+        return self._populate(train.x[rows], rows)
+
+    def gaussian(self, draw: int) -> Population:
+        """One Gaussian per class."""
+        train, held_out = self.reference.train, self.reference.held_out
+        x = gaussian_samples(
+            train.x, train.label, n=len(held_out), labels=held_out.label, rng=self._rng(1, draw)
+        )
+        return self._populate(x)
+
+    def training_data(self, draw: int) -> Population:
+        """Training examples as a generator that has learned them by heart would give them."""
+        train, held_out = self.reference.train, self.reference.held_out
+        rows = resampled_rows(
+            len(train), train.label, n=len(held_out), labels=held_out.label, rng=self._rng(2, draw)
+        )
+        return self._populate(train.x[rows])

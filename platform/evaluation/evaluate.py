@@ -1,0 +1,163 @@
+"""The evaluation of one flow map: its curve over network evaluations, with provenance."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...methods.core.flow_map import FlowMap
+from ...methods.core.noise import draw_noise
+from ...methods.core.sampler import AbstractSampler
+from ..data.source import Dataset
+from .benchmark import Benchmark
+from .bootstrap import mean_interval
+from .metric import Space
+from .report import Measurement, Provenance, Report
+from .sampling import condition_of, draw_samples, samplers_at
+from .score import Score
+from .trajectory import allowed_triples, semigroup_error, straightness
+
+NFES: Final = (1, 2, 4, 8)
+_TRAJECTORIES: Final = 128
+
+
+def evaluate(
+    flow_map: FlowMap,
+    dataset: Dataset,
+    *,
+    home: Path,
+    nfes: Sequence[int] = NFES,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Report:
+    """Evaluate one map; to evaluate several, prepare one ``Benchmark`` for all of them.
+
+    Args:
+        flow_map: The map, in evaluation mode.
+        dataset: The set that it was trained on.
+        home: Folder of the platform, where the classifier is kept.
+        nfes: Numbers of evaluations; those that the map's domain does not allow are left out.
+        samples: Samples of a draw; at most as many as there are held-out and training data.
+        seed: Seed of everything that is random.
+    """
+    benchmark = Benchmark.prepare(dataset, home=home, samples=samples, seed=seed)
+    return evaluate_on(benchmark, flow_map, nfes=nfes)
+
+
+def evaluate_on(
+    benchmark: Benchmark,
+    flow_map: FlowMap,
+    *,
+    model: str = "",
+    nfes: Sequence[int] = NFES,
+    samplers: Sequence[AbstractSampler] = (),
+    ema: str = "",
+    guidance: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Report:
+    """Evaluate one map on a prepared benchmark.
+
+    Args:
+        benchmark: The yardstick.
+        flow_map: The map, in evaluation mode.
+        model: Reference or name of the model, for the report.
+        nfes: Numbers of evaluations; those that the map's domain does not allow are left out.
+        samplers: Further samplers, such as a fine solver for a velocity.
+        ema: Which weights these are, for the report.
+        guidance: Guidance scale that the map takes as input, or None.
+        device: Where the map lies.
+    """
+    measurements: list[Measurement] = []
+    chosen = samplers_at(flow_map.domain, nfes)
+    for nfe, sampler in [*chosen, *((sampler.nfe, sampler) for sampler in samplers)]:
+        x = draw_samples(
+            flow_map,
+            sampler,
+            n=benchmark.draws * benchmark.count,
+            shape=benchmark.dataset.shape,
+            seed=benchmark.seed,
+            labels=benchmark.labels,
+            guidance=guidance,
+            device=device,
+        )
+        measurements += measurements_of(
+            benchmark, benchmark.judge(x), nfe=nfe, sampler=str(sampler)
+        )
+    measurements += _of_the_map(benchmark, flow_map, guidance=guidance, device=device)
+    return Report(
+        provenance=Provenance(
+            model=model,
+            data=benchmark.dataset.name,
+            data_digest=benchmark.dataset.digest,
+            features=benchmark.space.name,
+            classifier_accuracy=benchmark.space.accuracy,
+            count=benchmark.count,
+            draws=benchmark.draws,
+            seed=benchmark.seed,
+            ema=ema,
+            guidance=guidance,
+        ),
+        measurements=tuple(measurements),
+    )
+
+
+def measurements_of(
+    benchmark: Benchmark, scores: dict[str, Score], *, nfe: int | None, sampler: str
+) -> list[Measurement]:
+    """Scores of samples with floors, baselines and intervals beside them.
+
+    Args:
+        benchmark: The yardstick.
+        scores: What ``Benchmark.judge`` gave.
+        nfe: Evaluations of the map for one sample, or None if they vary.
+        sampler: How the samples were made.
+    """
+    return [
+        Measurement(
+            name=name,
+            value=score.value,
+            interval=score.interval,
+            count=score.count,
+            draws=score.draws,
+            space=str(score.space),
+            nfe=nfe,
+            sampler=sampler,
+            floor=benchmark.floors[name],
+            baselines={kind: row[name] for kind, row in benchmark.baselines.items()},
+        )
+        for name, score in scores.items()
+    ]
+
+
+def _of_the_map(
+    benchmark: Benchmark,
+    flow_map: FlowMap,
+    *,
+    guidance: float | None,
+    device: torch.device | str,
+) -> list[Measurement]:
+    n = _TRAJECTORIES
+    noise = draw_noise(n, benchmark.dataset.shape, seed=benchmark.seed)[0].to(device)
+    label = benchmark.reference.held_out.label
+    labels = None if label is None else label[torch.arange(n) % len(label)]
+    condition = condition_of(n, labels, guidance)
+    condition = None if condition is None else condition.to(device)
+    found: dict[str, Float[Tensor, n]] = {}
+    if flow_map.domain.has_velocity:
+        found["eval/straightness"] = straightness(flow_map, noise, condition)
+    if allowed_triples(flow_map.domain):
+        found["eval/semigroup_error"] = semigroup_error(flow_map, noise, condition)
+    return [
+        Measurement(
+            name=name,
+            value=values.mean().item(),
+            interval=mean_interval(values.cpu(), seed=benchmark.seed),
+            count=n,
+            draws=1,
+            space=str(Space.DATA),
+        )
+        for name, values in found.items()
+    ]

@@ -1,0 +1,115 @@
+"""Samples of a map for an evaluation: which sampler, from which noise, under which labels."""
+
+from collections.abc import Iterable
+from typing import Final, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...methods.core.condition import Condition
+from ...methods.core.flow_map import Domain, FlowMap
+from ...methods.core.grid import UniformGrid
+from ...methods.core.noise import draw_noise
+from ...methods.core.ode import Euler, Heun
+from ...methods.core.sampler import AbstractSampler, sampler_for
+
+_BATCH: Final = 512
+
+
+@final
+class SamplesNotFinite(ValueError):
+    """A map gave infinite or undefined samples; the message says how many."""
+
+
+def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, AbstractSampler]]:
+    """The sampler that a domain allows at each number of evaluations, where there is one.
+
+    A map of jumps is sampled by jumps. A velocity is sampled by Heun's method, whose step takes
+    two evaluations, or by Euler's where their number is 1 or odd.
+
+    Args:
+        domain: The map's domain.
+        nfes: Numbers of evaluations, each at least 1.
+
+    Raises:
+        ValueError: If a number is below 1, or there is no sampler at any of them.
+    """
+    wanted = list(nfes)
+    if not wanted or min(wanted) < 1:
+        raise ValueError(f"numbers of evaluations must be at least 1, got {wanted}")
+    found: list[tuple[int, AbstractSampler]] = []
+    for nfe in wanted:
+        sampler = sampler_for(domain, nfe)
+        if sampler is None and domain.has_velocity:
+            sampler = _solver(nfe)
+        if sampler is not None:
+            found.append((nfe, sampler))
+    if not found:
+        raise ValueError(f"a map with domain {domain.kind} has no sampler at {wanted} evaluations")
+    return found
+
+
+def _solver(nfe: int) -> AbstractSampler:
+    if nfe % 2:
+        return Euler(grid=UniformGrid(steps=nfe))
+    return Heun(grid=UniformGrid(steps=nfe // 2))
+
+
+def condition_of(
+    n: int, labels: Int[Tensor, "n"] | None, guidance: float | None
+) -> Condition | None:
+    """The condition of n samples.
+
+    Args:
+        n: How many samples.
+        labels: Their classes, or None.
+        guidance: Guidance scale that the map takes as input, or None.
+    """
+    if labels is None and guidance is None:
+        return None
+    scale = None if guidance is None else torch.full((n,), guidance)
+    return Condition(label=labels, guidance=scale)
+
+
+def draw_samples(
+    flow_map: FlowMap,
+    sampler: AbstractSampler,
+    *,
+    n: int,
+    shape: tuple[int, ...],
+    seed: int,
+    labels: Int[Tensor, "n"] | None = None,
+    guidance: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "n *d"]:
+    """Samples 0, ..., n - 1 of a seed; any two maps are given the same noise.
+
+    Args:
+        flow_map: The map.
+        sampler: How to sample it.
+        n: How many samples.
+        shape: Shape of one.
+        seed: Seed of the noise.
+        labels: Class of each sample, or None.
+        guidance: Guidance scale that the map takes as input, or None.
+        device: Where the map lies.
+
+    Returns:
+        The samples, on the CPU; images are clipped to [-1, 1], as they are when shown.
+
+    Raises:
+        SamplesNotFinite: If a sample is infinite or undefined.
+    """
+    condition = condition_of(n, labels, guidance)
+    parts = []
+    for start in range(0, n, _BATCH):
+        size = min(_BATCH, n - start)
+        noise = draw_noise(size, shape, seed=seed, draws=sampler.draws, start=start).to(device)
+        part = None if condition is None else condition[slice(start, start + size)].to(device)
+        parts.append(sampler.sample(flow_map, noise, part).cpu())
+    x = torch.cat(parts)
+    bad = int((~x.flatten(1).isfinite().all(dim=1)).sum())
+    if bad:
+        raise SamplesNotFinite(f"{bad} of {n} samples by {sampler} are not finite numbers")
+    return x.clamp(-1.0, 1.0) if len(shape) == 3 else x

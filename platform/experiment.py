@@ -1,0 +1,344 @@
+"""The experiment: everything that decides what a run trains, as frozen records."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self, TypeVar, final
+
+from ..methods.core.precision import Precision
+
+Node = Mapping[str, Any]
+R = TypeVar("R")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and how a network is trained.
+
+    Attributes:
+        samples: Samples seen in the whole run, rounded down to whole batches.
+        batch_size: Samples of one optimizer step, over all workers.
+        shards: Equal parts of a batch that draw random numbers of their own. The number of
+            workers divides it; the result does not depend on the number of workers.
+        accumulate: Forward and backward passes into which each worker cuts its part of a batch.
+        precision: ``float32``, ``bfloat16`` (network under autocast) or ``float64``.
+        clip_norm: Largest norm of the gradient; 0 for none.
+        compile: Whether the network is compiled by torch.compile.
+        ema_half_lives: Half-life, in samples, of each moving average that is kept.
+        ema_ramp: Share of the samples seen so far above which no half-life goes, so that early
+            averages forget the start.
+        ema_served: Which of the averages is evaluated and registered, from 0.
+        log_every: Samples between two rows of metrics.
+        checkpoint_every: Samples between two checkpoints; 0 for one at the end.
+        keep_checkpoints: Latest checkpoints that stay on disk.
+        threads: Threads of torch for each worker; 0 for all cores shared among the workers.
+
+    Raises:
+        ValueError: If a count is out of range or the parts of a batch do not come out even.
+    """
+
+    samples: int
+    batch_size: int
+    shards: int = 4
+    accumulate: int = 1
+    precision: Precision = Precision.FLOAT32
+    clip_norm: float = 1.0
+    compile: bool = False
+    ema_half_lives: tuple[float, ...] = (50_000.0,)
+    ema_ramp: float = 0.05
+    ema_served: int = 0
+    log_every: int = 10_000
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", _choice("training.precision", self.precision))
+        object.__setattr__(self, "ema_half_lives", tuple(self.ema_half_lives))
+        for name in ("batch_size", "shards", "accumulate", "log_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.samples < self.batch_size:
+            raise ValueError(
+                f"training.samples must be at least one batch of {self.batch_size}, "
+                f"got {self.samples}"
+            )
+        if self.batch_size % self.shards:
+            raise ValueError(
+                f"training.batch_size must be a multiple of training.shards, "
+                f"got {self.batch_size} and {self.shards}"
+            )
+        if min(self.clip_norm, self.checkpoint_every, self.threads) < 0:
+            raise ValueError(
+                "training.clip_norm, checkpoint_every and threads must be at least 0, got "
+                f"{self.clip_norm}, {self.checkpoint_every} and {self.threads}"
+            )
+        if not self.ema_half_lives or min(self.ema_half_lives) <= 0 or self.ema_ramp <= 0:
+            raise ValueError(
+                "training.ema_half_lives must be one or more positive numbers of samples and "
+                f"ema_ramp positive, got {self.ema_half_lives} and {self.ema_ramp}"
+            )
+        if not 0 <= self.ema_served < len(self.ema_half_lives):
+            raise ValueError(
+                f"training.ema_served must be below {len(self.ema_half_lives)}, "
+                f"got {self.ema_served}"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        return self.samples // self.batch_size
+
+    def every(self, samples: int) -> int:
+        """A number of samples as a number of steps, at least 1."""
+        return max(1, samples // self.batch_size)
+
+
+def _choice(name: str, value: str) -> Precision:
+    try:
+        return Precision(value)
+    except ValueError:
+        allowed = ", ".join(Precision)
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}") from None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """On what a run is trained.
+
+    Attributes:
+        num_workers: Processes that share each batch; 1 trains in the calling process unless
+            ``ray`` is set.
+        gpus_per_worker: GPUs of each worker, 0 for CPU.
+        cpus_per_worker: CPUs that Ray reserves for each worker.
+        ray: Whether a single worker is started by Ray Train too.
+        max_failures: How often Ray Train restarts the group from its last checkpoint.
+        address: A running Ray cluster, ``auto``, or empty for RAY_ADDRESS and else an instance of
+            its own.
+
+    Raises:
+        ValueError: If a count is out of range.
+    """
+
+    num_workers: int = 1
+    gpus_per_worker: float = 0.0
+    cpus_per_worker: float = 1.0
+    ray: bool = False
+    max_failures: int = 2
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ValueError(f"workers.num_workers must be at least 1, got {self.num_workers}")
+        if min(self.gpus_per_worker, self.cpus_per_worker, self.max_failures) < 0:
+            raise ValueError(
+                "workers.gpus_per_worker, cpus_per_worker and max_failures must be at least 0, got "
+                f"{self.gpus_per_worker}, {self.cpus_per_worker} and {self.max_failures}"
+            )
+
+    @property
+    def uses_ray(self) -> bool:
+        """Whether Ray Train starts the workers."""
+        return self.ray or self.num_workers > 1
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Parents:
+    """Registered models and stored pairs that a run starts from.
+
+    Attributes:
+        initial: Reference of the model whose weights the network starts with, or None.
+        teacher: Reference of the frozen teacher, or None.
+        weak: Reference of a frozen weaker model for autoguidance, or None.
+        pairs: Folder of a stored set of pairs, or None.
+    """
+
+    initial: str | None = None
+    teacher: str | None = None
+    weak: str | None = None
+    pairs: str | None = None
+
+    @property
+    def frozen(self) -> Mapping[str, str]:
+        """References of the frozen models, by role."""
+        roles = {"teacher": self.teacher, "weak": self.weak}
+        return {role: reference for role, reference in roles.items() if reference}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PairGeneration:
+    """How pairs of noise and data are made by a teacher, where a method asks for stored pairs.
+
+    Attributes:
+        count: Pairs from fresh noise.
+        steps: Heun steps of each pair; fixed, so that the result does not depend on the batch.
+        real: Whether the training data are paired with the noise that the teacher's flow takes
+            back from them.
+        batch_size: Pairs made at once.
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: If a count is out of range.
+    """
+
+    count: int = 10_000
+    steps: int = 25
+    real: bool = True
+    batch_size: int = 500
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.count, self.steps, self.batch_size) < 1 or self.seed < 0:
+            raise ValueError(
+                "pairs.count, steps and batch_size must be at least 1 and seed at least 0, got "
+                f"{self.count}, {self.steps}, {self.batch_size} and {self.seed}"
+            )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How a trained model is measured.
+
+    Attributes:
+        nfes: Numbers of network evaluations of a sample.
+        samples: Samples drawn at each; 0 for as many as are held out.
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    nfes: tuple[int, ...] = (1, 2, 4, 8)
+    samples: int = 0
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nfes", tuple(self.nfes))
+        if any(nfe < 1 for nfe in self.nfes) or self.samples < 0 or self.seed < 0:
+            raise ValueError(
+                "evaluation.nfes must be positive, samples and seed at least 0, got "
+                f"{self.nfes}, {self.samples} and {self.seed}"
+            )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Where a run writes.
+
+    Attributes:
+        tracking_uri: MLflow tracking URI; empty for MLFLOW_TRACKING_URI, else SQLite in the home.
+        wandb: Whether Weights & Biases receives the metrics too; offline unless WANDB_MODE says
+            otherwise.
+    """
+
+    tracking_uri: str = ""
+    wandb: bool = False
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One training run. Things are nodes that name their class, settings are records.
+
+    Attributes:
+        name: What the run is called; empty for the names of its data and its method.
+        run: Name of the run's folder; a run that has a checkpoint goes on from it. Empty for a
+            fresh one.
+        seed: Seed of initial weights, order of the data and all random numbers.
+        data: Node of the data source.
+        net: Node of the network.
+        method: Node of the method.
+        optimizer: Node of the optimizer, a partial constructor.
+        learning_rate: Node of the schedule that multiplies the optimizer's learning rate.
+        training: How long and how.
+        workers: On what.
+        parents: From which models and pairs.
+        pairs: How pairs are generated where the method needs them.
+        evaluation: How the result is measured.
+        storage: Where it is written.
+        overrides: The command line that composed all this.
+
+    Raises:
+        ValueError: If the seed is negative.
+    """
+
+    seed: int
+    data: Node
+    net: Node
+    method: Node
+    optimizer: Node
+    learning_rate: Node
+    training: Training
+    name: str = ""
+    run: str = ""
+    workers: Workers = Workers()
+    parents: Parents = Parents()
+    pairs: PairGeneration = PairGeneration()
+    evaluation: Evaluation = Evaluation()
+    storage: Storage = Storage()
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if not self.name:
+            name = f"{module_of(self.data)}-{module_of(self.method)}"
+            object.__setattr__(self, "name", name)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Self:
+        """The experiment that plain values describe.
+
+        Args:
+            values: As ``to_dict`` gives them, or as Hydra composes them.
+            overrides: The overrides that composed the values, if they are not among them.
+
+        Returns:
+            The experiment.
+
+        Raises:
+            ValueError: If a key is unknown or a value out of range.
+        """
+        records = {
+            "training": Training,
+            "workers": Workers,
+            "parents": Parents,
+            "pairs": PairGeneration,
+            "evaluation": Evaluation,
+            "storage": Storage,
+        }
+        parts: dict[str, Any] = {"overrides": overrides} | dict(values)
+        parts["overrides"] = tuple(parts["overrides"])
+        for name, record in records.items():
+            if name in parts:
+                parts[name] = _record(record, name, parts[name])
+        unknown = sorted(set(parts) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"an experiment has no part {', '.join(unknown)}")
+        return cls(**parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a worker, a checkpoint or a registry."""
+        values = asdict(self)
+        values["training"]["precision"] = str(self.training.precision)
+        return values
+
+
+def module_of(node: Node) -> str:
+    """The name of the file that a node's class stands in, which is its configuration's name."""
+    return str(node["_target_"]).rsplit(".", 2)[-2]
+
+
+def _record(record: type[R], name: str, values: Mapping[str, Any]) -> R:
+    allowed = [f.name for f in fields(record)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(allowed))
+    if unknown:
+        raise ValueError(
+            f"{name} has no setting {', '.join(unknown)}, allowed: {', '.join(allowed)}"
+        )
+    return record(**values)

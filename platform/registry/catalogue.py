@@ -1,0 +1,181 @@
+"""The reading side of the registry: which models there are and what is known of them."""
+
+from collections.abc import Iterator
+from typing import Final, final
+
+from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+
+from .connection import Connection, is_missing
+from .entry import ModelEntry
+from .errors import ReferenceNotFound
+from .lineage import Lineage
+from .model_files import ModelFiles
+from .reference import Alias, ModelVersion, parse_reference
+
+_PAGE: Final = 200
+
+
+@final
+class Catalogue:
+    """Reads registered models from an MLflow store.
+
+    Args:
+        connection: The store.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._client = connection.client
+
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """All versions that were registered by us, by name and number."""
+        entries = [
+            ModelEntry.read(version, aliases=_aliases(model, version))
+            for model in self._models()
+            for version in self._versions(model.name)
+            if ModelFiles.from_tags(version.tags) is not None
+        ]
+        return tuple(sorted(entries, key=lambda one: (one.reference.name, one.reference.version)))
+
+    def entry(self, reference: str | ModelVersion) -> ModelEntry:
+        """What is known about a model, without its weights.
+
+        Args:
+            reference: Version or alias.
+
+        Returns:
+            The entry.
+
+        Raises:
+            ReferenceNotFound: If there is no such model.
+        """
+        version = self.resolve(reference)
+        model = self.model(version.name)
+        with self._connection.asking():
+            try:
+                found = self._client.get_model_version(version.name, str(version.version))
+            except MlflowException as error:
+                if is_missing(error):
+                    raise ReferenceNotFound(
+                        f"there is no model {version}; run `onestep registry list` to see all"
+                    ) from error
+                raise
+        return ModelEntry.read(found, aliases=_aliases(model, found))
+
+    def resolve(self, reference: str | ModelVersion) -> ModelVersion:
+        """The version that a reference means now; a version itself may still be missing.
+
+        Args:
+            reference: Version or alias.
+
+        Returns:
+            The version.
+
+        Raises:
+            ReferenceNotFound: If no registered model has the alias, or more than one.
+        """
+        parsed = parse_reference(reference) if isinstance(reference, str) else reference
+        if isinstance(parsed, ModelVersion):
+            return parsed
+        models = list(self._models()) if parsed.name is None else [self.model(parsed.name)]
+        found = [
+            ModelVersion(name=model.name, version=int(model.aliases[parsed.alias]))
+            for model in models
+            if parsed.alias in model.aliases
+        ]
+        if len(found) > 1:
+            raise ReferenceNotFound(
+                f"alias {parsed.alias!r} belongs to several models: say "
+                + " or ".join(f"{one.name}@{parsed.alias}" for one in found)
+            )
+        if not found:
+            raise _no_alias(parsed, models)
+        return found[0]
+
+    def model(self, name: str) -> RegisteredModel:
+        """A registered model with its tags and aliases.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The model as MLflow gives it.
+
+        Raises:
+            ReferenceNotFound: If there is none of this name.
+        """
+        with self._connection.asking():
+            try:
+                return self._client.get_registered_model(name)
+            except MlflowException as error:
+                if is_missing(error):
+                    raise ReferenceNotFound(f"there is no registered model {name!r}") from error
+                raise
+
+    def lineage(self, reference: str | ModelVersion) -> Lineage:
+        """What a model was made from, back to the beginning.
+
+        Args:
+            reference: Version or alias.
+
+        Returns:
+            The tree, with the model at its root.
+        """
+        return self._lineage(self.entry(reference), role="")
+
+    def _lineage(self, entry: ModelEntry, *, role: str) -> Lineage:
+        return Lineage(
+            reference=str(entry.reference),
+            role=role,
+            record=entry.record,
+            aliases=entry.aliases,
+            metrics=tuple(entry.metrics.items()),
+            parents=tuple(
+                self._parent(entry.record.model_parents.get(role), role=role, reference=reference)
+                for role, reference in entry.record.parents.items()
+            ),
+        )
+
+    def _parent(self, version: ModelVersion | None, *, role: str, reference: str) -> Lineage:
+        if version is None:
+            return Lineage(reference=reference, role=role)
+        try:
+            return self._lineage(self.entry(version), role=role)
+        except ReferenceNotFound:
+            return Lineage(reference=reference, role=role, is_gone=True)
+
+    def _models(self) -> Iterator[RegisteredModel]:
+        token = None
+        while True:
+            with self._connection.asking():
+                page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _versions(self, name: str) -> Iterator[MlflowVersion]:
+        token = None
+        while True:
+            with self._connection.asking():
+                page = self._client.search_model_versions(
+                    f"name='{name}'", max_results=_PAGE, page_token=token
+                )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+
+def _aliases(model: RegisteredModel, version: MlflowVersion) -> list[str]:
+    return [alias for alias, at in model.aliases.items() if str(at) == str(version.version)]
+
+
+def _no_alias(alias: Alias, models: list[RegisteredModel]) -> ReferenceNotFound:
+    known = sorted(f"{model.name}@{name}" for model in models for name in model.aliases)
+    message = f"no model has the alias {str(alias)!r}; there is {', '.join(known) or 'none'}"
+    if any(model.name == str(alias) for model in models):
+        message += f"; {alias} is a model, whose versions are written like {alias}/1"
+    return ReferenceNotFound(message)

@@ -1,0 +1,205 @@
+"""The door to MLflow: quiet, bounded in time, and one sentence when nobody answers."""
+
+import fcntl
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, final
+from urllib.parse import urlsplit
+
+import httpx
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
+
+from .errors import RegistryUnreachable
+
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_TIMEOUT_S: Final = 4.0
+_ANSWERS: Final = frozenset(
+    {
+        "RESOURCE_DOES_NOT_EXIST",
+        "RESOURCE_ALREADY_EXISTS",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "BAD_REQUEST",
+    }
+)
+
+
+@final
+class Connection:
+    """A client of one MLflow store, with no state of the process behind it.
+
+    Opening a local file makes it and its folder if they are missing.
+
+    Args:
+        tracking_uri: Store of runs and models: sqlite, postgresql, mysql, mssql, http or https.
+        artifacts: Where artifacts of new experiments go; None for the folder `artifacts` beside
+            a SQLite file. A server decides by itself.
+
+    Raises:
+        ValueError: If the URI is of another kind, or a store that is no server has no artifacts.
+        RegistryUnreachable: If a database does not answer. A server is first asked when used.
+    """
+
+    def __init__(self, tracking_uri: str, *, artifacts: str | None = None) -> None:
+        self.tracking_uri = tracking_uri
+        self._artifacts: str | None = artifacts
+        kind = _kind(tracking_uri)
+        if kind == "sqlite":
+            self._artifacts = artifacts or str(_database(tracking_uri).parent / "artifacts")
+        elif kind in ("http", "https"):
+            self._artifacts = None
+        elif artifacts is None:
+            raise ValueError(
+                f"a {kind} store needs a place for artifacts: set ONESTEP_ARTIFACTS to a folder "
+                f"or URI that all machines reach"
+            )
+        with self.asking():
+            self.client = _open(tracking_uri, kind)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Turn a store that does not answer into one sentence; its answers pass unchanged.
+
+        Yields:
+            None.
+
+        Raises:
+            RegistryUnreachable: If the store fails inside the block.
+        """
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code in _ANSWERS:
+                raise
+            raise _unreachable(self.tracking_uri, error) from error
+        except (SQLAlchemyError, ConnectionError) as error:
+            raise _unreachable(self.tracking_uri, error) from error
+
+    def experiment(self, name: str) -> str:
+        """Identifier of the MLflow experiment of this name, made if it is missing."""
+        with self.asking():
+            found = self.client.get_experiment_by_name(name)
+            if found is not None:
+                return str(found.experiment_id)
+            try:
+                location = None if self._artifacts is None else f"{self._artifacts}/{name}"
+                return str(self.client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                # Another process made it between our two calls.
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+                return str(found.experiment_id)
+
+
+def check_tracking(tracking_uri: str, *, artifacts: str | None = None) -> None:
+    """Ask a store for a sign of life, within a few seconds, before work begins.
+
+    Args:
+        tracking_uri: Store of runs and models.
+        artifacts: Where artifacts go, as `Connection` takes it.
+
+    Raises:
+        ValueError: If the URI is of no known kind.
+        RegistryUnreachable: If nobody answers, or not as MLflow does.
+    """
+    if _kind(tracking_uri) in ("http", "https"):
+        _check_server(tracking_uri)
+    connection = Connection(tracking_uri, artifacts=artifacts)
+    with connection.asking():
+        connection.client.search_experiments(max_results=1)
+
+
+def is_missing(error: MlflowException) -> bool:
+    """Whether MLflow says that something does not exist; for an alias it uses another word."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or (
+        error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error)
+    )
+
+
+def _kind(tracking_uri: str) -> str:
+    kind = urlsplit(tracking_uri).scheme.partition("+")[0]
+    if kind in ("sqlite", "http", "https", *_PORTS):
+        return kind
+    raise ValueError(
+        f"tracking URI must begin with sqlite:///, postgresql://, mysql://, mssql://, http:// or "
+        f"https://, got {tracking_uri!r}"
+    )
+
+
+def _database(tracking_uri: str) -> Path:
+    path = tracking_uri.partition("://")[2].partition("?")[0].removeprefix("/")
+    if not path:
+        raise ValueError(f"tracking URI must name a database file, got {tracking_uri!r}")
+    return Path(path).absolute()
+
+
+def _open(tracking_uri: str, kind: str) -> MlflowClient:
+    if kind in _PORTS:
+        _check_port(tracking_uri, _PORTS[kind])
+    if kind != "sqlite":
+        return _client(tracking_uri)
+    database = _database(tracking_uri)
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes may meet a new file at once; only one may create its tables.
+        with (database.parent / f".{database.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.access(database if database.exists() else database.parent, os.W_OK):
+                raise PermissionError("the file is not writable")
+            return _client(tracking_uri)
+    except OSError as error:
+        raise _unreachable(tracking_uri, error) from error
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    with warnings.catch_warnings():
+        # MLflow's own mapping of its tables uses a part of SQLAlchemy that is going away.
+        warnings.simplefilter("ignore", SADeprecationWarning)
+        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _check_port(tracking_uri: str, port: int) -> None:
+    """Knock before MLflow does, which would try ten times with growing pauses."""
+    address = urlsplit(tracking_uri)
+    try:
+        socket.create_connection(
+            (address.hostname or "localhost", address.port or port), timeout=_TIMEOUT_S
+        ).close()
+    except OSError as error:
+        raise _unreachable(tracking_uri, error) from error
+
+
+def _check_server(tracking_uri: str) -> None:
+    try:
+        answer = httpx.get(f"{tracking_uri.rstrip('/')}/health", timeout=_TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(tracking_uri, error) from error
+    if answer.is_server_error:
+        raise RegistryUnreachable(
+            f"the MLflow store at {_shown(tracking_uri)} does not answer: "
+            f"HTTP status {answer.status_code}"
+        )
+
+
+def _unreachable(tracking_uri: str, error: Exception) -> RegistryUnreachable:
+    reason = " ".join((str(error) or type(error).__name__).split())
+    return RegistryUnreachable(
+        f"the MLflow store at {_shown(tracking_uri)} does not answer: {reason[:300]}"
+    )
+
+
+def _shown(tracking_uri: str) -> str:
+    """The URI without a password, for messages."""
+    address = urlsplit(tracking_uri)
+    if address.password is None:
+        return tracking_uri
+    return tracking_uri.replace(f":{address.password}@", ":***@", 1)

@@ -1,0 +1,73 @@
+"""From a reference to a network that answers: for sampling, evaluation, teachers and serving."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ...methods.core.flow_map import Domain, FlowMap
+from ..build import build
+from .errors import ArchitectureMismatch
+from .record import ModelRecord
+from .reference import ModelVersion
+from .store import Registry
+
+
+def load_flow_map(
+    registry: Registry, reference: str | ModelVersion, device: torch.device | str = "cpu"
+) -> tuple[FlowMap, ModelRecord]:
+    """Build the network of a registered model and fill in its weights.
+
+    Args:
+        registry: Where the model is registered.
+        reference: Version or alias.
+        device: Where the network is to be.
+
+    Returns:
+        The network, in evaluation mode and with frozen parameters, and the record of the model.
+    """
+    model = registry.load(reference)
+    flow_map = build_flow_map(model.record)
+    fill(flow_map, model.weights, model=str(model.reference))
+    return flow_map.to(device).eval().requires_grad_(False), model.record
+
+
+def build_flow_map(record: ModelRecord) -> FlowMap:
+    """The network that a record describes, with fresh weights."""
+    return build(
+        record.net,
+        FlowMap,
+        shape=record.shape,
+        classes=record.classes,
+        domain=Domain.from_dict(dict(record.domain)),
+    )
+
+
+def fill(net: nn.Module, weights: Mapping[str, Tensor], *, model: str) -> None:
+    """Put weights into a network that has exactly these.
+
+    Args:
+        net: Network to fill.
+        weights: Weights by name.
+        model: Where they come from, for the message.
+
+    Raises:
+        ArchitectureMismatch: If a weight is missing, unexpected or of another shape.
+    """
+    expected = net.state_dict()
+    for name, tensor in expected.items():
+        if name not in weights:
+            raise ArchitectureMismatch(
+                f"{model} belongs to another network: it has no weight {name!r}"
+            )
+        if weights[name].shape != tensor.shape:
+            raise ArchitectureMismatch(
+                f"{model} belongs to another network: weight {name!r} has shape "
+                f"{tuple(weights[name].shape)}, the network {tuple(tensor.shape)}"
+            )
+    for name in weights:
+        if name not in expected:
+            raise ArchitectureMismatch(
+                f"{model} belongs to another network: it has the unknown weight {name!r}"
+            )
+    net.load_state_dict(dict(weights))

@@ -1,0 +1,52 @@
+"""Which code made a run: the git revision, and the versions of what it stands on."""
+
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+_PACKAGES: Final = ("onestep", "torch", "ray", "numpy", "mlflow")
+_PACKAGE_FOLDER: Final = Path(__file__).resolve().parents[2]
+_TIMEOUT_S: Final = 10.0
+
+
+def code_revision(folder: Path = _PACKAGE_FOLDER) -> str:
+    """Git revision of a folder, with `+dirty` if tracked files differ from it.
+
+    Args:
+        folder: A folder within a checkout; by default that of this package.
+
+    Returns:
+        The revision, or `unknown` outside a checkout.
+    """
+    revision = _git(folder, "rev-parse", "HEAD")
+    if revision is None:
+        return "unknown"
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{revision}+dirty" if changes else revision
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide about numbers."""
+    versions = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,210 @@
+"""Runs: what was asked for, with which code and data, and what came out, in the MLflow store."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, final
+
+from matplotlib.figure import Figure
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from .connection import Connection, is_missing
+from .errors import ReferenceNotFound
+from .reference import check_name
+from .revision import code_revision, installed_versions
+
+_PARAMS_PER_CALL: Final = 100
+_METRICS_PER_CALL: Final = 1000
+_LONGEST_PARAM: Final = 500  # for the table of the UI; the whole configuration is an artifact
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What is known about a run before its first step.
+
+    Attributes:
+        experiment: Group of runs in which it is listed; by default the name of the data set.
+        name: Name of the run.
+        config: The resolved configuration.
+        overrides: The overrides that composed it.
+        seed: Its seed.
+        data_digest: SHA-256 of the data set and its split.
+        revision: Code revision.
+        versions: Versions of Python and packages.
+
+    Raises:
+        ValueError: If the experiment's name is not well formed.
+    """
+
+    experiment: str
+    name: str
+    config: Mapping[str, Any]
+    overrides: Sequence[str]
+    seed: int
+    data_digest: str
+    revision: str = field(default_factory=code_revision)
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    def __post_init__(self) -> None:
+        check_name(self.experiment)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The facts as tags of an MLflow run."""
+        return {
+            "onestep.overrides": json.dumps(list(self.overrides)),
+            "onestep.seed": str(self.seed),
+            "onestep.data_digest": self.data_digest,
+            "onestep.revision": self.revision,
+            "mlflow.source.git.commit": self.revision.partition("+")[0],
+            "mlflow.source.name": "onestep",
+        } | {f"onestep.version.{name}": value for name, value in self.versions.items()}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Metrics of one step.
+
+    Attributes:
+        step: Step at which they were measured.
+        metrics: Values by name.
+        at_ms: When, in milliseconds since 1970.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    at_ms: int
+
+
+@final
+class Run:
+    """One MLflow run; any process may write to it, given its identifier.
+
+    As a context it ends the run: finished, failed on an error, killed on an interrupt.
+
+    Args:
+        connection: The store.
+        run_id: Identifier of an existing run.
+    """
+
+    def __init__(self, connection: Connection, run_id: str) -> None:
+        self._connection = connection
+        self._client = connection.client
+        self.run_id = run_id
+
+    @classmethod
+    def start(cls, connection: Connection, facts: RunFacts) -> Self:
+        """Open a run and write down its facts.
+
+        Args:
+            connection: The store.
+            facts: What is known before the first step.
+
+        Returns:
+            The run.
+        """
+        experiment = connection.experiment(facts.experiment)
+        with connection.asking():
+            tags = facts.tags
+            run_id = connection.client.create_run(
+                experiment, run_name=facts.name, tags=tags
+            ).info.run_id
+            params = [Param(key, value[:_LONGEST_PARAM]) for key, value in _flat(facts.config)]
+            for first in range(0, len(params), _PARAMS_PER_CALL):
+                connection.client.log_batch(run_id, params=params[first : first + _PARAMS_PER_CALL])
+        run = cls(connection, run_id)
+        run.log_json(facts.config, "config.json")
+        return run
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Write metrics of one step at once."""
+        self.log_measurements([Measurement(step=step, metrics=metrics, at_ms=now_ms())])
+
+    def log_measurements(self, measurements: Sequence[Measurement]) -> None:
+        """Write metrics of many steps in few calls.
+
+        Args:
+            measurements: Metrics by step.
+        """
+        rows = [
+            Metric(name, float(value), one.at_ms, one.step)
+            for one in measurements
+            for name, value in one.metrics.items()
+        ]
+        with self._connection.asking():
+            for first in range(0, len(rows), _METRICS_PER_CALL):
+                self._client.log_batch(self.run_id, metrics=rows[first : first + _METRICS_PER_CALL])
+
+    def log_json(self, value: Mapping[str, Any] | Sequence[Any], file: str) -> None:
+        """Keep plain values as a JSON artifact."""
+        with self._connection.asking():
+            self._client.log_text(self.run_id, json.dumps(value, indent=2) + "\n", file)
+
+    def log_figure(self, figure: Figure, file: str) -> None:
+        """Keep a figure as an artifact, such as `figures/quality.png`."""
+        with self._connection.asking():
+            self._client.log_figure(self.run_id, figure, file)
+
+    def log_file(self, path: Path, *, folder: str = "") -> None:
+        """Keep a copy of a file as an artifact in a folder of the run."""
+        with self._connection.asking():
+            self._client.log_artifact(self.run_id, str(path), folder or None)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Write tags at once."""
+        with self._connection.asking():
+            self._client.log_batch(
+                self.run_id, tags=[RunTag(name, value) for name, value in tags.items()]
+            )
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """End the run.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+
+        Raises:
+            ReferenceNotFound: If the run does not exist.
+        """
+        with self._connection.asking():
+            try:
+                self._client.set_terminated(self.run_id, status)
+            except MlflowException as error:
+                if is_missing(error):
+                    raise ReferenceNotFound(f"there is no run {self.run_id!r}") from error
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.finish()
+        elif issubclass(kind, Exception):
+            self.finish("FAILED")
+        else:
+            self.finish("KILLED")
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

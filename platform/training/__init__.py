@@ -1,0 +1,1 @@
+"""Training: launch, worker loop, objective, checkpoints, moving averages, reporters."""

@@ -1,0 +1,186 @@
+"""Assembly: an experiment becomes its things, and every mistake in it is found before a step."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from ...methods.core.flow_map import FlowMap
+from ...methods.core.game import AbstractGame
+from ...methods.core.method import AbstractMethod, View
+from ...methods.core.rng import mix
+from ...methods.core.schedule import Schedule
+from ..build import build
+from ..data.source import AbstractSource
+from ..experiment import Experiment, module_of
+from ..home import Home
+from ..registry.model import fill, load_flow_map
+from ..registry.store import Registry
+
+Learner = AbstractMethod | AbstractGame
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """The things of an experiment that need no file to be read.
+
+    Attributes:
+        experiment: What they were built from.
+        source: Where the data come from.
+        learner: The method or game.
+        learning_rate: Multiplier of the optimizer's learning rate.
+    """
+
+    experiment: Experiment
+    source: AbstractSource
+    learner: Learner
+    learning_rate: Schedule
+
+    @property
+    def name(self) -> str:
+        """The method's name, as its file and its configuration have it."""
+        return module_of(self.experiment.method)
+
+    def net(self) -> FlowMap:
+        """The network with its initial weights, the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.experiment.seed, 1))
+            net = build(
+                self.experiment.net,
+                FlowMap,
+                shape=self.source.shape,
+                classes=self.source.classes,
+                domain=self.learner.domain,
+            )
+        return net.to(self.experiment.training.precision.dtype)
+
+    def initial_net(self, registry: Registry) -> FlowMap:
+        """The network with the weights that the run starts from."""
+        net = self.net()
+        reference = self.experiment.parents.initial
+        if reference:
+            model = registry.load(reference)
+            fill(net, model.weights, model=str(model.reference))
+        return net
+
+    def frozen(self, registry: Registry) -> dict[str, FlowMap]:
+        """The frozen networks of the method by role."""
+        references = self.experiment.parents.frozen
+        nets = {}
+        for role, view in self.learner.needs.frozen.items():
+            net, record = load_flow_map(registry, references[role])
+            if record.shape != self.source.shape:
+                raise ValueError(
+                    f"the {role} makes data of shape {record.shape}, "
+                    f"the data have {self.source.shape}"
+                )
+            if view is View.VELOCITY and not net.domain.has_velocity:
+                raise ValueError(
+                    f"the method reads the {role} as a velocity, "
+                    f"got {references[role]} with domain {net.domain.kind}"
+                )
+            nets[role] = net.to(self.experiment.training.precision.dtype)
+        return nets
+
+    def recipe(self, data_digest: str) -> str:
+        """Digest of what a checkpoint has to fit.
+
+        Args:
+            data_digest: Digest of the data.
+
+        Returns:
+            sha256 of network, method, optimizer, data and everything else that decides the
+            trajectory; not of the number of workers, which does not.
+        """
+        e, training = self.experiment, self.experiment.training
+        decisive = {
+            "seed": e.seed,
+            "net": e.net,
+            "method": e.method,
+            "optimizer": e.optimizer,
+            "learning_rate": e.learning_rate,
+            "parents": e.to_dict()["parents"],
+            "data": data_digest,
+            "training": [
+                training.samples,
+                training.batch_size,
+                training.shards,
+                str(training.precision),
+                training.clip_norm,
+                training.ema_half_lives,
+                training.ema_ramp,
+            ],
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def assemble(experiment: Experiment) -> Assembly:
+    """Build the things of an experiment and check that they fit.
+
+    Args:
+        experiment: What to build.
+
+    Returns:
+        The things.
+
+    Raises:
+        ValueError: If a part is refused by its class or does not fit the others.
+    """
+    training, workers = experiment.training, experiment.workers
+    learner: Learner = build(experiment.method, (AbstractMethod, AbstractGame))
+    assembly = Assembly(
+        experiment=experiment,
+        source=build(experiment.data, AbstractSource),
+        learner=learner,
+        learning_rate=build(experiment.learning_rate, Schedule),
+    )
+    if training.shards % workers.num_workers:
+        raise ValueError(
+            f"workers.num_workers must divide training.shards, "
+            f"got {workers.num_workers} and {training.shards}"
+        )
+    mine = training.shards // workers.num_workers
+    if mine % training.accumulate:
+        raise ValueError(
+            f"training.accumulate must divide the {mine} shards of each worker, "
+            f"got {training.accumulate}"
+        )
+    if workers.gpus_per_worker and not (torch.cuda.is_available() or workers.address):
+        raise ValueError(
+            f"workers.gpus_per_worker is {workers.gpus_per_worker:g}, but this machine has no GPU "
+            "and workers.address names no cluster"
+        )
+    assembly.net()
+    _check_parents(assembly)
+    return assembly
+
+
+def _check_parents(assembly: Assembly) -> None:
+    needs, parents = assembly.learner.needs, assembly.experiment.parents
+    given: Mapping[str, str] = parents.frozen
+    if needs.pairs and not (parents.pairs or parents.teacher):
+        raise ValueError(
+            f"method {assembly.name} trains on pairs that a teacher makes: name a registered "
+            "model by parents.teacher=..., or a folder of pairs by parents.pairs=..."
+        )
+    missing = sorted(set(needs.frozen) - set(given))
+    if missing:
+        raise ValueError(
+            f"method {assembly.name} needs a {' and a '.join(missing)}: name a registered model "
+            + " and ".join(f"by parents.{role}=..." for role in missing)
+        )
+    useful = set(needs.frozen) | ({"teacher"} if needs.pairs else set())
+    useless = sorted(set(given) - useful)
+    if useless:
+        raise ValueError(
+            f"method {assembly.name} has no use for parents.{useless[0]}, got {given[useless[0]]}"
+        )
+
+
+def registry_of(experiment: Experiment) -> Registry:
+    """The registry that an experiment reads from and writes to."""
+    return Registry.at(Home.here(tracking_uri=experiment.storage.tracking_uri or None))

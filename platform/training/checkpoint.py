@@ -1,0 +1,123 @@
+"""Checkpoints: everything a run needs to go on, written whole or not at all, checked when read."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import torch
+
+from ..atomic import sha256_of, write_json
+from .errors import CheckpointAltered, CheckpointMismatch
+
+_STATE: Final = "state.pt"
+_MANIFEST: Final = "manifest.json"
+_PREFIX: Final = "step-"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a run after a number of steps.
+
+    Attributes:
+        step: Steps taken.
+        recipe: Digest of what the state fits: network, method, data.
+        state: Tensors and plain values by name.
+    """
+
+    step: int
+    recipe: str
+    state: Mapping[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint into a folder of its own.
+
+    It is written beside its place and moved there when it is whole, so that a reader never sees
+    a part of it and a full disk leaves nothing behind.
+
+    Args:
+        folder: Folder of all checkpoints of the run.
+        checkpoint: What to write.
+
+    Returns:
+        The folder of this checkpoint.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final_place = folder / f"{_PREFIX}{checkpoint.step:010d}"
+    draft = folder / f".{final_place.name}.{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        with (draft / _STATE).open("wb") as file:
+            torch.save(dict(checkpoint.state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        manifest = {
+            "step": checkpoint.step,
+            "recipe": checkpoint.recipe,
+            "sha256": sha256_of(draft / _STATE),
+        }
+        write_json(draft / _MANIFEST, manifest)
+        shutil.rmtree(final_place, ignore_errors=True)
+        draft.replace(final_place)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return final_place
+
+
+def load(place: Path, *, recipe: str) -> Checkpoint:
+    """Read a checkpoint back.
+
+    Args:
+        place: Folder of the checkpoint.
+        recipe: Digest of what the run expects.
+
+    Returns:
+        The checkpoint, its tensors on the CPU.
+
+    Raises:
+        CheckpointAltered: If a file is missing, truncated or altered.
+        CheckpointMismatch: If it belongs to another network, method or data set.
+    """
+    try:
+        manifest = json.loads((place / _MANIFEST).read_text())
+        found = sha256_of(place / _STATE)
+    except (OSError, ValueError) as error:
+        raise CheckpointAltered(f"checkpoint {place} cannot be read: {error}") from error
+    if found != manifest["sha256"]:
+        raise CheckpointAltered(
+            f"checkpoint {place} is truncated or altered: its sha256 is {found[:12]}..., "
+            f"its manifest says {manifest['sha256'][:12]}..."
+        )
+    if manifest["recipe"] != recipe:
+        raise CheckpointMismatch(
+            f"checkpoint {place} belongs to another network, method or data set: its recipe is "
+            f"{manifest['recipe'][:12]}..., this run's is {recipe[:12]}..."
+        )
+    state = torch.load(place / _STATE, map_location="cpu", weights_only=True)
+    return Checkpoint(step=manifest["step"], recipe=recipe, state=state)
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint of a run with the most steps, or None."""
+    found = sorted(folder.glob(f"{_PREFIX}*"))
+    return found[-1] if found else None
+
+
+def prune(folder: Path, *, keep: int) -> None:
+    """Delete all but the latest checkpoints of a run.
+
+    Args:
+        folder: Folder of all checkpoints of the run.
+        keep: How many stay, at least 1.
+    """
+    for old in sorted(folder.glob(f"{_PREFIX}*"))[:-keep]:
+        shutil.rmtree(old)

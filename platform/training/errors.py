@@ -1,0 +1,19 @@
+"""What can go wrong in a run by the user's doing.
+
+ValueError
+    CheckpointAltered    a checkpoint is truncated or altered
+    CheckpointMismatch   a checkpoint belongs to another network, method or data set
+    TrainingDiverged     the loss is no longer a number
+"""
+
+
+class CheckpointAltered(ValueError):
+    """A checkpoint is truncated or altered."""
+
+
+class CheckpointMismatch(ValueError):
+    """A checkpoint belongs to another network, method or data set."""
+
+
+class TrainingDiverged(ValueError):
+    """The loss is no longer a finite number."""

@@ -1,0 +1,140 @@
+"""The feed: which rows a worker sees at a step, as a pure function of the seed and the step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ...methods.core.condition import Condition
+from ...methods.core.method import PairMix
+from ...methods.core.record import Batch, Moment
+from ...methods.core.rng import Rng, mix
+from ..data.augmentation import flip_rows
+from ..data.order import indices
+from ..data.pairs import Pairs, PairSet
+from ..data.source import Dataset
+
+_FEED = 0x5EED  # apart from the streams that the method draws from
+
+
+class AbstractFeed(ABC):
+    """Rows for any shards at any step."""
+
+    @property
+    @abstractmethod
+    def num_data(self) -> int:
+        """How many examples there are."""
+
+    @abstractmethod
+    def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
+        """The rows of some shards of a batch.
+
+        Args:
+            now: The moment; its random numbers are not used.
+            shards: Which shards of the batch.
+            of: How many shards the whole batch has.
+
+        Returns:
+            Their rows, shard after shard.
+        """
+
+
+def _condition(label: Tensor | None) -> Condition | None:
+    return None if label is None else Condition(label=label)
+
+
+@final
+class DataFeed(AbstractFeed):
+    """The training examples of a set, each once an epoch.
+
+    Args:
+        dataset: The set.
+        seed: Seed of the order.
+        batch_size: Rows of the whole batch.
+
+    Raises:
+        ValueError: If the batch is larger than the set.
+    """
+
+    def __init__(self, dataset: Dataset, *, seed: int, batch_size: int) -> None:
+        self._dataset, self._seed, self._batch_size = dataset, seed, batch_size
+        indices(self.num_data, batch_size, 0, seed)  # refuses a batch that is too large
+
+    @property
+    def num_data(self) -> int:
+        """How many examples there are."""
+        return len(self._dataset.train)
+
+    def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
+        """The rows of some shards of a batch."""
+        whole = indices(self.num_data, self._batch_size, now.step, self._seed)
+        index = whole.reshape(of, -1)[list(shards)].reshape(-1)
+        x1, label = self._dataset.train.take(index)
+        if self._dataset.horizontal_flip:
+            rng = Rng.seeded(mix(self._seed, _FEED), step=now.step, shards=shards)
+            x1 = flip_rows(x1, rng)
+        return Batch(x1=x1, condition=_condition(label), index=index)
+
+
+@final
+class PairFeed(AbstractFeed):
+    """Stored pairs, drawn with replacement, in the shares that the method asks for.
+
+    Args:
+        pairs: The set.
+        mix_of: Share of the generated pairs in a batch.
+        seed: Seed of the draws.
+        batch_size: Rows of the whole batch.
+
+    Raises:
+        ValueError: If the method asks for a kind of pairs that the set does not hold.
+    """
+
+    def __init__(self, pairs: PairSet, mix_of: PairMix, *, seed: int, batch_size: int) -> None:
+        self._pairs, self._mix, self._seed, self._batch_size = pairs, mix_of, seed, batch_size
+        for share in (mix_of.generated(replace(_START, step=step)) for step in (0, _LAST)):
+            if share < 1.0 and not len(pairs.real):
+                raise ValueError(
+                    f"the method mixes in {1 - share:.0%} real pairs, got a set without any; "
+                    "generate them with pairs.real=true"
+                )
+
+    @property
+    def num_data(self) -> int:
+        """How many pairs there are."""
+        return len(self._pairs.generated) + len(self._pairs.real)
+
+    def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
+        """The rows of some shards of a batch."""
+        each = self._batch_size // of
+        made = round(self._mix.generated(now) * each)
+        parts = [self._shard(now.step, shard, made, each - made) for shard in shards]
+        x0, x1, label, index = (list(column) for column in zip(*parts, strict=True))
+        labels = None if label[0] is None else torch.cat(label)
+        return Batch(
+            x1=torch.cat(x1), x0=torch.cat(x0), condition=_condition(labels), index=torch.cat(index)
+        )
+
+    def _shard(
+        self, step: int, shard: int, made: int, real: int
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        rng = Rng.seeded(mix(self._seed, _FEED), step=step, shards=(shard,))
+        taken: list[tuple[Pairs, Tensor]] = []
+        for pairs, count in ((self._pairs.generated, made), (self._pairs.real, real)):
+            if count:
+                taken.append((pairs, rng.integers(count, below=len(pairs))))
+        labels = [pairs.label[rows] for pairs, rows in taken if pairs.label is not None]
+        offset = {id(self._pairs.generated): 0, id(self._pairs.real): len(self._pairs.generated)}
+        return (
+            torch.cat([pairs.x0[rows] for pairs, rows in taken]),
+            torch.cat([pairs.x1[rows] for pairs, rows in taken]),
+            torch.cat(labels) if labels else None,
+            torch.cat([rows + offset[id(pairs)] for pairs, rows in taken]),
+        )
+
+
+_LAST = 999_999
+_START = Moment(step=0, total=_LAST + 1, rng=Rng.seeded(0))

@@ -1,0 +1,268 @@
+"""The state of a run and the step that advances it."""
+
+import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ...methods.core.balance import AbstractBalance, FixedBalance
+from ...methods.core.coupling import CouplingState
+from ...methods.core.flow_map import FlowMap
+from ...methods.core.game import ONLINE, AbstractGame
+from ...methods.core.method import Needs
+from ...methods.core.record import Batch, Moment, Nets
+from ...methods.core.rng import Rng, mix
+from ...methods.core.schedule import Schedule
+from ..experiment import Training
+from .assembly import Learner
+from .ema import MovingAverages, average_into
+from .feed import AbstractFeed
+from .objective import Objective, combine
+from .place import Place
+
+
+class OptimizerFactory(Protocol):
+    """An optimizer that lacks only its parameters."""
+
+    def __call__(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
+
+
+@final
+class Learning:
+    """Networks, optimizers and averages of a run, and how one step changes them.
+
+    Args:
+        learner: The method or game.
+        online: The network to train, on this worker's device.
+        frozen: Frozen networks by role.
+        optimizer: Makes the optimizer of each player.
+        learning_rate: Multiplier of every optimizer's learning rate.
+        feed: Where rows come from.
+        training: Settings.
+        seed: Seed of all random numbers.
+        place: Where this worker stands.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        online: FlowMap,
+        frozen: Mapping[str, FlowMap],
+        *,
+        optimizer: OptimizerFactory,
+        learning_rate: Schedule,
+        feed: AbstractFeed,
+        training: Training,
+        seed: int,
+        place: Place,
+    ) -> None:
+        self._learner, self._feed, self._training = learner, feed, training
+        self._learning_rate, self._seed, self._place = learning_rate, seed, place
+        self.step = 0
+        self.nets = _nets(learner.needs, online, frozen, seed=seed)
+        if training.compile:
+            self.nets.online.compile()
+        self.averages = MovingAverages(online, training.ema_half_lives, ramp=training.ema_ramp)
+        self._coupling: CouplingState = learner.coupling.initial(
+            feed.num_data, tuple(_example_shape(feed, training, seed))
+        )
+        players = (ONLINE, *learner.needs.companions) if isinstance(learner, AbstractGame) else ()
+        objectives = {
+            player: Objective(learner, self.nets, precision=training.precision, player=player)
+            for player in players or (ONLINE,)
+        }
+        self.optimizers = {
+            player: optimizer(list(objective.trained.parameters()))
+            for player, objective in objectives.items()
+        }
+        self._rates = {
+            player: [float(group["lr"]) for group in each.param_groups]
+            for player, each in self.optimizers.items()
+        }
+        self._objectives: dict[str, nn.Module] = {
+            player: DistributedDataParallel(objective) if place.world > 1 else objective
+            for player, objective in objectives.items()
+        }
+
+    @property
+    def served(self) -> FlowMap:
+        """The average that is evaluated and registered."""
+        return self.averages.nets[self._training.ema_served]
+
+    def advance(self) -> dict[str, Tensor]:
+        """Take one step.
+
+        Returns:
+            Means over this worker's rows, without a graph and without waiting for the device.
+        """
+        training = self._training
+        shards = self._place.shards(training.shards)
+        now = self._moment(shards)
+        batch, rngs = self._paired(now, shards)
+        logs: dict[str, Tensor] = {}
+        for player in self._players(now):
+            logs |= self._turn(player, batch, now, rngs)
+        self._follow(now)
+        self.step += 1
+        return logs
+
+    def state(self) -> dict[str, Any]:
+        """Everything that ``load`` needs to go on bitwise."""
+        nets = self.nets
+        return {
+            "online": nets.online.state_dict(),
+            "target": None if nets.target is None else nets.target.state_dict(),
+            "averages": self.averages.state(),
+            "companions": {name: part.state_dict() for name, part in nets.companions.items()},
+            "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
+            "coupling": dict(self._coupling),
+        }
+
+    def load(self, step: int, state: Mapping[str, Any]) -> None:
+        """Go back to a state.
+
+        Args:
+            step: Steps taken when it was saved.
+            state: What ``state`` gave.
+        """
+        nets = self.nets
+        nets.online.load_state_dict(state["online"])
+        if nets.target is not None:
+            nets.target.load_state_dict(state["target"])
+        self.averages.load(state["averages"])
+        for name, part in nets.companions.items():
+            part.load_state_dict(state["companions"][name])
+        for name, each in self.optimizers.items():
+            each.load_state_dict(state["optimizers"][name])
+        self._coupling = state["coupling"]
+        self.step = step
+
+    def _moment(self, shards: tuple[int, ...]) -> Moment:
+        return Moment(
+            step=self.step,
+            total=self._training.steps,
+            rng=Rng.seeded(self._seed, step=self.step, shards=shards),
+            batch_size=self._training.batch_size,
+        )
+
+    def _paired(self, now: Moment, shards: tuple[int, ...]) -> tuple[Batch, list[Rng]]:
+        """The rows of this worker with their noise, and the streams of its shards.
+
+        A coupling with a state pairs the rows of all workers on each of them, so that their
+        copies of the state stay equal without being sent around.
+        """
+        coupling, of = self._learner.coupling, self._training.shards
+        seen = tuple(range(of)) if self._coupling else shards
+        moment = self._moment(seen) if seen != shards else now
+        batch = self._on_device(self._feed.rows(moment, seen, of=of))
+        batch, self._coupling = coupling.pair(batch, self._coupling, moment)
+        rngs = moment.rng.by_shard()
+        if seen != shards:
+            first, rows = shards[0], len(batch) // of
+            batch = batch[slice(first * rows, (first + len(shards)) * rows)]
+            rngs = rngs[first : first + len(shards)]
+        return batch, rngs
+
+    def _on_device(self, batch: Batch) -> Batch:
+        return batch.to(self._place.device, self._training.precision.dtype)
+
+    def _players(self, now: Moment) -> tuple[str, ...]:
+        return self._learner.players(now) if isinstance(self._learner, AbstractGame) else (ONLINE,)
+
+    def _turn(self, player: str, batch: Batch, now: Moment, rngs: list[Rng]) -> dict[str, Tensor]:
+        optimizer, objective = self.optimizers[player], self._objectives[player]
+        self._freeze_others(player)
+        optimizer.zero_grad(set_to_none=True)
+        logs: dict[str, Tensor] = {}
+        parts = self._training.accumulate
+        each, rows = len(rngs) // parts, len(batch) // parts
+        for part in range(parts):
+            moment = Moment(
+                step=now.step,
+                total=now.total,
+                rng=Rng.joined(rngs[part * each : (part + 1) * each]),
+                batch_size=now.batch_size,
+            )
+            is_last = part == parts - 1
+            with nullcontext() if is_last else _unsynchronised(objective):
+                terms, more = objective(batch[slice(part * rows, (part + 1) * rows)], moment)
+                total = combine(
+                    terms,
+                    self._balance,
+                    dict(self.nets.online.named_parameters()),
+                    now,
+                    self._place,
+                )
+                (total / parts).backward()
+            for name, value in {f"loss/{player}": total, **_named(terms, more)}.items():
+                logs[name] = logs.get(name, 0.0) + value.detach() / parts
+        if self._training.clip_norm:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(parameters, self._training.clip_norm)
+            logs[f"gradient/{player}"] = norm.detach()
+        rate = self._learning_rate(now)
+        for group, base in zip(optimizer.param_groups, self._rates[player], strict=True):
+            group["lr"] = base * rate
+        optimizer.step()
+        return logs
+
+    @property
+    def _balance(self) -> AbstractBalance:
+        return FixedBalance() if isinstance(self._learner, AbstractGame) else self._learner.balance
+
+    def _freeze_others(self, player: str) -> None:
+        if not isinstance(self._learner, AbstractGame):
+            return
+        self.nets.online.requires_grad_(player == ONLINE)
+        for name, part in self.nets.companions.items():
+            part.requires_grad_(player == name)
+
+    def _follow(self, now: Moment) -> None:
+        training, target = self._training, self._learner.needs.target
+        self.averages.update(
+            self.nets.online,
+            samples=now.samples + training.batch_size,
+            batch_size=training.batch_size,
+        )
+        if target is not None and self.nets.target is not None:
+            average_into(self.nets.target, self.nets.online, target.decay(now))
+
+
+def _nets(needs: Needs, online: FlowMap, frozen: Mapping[str, FlowMap], *, seed: int) -> Nets:
+    target = None if needs.target is None else copy.deepcopy(online).eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, 2))
+        companions = {name: make(online) for name, make in needs.companions.items()}
+    device, dtype = _where(online)
+    for part in companions.values():
+        part.to(device=device, dtype=dtype)
+    for net in frozen.values():
+        net.to(device).eval().requires_grad_(False)
+    return Nets(online=online.train(), target=target, frozen=frozen, companions=companions)
+
+
+def _where(net: nn.Module) -> tuple[torch.device, torch.dtype]:
+    first = next(net.parameters())
+    return first.device, first.dtype
+
+
+def _example_shape(feed: AbstractFeed, training: Training, seed: int) -> torch.Size:
+    start = Moment(step=0, total=training.steps, rng=Rng.seeded(seed))
+    return feed.rows(start, (0,), of=training.shards).x1.shape[1:]
+
+
+def _unsynchronised(objective: nn.Module) -> AbstractContextManager[None]:
+    if isinstance(objective, DistributedDataParallel):
+        return objective.no_sync()
+    return nullcontext()
+
+
+def _named(terms: Mapping[str, Tensor], logs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"loss/{name}": value for name, value in terms.items()} | {
+        f"log/{name}": value for name, value in logs.items()
+    }

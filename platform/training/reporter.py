@@ -1,0 +1,190 @@
+"""Where a run tells what it measures: memory in tests, MLflow and Weights & Biases for people."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, final
+
+from ..registry.errors import RegistryUnreachable
+from ..registry.run import Measurement, Run, now_ms
+
+_LOGGER: Final = logging.getLogger(__name__)
+_LONGEST_PAUSE_S: Final = 60.0
+
+
+class Reporter(Protocol):
+    """Takes the metrics of a run, named `family/name`, and on some occasions a checkpoint."""
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        """Take metrics of one step.
+
+        Args:
+            metrics: Values by name.
+            step: Steps taken so far.
+            checkpoint: Folder of a checkpoint written at this step, or None.
+        """
+
+    def close(self) -> None:
+        """Hand on whatever is still held; nothing is reported afterwards."""
+
+
+@final
+class MemoryReporter:
+    """Keeps all reports, for tests and for runs that nobody watches.
+
+    Attributes:
+        rows: The metrics of each report, with its `step`.
+        checkpoints: The checkpoints, in order.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.checkpoints: list[Path] = []
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        """Keep metrics, and the checkpoint if there is one."""
+        self.rows.append({"step": step, **metrics})
+        if checkpoint is not None:
+            self.checkpoints.append(checkpoint)
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+@final
+class MlflowReporter:
+    """Writes metrics to an MLflow run, many at once, so that the loop hardly notices.
+
+    A store that is away for a while does not end the training: reports are held, the next attempt
+    waits longer, and only `close` fails, if the store is still away then. Checkpoints are not sent.
+
+    Args:
+        run: The run.
+        every_s: Pause between two calls to the store, in seconds.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, run: Run, *, every_s: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._run = run
+        self._every_s = every_s
+        self._clock = clock
+        self._pause_s = every_s
+        self._sent_at = clock()
+        self._held: list[Measurement] = []
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        """Hold metrics, and send what is held if the pause is over."""
+        del checkpoint
+        self._held.append(Measurement(step=step, metrics=dict(metrics), at_ms=now_ms()))
+        if self._clock() - self._sent_at >= self._pause_s:
+            self._try_to_send()
+
+    def close(self) -> None:
+        """Send what is held.
+
+        Raises:
+            RegistryUnreachable: If the store does not answer.
+        """
+        self._send()
+
+    def _try_to_send(self) -> None:
+        try:
+            self._send()
+            self._pause_s = self._every_s
+        except RegistryUnreachable as error:
+            self._pause_s = min(2.0 * self._pause_s + 1.0, _LONGEST_PAUSE_S)
+            _LOGGER.warning("%d reports held back: %s", len(self._held), error)
+        self._sent_at = self._clock()
+
+    def _send(self) -> None:
+        self._run.log_measurements(self._held)
+        self._held.clear()
+
+
+@final
+class WandbReporter:
+    """Writes metrics to a Weights & Biases run, which stays on this machine unless told otherwise.
+
+    Args:
+        folder: Where its files go.
+        project: Group of runs.
+        name: Name of the run.
+        config: The resolved configuration.
+        mode: `offline`, `online` or `disabled`; None for WANDB_MODE, and offline without it.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        project: str,
+        name: str,
+        config: Mapping[str, Any],
+        mode: Literal["offline", "online", "disabled"] | None = None,
+    ) -> None:
+        import wandb  # takes seconds, and most runs do without
+
+        if mode is None and not os.environ.get("WANDB_MODE"):
+            mode = "offline"
+        folder.mkdir(parents=True, exist_ok=True)  # or it silently writes elsewhere
+        self._run = wandb.init(
+            dir=str(folder),
+            project=project,
+            name=name,
+            config=dict(config),
+            mode=mode,
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run's files."""
+        return Path(self._run.dir).parent
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        """Write metrics; checkpoints are not sent."""
+        del checkpoint
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
+@final
+class ManyReporters:
+    """Passes each report on to several reporters.
+
+    Args:
+        reporters: The reporters, in the order in which they are told.
+    """
+
+    def __init__(self, reporters: Sequence[Reporter]) -> None:
+        self._reporters = tuple(reporters)
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        """Tell every reporter."""
+        for reporter in self._reporters:
+            reporter.report(metrics, step=step, checkpoint=checkpoint)
+
+    def close(self) -> None:
+        """Close every reporter, even if one of them fails."""
+        with ExitStack() as stack:
+            for reporter in reversed(self._reporters):
+                stack.callback(reporter.close)

@@ -1,0 +1,170 @@
+"""The worker: builds everything once, then walks the moments of a run."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from ..build import build
+from ..data.pairs import read_pairs
+from ..experiment import Experiment, Training
+from . import checkpoint as checkpoints
+from .assembly import Assembly, assemble, registry_of
+from .checkpoint import Checkpoint
+from .errors import TrainingDiverged
+from .feed import AbstractFeed, DataFeed, PairFeed
+from .learning import Learning, OptimizerFactory
+from .place import Place
+from .reporter import Reporter
+
+CHECKPOINTS: Final = "checkpoints"
+
+
+def work(
+    experiment: Mapping[str, Any],
+    *,
+    place: Place,
+    reporter: Reporter,
+    folder: Path,
+    resume: Path | None = None,
+) -> Path | None:
+    """Train one experiment, from the start or from a checkpoint.
+
+    Args:
+        experiment: The experiment as plain values; everything is built from them here.
+        place: Where this worker stands; its process group is up if there are several.
+        reporter: Told metrics by the leading worker, and by every worker when a checkpoint is
+            due, with its folder at the leading one.
+        folder: Where checkpoints are written.
+        resume: Checkpoint to go on from, or None.
+
+    Returns:
+        The last checkpoint, at the leading worker.
+
+    Raises:
+        ValueError: If a part of the experiment is refused, or the checkpoint does not fit.
+        TrainingDiverged: If the loss is no longer a finite number.
+    """
+    assembly = assemble(Experiment.from_dict(experiment))
+    training = assembly.experiment.training
+    set_threads(training, place)
+    learning, recipe = start(assembly, place)
+    if resume is not None:
+        found = checkpoints.load(resume, recipe=recipe)
+        learning.load(found.step, found.state)
+    meter, last = _Meter(training=training, seen=learning.step), resume
+    keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
+    while learning.step < training.steps:
+        meter.add(learning.advance())
+        is_end = learning.step == training.steps
+        if is_end or learning.step % training.every(training.log_every) == 0:
+            row = meter.read(learning.step, place)
+            if place.leads:
+                reporter.report(row, step=learning.step)
+        if is_end or (keep_at and learning.step % keep_at == 0):
+            last = _keep(learning, recipe, folder, reporter, place, keep=training.keep_checkpoints)
+    return last
+
+
+def set_threads(training: Training, place: Place) -> None:
+    """Share the cores of this machine among its workers; spinning threads cost more than they do.
+
+    Args:
+        training: Settings.
+        place: Where this worker stands.
+    """
+    cores = torch.get_num_threads() if place.world == 1 else 1
+    torch.set_num_threads(training.threads or cores)
+
+
+def start(assembly: Assembly, place: Place) -> tuple[Learning, str]:
+    """The state before the first step, and the digest that its checkpoints carry.
+
+    Args:
+        assembly: The things of the experiment.
+        place: Where this worker stands.
+
+    Returns:
+        The state, and the recipe's digest.
+
+    Raises:
+        ValueError: If data, parents or pairs are missing or do not fit.
+    """
+    experiment, training = assembly.experiment, assembly.experiment.training
+    registry = registry_of(experiment)
+    digest, feed = _feed(assembly)
+    optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
+    learning = Learning(
+        assembly.learner,
+        assembly.initial_net(registry).to(place.device),
+        assembly.frozen(registry),
+        optimizer=optimizer,
+        learning_rate=assembly.learning_rate,
+        feed=feed,
+        training=training,
+        seed=experiment.seed,
+        place=place,
+    )
+    return learning, assembly.recipe(digest)
+
+
+def _feed(assembly: Assembly) -> tuple[str, AbstractFeed]:
+    experiment, mixed = assembly.experiment, assembly.learner.needs.pairs
+    seed, batch_size = experiment.seed, experiment.training.batch_size
+    if mixed is None:
+        dataset = assembly.source.load()
+        return dataset.digest, DataFeed(dataset, seed=seed, batch_size=batch_size)
+    if experiment.parents.pairs is None:
+        raise ValueError("pairs are generated before the workers start, got none")
+    pairs = read_pairs(Path(experiment.parents.pairs))
+    return pairs.digest, PairFeed(pairs, mixed, seed=seed, batch_size=batch_size)
+
+
+def _keep(
+    learning: Learning, recipe: str, folder: Path, reporter: Reporter, place: Place, *, keep: int
+) -> Path | None:
+    """Write a checkpoint at the leading worker and tell all reporters that it is due."""
+    path = None
+    if place.leads:
+        content = Checkpoint(step=learning.step, recipe=recipe, state=learning.state())
+        path = checkpoints.save(folder / CHECKPOINTS, content)
+        checkpoints.prune(folder / CHECKPOINTS, keep=keep)
+    reporter.report({}, step=learning.step, checkpoint=path)
+    return path
+
+
+@final
+@dataclass(kw_only=True)
+class _Meter:
+    """Sums what steps measure, without waiting for the device, until it is read."""
+
+    training: Training
+    seen: int
+    _sums: dict[str, Tensor] = field(default_factory=dict)
+    _since: float = field(default_factory=time.perf_counter)
+
+    def add(self, logs: Mapping[str, Tensor]) -> None:
+        for name, value in logs.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def read(self, step: int, place: Place) -> dict[str, float]:
+        """Means since the last reading, over all workers."""
+        steps, now = step - self.seen, time.perf_counter()
+        values = place.mean(torch.stack(list(self._sums.values())) / steps).tolist()
+        row = dict(zip(self._sums, values, strict=True))
+        for name, value in row.items():
+            if name.startswith("loss/") and not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"{name} is {value} at step {step}; lower optimizer.lr, or clip gradients "
+                    "by training.clip_norm"
+                )
+        row["time/step_s"] = (now - self._since) / steps
+        row["time/samples_per_s"] = self.training.batch_size / row["time/step_s"]
+        row["progress/samples"] = float(step * self.training.batch_size)
+        self.seen, self._since, self._sums = step, now, {}
+        return row

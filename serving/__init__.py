@@ -1,0 +1,1 @@
+"""Serving hosts the winning flow map over HTTP."""

@@ -1,0 +1,119 @@
+"""The web application: routes, refusals and pages, over any service."""
+
+import re
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from .errors import RequestRefused, shown
+from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Refusal
+from .service import Service, refusal
+
+RETRY_AFTER_S: Final = 1
+_SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic begins its sentences
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; script-src 'self' 'unsafe-inline'; "
+        "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_REFUSED: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"model": Refusal, "description": "No such model is served"},
+    422: {"model": Refusal, "description": "Out of range, unknown field, or not JSON"},
+    503: {"model": Refusal, "description": "Too many requests wait, or no model is ready"},
+}
+
+
+def build_api(service: Service) -> FastAPI:
+    """The application that answers over HTTP with this service.
+
+    Args:
+        service: Whatever makes the images, in this process or across Ray.
+    """
+    # FastAPI's own documentation page loads scripts from elsewhere; ours needs no network.
+    api = FastAPI(
+        title="onestep",
+        description="Images of a class, made in one network evaluation.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    api.add_exception_handler(RequestValidationError, _answer_invalid)
+    api.add_exception_handler(RequestRefused, _answer_refused)
+    api.middleware("http")(_add_headers)
+
+    @api.get("/healthz", responses={503: _REFUSED[503]})
+    async def health() -> Health:
+        """Answers once the model is loaded and warm."""
+        return Health(model=(await service.describe()).version)
+
+    @api.get("/v1/models", responses={503: _REFUSED[503]})
+    async def models() -> ModelList:
+        """The models that are served, with their labels and allowed steps."""
+        return ModelList(data=[await service.describe()])
+
+    @api.post("/v1/images/generations", response_model=ImagesResponse, responses=_REFUSED)
+    async def generate(request: ImagesRequest) -> ImagesResponse | Response:
+        """Images of one class; the same seed gives the same images."""
+        answer = await service.generate(request)
+        return _respond(answer) if isinstance(answer, Refusal) else answer
+
+    @api.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(_read("page.html"))
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(_read("docs.html"))
+
+    return api
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _respond(answer: Refusal) -> JSONResponse:
+    code = answer.error.code
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if code == 503 else None
+    return JSONResponse(answer.model_dump(), status_code=code, headers=headers)
+
+
+async def _answer_refused(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, RequestRefused)
+    return _respond(refusal(error))
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    """The first thing that is wrong with the body, in one sentence."""
+    del request
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part != "body"]
+    match first["type"]:
+        case "json_invalid":
+            message, param = "the body must be JSON, got text that is not", None
+        case "missing":
+            message, param = "the body must be a JSON object, got nothing", None
+        case "extra_forbidden":
+            allowed = ", ".join(ImagesRequest.model_fields)
+            message, param = f"unknown field {place[0]!r}; allowed: {allowed}", place[0]
+        case _:
+            param = place[0] if place else None
+            rule = _SUBJECT.sub("must ", str(first["msg"]))
+            message = f"{param or 'the body'} {rule}, got {shown(first['input'])}"
+    return _respond(refusal(RequestRefused(message, param=param)))
+
+
+async def _add_headers(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    response = await call_next(request)
+    response.headers.update(_HEADERS)
+    return response

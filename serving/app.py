@@ -1,0 +1,165 @@
+"""The Ray Serve application: replicas that hold the model, and the web application before them."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from .api import build_api
+from .errors import Overloaded, RequestRefused
+from .loading import load_engine
+from .schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
+from .service import EngineService, refusal
+from .settings import AppSettings
+
+_INGRESS_REQUESTS: Final = 1000
+_BATCHES_AT_HAND: Final = 4
+
+
+@serve.deployment(name="Generator")
+@final
+class Generator:
+    """A replica that holds one model.
+
+    Args:
+        settings: Fields of ``AppSettings``; its model gives way to that of the user config.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = AppSettings.from_dict(settings)
+        self._service: EngineService | None = None
+
+    async def reconfigure(self, config: Mapping[str, str]) -> None:
+        """Loads and warms another model, then puts it in the place of the present one.
+
+        Requests that wait for the old model are still answered by it.
+
+        Args:
+            config: ``model``, a reference, and perhaps ``name``, under which it is served.
+        """
+        settings = self._settings.with_model(config["model"])
+        engine, version = await asyncio.to_thread(load_engine, settings)
+        self._service = EngineService(
+            engine,
+            name=config.get("name", config["model"]),
+            version=version,
+            max_waiting=settings.max_waiting,
+        )
+
+    async def describe(self) -> ModelCard:
+        """The model that is served now."""
+        return await self._present().describe()
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+        """
+        return await self._present().generate(request)
+
+    def _present(self) -> EngineService:
+        assert self._service is not None, "Serve reconfigures a replica before it sends requests"
+        return self._service
+
+
+@final
+class RemoteService:
+    """The service of the replicas behind a handle.
+
+    Args:
+        handle: Handle of the deployment ``Generator``.
+    """
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def describe(self) -> ModelCard:
+        """The model that is served now.
+
+        Raises:
+            RequestRefused: If no replica can answer.
+        """
+        try:
+            card: ModelCard = await self._handle.describe.remote()
+        except (BackPressureError, DeploymentUnavailableError) as error:
+            raise RequestRefused("no model is ready; try again in a second", status=503) from error
+        return card
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+        """
+        try:
+            answer: ImagesResponse | Refusal = await self._handle.generate.remote(request)
+        except BackPressureError as error:
+            return refusal(Overloaded(error.num_queued_requests))
+        except DeploymentUnavailableError:
+            return refusal(RequestRefused("no model is ready; try again in a second", status=503))
+        return answer
+
+
+@serve.deployment(name="Ingress")
+@serve.ingress()
+@final
+class Ingress:
+    """The web application; it holds no model and needs no core of its own.
+
+    Args:
+        generator: Handle of the deployment ``Generator``.
+    """
+
+    def __init__(self, generator: DeploymentHandle) -> None:
+        self._generator = generator
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201  (Serve's name)
+        return build_api(RemoteService(self._generator))
+
+
+def build(args: Mapping[str, Any]) -> Application:
+    """The application, as a Serve config file names it: ``onestep.serving.app:build``.
+
+    Args:
+        args: Fields of ``AppSettings``.
+    """
+    settings = AppSettings.from_dict(args)
+    return build_application(settings, {"model": settings.model})
+
+
+def build_application(settings: AppSettings, config: Mapping[str, str]) -> Application:
+    """The application with a first user config.
+
+    Args:
+        settings: How many replicas, and of what size.
+        config: ``model``, a reference, and perhaps ``name``, under which it is served.
+    """
+    # Serve restarts the replicas of an application that is run again unless its version stays.
+    # All but the model is in the version, so a new model is a new user config and no restart.
+    fixed = settings.to_dict() | {"model": ""}
+    version = str(sorted(fixed.items()))
+    generator = Generator.options(
+        version=version,
+        _internal=True,
+        num_replicas=settings.replicas,
+        user_config=dict(config),
+        max_ongoing_requests=_BATCHES_AT_HAND * settings.bucket,
+        max_queued_requests=settings.max_waiting,
+        ray_actor_options={
+            "num_cpus": settings.threads,
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}},
+        },
+    )
+    ingress = Ingress.options(
+        version=version,
+        _internal=True,
+        max_ongoing_requests=_INGRESS_REQUESTS,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return ingress.bind(generator.bind(settings.to_dict() | {"model": "unset"}))

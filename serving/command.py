@@ -1,0 +1,122 @@
+"""The command ``onestep serve``: hosts a registered model until it is told to stop."""
+
+import argparse
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import TYPE_CHECKING, Final, final
+
+from .settings import ServeSettings
+
+if TYPE_CHECKING:
+    from .host import Hosted
+
+_CONF: Final = "onestep.serving.conf"
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_DESCRIPTION: Final = """\
+Host a registered model over HTTP on Ray Serve, in OpenAI's images shape.
+
+  onestep serve                                the model with the alias champion
+  onestep serve serve.model=digits/3           a version
+  onestep serve serve.port=0 serve=throughput  any free port; larger batches
+
+The model is refused here, before anything starts, if it is missing or altered. With RAY_ADDRESS
+set, the application runs on that cluster. The page is at /, the API at /docs.
+"""
+
+
+@final
+class Serve:
+    """Hosts a model until SIGINT or SIGTERM."""
+
+    name = "serve"
+    summary = "host a registered model over HTTP"
+    description = _DESCRIPTION
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the arguments of the command.
+
+        Args:
+            parser: Parser of this command alone.
+        """
+        parser.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="override",
+            help="Hydra override, such as serve.model=digits/3 or serve.port=8080",
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print the resolved settings and stop"
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Serves until a signal.
+
+        Args:
+            arguments: What ``configure`` made the parser read.
+
+        Returns:
+            The exit status.
+
+        Raises:
+            ValueError: If a setting is refused, or the model cannot be served.
+        """
+        from ..platform.configuration import compose
+
+        node = compose("serve", arguments.overrides, module=_CONF)
+        settings = ServeSettings.from_dict(node["serve"])
+        if arguments.dry_run:
+            print(json.dumps(asdict(settings), indent=2))
+            return 0
+        return self._serve(settings)
+
+    def _serve(self, settings: ServeSettings) -> int:
+        # Torch, MLflow and Ray are slow to import, and --help needs none of them.
+        from .host import Hosted
+
+        with _interruptible() as interruptible:
+            try:
+                with Hosted(settings) as hosted:
+                    interruptible()  # Ray has put its own handler in the place of ours
+                    print(_greeting(hosted, name=settings.app.model), flush=True)
+                    threading.Event().wait()
+            except KeyboardInterrupt:
+                print("stopped", flush=True)
+        return 0
+
+
+def _greeting(hosted: "Hosted", *, name: str) -> str:
+    url = hosted.url
+    body = json.dumps({"model": name, "prompt": hosted.example, "n": 1, "seed": 0})
+    return f"""\
+serving {name} ({hosted.version})
+  page  {url}/
+  API   {url}/docs
+  try   curl -s {url}/v1/images/generations -H 'Content-Type: application/json' \\
+          -d '{body}'
+stop with Ctrl-C"""
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Lets SIGTERM and SIGINT raise KeyboardInterrupt, so that every block on the way closes."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    def install() -> None:
+        for number in _STOP_SIGNALS:
+            signal.signal(number, interrupt)
+
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    install()
+    try:
+        yield install
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,218 @@
+"""The engine turns requests into images with one flow map: plain torch, no server, no Ray."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..methods.core.condition import UNGUIDED, Condition
+from ..methods.core.flow_map import Domain, DomainKind, FlowMap
+from ..methods.core.grid import UniformGrid
+from ..methods.core.noise import draw_noise
+from ..methods.core.ode import Heun
+from ..methods.core.sampler import AbstractSampler, sampler_for
+from ..platform.registry.record import ModelRecord
+from .errors import RequestRefused, shown
+
+MAX_IMAGES: Final = 64
+"""Most images in one request."""
+MAX_STEPS: Final = 64
+"""Most network evaluations for one image."""
+MAX_SEED: Final = 2**53 - 1
+"""Largest seed: the integers up to here survive a JavaScript client."""
+_IMAGE_CHANNELS: Final = (1, 3)
+_NAMES_SHOWN: Final = 10
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A request that the engine has accepted.
+
+    Attributes:
+        label: Class in [0, classes), or None for an unconditional model.
+        n: How many images, in [1, MAX_IMAGES].
+        seed: Image k is a function of (seed, k), the label and the steps alone.
+        steps: Network evaluations for each image.
+    """
+
+    label: int | None
+    n: int
+    seed: int
+    steps: int
+
+
+@final
+class Engine:
+    """Samples images from one flow map.
+
+    The noise of image k comes from (seed, k) alone, and every forward has the same number of rows,
+    so an image is the same, bit for bit, whatever it is batched with: matrix products of
+    different sizes may round differently.
+
+    Args:
+        flow_map: The model, on the device where it shall run.
+        record: What the registry knows about it.
+        bucket: Rows of every forward, at least 1; missing ones are filled and thrown away.
+
+    Raises:
+        ValueError: If the model makes no images, or its domain allows no sampler.
+    """
+
+    def __init__(self, flow_map: FlowMap, record: ModelRecord, *, bucket: int = 16) -> None:
+        shape = tuple(record.shape)
+        if len(shape) != 3 or shape[0] not in _IMAGE_CHANNELS:
+            raise ValueError(
+                f"a served model makes images of shape (1 or 3, height, width), "
+                f"got {shape} from {record.name}"
+            )
+        if record.net.get("vocabulary", 0):
+            raise ValueError(f"a served model takes class labels, got {record.name}, a model of tokens")
+        if bucket < 1:
+            raise ValueError(f"bucket must be at least 1, got {bucket}")
+        self.record = record
+        self.bucket = bucket
+        self._shape = shape
+        self._flow_map = flow_map.eval()
+        samplers = {n: _sampler(flow_map.domain, n) for n in range(1, MAX_STEPS + 1)}
+        self._samplers = {n: sampler for n, sampler in samplers.items() if sampler is not None}
+        self.steps = tuple(self._samplers)
+        if not self.steps:
+            raise ValueError(
+                f"a served model allows a sampler of 1 to {MAX_STEPS} network evaluations, "
+                f"got {record.name} with domain {flow_map.domain.kind}"
+            )
+
+    @property
+    def size(self) -> str:
+        """Width and height of the images, as in ``8x8``."""
+        _, height, width = self._shape
+        return f"{width}x{height}"
+
+    @property
+    def default_steps(self) -> int:
+        """Fewest evaluations; the most for a velocity, which needs many."""
+        is_velocity = self._flow_map.domain.kind is DomainKind.DIAGONAL
+        return self.steps[-1] if is_velocity else self.steps[0]
+
+    def accept(
+        self, prompt: str, *, seed: int, n: int = 1, steps: int | None = None, size: str | None = None
+    ) -> Draw:
+        """Checks a request against the model.
+
+        Args:
+            prompt: Class label, as a number or a name; empty for an unconditional model.
+            seed: Seed of the noise, in [0, MAX_SEED].
+            n: Number of images, in [1, MAX_IMAGES].
+            steps: Network evaluations for each image, or None for the model's default.
+            size: Width and height, or None for the model's own.
+
+        Raises:
+            RequestRefused: If any of them is outside what the model can do.
+        """
+        if not 1 <= n <= MAX_IMAGES:
+            raise RequestRefused(f"n must be in 1..{MAX_IMAGES}, got {n}", param="n")
+        if not 0 <= seed <= MAX_SEED:
+            raise RequestRefused(f"seed must be in 0..{MAX_SEED}, got {seed}", param="seed")
+        if size is not None and size != self.size:
+            raise RequestRefused(
+                f"size must be {self.size}, the size that the model was trained on, got {shown(size)}",
+                param="size",
+            )
+        steps = self.default_steps if steps is None else steps
+        if steps not in self._samplers:
+            raise RequestRefused(
+                f"steps must be one that the model was trained for, got {steps}; "
+                f"allowed: {_ranges(self.steps)}",
+                param="steps",
+            )
+        return Draw(label=self._label(prompt), n=n, seed=seed, steps=steps)
+
+    def _label(self, prompt: str) -> int | None:
+        text = prompt.strip()
+        classes = self.record.classes
+        if classes == 0:
+            if text:
+                raise RequestRefused(
+                    f"prompt must be empty for a model without classes, got {shown(prompt)}",
+                    param="prompt",
+                )
+            return None
+        names = [name.casefold() for name in self.record.label_names]
+        if text.casefold() in names:
+            return names.index(text.casefold())
+        # isdecimal alone would let other scripts' digits and very long numbers through.
+        if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < classes:
+            return int(text)
+        known = ", ".join(self.record.label_names[:_NAMES_SHOWN])
+        raise RequestRefused(
+            f"prompt must be a class label, got {shown(prompt)}; allowed: 0..{classes - 1}"
+            + (f" or {known}" if known else ""),
+            param="prompt",
+        )
+
+    @torch.inference_mode()
+    def sample(self, draws: Sequence[Draw]) -> list[Float[Tensor, "n c h w"]]:
+        """The images of each request, in [-1, 1] but for the model's own overshoot.
+
+        Args:
+            draws: Accepted requests, all with the same number of steps.
+        """
+        assert len({draw.steps for draw in draws}) == 1, "one forward serves one number of steps"
+        sampler = self._samplers[draws[0].steps]
+        noise = torch.cat(
+            [draw_noise(d.n, self._shape, seed=d.seed, draws=sampler.draws) for d in draws], dim=1
+        )
+        labels = torch.tensor([_label_of(d) for d in draws for _ in range(d.n)])
+        rows = torch.cat(
+            [
+                self._forward(sampler, noise[:, at : at + self.bucket], labels[at : at + self.bucket])
+                for at in range(0, len(labels), self.bucket)
+            ]
+        )
+        return list(rows.split([draw.n for draw in draws]))
+
+    def warm_up(self) -> None:
+        """Samples once with the default steps, so that the first request does not pay for it."""
+        label = None if self.record.classes == 0 else 0
+        self.sample([Draw(label=label, n=1, seed=0, steps=self.default_steps)])
+
+    def _forward(
+        self,
+        sampler: AbstractSampler,
+        noise: Float[Tensor, "draws b c h w"],
+        labels: Tensor,
+    ) -> Float[Tensor, "b c h w"]:
+        rows = len(labels)
+        fill = torch.arange(self.bucket).clamp(max=rows - 1)
+        images = sampler.sample(self._flow_map, noise[:, fill], self._condition(labels[fill]))
+        return images[:rows]
+
+    def _condition(self, labels: Tensor) -> Condition | None:
+        if self.record.classes == 0:
+            return None
+        is_guided = bool(self.record.net.get("guided", False))
+        return Condition(
+            label=labels, guidance=torch.full((len(labels),), UNGUIDED) if is_guided else None
+        )
+
+
+def _label_of(draw: Draw) -> int:
+    return 0 if draw.label is None else draw.label
+
+
+def _sampler(domain: Domain, steps: int) -> AbstractSampler | None:
+    """The sampler for a number of evaluations: jumps, or Heun's rule for a velocity."""
+    if domain.kind is DomainKind.DIAGONAL and steps % 2 == 0:
+        return Heun(grid=UniformGrid(steps=steps // 2))
+    return sampler_for(domain, steps)
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """Sorted integers in words: 1, 2, 4 or 1..64."""
+    if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
+        return f"{values[0]}..{values[-1]}"
+    return ", ".join(map(str, values))

@@ -1,0 +1,60 @@
+"""Why a request gets no images: each reason is one sentence and one HTTP status.
+
+RequestRefused (422)
+    UnknownModel (404)
+    Overloaded (503)
+"""
+
+from typing import Final, final
+
+_LONGEST: Final = 80
+
+
+class RequestRefused(ValueError):
+    """The request asks for what the model cannot give.
+
+    Args:
+        message: One sentence: what, got, allowed.
+        param: The field of the request that is at fault, if it is one.
+        status: HTTP status of the answer.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, status: int = 422) -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status
+
+
+@final
+class UnknownModel(RequestRefused):
+    """The request names a model that is not served here.
+
+    Args:
+        got: The name in the request.
+        allowed: The names that are served.
+    """
+
+    def __init__(self, got: str, *, allowed: tuple[str, ...]) -> None:
+        super().__init__(
+            f"model must be one that is served here, got {shown(got)}; allowed: {', '.join(allowed)}",
+            param="model",
+            status=404,
+        )
+
+
+@final
+class Overloaded(RequestRefused):
+    """Too many requests wait already.
+
+    Args:
+        waiting: How many requests wait.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} requests wait already; try again in a second", status=503)
+
+
+def shown(value: object) -> str:
+    """What a user sent, short enough for one sentence."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

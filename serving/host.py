@@ -1,0 +1,180 @@
+"""Hosting: the Serve application on this machine or the user's cluster, for the time of a block."""
+
+import logging
+import os
+import socket
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Self, final
+
+import httpx
+
+from .loading import load_engine, locate
+from .ray_session import ray_session
+from .settings import AppSettings, ServeSettings
+
+APP_NAME: Final = "onestep"
+_POLL_S: Final = 0.1
+_LOGGING: Final = {"log_level": "WARNING", "enable_access_log": False}
+_EVERYWHERE: Final = ("0.0.0.0", "::")
+
+
+class NotServing(ValueError):
+    """The application did not start, in time or at all."""
+
+
+@final
+class Hosted:
+    """Serves a registered model over HTTP inside a ``with`` block.
+
+    The model is loaded once in this process first: what is missing, altered or no image model is
+    refused before Ray starts. On the way out it takes down what it started and nothing else.
+
+    Args:
+        settings: What to serve, and where.
+
+    Attributes:
+        url: Address of the server, known inside the block.
+        version: The registered version that is served.
+        example: A prompt that the model takes.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = replace(settings, app=locate(settings.app))
+        self._stack = ExitStack()
+        self.url = ""
+        self.version = ""
+        self.example = ""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def switch(self, reference: str) -> str:
+        """Serves another version under the same name, without a restart or a refused request.
+
+        Args:
+            reference: Version or alias; an alias is looked up now.
+
+        Returns:
+            The version that is served from now on.
+
+        Raises:
+            ValueError: If there is no such model, or it makes no images; the old one stays.
+            NotServing: If the replicas do not take it in time; they keep the old one.
+        """
+        _, version = load_engine(self._settings.app.with_model(reference))
+        self._deploy(version)
+        self._wait(version)
+        self.version = version
+        return version
+
+    def _start(self, stack: ExitStack) -> None:
+        settings = self._settings
+        engine, self.version = load_engine(settings.app)
+        self.example = "" if engine.record.classes == 0 else "0"
+        cores = len(os.sched_getaffinity(0))
+        if not os.environ.get("RAY_ADDRESS"):
+            _check_cores(settings.app, cores)
+        port = _free_port(settings.host, settings.port)
+        host = "127.0.0.1" if settings.host in _EVERYWHERE else settings.host
+        self.url = f"http://{host}:{port}"
+        is_own = stack.enter_context(ray_session(cores=cores))
+
+        from ray import serve  # the session says how Ray is to behave before it is imported
+
+        # Serve says at each deployment that it runs already; its warnings are still shown.
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        if not is_own and not serve.status().proxies:
+            stack.callback(serve.shutdown)
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": settings.host, "port": port},
+            logging_config=_LOGGING,
+        )
+        stack.callback(serve.delete, APP_NAME)  # replicas finish what they have begun
+        self._deploy(self.version)
+        self._wait(self.version)
+
+    def _deploy(self, version: str) -> None:
+        from ray import serve
+
+        from .app import build_application
+
+        app = self._settings.app
+        target = serve.RunTarget(
+            target=build_application(app, {"model": version, "name": app.model}),
+            name=APP_NAME,
+            route_prefix="/",
+            logging_config=_LOGGING,
+        )
+        # serve.run would wait for ever where the cores of a replica are never free.
+        serve.run_many([target], wait_for_applications_running=False)
+
+    def _wait(self, version: str) -> None:
+        """Waits until all replicas hold the version and the server says so over HTTP."""
+        from ray import serve
+        from ray.serve.schema import ApplicationStatus
+
+        deadline = time.monotonic() + self._settings.start_timeout_s
+        while time.monotonic() < deadline:
+            status = serve.status().applications.get(APP_NAME)
+            if status is not None and status.status in (
+                ApplicationStatus.DEPLOY_FAILED,
+                ApplicationStatus.UNHEALTHY,
+            ):
+                raise NotServing(f"the server did not start: {status.message}")
+            if (
+                status is not None
+                and status.status == ApplicationStatus.RUNNING
+                and _healthy_version(self.url) == version
+            ):
+                return
+            time.sleep(_POLL_S)
+        raise NotServing(
+            f"the server at {self.url} must answer within serve.start_timeout_s = "
+            f"{self._settings.start_timeout_s} s with {version}, got "
+            f"{_healthy_version(self.url) or 'no answer'}"
+        )
+
+
+def _healthy_version(url: str) -> str | None:
+    try:
+        answer = httpx.get(f"{url}/healthz", timeout=5.0)
+    except httpx.TransportError:
+        return None
+    return str(answer.json()["model"]) if answer.is_success else None
+
+
+def _check_cores(app: AppSettings, cores: int) -> None:
+    if app.replicas * app.threads > cores:
+        raise ValueError(
+            f"serve.replicas x serve.threads must be at most the {cores} cores of this machine, "
+            f"got {app.replicas} x {app.threads}"
+        )
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port itself if nobody listens there, or any free one for 0."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(
+                f"serve.port must be free on {host}, got {port}: {error.strerror}"
+            ) from error
+        return int(probe.getsockname()[1])

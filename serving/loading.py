@@ -1,0 +1,51 @@
+"""From a reference in the registry to an engine that is warm."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from ..platform.home import Home
+from ..platform.registry.model import load_flow_map
+from ..platform.registry.store import Registry
+from .engine import Engine
+from .settings import AppSettings
+
+_SQLITE: Final = "sqlite:///"
+
+
+def locate(settings: AppSettings) -> AppSettings:
+    """The same settings with the registry named in full, so that they mean the same elsewhere.
+
+    Args:
+        settings: Settings whose registry the environment and the working folder may complete.
+    """
+    home = _home(settings)
+    uri = home.tracking_uri
+    if uri.startswith(_SQLITE):
+        uri = _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
+    return replace(settings, tracking_uri=uri, artifacts=home.artifacts)
+
+
+def load_engine(settings: AppSettings) -> tuple[Engine, str]:
+    """A warm engine of the model that the settings name.
+
+    Args:
+        settings: Which model, from which registry, in what size of batch.
+
+    Returns:
+        The engine, and the registered version that it holds.
+
+    Raises:
+        ValueError: If there is no such model, its files were altered, or it makes no images.
+    """
+    registry = Registry.at(_home(settings))
+    version = str(registry.resolve(settings.model))
+    flow_map, record = load_flow_map(registry, version)
+    engine = Engine(flow_map, record, bucket=settings.bucket)
+    engine.warm_up()
+    return engine, version
+
+
+def _home(settings: AppSettings) -> Home:
+    home = Home.here(tracking_uri=settings.tracking_uri)
+    return home if settings.artifacts is None else replace(home, artifacts=settings.artifacts)

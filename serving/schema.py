@@ -1,0 +1,170 @@
+"""What travels over HTTP: OpenAI's images shape, with seed and steps beside it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from .engine import MAX_IMAGES, MAX_SEED, MAX_STEPS
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 11.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Whole = BeforeValidator(_whole)
+
+
+class ImagesRequest(BaseModel):
+    """Asks for images of one class."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"prompt": "3", "n": 4, "seed": 0, "steps": 1}]},
+    )
+
+    model: Annotated[
+        str,
+        Field(max_length=200, description="A name from /v1/models; left out, the one served."),
+    ] = ""
+    prompt: Annotated[
+        str,
+        Field(
+            max_length=200,
+            description="Class label: its number or its name. Empty for a model without classes.",
+        ),
+    ] = ""
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES, description="Number of images."), _Whole] = 1
+    size: Annotated[
+        str | None,
+        Field(max_length=20, description="Width x height, as in 8x8; the model's own only."),
+    ] = None
+    response_format: Annotated[
+        Literal["b64_json"], Field(description="PNG files in base64; the only format.")
+    ] = "b64_json"
+    seed: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_SEED,
+            description="Same seed, same images; left out, the server draws one and returns it.",
+        ),
+        _Whole,
+    ] = None
+    steps: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_STEPS,
+            description="Network evaluations for each image; left out, the model's default.",
+        ),
+        _Whole,
+    ] = None
+
+
+class ImageData(BaseModel):
+    """One image.
+
+    Attributes:
+        b64_json: A PNG file in base64.
+    """
+
+    b64_json: str
+
+
+class Usage(BaseModel):
+    """What the images cost.
+
+    Attributes:
+        images: How many images were made.
+        network_evaluations: Forwards of the network, summed over the images.
+    """
+
+    images: int
+    network_evaluations: int
+
+
+class ImagesResponse(BaseModel):
+    """The images, and what is needed to make them again.
+
+    Attributes:
+        created: When, in seconds since 1970.
+        data: The images, in the order of their noise.
+        model: The registered version that made them.
+        seed: The seed of the noise.
+        steps: Network evaluations for each image.
+        size: Width x height.
+        usage: What they cost.
+    """
+
+    created: int
+    data: list[ImageData]
+    model: str
+    seed: int
+    steps: int
+    size: str
+    usage: Usage
+
+
+class ModelCard(BaseModel):
+    """A model that is served.
+
+    Attributes:
+        id: The name to ask for it by.
+        object: Always ``model``.
+        created: When it was loaded, in seconds since 1970.
+        owned_by: The registered model's name.
+        version: The registered version behind the name.
+        method: The class of its method.
+        size: Width x height of its images.
+        labels: Names of its classes, in the order of their numbers; empty without classes.
+        steps: Network evaluations that it allows.
+        default_steps: The number taken when the request names none.
+    """
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    version: str
+    method: str
+    size: str
+    labels: list[str]
+    steps: list[int]
+    default_steps: int
+
+
+class ModelList(BaseModel):
+    """All models that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Health(BaseModel):
+    """The server answers, and with which version."""
+
+    status: Literal["ok"] = "ok"
+    model: str
+
+
+class Fault(BaseModel):
+    """Why a request was refused.
+
+    Attributes:
+        message: One sentence: what, got, allowed.
+        type: Whose fault it is.
+        param: The field at fault, if it is one.
+        code: HTTP status.
+    """
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: int
+
+
+class Refusal(BaseModel):
+    """A refused request."""
+
+    error: Fault

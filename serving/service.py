@@ -1,0 +1,124 @@
+"""A service answers requests with one loaded model; the web application asks it, here or across Ray."""
+
+import base64
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Protocol, final
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from .batcher import Batcher
+from .engine import MAX_SEED, Draw, Engine
+from .errors import RequestRefused, UnknownModel
+from .image import encode_png, to_uint8
+from .schema import Fault, ImageData, ImagesRequest, ImagesResponse, ModelCard, Refusal, Usage
+
+
+class Service(Protocol):
+    """What the web application needs to know about whatever makes the images.
+
+    Both answers are plain values, so that they may come from another process.
+    """
+
+    async def describe(self) -> ModelCard:
+        """The model that is served now."""
+        ...
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+        """
+        ...
+
+
+@final
+class EngineService:
+    """The service of one engine in this process.
+
+    Args:
+        engine: The model.
+        name: The name that users ask for it by, such as ``champion``.
+        version: The registered version behind the name, such as ``digits/3``.
+        max_waiting: Requests that may wait before the next is refused.
+    """
+
+    def __init__(
+        self, engine: Engine, *, name: str, version: str, max_waiting: int = 256
+    ) -> None:
+        self._engine = engine
+        self._name = name
+        self._version = version
+        self._created = int(time.time())
+        self._batcher: Batcher[Draw, list[bytes]] = Batcher(
+            self._png, rows=engine.bucket, max_waiting=max_waiting
+        )
+
+    async def describe(self) -> ModelCard:
+        """The model that is served now."""
+        record = self._engine.record
+        numbers = [str(label) for label in range(record.classes)]
+        return ModelCard(
+            id=self._name,
+            created=self._created,
+            owned_by=record.name,
+            version=self._version,
+            method=str(record.method.get("_target_", "")).rpartition(".")[2],
+            size=self._engine.size,
+            labels=list(record.label_names) or numbers,
+            steps=list(self._engine.steps),
+            default_steps=self._engine.default_steps,
+        )
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+        """
+        try:
+            draw = self._accept(request)
+            images = await self._batcher.submit(draw)
+        except RequestRefused as refused:
+            return refusal(refused)
+        return ImagesResponse(
+            created=int(time.time()),
+            data=[ImageData(b64_json=base64.b64encode(png).decode()) for png in images],
+            model=self._version,
+            seed=draw.seed,
+            steps=draw.steps,
+            size=self._engine.size,
+            usage=Usage(images=draw.n, network_evaluations=draw.n * draw.steps),
+        )
+
+    def _accept(self, request: ImagesRequest) -> Draw:
+        if request.model not in ("", self._name, self._version):
+            names = tuple(dict.fromkeys((self._name, self._version)))
+            raise UnknownModel(request.model, allowed=names)
+        return self._engine.accept(
+            request.prompt,
+            n=request.n,
+            size=request.size,
+            seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
+            steps=request.steps,
+        )
+
+    def _png(self, draws: Sequence[Draw]) -> list[list[bytes]]:
+        batches: list[UInt8[Tensor, "n h w c"]] = [to_uint8(x) for x in self._engine.sample(draws)]
+        return [[encode_png(image) for image in images] for images in batches]
+
+
+def refusal(refused: RequestRefused) -> Refusal:
+    """The refusal as it travels over HTTP."""
+    is_server = refused.status >= 500
+    return Refusal(
+        error=Fault(
+            message=str(refused),
+            type="server_error" if is_server else "invalid_request_error",
+            param=refused.param,
+            code=refused.status,
+        )
+    )

@@ -1,0 +1,126 @@
+"""The settings of serving: which model, how many replicas, and where it listens."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Self, final
+
+_MAX_PORT: Final = 65535
+
+
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"serve.{name} must be a whole number in {low}..{high}, got {value!r}")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"serve.{name} must be a text that is not empty, got {value!r}")
+
+
+def _check_keys(got: Mapping[str, Any], allowed: set[str]) -> None:
+    unknown = sorted(got.keys() - allowed)
+    if unknown:
+        raise ValueError(
+            f"unknown setting serve.{unknown[0]}; allowed: {', '.join(sorted(allowed))}"
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AppSettings:
+    """What the Serve application needs to know; plain values, so that they travel.
+
+    Attributes:
+        model: Reference of the model in the registry, which is also the name it is served by.
+        tracking_uri: MLflow store of the registry; None for the one that the environment names.
+        artifacts: Where the store keeps new files; None for the environment's choice.
+        replicas: Processes that each hold the model.
+        threads: Cores of each replica.
+        bucket: Rows of every forward; one size for all keeps images the same in any company.
+        max_waiting: Requests that may wait before the next is refused.
+
+    Raises:
+        ValueError: If a value is of the wrong kind or out of range.
+    """
+
+    model: str = "champion"
+    tracking_uri: str | None = None
+    artifacts: str | None = None
+    replicas: int = 1
+    threads: int = 1
+    bucket: int = 16
+    max_waiting: int = 256
+
+    def __post_init__(self) -> None:
+        _check_text("model", self.model)
+        for name in ("tracking_uri", "artifacts"):
+            value = self.tracking_uri if name == "tracking_uri" else self.artifacts
+            if value is not None:
+                _check_text(name, value)
+        _check_whole("replicas", self.replicas, 1, 1024)
+        _check_whole("threads", self.threads, 1, 256)
+        _check_whole("bucket", self.bucket, 1, 1024)
+        _check_whole("max_waiting", self.max_waiting, 1, 1_000_000)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``; what is left out takes its default.
+
+        Args:
+            values: A mapping of some of the fields.
+
+        Raises:
+            ValueError: If a key is unknown or a value is refused.
+        """
+        _check_keys(values, {part.name for part in fields(cls)})
+        return cls(**values)
+
+    def with_model(self, reference: str) -> Self:
+        """The same application with another model."""
+        return replace(self, model=reference)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """An application and where it listens.
+
+    Attributes:
+        app: The application.
+        host: Address to listen on; 127.0.0.1 is this machine only.
+        port: Port to listen on; 0 takes a free one.
+        start_timeout_s: Seconds that the first healthy answer may take.
+
+    Raises:
+        ValueError: If a value is of the wrong kind or out of range.
+    """
+
+    app: AppSettings = field(default_factory=AppSettings)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    start_timeout_s: int = 180
+
+    def __post_init__(self) -> None:
+        _check_text("host", self.host)
+        _check_whole("port", self.port, 0, _MAX_PORT)
+        _check_whole("start_timeout_s", self.start_timeout_s, 1, 86_400)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings of the configuration group ``serve``, which is flat.
+
+        Args:
+            values: A mapping of some of the fields of both classes.
+
+        Raises:
+            ValueError: If a key is unknown or a value is refused.
+        """
+        own = {part.name for part in fields(cls)} - {"app"}
+        inner = {part.name for part in fields(AppSettings)}
+        _check_keys(values, own | inner)
+        app = AppSettings(**{key: value for key, value in values.items() if key in inner})
+        return cls(app=app, **{key: value for key, value in values.items() if key in own})

@@ -1,0 +1,1 @@
+"""Sweeps run the platform many times: search spaces, Ray Tune with Optuna, reports."""

@@ -1,0 +1,378 @@
+"""What every method must satisfy. A test class inherits ``MethodContract`` and names its method."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, ClassVar, Final, final
+
+import pytest
+import torch
+import yaml
+from hydra.utils import instantiate
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from onestep.methods.core.condition import Condition
+from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.method import AbstractMethod
+from onestep.methods.core.record import Batch, Loss, Moment, Nets
+from onestep.methods.core.rng import Rng
+from onestep.methods.oracle import GaussianMap
+from onestep.tests.methods.exactness import (
+    WRONG,
+    Setting,
+    chunk_gradients,
+    mean_gradient,
+)
+
+CLASSES: Final = 3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Exact:
+    """The method's mean gradient vanishes at the oracle.
+
+    Attributes:
+        setting: The data, the frozen maps and the moment.
+        at: Map at which it vanishes; None for the data's own oracle.
+        control: A wrong variant whose gradient does not vanish there; None to test the method
+            itself at another Gaussian's map instead.
+    """
+
+    setting: Setting = Setting()
+    at: FlowMap | None = None
+    control: AbstractMethod | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The method's bias at the oracle falls with a power of a gap.
+
+    Attributes:
+        order: The power.
+        gaps: Two gaps, the wider first.
+        methods: The method at each gap.
+        reference: An exact method with the same random numbers; its gradient, whose mean is zero,
+            is subtracted to remove the noise. None if the loss has no noise at the oracle.
+        setting: The data, the frozen maps and the moment.
+    """
+
+    order: float
+    gaps: tuple[float, float]
+    methods: tuple[AbstractMethod, AbstractMethod]
+    reference: AbstractMethod | None = None
+    setting: Setting = Setting()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """The method's minimum is another map than the oracle, known in closed form.
+
+    Attributes:
+        minimiser: The map at which the mean gradient vanishes; it does not at the oracle.
+        setting: The data, the frozen maps and the moment.
+    """
+
+    minimiser: FlowMap
+    setting: Setting = Setting()
+
+
+@final
+class SmallMap(FlowMap):
+    """A smooth network of any shape, small enough for float64."""
+
+    def __init__(self, *, shape: tuple[int, ...], domain: Domain) -> None:
+        super().__init__(domain=domain)
+        size = math.prod(shape)
+        self.label = nn.Embedding(CLASSES + 1, 16)
+        self.first = nn.Linear(size + 2, 16)
+        self.last = nn.Linear(16, size)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        at = torch.cat([x.flatten(1), s[:, None], (t - s)[:, None]], dim=1)
+        hidden = self.first(at)
+        if condition is not None and condition.label is not None:
+            hidden = hidden + self.label(condition.label + 1)
+        u: Tensor = self.last(torch.tanh(hidden))
+        return u.reshape(x.shape)
+
+
+class MethodContract:
+    """Inherit as ``class TestMeanFlow(MethodContract)``, give the fixture and the exactness.
+
+    Attributes:
+        exactness: What the method's gradient does at the oracle.
+        shapes: Shapes of samples that the method takes.
+        labelled: Whether the method takes class labels.
+        differentiates_through: Roles of nets (or ``target``) that gradients may reach.
+    """
+
+    exactness: ClassVar[Exact | Order | Elsewhere]
+    shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((2,), (1, 8, 8))
+    labelled: ClassVar[bool] = True
+
+    @pytest.fixture
+    def method(self) -> AbstractMethod:
+        """The method under test."""
+        raise NotImplementedError
+
+    def frozen(self, method: AbstractMethod, shape: tuple[int, ...]) -> Mapping[str, FlowMap]:
+        """The frozen maps that the method asks for; oracles unless a test says otherwise."""
+        del self
+        return {
+            role: GaussianMap(mean=0.2, std=0.6, shape=shape) for role in method.needs.frozen
+        }
+
+    def batch(self, n: int, shape: tuple[int, ...], dtype: torch.dtype) -> Batch:
+        """A batch of data with noise, labels and a second stream of data."""
+        rng = Rng.seeded(4)
+        x0, x1, real = (rng.normal(n, *shape, dtype=torch.float64).to(dtype) for _ in range(3))
+        label = torch.arange(n) % CLASSES if self.labelled else None
+        return Batch(
+            x1=0.5 * x1 + 0.2,
+            x0=x0,
+            real=0.5 * real + 0.2,
+            index=torch.arange(n),
+            condition=None if label is None else Condition(label=label),
+        )
+
+    # The parts of a loss, put together as the platform does.
+
+    def nets(
+        self, method: AbstractMethod, shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+    ) -> Nets:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            online = SmallMap(shape=shape, domain=method.domain).to(dtype)
+            target = SmallMap(shape=shape, domain=method.domain).to(dtype)
+            companions = {n: f(online).to(dtype) for n, f in method.needs.companions.items()}
+        frozen = {role: m.requires_grad_(False) for role, m in self.frozen(method, shape).items()}
+        return Nets(
+            online=online,
+            target=target if method.needs.target is not None else None,
+            frozen=frozen,
+            companions=companions,
+        )
+
+    def moment(self, step: int = 3, shards: tuple[int, ...] = (0,), size: int = 16) -> Moment:
+        return Moment(
+            step=step, total=10, rng=Rng.seeded(5, step=step, shards=shards), batch_size=size
+        )
+
+    def loss(
+        self,
+        method: AbstractMethod,
+        nets: Nets,
+        batch: Batch,
+        now: Moment,
+    ) -> Loss:
+        state = method.coupling.initial(len(batch), tuple(batch.x1.shape[1:]))
+        paired, _ = method.coupling.pair(batch, state, now)
+        return method.loss(nets, paired, now)
+
+    @pytest.fixture
+    def case(self, method: AbstractMethod) -> tuple[Nets, Batch]:
+        """Networks and sixteen samples of the first shape, in float64."""
+        shape = self.shapes[0]
+        return self.nets(method, shape), self.batch(16, shape, torch.float64)
+
+    # Shape and value.
+
+    def test_the_losses_are_finite_and_one_for_each_sample(self, method: AbstractMethod) -> None:
+        for shape in self.shapes:
+            nets, batch = self.nets(method, shape), self.batch(16, shape, torch.float64)
+            loss = self.loss(method, nets, batch, self.moment())
+            assert loss.terms
+            for part in (*loss.terms.values(), *loss.logs.values(), loss.total):
+                assert part.shape == (16,)
+                assert part.isfinite().all()
+            assert loss.times is None or loss.times.shape == (16,)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_losses_keep_the_precision_of_the_data(
+        self, method: AbstractMethod, dtype: torch.dtype
+    ) -> None:
+        shape = self.shapes[0]
+        nets, batch = self.nets(method, shape, dtype), self.batch(16, shape, dtype)
+        assert self.loss(method, nets, batch, self.moment()).total.dtype == dtype
+
+    def test_a_network_in_bfloat16_has_finite_losses_in_float32(
+        self, method: AbstractMethod
+    ) -> None:
+        shape = self.shapes[-1]
+        nets, batch = self.nets(method, shape, torch.float32), self.batch(16, shape, torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            total = self.loss(method, nets, batch, self.moment()).total
+        assert total.dtype == torch.float32
+        assert total.isfinite().all()
+        total.mean().backward()
+        for parameter in nets.online.parameters():
+            assert parameter.grad is None or parameter.grad.isfinite().all()
+
+    # Determinism.
+
+    def test_the_same_moment_gives_the_same_loss(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        first = self.loss(method, *case, self.moment()).total
+        self.loss(method, *case, self.moment(step=4))
+        assert torch.equal(self.loss(method, *case, self.moment()).total, first)
+
+    def test_the_loss_draws_no_global_random_numbers(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        before = torch.get_rng_state()
+        self.loss(method, *case, self.moment())
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_samples_do_not_talk_once_paired(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        nets, batch = case
+        now = self.moment()
+        state = method.coupling.initial(len(batch), tuple(batch.x1.shape[1:]))
+        paired, _ = method.coupling.pair(batch, state, now)
+        want = method.loss(nets, paired, self.moment()).total
+        for k in (0, len(batch) - 1):
+            x1, x0 = paired.x1.clone(), paired.noise.clone()
+            x1[k], x0[k] = x1[k] + 1.0, x0[k] - 1.0
+            got = method.loss(nets, replace(paired, x1=x1, x0=x0), self.moment()).total
+            others = torch.arange(len(batch)) != k
+            torch.testing.assert_close(got[others], want[others], atol=1e-12, rtol=1e-12)
+            assert got[k] != want[k]
+
+    def test_how_shards_lie_on_workers_changes_nothing(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        nets, batch = case
+        whole = self.loss(method, nets, batch, self.moment(shards=(0, 1, 2, 3))).total
+        halves = [
+            self.loss(method, nets, _rows(batch, rows), self.moment(shards=shards)).total
+            for rows, shards in ((slice(0, 8), (0, 1)), (slice(8, 16), (2, 3)))
+        ]
+        torch.testing.assert_close(torch.cat(halves), whole, atol=1e-12, rtol=1e-12)
+
+    # Gradients.
+
+    def test_gradients_reach_the_online_net_and_the_companions_alone(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        nets, batch = case
+        loss = self.loss(method, nets, batch, self.moment())
+        loss.total.sum().backward()
+        for name, trained in {"online": nets.online, **nets.companions}.items():
+            gradients = [p.grad for p in trained.parameters() if p.grad is not None]
+            assert gradients, f"no gradient reaches {name}"
+            assert all(g.isfinite().all() for g in gradients)
+            assert any(g.abs().max() > 0 for g in gradients)
+        held = [nets.target] if nets.target is not None else []
+        for module in (*held, *nets.frozen.values()):
+            assert all(p.grad is None for p in module.parameters())
+
+    def test_the_gradient_is_exact_as_declared(self, method: AbstractMethod) -> None:
+        match self.exactness:
+            case Exact() as exact:
+                at = exact.setting.data if exact.at is None else exact.at
+                setting = _with_teachers(method, exact.setting)
+                assert_stationary(method, at, setting)
+                if exact.control is None:
+                    assert_not_stationary(method, WRONG, setting)
+                else:
+                    assert_not_stationary(exact.control, at, setting)
+            case Elsewhere() as elsewhere:
+                setting = _with_teachers(method, elsewhere.setting)
+                assert_stationary(method, elsewhere.minimiser, setting)
+                assert_not_stationary(method, elsewhere.setting.data, setting)
+            case Order() as order:
+                assert_order(order)
+
+    # Configuration.
+
+    def test_the_method_is_a_frozen_final_dataclass(self, method: AbstractMethod) -> None:
+        assert dataclasses.is_dataclass(method)
+        assert type(method).__dict__["__final__"]
+        field = dataclasses.fields(method)[0]
+        assert field.kw_only
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(method, field.name, None)
+
+    def test_the_method_survives_a_configuration_file(self, method: AbstractMethod) -> None:
+        node = yaml.safe_load(yaml.safe_dump(to_node(method)))
+        assert instantiate(node, _convert_="all") == method
+        assert isinstance(method, type(replace(method)))  # type: ignore[type-var]
+        assert replace(method) == method  # type: ignore[type-var]
+
+    def test_a_misspelt_field_is_refused(self, method: AbstractMethod) -> None:
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            type(method)(misspelt=1)  # type: ignore[call-arg]
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return replace(
+        batch,
+        x1=batch.x1[rows],
+        x0=None if batch.x0 is None else batch.x0[rows],
+        real=None if batch.real is None else batch.real[rows],
+        index=batch.index[rows],
+        condition=None if batch.condition is None else batch.condition[rows],
+    )
+
+
+def _with_teachers(method: AbstractMethod, setting: Setting) -> Setting:
+    """The data's oracle in every role that the setting leaves open."""
+    roles = {*method.needs.frozen, "target"}
+    return replace(setting, frozen={role: setting.data for role in roles} | dict(setting.frozen))
+
+
+def assert_stationary(method: AbstractMethod, flow_map: FlowMap, setting: Setting) -> None:
+    """The mean gradient is at most 4 standard errors; 200 000 samples, 8 directions."""
+    found = mean_gradient(method, flow_map, setting)
+    assert (found.mean.abs() <= 4.0 * found.error + 1e-9).all(), f"z = {found.z:.1f}"
+
+
+def assert_not_stationary(method: AbstractMethod, flow_map: FlowMap, setting: Setting) -> None:
+    """The mean gradient of 100 000 samples exceeds 20 standard errors in some direction."""
+    found = mean_gradient(method, flow_map, setting, samples=100_000)
+    assert found.z >= 20.0, f"the negative control has z = {found.z:.1f} only"
+
+
+def assert_order(order: Order) -> None:
+    """The bias falls with the declared power of the gap, within 0.2."""
+    sizes = []
+    for method in order.methods:
+        setting = _with_teachers(method, order.setting)
+        found = chunk_gradients(method, order.setting.data, setting)
+        if order.reference is not None:
+            found = found - chunk_gradients(order.reference, order.setting.data, setting)
+        bias, error = found.mean(0).norm(), found.std(0).norm() / len(found) ** 0.5
+        assert bias >= 10.0 * error, f"the bias {bias:.2e} drowns in its noise {error:.2e}"
+        sizes.append(bias.item())
+    slope = math.log(sizes[0] / sizes[1]) / math.log(order.gaps[0] / order.gaps[1])
+    assert abs(slope - order.order) <= 0.2, f"slope {slope:.2f}"
+
+
+def to_node(value: object) -> Any:
+    """A value as the configuration node that builds it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: to_node(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+        }
+        return {"_target_": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
+    if isinstance(value, Enum):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_node(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_node(part) for part in value]
+    return value

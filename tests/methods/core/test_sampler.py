@@ -1,0 +1,267 @@
+"""Every sampler keeps the contract of samplers, and each domain gets the sampler it allows."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from onestep.methods.core.coordinate import (
+    AbstractCoordinate,
+    AngleCoordinate,
+    SigmaCoordinate,
+    TimeCoordinate,
+)
+from onestep.methods.core.flow_map import Domain, DomainKind, Velocity
+from onestep.methods.core.grid import AbstractGrid, KarrasGrid, ListGrid, UniformGrid
+from onestep.methods.core.noise import draw_noise
+from onestep.methods.core.ode import (
+    Dopri5,
+    Euler,
+    Heun,
+    Midpoint,
+    RungeKutta4,
+)
+from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise, sampler_for
+from onestep.methods.oracle import GaussianMap
+from onestep.tests.methods.core.contract import ORACLE, SamplerContract
+
+DIAGONAL = Domain(kind=DomainKind.DIAGONAL)
+TO_DATA = Domain(kind=DomainKind.TO_DATA)
+FROM_NOISE = Domain(kind=DomainKind.FROM_NOISE)
+GRID = Domain(kind=DomainKind.GRID, steps=8)
+
+
+class TestEuler(SamplerContract):
+    order = 1.0
+    refused = (TO_DATA, FROM_NOISE)
+    accepted = DIAGONAL
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Euler(grid=UniformGrid(steps=steps))
+
+
+class TestHeun(SamplerContract):
+    order = 2.0
+    refused = (TO_DATA, FROM_NOISE)
+    accepted = GRID
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Heun(grid=UniformGrid(steps=steps))
+
+
+class TestMidpoint(SamplerContract):
+    order = 2.0
+    surpasses = True
+    refused = (TO_DATA, FROM_NOISE)
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Midpoint(grid=UniformGrid(steps=steps))
+
+
+class TestRungeKutta4(SamplerContract):
+    order = 4.0
+    refused = (TO_DATA, FROM_NOISE)
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return RungeKutta4(grid=UniformGrid(steps=steps))
+
+
+class TestHeunByAngle(SamplerContract):
+    order = 2.0
+    refused = (TO_DATA, FROM_NOISE)
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Heun(grid=UniformGrid(steps=steps), coordinate=AngleCoordinate())
+
+
+class TestDopri5(SamplerContract):
+    refused = (TO_DATA, FROM_NOISE)
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Dopri5(rtol=1e-8, atol=1e-8)
+
+    def test_the_samples_are_exact_to_the_tolerance(self) -> None:
+        assert self.error(1) < 1e-7
+
+    def test_a_tolerance_of_zero_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="tolerances above 0"):
+            Dopri5(rtol=0.0)
+
+
+class TestJumps(SamplerContract):
+    refused = (DIAGONAL, TO_DATA, FROM_NOISE, GRID)
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Jumps(grid=UniformGrid(steps=steps))
+
+    @pytest.mark.parametrize("steps", [1, 2, 5, 8])
+    def test_the_samples_are_exact_at_any_number_of_jumps(self, steps: int) -> None:
+        assert self.error(steps) < 1e-12
+
+
+class TestRenoise(SamplerContract):
+    refused = (DIAGONAL, FROM_NOISE, GRID)
+    accepted = TO_DATA
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Renoise(grid=UniformGrid(steps=steps))
+
+    @pytest.mark.parametrize("steps", [1, 2, 4])
+    def test_the_samples_are_exact_in_law(self, steps: int) -> None:
+        """Mean and standard deviation of 20 000 samples, within 4 standard errors."""
+        sampler, n = self.sampler(steps), 20_000
+        x = sampler.sample(ORACLE, self.noise(sampler, n))
+        error = ORACLE.std / n**0.5
+        assert ((x.mean(0) - ORACLE.mean).abs() <= 4.0 * error).all()
+        assert ((x.std(0) - ORACLE.std).abs() <= 4.0 * error / 2.0**0.5).all()
+
+
+class TestJumpsOnAGivenGrid(SamplerContract):
+    refused = (DIAGONAL, FROM_NOISE)
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Jumps(grid=ListGrid(inner=tuple(k / 7 for k in range(1, steps))))
+
+
+@pytest.mark.parametrize(
+    ("domain", "nfe", "found"),
+    [
+        (Domain(), 3, Jumps),
+        (TO_DATA, 1, Jumps),
+        (TO_DATA, 3, Renoise),
+        (FROM_NOISE, 1, Jumps),
+        (FROM_NOISE, 2, None),
+        (GRID, 4, Jumps),
+        (GRID, 3, None),
+        (GRID, 16, None),
+        (DIAGONAL, 1, None),
+    ],
+    ids=str,
+)
+def test_each_domain_gets_the_sampler_that_it_allows(
+    domain: Domain, nfe: int, found: type[AbstractSampler] | None
+) -> None:
+    sampler = sampler_for(domain, nfe)
+    assert type(sampler) is (found or type(None))
+    assert sampler is None or sampler.nfe == nfe
+
+
+# A map whose range ends before the data and begins after the noise.
+
+
+class TestHeunByNoiseLevel(SamplerContract):
+    """EDM's sampler, against the standard deviations that it has on data of width 1/2."""
+
+    refused: ClassVar[tuple[Domain, ...]] = (TO_DATA, FROM_NOISE)
+    edm = Domain(kind=DomainKind.DIAGONAL, t_lo=1.0 / 81.0, t_hi=1.0 / 1.002)
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return Heun(grid=KarrasGrid(steps=steps), coordinate=SigmaCoordinate())
+
+    def test_a_map_from_pure_noise_has_no_noise_level_to_start_from(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            self.sampler(2).sample(ORACLE, torch.zeros(1, 1, 2))
+
+    test_the_evaluations_are_as_declared = None  # type: ignore[assignment]
+    test_samples_have_the_shape_of_the_noise_and_no_graph = None  # type: ignore[assignment]
+    test_a_sample_does_not_depend_on_its_company = None  # type: ignore[assignment]
+
+    @pytest.mark.parametrize(
+        ("intervals", "golden"), [(8, 0.639060), (17, 0.527625), (39, 0.504877), (78, 0.501176)]
+    )
+    def test_the_width_of_the_samples_is_that_of_edm(self, intervals: int, golden: float) -> None:
+        """The last step, from the last level to the data, is the denoising at the end."""
+        oracle = GaussianMap(mean=[0.0], std=[0.5], domain=self.edm)
+        noise = torch.ones(1, 1, 1, dtype=torch.float64)
+        got = self.sampler(intervals).sample(oracle, noise).item()
+        assert got == pytest.approx(golden, abs=2e-6)
+
+
+def test_a_range_that_ends_early_is_left_by_one_denoising() -> None:
+    domain = Domain(kind=DomainKind.DIAGONAL, t_lo=0.1, t_hi=0.9)
+    oracle = GaussianMap(mean=[0.7], std=[0.5], domain=domain)
+    noise = torch.tensor([[[0.3]]], dtype=torch.float64)
+    got = Dopri5(rtol=1e-10, atol=1e-10).sample(oracle, noise)
+    low, high = (torch.tensor([t], dtype=torch.float64) for t in (0.1, 0.9))
+    x = oracle.jump(0.9 * noise[0], low, high)
+    torch.testing.assert_close(got, x + 0.1 * oracle.velocity(x, high), atol=1e-8, rtol=0)
+
+
+def test_the_jump_of_a_velocity_is_an_euler_step() -> None:
+    field, x = Velocity(ORACLE), torch.tensor([[0.3, -1.0]], dtype=torch.float64)
+    s, t = torch.tensor([0.2]).double(), torch.tensor([0.9]).double()
+    want = x + 0.7 * ORACLE.velocity(x, s)
+    torch.testing.assert_close(field.jump(x, s, t), want, atol=1e-12, rtol=0)
+
+
+# Grids and coordinates.
+
+
+@pytest.mark.parametrize(
+    "grid", [UniformGrid(steps=5), KarrasGrid(steps=5), ListGrid(inner=(0.2, 0.3, 0.5, 0.9))]
+)
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.01, 0.99)])
+def test_a_grid_rises_from_the_first_to_the_last_time(
+    grid: AbstractGrid, low: float, high: float
+) -> None:
+    times = grid.times(low, high)
+    assert len(times) == grid.steps + 1 == 6
+    assert (times[0], times[-1]) == (low, high)
+    assert all(a < b for a, b in zip(times, times[1:], strict=False))
+
+
+def test_the_karras_grid_has_the_times_of_the_paper() -> None:
+    domain = TestHeunByNoiseLevel.edm
+    want = [
+        *(0.012346, 0.017069, 0.023932, 0.034043, 0.049134, 0.071890, 0.106372, 0.158348),
+        *(0.234917, 0.342075, 0.478888, 0.630776, 0.771342, 0.877565, 0.943443, 0.977580),
+        *(0.992528, 0.998004),
+    ]
+    assert KarrasGrid(steps=17).times(domain.t_lo, domain.t_hi) == pytest.approx(want, abs=6e-7)
+
+
+@pytest.mark.parametrize("coordinate", [TimeCoordinate(), SigmaCoordinate(), AngleCoordinate()])
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.93])
+def test_a_coordinate_follows_the_same_curve(coordinate: AbstractCoordinate, t: float) -> None:
+    """Clock and time are inverse, and the slope is that of the rescaled trajectory."""
+    assert coordinate.time(coordinate.clock(t)) == pytest.approx(t, abs=1e-12)
+    x, h = torch.tensor([[0.4, -1.1]], dtype=torch.float64), 1e-6
+    start = torch.tensor([t], dtype=torch.float64)
+    ahead, behind = (
+        ORACLE.jump(x, start, start + d) * coordinate.scale(t + d) for d in (h, -h)
+    )
+    difference = (ahead - behind) / (coordinate.clock(t + h) - coordinate.clock(t - h))
+    slope = coordinate.slope(x, t, ORACLE.velocity(x, start))
+    torch.testing.assert_close(slope, difference, atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: UniformGrid(steps=0), "at least 1 step, got 0"),
+        (lambda: KarrasGrid(sigma_min=3.0, sigma_max=1.0), "0 < sigma_min < sigma_max"),
+        (lambda: ListGrid(inner=(0.5, 0.5)), "rise strictly inside"),
+        (lambda: ListGrid(inner=(0.05,)).times(0.1, 1.0), "inside the map's range"),
+        (lambda: AngleCoordinate(sigma_data=0.0), "sigma_data > 0, got 0.0"),
+    ],
+)
+def test_a_grid_or_coordinate_that_makes_no_sense_is_refused(build: type, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+# Noise to sample from.
+
+
+def test_the_noise_of_a_sample_depends_on_its_number_alone() -> None:
+    whole = draw_noise(6, (1, 4), seed=3, draws=2)
+    assert whole.shape == (2, 6, 1, 4)
+    assert torch.equal(draw_noise(2, (1, 4), seed=3, draws=2, start=4), whole[:, 4:])
+    assert torch.equal(draw_noise(6, (1, 4), seed=3), whole[:1])
+    assert not torch.equal(draw_noise(6, (1, 4), seed=4), whole[:1])
+
+
+def test_the_noise_is_standard_normal_across_samples() -> None:
+    noise = draw_noise(2000, (4,), seed=0)[0]
+    assert (noise.mean(0).abs() <= 4.0 / 2000**0.5).all()
+    assert ((noise.std(0) - 1.0).abs() <= 4.0 / 4000**0.5).all()

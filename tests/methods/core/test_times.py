@@ -1,0 +1,164 @@
+"""Every law of (s, t) keeps the contract of times."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from onestep.methods.core.schedule import Constant, Linear
+from onestep.methods.core.time_law import AbstractTimeLaw, LogitNormal, Uniform, UShaped
+from onestep.methods.core.times import (
+    AbstractTimes,
+    DiagonalTimes,
+    DyadicTimes,
+    FromNoiseTimes,
+    SortedTimes,
+    ToDataTimes,
+)
+from onestep.tests.methods.core.contract import LEAST_P, TimesContract, ks, moment
+
+LAW = LogitNormal(mean=0.4, std=1.0)
+
+
+def smaller(t: Tensor) -> Tensor:
+    """Law of the smaller of two independent times."""
+    return 1.0 - (1.0 - LAW.cdf(t)) ** 2
+
+
+def larger(t: Tensor) -> Tensor:
+    """Law of the larger of two independent times."""
+    return LAW.cdf(t) ** 2
+
+
+class TestDiagonalTimes(TimesContract):
+    off_share = 0.0
+    diagonal = LAW.cdf
+
+    @pytest.fixture
+    def times(self) -> AbstractTimes:
+        return DiagonalTimes(law=LAW)
+
+
+class TestSortedTimes(TimesContract):
+    """The diagonal follows the law itself, not that of a minimum."""
+
+    off_share = 0.25
+    start, end, diagonal = staticmethod(smaller), staticmethod(larger), LAW.cdf
+
+    @pytest.fixture
+    def times(self) -> AbstractTimes:
+        return SortedTimes(law=LAW, diagonal=Constant(value=0.75))
+
+    def test_a_diagonal_of_minima_would_be_noticed(self, times: AbstractTimes) -> None:
+        drawn = times.draw(4096, moment(), dtype=torch.float64)
+        assert ks(drawn.s[drawn.diagonal_rows], smaller) < LEAST_P
+
+    def test_the_share_on_the_diagonal_follows_its_schedule(self) -> None:
+        times = SortedTimes(diagonal=Linear(start=1.0, end=0.0))
+        counts = [len(times.draw(64, moment(step)).off_rows) for step in (0, 25, 50, 75)]
+        assert counts == [0, 16, 32, 48]
+
+    def test_a_share_outside_the_unit_interval_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"times.diagonal must stay in \[0, 1\], got 1.2"):
+            SortedTimes(diagonal=Linear(start=0.2, end=1.2))
+
+
+class TestToDataTimes(TimesContract):
+    off_share = 1.0
+    start = LAW.cdf
+
+    @pytest.fixture
+    def times(self) -> AbstractTimes:
+        return ToDataTimes(law=LAW)
+
+    def test_every_jump_ends_at_data(self, times: AbstractTimes) -> None:
+        assert torch.equal(times.draw(8, moment()).t, torch.ones(8))
+
+
+class TestFromNoiseTimes(TimesContract):
+    off_share = 1.0
+    end = LAW.cdf
+
+    @pytest.fixture
+    def times(self) -> AbstractTimes:
+        return FromNoiseTimes(law=LAW)
+
+    def test_every_jump_begins_at_noise(self, times: AbstractTimes) -> None:
+        assert torch.equal(times.draw(8, moment()).s, torch.zeros(8))
+
+
+class TestWholeJumps(TimesContract):
+    off_share = 1.0
+    atoms: ClassVar[dict[tuple[float, float], float]] = {(0.0, 1.0): 1.0}
+
+    @pytest.fixture
+    def times(self) -> AbstractTimes:
+        return FromNoiseTimes()
+
+
+class TestDyadicTimes(TimesContract):
+    off_share = 0.375
+    atoms: ClassVar[dict[tuple[float, float], float]] = {
+        (k / count, (k + 1) / count): 1.0 / (3 * count) for count in (1, 2, 4) for k in range(count)
+    }
+
+    @pytest.fixture
+    def times(self) -> AbstractTimes:
+        return DyadicTimes(steps=8, diagonal=Constant(value=0.625))
+
+    def test_the_anchor_rows_lie_uniformly_on_the_finest_grid(self, times: AbstractTimes) -> None:
+        drawn = times.draw(8192, moment(), dtype=torch.float64)
+        counts = torch.bincount((drawn.s[drawn.diagonal_rows] * 8).long(), minlength=8)
+        expected = len(drawn.diagonal_rows) / 8
+        statistic = ((counts - expected) ** 2 / expected).sum()
+        assert statistic < 29.9  # chi-square with 7 degrees of freedom at 1e-4
+        assert set((drawn.s * 8).frac().tolist()) == {0.0}
+
+    def test_a_batch_of_256_has_the_rows_of_the_paper(self) -> None:
+        """32 rows off the diagonal in 7 lengths: 4 of each, the 4 left over of length 1."""
+        times = DyadicTimes(steps=128, diagonal=Constant(value=0.875))
+        drawn = times.draw(256, moment())
+        lengths = (drawn.t - drawn.s)[drawn.off_rows]
+        counts = {k: int((lengths == 2.0**-k).sum()) for k in range(7)}
+        assert counts == {0: 8, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4, 6: 4}
+
+    def test_the_diagonal_may_follow_a_law_of_its_own(self) -> None:
+        times = DyadicTimes(steps=8, diagonal=Constant(value=0.625), law=LAW)
+        drawn = times.draw(8192, moment(), dtype=torch.float64)
+        assert ks(drawn.t[drawn.diagonal_rows], LAW.cdf) > LEAST_P
+
+    @pytest.mark.parametrize("steps", [0, 1, 12])
+    def test_a_grid_that_is_no_power_of_two_is_refused(self, steps: int) -> None:
+        with pytest.raises(ValueError, match=f"power of two of at least 2, got {steps}"):
+            DyadicTimes(steps=steps)
+
+
+@pytest.mark.parametrize(
+    "law", [Uniform(), LAW, LogitNormal(mean=1.2, std=1.2), UShaped(), UShaped(a=1.0)], ids=repr
+)
+def test_a_time_follows_its_own_distribution_function(law: AbstractTimeLaw) -> None:
+    """n = 20 000 by Kolmogorov and Smirnov; times that are moved a little fail."""
+    sample = law.draw(20_000, moment().rng, dtype=torch.float64)
+    assert ks(sample, law.cdf) > LEAST_P
+    assert ks(sample**1.1, law.cdf) < LEAST_P
+    ends = law.cdf(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+
+def test_u_shaped_times_favour_both_ends_alike() -> None:
+    cdf = UShaped(a=4.0).cdf(torch.tensor([0.1, 0.45, 0.55, 0.9], dtype=torch.float64))
+    assert cdf[0] > 2.0 * (cdf[2] - cdf[1])
+    torch.testing.assert_close(cdf[0], 1.0 - cdf[3])
+
+
+@pytest.mark.parametrize(
+    ("law", "words"),
+    [
+        (lambda: LogitNormal(std=0.0), "std above 0, got 0.0"),
+        (lambda: UShaped(a=-1.0), "a above 0, got -1.0"),
+    ],
+)
+def test_a_law_that_makes_no_sense_is_refused(law: type, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        law()

@@ -1,0 +1,125 @@
+"""How a method's exactness is measured: its mean gradient in random smooth directions at a map."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from onestep.methods.core.condition import Condition
+from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.method import AbstractMethod
+from onestep.methods.core.record import Batch, Moment, Nets
+from onestep.methods.core.rng import Rng
+from onestep.methods.oracle import GaussianMap
+
+SAMPLES: Final = 200_000
+CHUNK: Final = 5_000
+DIRECTIONS: Final = 8
+ORACLE: Final = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6])
+WRONG: Final = GaussianMap(mean=[0.4, 0.1], std=[0.5, 0.4])
+"""Another Gaussian's map: the default negative control."""
+
+
+@final
+class Perturbed(FlowMap):
+    """A map plus smooth functions of (x, s, t) whose coefficients are parameters at zero.
+
+    u(x, s, t) + sum_j theta_j a_j cos(w_j . (x, s, t) + b_j)
+
+    Along the oracle's own parameters a test is blind to wrong signs; along these it is not.
+    """
+
+    def __init__(self, flow_map: FlowMap, *, size: int, domain: Domain | None = None) -> None:
+        super().__init__(domain=flow_map.domain if domain is None else domain)
+        rng = Rng.seeded(20)
+        self.flow_map = flow_map
+        self.theta = torch.nn.Parameter(torch.zeros(DIRECTIONS, dtype=torch.float64))
+        self.amplitude = rng.normal(DIRECTIONS, size, dtype=torch.float64)
+        self.frequency = rng.normal(DIRECTIONS, size + 2, dtype=torch.float64)
+        self.phase = 6.0 * rng.uniform(DIRECTIONS, dtype=torch.float64)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        at = torch.cat([x.flatten(1), s[:, None], t[:, None]], dim=1)
+        waves = torch.cos(at @ self.frequency.T + self.phase)
+        bump = (waves * self.theta) @ self.amplitude
+        u: Tensor = self.flow_map(x, s, t, condition)
+        return u + bump.reshape(x.shape)
+
+
+class Gradient(NamedTuple):
+    """Mean gradient in each direction and its standard error over independent chunks."""
+
+    mean: Tensor
+    error: Tensor
+
+    @property
+    def z(self) -> float:
+        """Largest gradient in standard errors; a gradient of rounding size counts as none."""
+        return (self.mean.abs() / (self.error + 1e-9 / 4.0)).max().item()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where a gradient is taken.
+
+    Attributes:
+        data: Gaussian that the pairs are drawn from, with its correlation.
+        frozen: Frozen maps by role, and the target under ``target``.
+        companions: Builds the companions of a map.
+        progress: Share of training done at the moment.
+        batch: Draws a batch of n rows; None for unlabelled pairs of ``data``.
+    """
+
+    data: GaussianMap = ORACLE
+    frozen: Mapping[str, FlowMap] = dataclasses.field(default_factory=dict)
+    progress: float = 0.5
+    batch: Callable[[int, Rng], Batch] | None = None
+
+    def draw(self, n: int, rng: Rng) -> Batch:
+        if self.batch is not None:
+            return self.batch(n, rng)
+        x0, x1 = self.data.draw(n, rng=rng)
+        return Batch(x1=x1, x0=x0, index=torch.arange(n))
+
+
+def chunk_gradients(
+    method: AbstractMethod, flow_map: FlowMap, setting: Setting, *, samples: int = SAMPLES
+) -> Float[Tensor, "chunks directions"]:
+    """Mean gradient over each chunk of samples; the same random numbers for every method."""
+    size = setting.data.mean.numel()
+    online = Perturbed(flow_map, size=size, domain=method.domain)
+    frozen = {name: m for name, m in setting.frozen.items() if name != "target"}
+    target = setting.frozen.get("target", flow_map) if method.needs.target else None
+    companions = {
+        name: build(online).double() for name, build in method.needs.companions.items()
+    }
+    nets = Nets(online=online, target=target, frozen=frozen, companions=companions)
+    gradients = []
+    for chunk in range(samples // CHUNK):
+        batch = setting.draw(CHUNK, Rng.seeded(1, step=chunk))
+        step = round(setting.progress * 10_000)
+        now = Moment(step=step, total=10_000, rng=Rng.seeded(2, step=chunk), batch_size=CHUNK)
+        state = method.coupling.initial(CHUNK, tuple(batch.x1.shape[1:]))
+        batch, _ = method.coupling.pair(batch, state, now)
+        mean = method.loss(nets, batch, now).total.mean()
+        gradients.append(torch.autograd.grad(mean, online.theta)[0])
+    return torch.stack(gradients)
+
+
+def mean_gradient(
+    method: AbstractMethod, flow_map: FlowMap, setting: Setting, *, samples: int = SAMPLES
+) -> Gradient:
+    """Mean gradient of a method at a map, in eight directions."""
+    found = chunk_gradients(method, flow_map, setting, samples=samples)
+    return Gradient(mean=found.mean(0), error=found.std(0) / len(found) ** 0.5)

@@ -1,0 +1,35 @@
+import subprocess
+from pathlib import Path
+
+import torch
+
+from onestep.platform.registry.revision import code_revision, installed_versions
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    command = ["git", "-C", str(folder), *identity, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_outside_a_checkout_the_revision_is_unknown(tmp_path):
+    assert code_revision(tmp_path) == "unknown"
+
+
+def test_changed_files_show_in_the_revision(tmp_path):
+    git(tmp_path, "init")
+    (tmp_path / "file").write_text("old")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "one")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert code_revision(tmp_path) == head
+    (tmp_path / "untracked").write_text("new")
+    assert code_revision(tmp_path) == head
+    (tmp_path / "file").write_text("new")
+    assert code_revision(tmp_path) == f"{head}+dirty"
+
+
+def test_versions_name_what_decides_about_numbers():
+    versions = installed_versions()
+    assert versions["torch"] == torch.__version__
+    assert versions.keys() >= {"python", "onestep", "ray", "mlflow"}

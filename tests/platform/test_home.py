@@ -1,0 +1,26 @@
+from pathlib import Path
+
+from onestep.platform.home import Home
+
+HERE = Path("/here")
+
+
+def test_the_home_lies_in_the_working_folder_unless_told_otherwise():
+    home = Home.resolve({}, folder=HERE)
+    assert home.root == HERE / ".onestep"
+    assert home.tracking_uri == "sqlite:////here/.onestep/mlflow.db"
+    assert home.artifacts == "/here/.onestep/artifacts"
+    assert home.wandb == HERE / ".onestep" / "wandb"
+
+
+def test_the_environment_moves_the_home():
+    home = Home.resolve({"ONESTEP_HOME": "/there"}, folder=HERE)
+    assert home.tracking_uri == "sqlite:////there/mlflow.db"
+
+
+def test_a_configured_store_goes_before_that_of_the_environment():
+    environment = {"MLFLOW_TRACKING_URI": "http://a:5000", "ONESTEP_ARTIFACTS": "s3://bucket"}
+    home = Home.resolve(environment, folder=HERE)
+    assert (home.tracking_uri, home.artifacts) == ("http://a:5000", "s3://bucket")
+    home = Home.resolve(environment, folder=HERE, tracking_uri="http://b:5000")
+    assert home.tracking_uri == "http://b:5000"

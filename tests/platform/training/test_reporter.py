@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import pytest
+
+from onestep.platform.registry.connection import Connection
+from onestep.platform.registry.errors import RegistryUnreachable
+from onestep.platform.registry.run import Run, RunFacts
+from onestep.platform.training.reporter import (
+    ManyReporters,
+    MemoryReporter,
+    MlflowReporter,
+    WandbReporter,
+)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Connection:
+    return Connection(f"sqlite:///{tmp_path_factory.mktemp('home') / 'mlflow.db'}")
+
+
+@pytest.fixture
+def run(connection: Connection) -> Run:
+    facts = RunFacts(
+        experiment="digits", name="a run", config={}, overrides=(), seed=0, data_digest="d"
+    )
+    return Run.start(connection, facts)
+
+
+def curve(connection: Connection, run: Run, metric: str) -> list[tuple[int, float]]:
+    points = connection.client.get_metric_history(run.run_id, metric)
+    return [(point.step, point.value) for point in points]
+
+
+def test_memory_keeps_everything():
+    reporter = MemoryReporter()
+    reporter.report({"loss/total": 2.0}, step=1)
+    reporter.report({"loss/total": 1.0}, step=2, checkpoint=Path("/a"))
+    assert reporter.rows == [{"step": 1, "loss/total": 2.0}, {"step": 2, "loss/total": 1.0}]
+    assert reporter.checkpoints == [Path("/a")]
+
+
+def test_mlflow_is_called_once_in_a_while_and_at_the_end(connection, run):
+    clock = Clock()
+    reporter = MlflowReporter(run, every_s=10.0, clock=clock)
+    reporter.report({"loss/total": 3.0}, step=1)
+    clock.now = 9.9
+    reporter.report({"loss/total": 2.0}, step=2)
+    assert curve(connection, run, "loss/total") == []
+    clock.now = 10.0
+    reporter.report({"loss/total": 1.0}, step=3)
+    assert curve(connection, run, "loss/total") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    reporter.report({"loss/total": 0.5, "time/step_s": 0.1}, step=4)
+    assert len(curve(connection, run, "loss/total")) == 3
+    reporter.close()
+    assert curve(connection, run, "loss/total")[3:] == [(4, 0.5)]
+    assert curve(connection, run, "time/step_s") == [(4, 0.1)]
+
+
+def test_more_reports_than_one_call_takes_all_arrive(connection, run):
+    reporter = MlflowReporter(run, every_s=1e9)
+    for step in range(1100):
+        reporter.report({"loss/total": float(step)}, step=step)
+    reporter.close()
+    assert curve(connection, run, "loss/total") == [(n, float(n)) for n in range(1100)]
+
+
+def test_a_store_that_is_away_holds_reports_back_and_fails_at_the_end_only(caplog):
+    clock = Clock()
+    away = Run(Connection("http://127.0.0.1:9"), "a" * 32)  # port 9 discards; nobody listens
+    reporter = MlflowReporter(away, every_s=1.0, clock=clock)
+    clock.now = 1.0
+    reporter.report({"loss/total": 1.0}, step=1)
+    assert "1 reports held back" in caplog.text
+    clock.now = 3.9  # the pause has grown to three seconds
+    reporter.report({"loss/total": 1.0}, step=2)
+    assert "2 reports held back" not in caplog.text
+    with pytest.raises(RegistryUnreachable, match="does not answer"):
+        reporter.close()
+
+
+def test_wandb_writes_its_file_here_without_being_asked_to_log_in(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    reporter = WandbReporter(
+        folder=tmp_path / "new", project="onestep", name="a run", config={"seed": 1}
+    )
+    reporter.report({"loss/total": 0.123}, step=1)
+    folder = reporter.folder
+    reporter.close()
+    (file,) = folder.glob("*.wandb")
+    assert folder.name.startswith("offline-run-")
+    assert b"loss/total" in file.read_bytes()
+
+
+def test_many_reporters_hear_the_same():
+    first, second = MemoryReporter(), MemoryReporter()
+    reporter = ManyReporters([first, second])
+    reporter.report({"loss/total": 1.0}, step=1, checkpoint=Path("/a"))
+    reporter.close()
+    assert first.rows == second.rows == [{"step": 1, "loss/total": 1.0}]
+    assert first.checkpoints == second.checkpoints == [Path("/a")]
+
+
+def test_a_reporter_that_fails_to_close_does_not_keep_the_others_open(connection, run):
+    failing = MlflowReporter(Run(Connection("http://127.0.0.1:9"), "a" * 32))
+    sending = MlflowReporter(run, every_s=1e9)
+    reporter = ManyReporters([failing, sending])
+    reporter.report({"loss/total": 1.0}, step=1)
+    with pytest.raises(RegistryUnreachable):
+        reporter.close()
+    assert curve(connection, run, "loss/total") == [(1, 1.0)]

@@ -1,0 +1,222 @@
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import httpx
+import pytest
+
+from onestep.serving.api import build_api
+from onestep.serving.engine import Engine
+from onestep.serving.errors import RequestRefused
+from onestep.serving.image import encode_png, to_uint8
+from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
+from onestep.serving.service import EngineService, Service, refusal
+from onestep.tests.serving.model import GRID, UNET_NODE, gaussian, record_of, unet
+
+GENERATIONS: Final = "/v1/images/generations"
+T = TypeVar("T")
+
+
+def service(*, max_waiting: int = 256) -> EngineService:
+    engine = Engine(gaussian(domain=GRID), record_of(domain=GRID), bucket=4)
+    return EngineService(engine, name="champion", version="digits/3", max_waiting=max_waiting)
+
+
+def with_client(
+    work: Callable[[httpx.AsyncClient], Awaitable[T]], *, over: Service | None = None
+) -> T:
+    async def run() -> T:
+        transport = httpx.ASGITransport(build_api(over or service()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+def post(body: object, *, over: Service | None = None) -> httpx.Response:
+    return with_client(lambda client: client.post(GENERATIONS, json=body), over=over)
+
+
+def get(path: str) -> httpx.Response:
+    return with_client(lambda client: client.get(path))
+
+
+def test_the_answer_has_the_shape_of_openai_and_holds_png_files() -> None:
+    answer = post({"model": "champion", "prompt": "3", "n": 2, "size": "8x8", "seed": 7, "steps": 2})
+    assert answer.status_code == 200
+    body = answer.json()
+    engine = Engine(gaussian(domain=GRID), record_of(domain=GRID), bucket=4)
+    (images,) = engine.sample([engine.accept("3", n=2, seed=7, steps=2)])
+    expected = [encode_png(image) for image in to_uint8(images)]
+    assert [base64.b64decode(image["b64_json"]) for image in body["data"]] == expected
+    assert isinstance(body.pop("created"), int)
+    del body["data"]
+    assert body == {
+        "model": "digits/3",
+        "seed": 7,
+        "steps": 2,
+        "size": "8x8",
+        "usage": {"images": 2, "network_evaluations": 4},
+    }
+
+
+def test_what_is_left_out_has_a_default_and_the_drawn_seed_comes_back() -> None:
+    first = post({"prompt": "three"}).json()
+    assert (len(first["data"]), first["steps"], first["size"]) == (1, 1, "8x8")
+    again = post({"prompt": "three", "seed": first["seed"]}).json()
+    assert again["data"] == first["data"]
+    assert post({"prompt": "three"}).json()["seed"] != first["seed"]
+
+
+def test_json_numbers_without_a_fraction_are_integers() -> None:
+    answer = post('{"prompt": "1", "n": 2.0, "seed": 4.0, "steps": 1.0}', over=None)
+    assert answer.status_code == 422  # a JSON text is no object
+    body = json.loads('{"prompt": "1", "n": 2.0, "seed": 4.0, "steps": 1.0}')
+    assert len(post(body).json()["data"]) == 2
+
+
+def test_the_version_is_a_name_too() -> None:
+    assert post({"model": "digits/3", "prompt": "1"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "param", "body", "message"),
+    [
+        (422, "prompt", {"prompt": "4"}, "prompt must be a class label, got '4'; allowed: 0..3"),
+        (422, "prompt", {}, "prompt must be a class label, got ''"),
+        (422, "prompt", {"prompt": 3}, "prompt must be a valid string, got 3"),
+        (422, "prompt", {"prompt": "x" * 201}, "prompt must have at most 200 characters"),
+        (422, "n", {"prompt": "1", "n": 0}, "n must be greater than or equal to 1, got 0"),
+        (422, "n", {"prompt": "1", "n": 65}, "n must be less than or equal to 64, got 65"),
+        (422, "n", {"prompt": "1", "n": 1.5}, "n must be a valid integer"),
+        (422, "n", {"prompt": "1", "n": "many"}, "n must be a valid integer"),
+        (422, "size", {"prompt": "1", "size": "1024x1024"}, "size must be 8x8"),
+        (422, "size", {"prompt": "1", "size": "big"}, "size must be 8x8"),
+        (422, "seed", {"prompt": "1", "seed": -1}, "seed must be greater than or equal to 0"),
+        (422, "seed", {"prompt": "1", "seed": 2**53}, "seed must be less than or equal to"),
+        (422, "steps", {"prompt": "1", "steps": 3}, "got 3; allowed: 1, 2, 4"),
+        (422, "steps", {"prompt": "1", "steps": 0}, "steps must be greater than or equal to 1"),
+        (422, "response_format", {"prompt": "1", "response_format": "url"}, "'b64_json', got 'url'"),
+        (422, "quality", {"prompt": "1", "quality": "hd"}, "unknown field 'quality'; allowed: model"),
+        (404, "model", {"prompt": "1", "model": "../etc"}, "got '../etc'; allowed: champion, digits"),
+        (422, None, [1], "the body must be a valid dictionary"),
+    ],
+)
+def test_a_bad_request_is_refused_in_one_sentence(
+    status: int, param: str | None, body: object, message: str
+) -> None:
+    answer = post(body)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert message in error["message"]
+    assert "\n" not in error["message"]
+    assert (error["param"], error["code"]) == (param, status)
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"{", "must be JSON"), (b"", "must be a JSON object, got nothing")]
+)
+def test_a_body_that_is_no_json_is_refused(content: bytes, message: str) -> None:
+    answer = with_client(
+        lambda client: client.post(
+            GENERATIONS, content=content, headers={"Content-Type": "application/json"}
+        )
+    )
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]["message"]
+
+
+def test_overload_is_503_with_a_time_to_wait() -> None:
+    async def flood(client: httpx.AsyncClient) -> list[httpx.Response]:
+        # Different steps never share a batch, so one request runs and one waits.
+        bodies = [{"prompt": "1", "steps": 1 + k % 2} for k in range(8)]
+        return list(await asyncio.gather(*(client.post(GENERATIONS, json=b) for b in bodies)))
+
+    answers = with_client(flood, over=service(max_waiting=1))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert 0 < len(refused) < len(answers)
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert all(answer.headers["Retry-After"] == "1" for answer in refused)
+    assert "wait already" in refused[0].json()["error"]["message"]
+
+
+def test_concurrent_requests_get_the_images_that_they_get_alone() -> None:
+    def real() -> EngineService:
+        engine = Engine(unet(), record_of(net=UNET_NODE), bucket=4)
+        return EngineService(engine, name="champion", version="digits/3")
+
+    bodies = [{"prompt": str(k % 4), "seed": k % 3, "n": 1 + k % 5} for k in range(24)]
+
+    async def together(client: httpx.AsyncClient) -> list[Any]:
+        answers = await asyncio.gather(*(client.post(GENERATIONS, json=body) for body in bodies))
+        return [answer.json()["data"] for answer in answers]
+
+    crowd = with_client(together, over=real())
+    for body, data in list(zip(bodies, crowd, strict=True))[::5]:
+        assert post(body, over=real()).json()["data"] == data
+
+
+def test_models_tells_what_may_be_asked_for() -> None:
+    body = get("/v1/models").json()
+    (card,) = body["data"]
+    assert body["object"] == "list"
+    assert isinstance(card.pop("created"), int)
+    assert card == {
+        "id": "champion",
+        "object": "model",
+        "owned_by": "digits",
+        "version": "digits/3",
+        "method": "MeanFlow",
+        "size": "8x8",
+        "labels": ["zero", "one", "two", "three"],
+        "steps": [1, 2, 4],
+        "default_steps": 1,
+    }
+
+
+def test_health_names_the_version() -> None:
+    assert get("/healthz").json() == {"status": "ok", "model": "digits/3"}
+
+
+class Away:
+    """A service none of whose replicas answers."""
+
+    async def describe(self) -> ModelCard:
+        raise RequestRefused("no model is ready; try again in a second", status=503)
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        return refusal(RequestRefused("no model is ready; try again in a second", status=503))
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models"])
+def test_a_server_without_a_replica_is_not_healthy(path: str) -> None:
+    answer = with_client(lambda client: client.get(path), over=Away())
+    assert answer.status_code == 503
+    assert answer.json()["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_pages_load_nothing_from_elsewhere(path: str) -> None:
+    answer = get(path)
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "://" not in answer.text
+    assert answer.text.count("<script>") == 1
+
+
+def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
+    schema = get("/openapi.json").json()
+    fields = schema["components"]["schemas"]["ImagesRequest"]["properties"]
+    assert (fields["n"]["minimum"], fields["n"]["maximum"]) == (1, 64)
+    (seed,) = [part for part in fields["seed"]["anyOf"] if part["type"] == "integer"]
+    assert (seed["minimum"], seed["maximum"]) == (0, 2**53 - 1)
+    assert schema["components"]["schemas"]["ImagesRequest"]["additionalProperties"] is False
+    assert set(schema["paths"]) == {"/healthz", "/v1/models", GENERATIONS}
+    responses = schema["paths"][GENERATIONS]["post"]["responses"]
+    assert set(responses) == {"200", "404", "422", "503"}
+    for status in ("404", "422", "503"):
+        reference = responses[status]["content"]["application/json"]["schema"]["$ref"]
+        assert reference.endswith("/Refusal")

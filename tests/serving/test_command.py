@@ -1,0 +1,40 @@
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from onestep.serving.command import Serve
+
+
+def run(*arguments: str) -> int:
+    command = Serve()
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    return command.run(parser.parse_args(arguments))
+
+
+def test_a_dry_run_prints_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("serve.port=0", "serve.model=digits/3", "--dry-run") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["port"], printed["host"]) == (0, "127.0.0.1")
+    assert printed["app"]["model"] == "digits/3"
+
+
+@pytest.mark.parametrize("group", ["local", "throughput"])
+def test_every_preset_is_one_that_the_settings_take(
+    group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(f"serve={group}", "--dry-run") == 0
+    assert json.loads(capsys.readouterr().out)["app"]["model"] == "champion"
+
+
+@pytest.mark.parametrize("override", ["serve.prot=1", "serve.port=http", "serve=fast", "port=1"])
+def test_a_bad_override_is_refused_before_anything_starts(override: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        run(override, "--dry-run")
+
+
+def test_a_missing_champion_is_refused_and_leaves_no_server(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="champion"):
+        run(f"serve.tracking_uri=sqlite:///{tmp_path}/mlflow.db", "serve.port=0")

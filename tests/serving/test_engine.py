@@ -1,0 +1,182 @@
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from onestep.methods.core.flow_map import Domain, DomainKind
+from onestep.methods.core.noise import draw_noise
+from onestep.serving.engine import MAX_IMAGES, MAX_SEED, Draw, Engine
+from onestep.serving.errors import RequestRefused
+from onestep.serving.image import encode_png, to_uint8
+from onestep.tests.serving.model import (
+    DIAGONAL,
+    GRID,
+    MEAN,
+    SHAPE,
+    STD,
+    UNET_NODE,
+    gaussian,
+    record_of,
+    unet,
+)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine(gaussian(), record_of(), bucket=4)
+
+
+def draw(*, seed: int = 0, n: int = 1, label: int = 3, steps: int = 1) -> Draw:
+    return Draw(label=label, n=n, seed=seed, steps=steps)
+
+
+def decoded(png: bytes) -> torch.Tensor:
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG"
+        flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        return flat.reshape(image.height, image.width, len(image.getbands()))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 64])
+def test_the_served_oracle_returns_m_plus_c_x0(engine: Engine, steps: int) -> None:
+    (images,) = engine.sample([draw(seed=5, n=9, steps=steps)])
+    x0 = draw_noise(9, SHAPE, seed=5)[0]
+    torch.testing.assert_close(images, MEAN + STD * x0, atol=1e-5, rtol=0)
+
+
+def test_a_velocity_is_served_by_heun_and_converges_to_m_plus_c_x0() -> None:
+    served = Engine(gaussian(domain=DIAGONAL), record_of(domain=DIAGONAL))
+    (images,) = served.sample([draw(steps=served.default_steps, n=4)])
+    x0 = draw_noise(4, SHAPE, seed=0)[0]
+    torch.testing.assert_close(images, MEAN + STD * x0, atol=2e-2, rtol=0)
+    assert served.default_steps == 64
+
+
+def test_images_are_bitwise_the_same_alone_and_in_company() -> None:
+    engine = Engine(unet(), record_of(net=UNET_NODE), bucket=4)
+    mine = draw(seed=11, n=3, label=2)
+    (alone,) = engine.sample([mine])
+    others = [draw(seed=s, n=n, label=s % 4) for s, n in ((1, 1), (2, 5), (3, 2))]
+    for place in range(4):
+        company = [*others[:place], mine, *others[place:]]
+        assert torch.equal(engine.sample(company)[place], alone)
+
+
+def test_image_k_does_not_depend_on_how_many_are_asked_for(engine: Engine) -> None:
+    (few,) = engine.sample([draw(n=2)])
+    (many,) = engine.sample([draw(n=11)])
+    assert torch.equal(few, many[:2])
+
+
+def test_seeds_and_labels_change_the_images() -> None:
+    engine = Engine(unet(), record_of(net=UNET_NODE))
+    images = engine.sample([draw(seed=s, label=c) for s in (0, 1) for c in (0, 1)])
+    for i, one in enumerate(images):
+        for other in images[i + 1 :]:
+            assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "label"), [("3", 3), (" 0 ", 0), ("three", 3), ("Two", 2), ("01", 1)]
+)
+def test_a_label_is_a_number_or_a_name(engine: Engine, prompt: str, label: int) -> None:
+    assert engine.accept(prompt, seed=0).label == label
+
+
+@pytest.mark.parametrize("prompt", ["4", "-1", "", "seven", "1.0", "3" * 5000, "\u0663", "../etc"])
+def test_other_labels_are_refused_with_the_allowed_ones(engine: Engine, prompt: str) -> None:
+    with pytest.raises(RequestRefused, match=r"allowed: 0\.\.3 or zero, one, two, three") as caught:
+        engine.accept(prompt, seed=0)
+    assert caught.value.param == "prompt"
+    assert len(str(caught.value)) < 300
+
+
+def test_a_model_without_classes_takes_no_prompt() -> None:
+    engine = Engine(gaussian(classes=0), record_of(classes=0, label_names=()))
+    accepted = engine.accept("", seed=0, n=2)
+    assert accepted.label is None
+    assert engine.sample([accepted])[0].shape == (2, *SHAPE)
+    with pytest.raises(RequestRefused, match="must be empty"):
+        engine.accept("3", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("param", "values"),
+    [
+        ("n", {"n": 0}),
+        ("n", {"n": MAX_IMAGES + 1}),
+        ("seed", {"seed": -1}),
+        ("seed", {"seed": MAX_SEED + 1}),
+        ("size", {"size": "16x16"}),
+        ("steps", {"steps": 0}),
+        ("steps", {"steps": 65}),
+    ],
+)
+def test_values_out_of_range_are_refused(
+    engine: Engine, param: str, values: dict[str, int | str]
+) -> None:
+    accepted = {"seed": 0, **values}
+    with pytest.raises(RequestRefused, match=f"^{param} must be .*, got ") as caught:
+        engine.accept("1", **accepted)
+    assert caught.value.param == param
+
+
+def test_size_is_width_by_height() -> None:
+    shape = (3, 4, 6)
+    engine = Engine(gaussian(shape=shape), record_of(shape=shape))
+    assert engine.size == "6x4"
+    assert engine.accept("1", seed=0, size="6x4").n == 1
+
+
+def test_steps_follow_the_domain() -> None:
+    grid = Engine(gaussian(domain=GRID), record_of(domain=GRID))
+    assert grid.steps == (1, 2, 4)
+    with pytest.raises(RequestRefused, match="got 3; allowed: 1, 2, 4"):
+        grid.accept("1", seed=0, steps=3)
+    once = Domain(kind=DomainKind.FROM_NOISE)
+    assert Engine(gaussian(domain=once), record_of(domain=once)).steps == (1,)
+    velocity = Engine(gaussian(domain=DIAGONAL), record_of(domain=DIAGONAL))
+    with pytest.raises(RequestRefused, match="got 1; allowed: 2, 4"):
+        velocity.accept("1", seed=0, steps=1)
+
+
+def test_a_consistency_map_draws_fresh_noise_for_each_step() -> None:
+    to_data = Domain(kind=DomainKind.TO_DATA)
+    engine = Engine(gaussian(domain=to_data), record_of(domain=to_data), bucket=4)
+    (once,) = engine.sample([draw(n=500)])
+    (twice,) = engine.sample([draw(n=500, steps=2)])
+    assert not torch.equal(once, twice)
+    # 32000 independent coordinates: the standard error of the mean is STD / 179.
+    assert abs(twice.mean().item() - MEAN) < 5 * STD / 179
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 8, 8), (8, 8)])
+def test_a_model_that_makes_no_images_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="makes images"):
+        Engine(gaussian(shape=shape), record_of(shape=shape))
+
+
+def test_a_model_of_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="takes class labels"):
+        Engine(gaussian(), record_of(net={"_target_": "any.Net", "vocabulary": 5}))
+
+
+def test_a_bucket_without_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="bucket must be at least 1, got 0"):
+        Engine(gaussian(), record_of(), bucket=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_holds_the_grey_levels(channels: int) -> None:
+    x = torch.linspace(-1.5, 1.5, channels * 24).reshape(1, channels, 4, 6)
+    levels = to_uint8(x)
+    assert levels.shape == (1, 4, 6, channels)
+    assert levels.min() == 0
+    assert levels.max() == 255
+    assert torch.equal(decoded(encode_png(levels[0])), levels[0])
+
+
+def test_black_white_and_middle_have_their_levels() -> None:
+    x = torch.tensor([-1.0, 1.0, 0.0, -2.0]).reshape(1, 1, 2, 2)
+    assert to_uint8(x).flatten().tolist() == [0, 255, 128, 0]

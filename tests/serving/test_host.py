@@ -1,0 +1,149 @@
+import base64
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+import httpx
+import pytest
+import ray
+
+from onestep.methods.core.noise import draw_noise
+from onestep.platform.registry.errors import ReferenceNotFound
+from onestep.platform.registry.store import Registry
+from onestep.serving.app import Generator, build
+from onestep.serving.host import Hosted
+from onestep.serving.image import encode_png, to_uint8
+from onestep.serving.loading import load_engine
+from onestep.serving.settings import AppSettings, ServeSettings
+from onestep.tests.serving.model import MEAN, SHAPE, STD
+from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry
+
+
+_REFERENCE: Final = {"prompt": "1", "seed": 3}
+
+
+def settings(uri: str, **values: object) -> ServeSettings:
+    return ServeSettings.from_dict({"tracking_uri": uri, "port": 0, "bucket": 4, **values})
+
+
+def images_of(url: str, **body: object) -> list[bytes]:
+    answer = httpx.post(f"{url}/v1/images/generations", json=body, timeout=30.0)
+    answer.raise_for_status()
+    return [base64.b64decode(image["b64_json"]) for image in answer.json()["data"]]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return fill_registry(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "error"), [("best", ReferenceNotFound), ("digits/9", ReferenceNotFound)]
+)
+def test_a_missing_model_is_refused_before_ray_starts(
+    store: str, reference: str, error: type[ValueError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", _never)
+    with pytest.raises(error), Hosted(settings(store, model=reference)):
+        pass
+
+
+def test_an_empty_registry_is_refused_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", _never)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with pytest.raises(ReferenceNotFound, match="champion"), Hosted(settings(uri)):
+        pass
+
+
+def test_a_busy_port_is_refused_before_ray_starts(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", _never)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ValueError, match=f"serve.port must be free on 127.0.0.1, got {port}"),
+            Hosted(settings(store, port=port)),
+        ):
+            pass
+
+
+def test_more_threads_than_cores_are_refused(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", _never)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(ValueError, match=r"at most the \d+ cores .*, got 1000 x 2"),
+        Hosted(settings(store, replicas=1000, threads=2)),
+    ):
+        pass
+
+
+def _never(*args: object, **kwargs: object) -> None:
+    raise AssertionError("Ray was started")
+
+
+def test_the_engine_of_an_alias_is_that_of_its_version(store: str) -> None:
+    engine, version = load_engine(AppSettings(tracking_uri=store, model="champion"))
+    assert version == NETWORK
+    assert engine.record == Registry(store).entry(NETWORK).record
+
+
+def test_the_application_of_a_config_file_has_a_generator_and_an_ingress_without_a_core() -> None:
+    application = build({"model": "digits/3", "replicas": 2})
+    ingress = application._bound_deployment
+    (generator,) = (part._bound_deployment for part in ingress.init_args)
+    assert generator.name == Generator.name
+    assert generator.num_replicas == 2
+    assert generator.user_config == {"model": "digits/3"}
+    assert ingress.ray_actor_options["num_cpus"] == 0
+
+
+def _ask_until(stop: Event, url: str) -> list[bytes]:
+    images = images_of(url, **_REFERENCE)
+    while not stop.is_set():
+        images += images_of(url, **_REFERENCE)
+    return images
+
+
+@pytest.mark.ray
+def test_a_hosted_model_answers_alone_and_in_company_and_is_switched_without_a_refused_request(
+    store: str,
+) -> None:
+    was_running = ray.is_initialized()
+    with Hosted(settings(store)) as hosted, ThreadPoolExecutor(12) as pool:
+        url = hosted.url
+        assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "model": NETWORK}
+        assert httpx.get(url).headers["Content-Type"].startswith("text/html")
+        (card,) = httpx.get(f"{url}/v1/models").json()["data"]
+        assert (card["id"], card["version"]) == ("champion", NETWORK)
+
+        bodies = [{"prompt": str(k % 4), "n": 1 + k % 3, "seed": k % 5} for k in range(24)]
+        crowd = list(pool.map(lambda body: images_of(url, **body), bodies))
+        for body, images in list(zip(bodies, crowd, strict=True))[::6]:
+            assert images_of(url, **body) == images
+        digits = [images_of(url, prompt=label, seed=0)[0] for label in ("0", "1", "two", "three")]
+        assert len(set(digits)) == 4
+
+        refused = httpx.post(f"{url}/v1/images/generations", json={"prompt": "12"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "prompt")
+
+        (of_the_network,) = images_of(url, **_REFERENCE)
+        stop = Event()
+        clients = [pool.submit(_ask_until, stop, url) for _ in range(4)]
+        with pytest.raises(ReferenceNotFound):
+            hosted.switch("digits/9")
+        assert hosted.switch(ORACLE) == hosted.version == ORACLE
+        stop.set()
+        answers = {image for client in clients for image in client.result(timeout=30)}
+        m_plus_c_x0 = encode_png(to_uint8(MEAN + STD * draw_noise(1, SHAPE, seed=3)[0])[0])
+        assert images_of(url, **_REFERENCE) == [m_plus_c_x0]
+        assert answers <= {of_the_network, m_plus_c_x0}
+    assert ray.is_initialized() == was_running
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/healthz")

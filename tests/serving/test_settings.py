@@ -1,0 +1,51 @@
+import pytest
+
+from onestep.serving.loading import locate
+from onestep.serving.settings import AppSettings, ServeSettings
+
+
+def test_a_flat_mapping_fills_both_parts() -> None:
+    settings = ServeSettings.from_dict({"port": 0, "replicas": 2, "model": "digits/3"})
+    assert settings == ServeSettings(port=0, app=AppSettings(replicas=2, model="digits/3"))
+
+
+def test_application_settings_travel_as_plain_values() -> None:
+    settings = AppSettings(model="digits/3", tracking_uri="sqlite:////tmp/m.db", bucket=8)
+    assert AppSettings.from_dict(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("replicas", 0),
+        ("replicas", True),
+        ("threads", 1.5),
+        ("bucket", 0),
+        ("max_waiting", "many"),
+        ("port", 65536),
+        ("port", "http"),
+        ("start_timeout_s", 0),
+        ("host", ""),
+        ("model", None),
+        ("tracking_uri", ""),
+    ],
+)
+def test_a_bad_value_is_refused_with_what_was_got(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^serve.{key} must be .*, got {value!r}$"):
+        ServeSettings.from_dict({key: value})
+
+
+@pytest.mark.parametrize("build", [ServeSettings.from_dict, AppSettings.from_dict])
+def test_an_unknown_key_is_refused_with_the_known_ones(build: type) -> None:
+    with pytest.raises(ValueError, match=r"unknown setting serve\.prot; allowed: .*replicas"):
+        build({"prot": 1})
+
+
+def test_a_relative_store_means_the_same_file_in_another_folder(
+    tmp_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    located = locate(AppSettings(tracking_uri="sqlite:///runs.db"))
+    assert located.tracking_uri == f"sqlite:///{tmp_path}/runs.db"
+    monkeypatch.chdir("/")
+    assert locate(located) == located
