@@ -1,1 +1,1 @@
-"""Methods: each file turns a batch at a moment of training into a loss on a flow map. Pure torch."""
+"""Methods: each file turns a batch at a moment of training into a loss on a flow map."""

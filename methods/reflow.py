@@ -1,4 +1,4 @@
-"""Reflow: flow matching on the pairs that a trained flow makes, so that its paths become straight."""
+"""Reflow: flow matching on the pairs that a trained flow makes, which straightens its paths."""
 
 from dataclasses import dataclass
 from typing import final

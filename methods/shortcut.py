@@ -16,7 +16,6 @@ from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
 from .core.shape import rows_like
-from .core.time_law import Uniform
 from .core.times import DyadicTimes
 from .core.weighting import AbstractWeighting, Unweighted
 
@@ -28,16 +27,16 @@ class Shortcut(AbstractMethod):
 
         u(x, s, t) = (u(x, s, m) + u(X(s, m)(x), m, t)) / 2   with m = (s + t) / 2
 
-    The right side comes from a moving average of the network and is held constant. The shortest
-    half-jump is read off the diagonal, so that errors climb the ladder of lengths from there.
+    The right side comes from a moving average of the network and is held constant. The diagonal
+    anchors the ladder of lengths, and errors climb it from there.
 
     Reference: Frans et al. 2024, arXiv:2410.12557v1, Eq. (5) and Alg. 1; the moving average, the
         shares and the clipping after their code.
     Convention: as theirs; their (t, d) is (s, t - s) here.
-    Differs from the paper: their anchor is a token for the finest step 1 / steps, so that a jump of
-        that length is taken to be straight. Here the anchor is the diagonal itself and the finest
-        jump is taught like the others by two halves, of which only the halves below 1 / steps are
-        straight. Diagonal times are uniform by default instead of lying on the grid.
+    Differs from the paper: their anchor is a token for a finest step of 1/128, at which a jump is
+        taken to be straight, and that leaves a bias. Here it is the diagonal itself; the halves of
+        the finest jump lie between it and that jump, where the network interpolates. Diagonal
+        times are uniform instead of lying on a grid. Guidance in the target is left out.
     Cost: one forward pass a step, and two of the target network on the rows off the diagonal.
     Fails by: one step converges last; without the moving average the ladder is unstable; only
         powers of two can be sampled.
@@ -59,7 +58,7 @@ class Shortcut(AbstractMethod):
 
     path: AbstractPath = LinearPath()
     coupling: AbstractCoupling = IndependentCoupling()
-    times: DyadicTimes = DyadicTimes(diagonal=Constant(value=0.75), law=Uniform())
+    times: DyadicTimes = DyadicTimes()
     target: Ema = Ema(decay=Constant(value=0.999))
     weighting: AbstractWeighting = Unweighted()
     clip: float = 4.0
@@ -114,16 +113,14 @@ class Shortcut(AbstractMethod):
             teacher: Map that takes the jumps.
             x: States at s.
             s: Start times.
-            t: End times, whole jumps of the grid later.
+            t: End times.
             condition: Condition of each row.
 
         Returns:
             The velocity that one jump of the whole length should have.
         """
         middle = 0.5 * (s + t)
-        is_finest = (t - s) * self.times.steps < 1.5
-        # Half of the finest jump is off the grid; there the diagonal stands in for it.
-        first = teacher(x, s, torch.where(is_finest, s, middle), condition)
+        first = teacher(x, s, middle, condition)
         reached = (x + rows_like(middle - s, x) * first).clamp(-self.clip, self.clip)
-        second = teacher(reached, middle, torch.where(is_finest, middle, t), condition)
+        second = teacher(reached, middle, t, condition)
         return (0.5 * (first + second)).clamp(-self.clip, self.clip)

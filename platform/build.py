@@ -27,9 +27,22 @@ def build(node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...], **ru
     """
     _check_fields(node, tuple(runtime))
     try:
-        thing = instantiate(dict(node), _convert_="all", **runtime)
+        # Runtime arguments go around Hydra, which would turn records into dictionaries.
+        make = instantiate({**node, "_partial_": True}, _convert_="all")
     except InstantiationException as error:
         raise _plain(error) from error
+    if node.get("_partial_"):
+        return _checked(make, node, expected)
+    try:
+        thing = make(**runtime)
+    except TypeError as error:
+        raise ValueError(f"{node['_target_']}: {error}") from error
+    return _checked(thing, node, expected)
+
+
+def _checked(
+    thing: object, node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...]
+) -> T:
     if not isinstance(thing, expected):
         kinds = expected if isinstance(expected, tuple) else (expected,)
         allowed = " or ".join(kind.__name__ for kind in kinds)

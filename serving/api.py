@@ -35,6 +35,9 @@ def build_api(service: Service) -> FastAPI:
 
     Args:
         service: Whatever makes the images, in this process or across Ray.
+
+    Returns:
+        The application.
     """
     # FastAPI's own documentation page loads scripts from elsewhere; ours needs no network.
     api = FastAPI(

@@ -6,7 +6,7 @@ from typing import Any, Final, final
 
 from fastapi import FastAPI
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -21,7 +21,6 @@ _INGRESS_REQUESTS: Final = 1000
 _BATCHES_AT_HAND: Final = 4
 
 
-@serve.deployment(name="Generator")
 @final
 class Generator:
     """A replica that holds one model.
@@ -60,6 +59,9 @@ class Generator:
 
         Args:
             request: What a user asked for.
+
+        Returns:
+            The answer.
         """
         return await self._present().generate(request)
 
@@ -76,11 +78,14 @@ class RemoteService:
         handle: Handle of the deployment ``Generator``.
     """
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Generator]) -> None:
         self._handle = handle
 
     async def describe(self) -> ModelCard:
         """The model that is served now.
+
+        Returns:
+            Its card.
 
         Raises:
             RequestRefused: If no replica can answer.
@@ -96,18 +101,20 @@ class RemoteService:
 
         Args:
             request: What a user asked for.
+
+        Returns:
+            The answer.
         """
         try:
             answer: ImagesResponse | Refusal = await self._handle.generate.remote(request)
         except BackPressureError as error:
-            return refusal(Overloaded(error.num_queued_requests))
+            waiting = int(error.args[0])
+            return refusal(Overloaded(waiting))
         except DeploymentUnavailableError:
             return refusal(RequestRefused("no model is ready; try again in a second", status=503))
         return answer
 
 
-@serve.deployment(name="Ingress")
-@serve.ingress()
 @final
 class Ingress:
     """The web application; it holds no model and needs no core of its own.
@@ -116,11 +123,16 @@ class Ingress:
         generator: Handle of the deployment ``Generator``.
     """
 
-    def __init__(self, generator: DeploymentHandle) -> None:
+    def __init__(self, generator: DeploymentHandle[Generator]) -> None:
         self._generator = generator
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201  (Serve's name)
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The application that Serve runs in this replica."""
         return build_api(RemoteService(self._generator))
+
+
+GENERATOR: Final[Deployment] = serve.deployment(name="Generator")(Generator)
+INGRESS: Final[Deployment] = serve.deployment(name="Ingress")(serve.ingress()(Ingress))
 
 
 def build(args: Mapping[str, Any]) -> Application:
@@ -128,6 +140,9 @@ def build(args: Mapping[str, Any]) -> Application:
 
     Args:
         args: Fields of ``AppSettings``.
+
+    Returns:
+        The application, not yet running.
     """
     settings = AppSettings.from_dict(args)
     return build_application(settings, {"model": settings.model})
@@ -139,12 +154,15 @@ def build_application(settings: AppSettings, config: Mapping[str, str]) -> Appli
     Args:
         settings: How many replicas, and of what size.
         config: ``model``, a reference, and perhaps ``name``, under which it is served.
+
+    Returns:
+        The application, not yet running.
     """
     # Serve restarts the replicas of an application that is run again unless its version stays.
     # All but the model is in the version, so a new model is a new user config and no restart.
     fixed = settings.to_dict() | {"model": ""}
     version = str(sorted(fixed.items()))
-    generator = Generator.options(
+    generator = GENERATOR.options(
         version=version,
         _internal=True,
         num_replicas=settings.replicas,
@@ -156,10 +174,12 @@ def build_application(settings: AppSettings, config: Mapping[str, str]) -> Appli
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}},
         },
     )
-    ingress = Ingress.options(
+    ingress = INGRESS.options(
         version=version,
         _internal=True,
         max_ongoing_requests=_INGRESS_REQUESTS,
         ray_actor_options={"num_cpus": 0},
     )
-    return ingress.bind(generator.bind(settings.to_dict() | {"model": "unset"}))
+    replicas = generator.bind(settings.to_dict() | {"model": "unset"})
+    application: Application = ingress.bind(replicas)
+    return application

@@ -59,6 +59,9 @@ class Batcher(Generic[RequestT, ResultT]):
         Args:
             request: What to run.
 
+        Returns:
+            Its result.
+
         Raises:
             Overloaded: If too many requests wait already.
         """

@@ -70,7 +70,9 @@ class Engine:
                 f"got {shape} from {record.name}"
             )
         if record.net.get("vocabulary", 0):
-            raise ValueError(f"a served model takes class labels, got {record.name}, a model of tokens")
+            raise ValueError(
+                f"a served model takes class labels, got {record.name}, a model of tokens"
+            )
         if bucket < 1:
             raise ValueError(f"bucket must be at least 1, got {bucket}")
         self.record = record
@@ -99,7 +101,13 @@ class Engine:
         return self.steps[-1] if is_velocity else self.steps[0]
 
     def accept(
-        self, prompt: str, *, seed: int, n: int = 1, steps: int | None = None, size: str | None = None
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        n: int = 1,
+        steps: int | None = None,
+        size: str | None = None,
     ) -> Draw:
         """Checks a request against the model.
 
@@ -110,6 +118,9 @@ class Engine:
             steps: Network evaluations for each image, or None for the model's default.
             size: Width and height, or None for the model's own.
 
+        Returns:
+            The accepted request.
+
         Raises:
             RequestRefused: If any of them is outside what the model can do.
         """
@@ -119,7 +130,7 @@ class Engine:
             raise RequestRefused(f"seed must be in 0..{MAX_SEED}, got {seed}", param="seed")
         if size is not None and size != self.size:
             raise RequestRefused(
-                f"size must be {self.size}, the size that the model was trained on, got {shown(size)}",
+                f"size must be {self.size}, the only size of this model, got {shown(size)}",
                 param="size",
             )
         steps = self.default_steps if steps is None else steps
@@ -160,6 +171,9 @@ class Engine:
 
         Args:
             draws: Accepted requests, all with the same number of steps.
+
+        Returns:
+            One tensor for each request, in order.
         """
         assert len({draw.steps for draw in draws}) == 1, "one forward serves one number of steps"
         sampler = self._samplers[draws[0].steps]
@@ -169,11 +183,13 @@ class Engine:
         labels = torch.tensor([_label_of(d) for d in draws for _ in range(d.n)])
         rows = torch.cat(
             [
-                self._forward(sampler, noise[:, at : at + self.bucket], labels[at : at + self.bucket])
+                self._forward(
+                    sampler, noise[:, at : at + self.bucket], labels[at : at + self.bucket]
+                )
                 for at in range(0, len(labels), self.bucket)
             ]
         )
-        return list(rows.split([draw.n for draw in draws]))
+        return list(torch.split(rows, [draw.n for draw in draws]))
 
     def warm_up(self) -> None:
         """Samples once with the default steps, so that the first request does not pay for it."""

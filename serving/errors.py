@@ -35,8 +35,9 @@ class UnknownModel(RequestRefused):
     """
 
     def __init__(self, got: str, *, allowed: tuple[str, ...]) -> None:
+        names = ", ".join(allowed)
         super().__init__(
-            f"model must be one that is served here, got {shown(got)}; allowed: {', '.join(allowed)}",
+            f"model must be one that is served here, got {shown(got)}; allowed: {names}",
             param="model",
             status=404,
         )

@@ -18,6 +18,9 @@ def locate(settings: AppSettings) -> AppSettings:
 
     Args:
         settings: Settings whose registry the environment and the working folder may complete.
+
+    Returns:
+        Settings that mean the same in any process of this machine.
     """
     home = _home(settings)
     uri = home.tracking_uri

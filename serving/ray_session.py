@@ -1,5 +1,6 @@
 """The Ray instance that serving runs on: one that is there already, or one of its own."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -50,7 +51,7 @@ def ray_session(*, cores: int) -> Iterator[bool]:
         yield False
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level="WARNING")
+        ray.init(logging_level=logging.WARNING)
         try:
             yield False
         finally:
@@ -63,7 +64,7 @@ def ray_session(*, cores: int) -> Iterator[bool]:
             num_cpus=cores,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level="WARNING",
+            logging_level=logging.WARNING,
             _temp_dir=folder,
         )
         yield True

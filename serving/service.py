@@ -1,4 +1,4 @@
-"""A service answers requests with one loaded model; the web application asks it, here or across Ray."""
+"""A service answers requests with one model; the web application asks it, here or across Ray."""
 
 import base64
 import secrets
@@ -31,6 +31,9 @@ class Service(Protocol):
 
         Args:
             request: What a user asked for.
+
+        Returns:
+            The answer.
         """
         ...
 
@@ -46,9 +49,7 @@ class EngineService:
         max_waiting: Requests that may wait before the next is refused.
     """
 
-    def __init__(
-        self, engine: Engine, *, name: str, version: str, max_waiting: int = 256
-    ) -> None:
+    def __init__(self, engine: Engine, *, name: str, version: str, max_waiting: int = 256) -> None:
         self._engine = engine
         self._name = name
         self._version = version
@@ -78,6 +79,9 @@ class EngineService:
 
         Args:
             request: What a user asked for.
+
+        Returns:
+            The answer.
         """
         try:
             draw = self._accept(request)

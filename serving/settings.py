@@ -73,6 +73,9 @@ class AppSettings:
         Args:
             values: A mapping of some of the fields.
 
+        Returns:
+            The settings.
+
         Raises:
             ValueError: If a key is unknown or a value is refused.
         """
@@ -115,6 +118,9 @@ class ServeSettings:
 
         Args:
             values: A mapping of some of the fields of both classes.
+
+        Returns:
+            The settings.
 
         Raises:
             ValueError: If a key is unknown or a value is refused.

@@ -1,8 +1,9 @@
 """Derivatives along a path: the only place that calls forward-mode differentiation.
 
 Its traps are known here and nowhere else. Fused attention kernels have no forward derivative, so
-the plain one is pinned. Compiled graphs may lose tangents, so they are left. Autocast rounds tangents to half precision, so it is switched off.
-Tangents are not kept for backward: the derivative is a constant of the loss.
+the plain one is pinned. Compiled graphs may lose tangents, so they are left. Autocast rounds
+tangents to half precision, so it is switched off. Tangents are not kept for backward: the
+derivative is a constant of the loss.
 """
 
 from abc import ABC, abstractmethod

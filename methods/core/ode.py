@@ -101,10 +101,36 @@ class AbstractRungeKutta(AbstractSampler, ABC):
     ) -> Float[Tensor, "b *d"]:
         domain = flow_map.domain
         x = noise[0] * (1.0 - domain.t_lo)
-        times = self.grid.times(domain.t_lo, domain.t_hi)
-        for s, t in pairwise(times):
+        for s, t in pairwise(self.grid.times(domain.t_lo, domain.t_hi)):
             x = self._step(flow_map, x, s, t, condition)
         return _finish(flow_map, x, condition)
+
+    @final
+    def invert(
+        self, flow_map: FlowMap, x1: Float[Tensor, "b *d"], condition: Condition | None = None
+    ) -> Float[Tensor, "b *d"]:
+        """The noise from which the flow reaches these data: the same steps, backwards.
+
+        Args:
+            flow_map: A velocity whose range is all of [0, 1].
+            x1: Data.
+            condition: Condition of each row, or None.
+
+        Returns:
+            The noise, up to the rule's error.
+
+        Raises:
+            ValueError: If the map is no velocity, or its range ends before noise or data.
+        """
+        self.check(flow_map.domain)
+        t_lo, t_hi = flow_map.domain.t_lo, flow_map.domain.t_hi
+        if (t_lo, t_hi) != (0.0, 1.0):
+            raise ValueError(f"inversion needs a map on [0, 1], got one on [{t_lo:g}, {t_hi:g}]")
+        x = x1
+        with torch.no_grad():
+            for s, t in pairwise(reversed(self.grid.times(t_lo, t_hi))):
+                x = self._step(flow_map, x, s, t, condition)
+        return x
 
     def _step(
         self, flow_map: FlowMap, x: Tensor, s: float, t: float, condition: Condition | None

@@ -130,7 +130,7 @@ class HuggingFace(AbstractSource):
         except ModuleNotFoundError as e:
             raise DataNotFound(
                 f"reading {self.path} from the Hugging Face hub needs the package datasets, which "
-                f"is not installed; install it with pip install 'onestep[hub]'"
+                f"cannot be imported ({e}); install it with pip install 'onestep[hub]'"
             ) from e
         try:
             return datasets.load_dataset(self.path, split=split, revision=self.revision)
@@ -174,6 +174,25 @@ class HuggingFace(AbstractSource):
             )
         return to_pixels(image, side=self.side, channels=self.channels)
 
+    def decode(self, row: Mapping[str, Any], number: int) -> np.ndarray:
+        """Pixels of a row of ``encoded_rows``, shape [channels, side, side].
+
+        Args:
+            row: The row.
+            number: Its number, for the message.
+
+        Raises:
+            DataAltered: If its column holds no image, or one that is cut short or too deep.
+        """
+        datasets = importlib.import_module("datasets")
+        try:
+            image = datasets.Image().decode_example(row[self.image_column])
+            return self.pixels({self.image_column: image}, number)
+        except (OSError, SyntaxError, ValueError) as e:
+            raise DataAltered(
+                f"row {number} of {self.path} cannot be read as an image ({e})"
+            ) from e
+
     def label(self, row: Mapping[str, Any], number: int) -> int:
         """Class of a row, 0 for a set without labels.
 
@@ -187,12 +206,12 @@ class HuggingFace(AbstractSource):
         if self.label_column is None:
             return 0
         label = self._column(row, self.label_column)
-        if not isinstance(label, int) or not 0 <= label < self.classes:
+        if not isinstance(label, int | np.integer) or not 0 <= label < self.classes:
             raise DataAltered(
                 f"row {number} of {self.path} has label {label!r}, but label_names has "
                 f"{self.classes} classes; allowed are integers in [0, {self.classes})"
             )
-        return label
+        return int(label)
 
     def _cut(self, examples: Examples) -> tuple[Examples, Examples]:
         held = is_held_out([x.numpy().tobytes() for x in examples.x], self.held_out_fraction)

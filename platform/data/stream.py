@@ -5,6 +5,7 @@ index in every run, and is seen at most once in an epoch and by one worker only.
 What is not kept: the order of the examples. It depends on how fast each worker reads, so it
 differs between runs and between numbers of workers, and a resumed run starts a new epoch. Bitwise
 resume and equal trajectories on 1, 2 and 4 workers hold for sets in memory only.
+A folder of images has to be at the same path on every machine.
 """
 
 from collections.abc import Iterator
@@ -82,19 +83,18 @@ class DecodeRows:
     def __call__(self, rows: "DataBatch") -> Columns:
         """Columns x, label and index of the rows that are kept."""
         assert isinstance(rows, dict), "the batch format is columns of NumPy"
-        side, channels = self.source.side, self.source.channels
         index = np.asarray(rows["index"])
         kept, pixels, labels = [], [], []
-        for number, image in enumerate(rows[self.source.image_column]):
-            place = f"row {index[number]} of {self.source.path}"
-            x = decode(image["bytes"], place=place, side=side, channels=channels)
+        for place in range(len(index)):
+            number = int(index[place])
+            row = {name: values[place] for name, values in rows.items()}
+            x = self.source.decode(row, number)
             if self.held_out is None or self.held_out == bool(
                 is_held_out([x.tobytes()], self.source.held_out_fraction)
             ):
-                kept.append(number)
+                kept.append(place)
                 pixels.append(x)
-                row = {name: values[number] for name, values in rows.items()}
-                labels.append(self.source.label(row, int(index[number])))
+                labels.append(self.source.label(row, number))
         return _columns(pixels, np.asarray(labels, np.int64), index[kept], self.source.shape)
 
 

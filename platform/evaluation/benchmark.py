@@ -1,4 +1,4 @@
-"""The yardstick of a data set: reference, floors and trivial baselines, measured once for all models."""
+"""The yardstick of a data set: reference, floors and baselines, measured once for all models."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: whether samples lie among data, and data among samples."""
+"""Precision, recall, density and coverage: do samples lie among data, and data among samples?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Properties of a map by itself: how straight its trajectories are, and whether its jumps compose."""
+"""Properties of a map by itself: are its trajectories straight, and do its jumps compose?"""
 
 from typing import Final
 

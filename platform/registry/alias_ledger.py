@@ -3,7 +3,9 @@
 import getpass
 import socket
 from datetime import UTC, datetime
-from typing import final
+from typing import Final, final
+
+from mlflow.exceptions import MlflowException
 
 from .catalogue import Catalogue
 from .connection import Connection
@@ -11,6 +13,9 @@ from .errors import PromotionRefused
 from .gate import Gate
 from .promotion import Promotion, following, read_history
 from .reference import ModelVersion, check_alias
+
+
+_ATTEMPTS: Final = 5
 
 
 @final
@@ -99,13 +104,24 @@ class AliasLedger:
         _, history = self.read(name, alias)
         while True:
             last = history[-1]
-            with self._connection.asking():
-                self._connection.client.set_registered_model_alias(
-                    name, alias, str(last.version.version)
-                )
+            self._point(last.version, alias)
             _, history = self.read(name, alias)
             if history[-1] == last:
                 return last
+
+    def _point(self, version: ModelVersion, alias: str) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._connection.asking():
+                    self._connection.client.set_registered_model_alias(
+                        version.name, alias, str(version.version)
+                    )
+                return
+            except MlflowException as error:
+                # MLflow looks whether the alias is there and inserts it if not. Of two promoters
+                # of a new alias, one can come second with an insert that the database refuses.
+                if error.error_code != "BAD_REQUEST" or attempt == _ATTEMPTS:
+                    raise
 
 
 def current_user() -> str:

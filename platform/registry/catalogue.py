@@ -5,9 +5,8 @@ from typing import Final, final
 
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel
-from mlflow.exceptions import MlflowException
 
-from .connection import Connection, is_missing
+from .connection import Connection
 from .entry import ModelEntry
 from .errors import ReferenceNotFound
 from .lineage import Lineage
@@ -47,21 +46,12 @@ class Catalogue:
 
         Returns:
             The entry.
-
-        Raises:
-            ReferenceNotFound: If there is no such model.
         """
         version = self.resolve(reference)
         model = self.model(version.name)
-        with self._connection.asking():
-            try:
-                found = self._client.get_model_version(version.name, str(version.version))
-            except MlflowException as error:
-                if is_missing(error):
-                    raise ReferenceNotFound(
-                        f"there is no model {version}; run `onestep registry list` to see all"
-                    ) from error
-                raise
+        missing = f"there is no model {version}; run `onestep registry list` to see all"
+        with self._connection.asking(missing=missing):
+            found = self._client.get_model_version(version.name, str(version.version))
         return ModelEntry.read(found, aliases=_aliases(model, found))
 
     def resolve(self, reference: str | ModelVersion) -> ModelVersion:
@@ -102,17 +92,9 @@ class Catalogue:
 
         Returns:
             The model as MLflow gives it.
-
-        Raises:
-            ReferenceNotFound: If there is none of this name.
         """
-        with self._connection.asking():
-            try:
-                return self._client.get_registered_model(name)
-            except MlflowException as error:
-                if is_missing(error):
-                    raise ReferenceNotFound(f"there is no registered model {name!r}") from error
-                raise
+        with self._connection.asking(missing=f"there is no registered model {name!r}"):
+            return self._client.get_registered_model(name)
 
     def lineage(self, reference: str | ModelVersion) -> Lineage:
         """What a model was made from, back to the beginning.

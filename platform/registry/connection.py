@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
 
-from .errors import RegistryUnreachable
+from .errors import ReferenceNotFound, RegistryUnreachable
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _TIMEOUT_S: Final = 4.0
@@ -63,18 +63,26 @@ class Connection:
             self.client = _open(tracking_uri, kind)
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Turn a store that does not answer into one sentence; its answers pass unchanged.
+    def asking(self, *, missing: str | None = None) -> Iterator[None]:
+        """Turn what goes wrong at the store into one sentence.
+
+        Args:
+            missing: What to say if the store answers that something does not exist; None to pass
+                this answer on.
 
         Yields:
-            None.
+            None: Nothing.
 
         Raises:
-            RegistryUnreachable: If the store fails inside the block.
+            ReferenceNotFound: If something does not exist.
+            RegistryUnreachable: If the store does not answer.
+            MlflowException: Any other answer, unchanged.
         """
         try:
             yield
         except MlflowException as error:
+            if missing is not None and _is_missing(error):
+                raise ReferenceNotFound(missing) from error
             if error.error_code in _ANSWERS:
                 raise
             raise _unreachable(self.tracking_uri, error) from error
@@ -116,13 +124,6 @@ def check_tracking(tracking_uri: str, *, artifacts: str | None = None) -> None:
     connection = Connection(tracking_uri, artifacts=artifacts)
     with connection.asking():
         connection.client.search_experiments(max_results=1)
-
-
-def is_missing(error: MlflowException) -> bool:
-    """Whether MLflow says that something does not exist; for an alias it uses another word."""
-    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or (
-        error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error)
-    )
 
 
 def _kind(tracking_uri: str) -> str:
@@ -203,3 +204,10 @@ def _shown(tracking_uri: str) -> str:
     if address.password is None:
         return tracking_uri
     return tracking_uri.replace(f":{address.password}@", ":***@", 1)
+
+
+def _is_missing(error: MlflowException) -> bool:
+    """Whether something does not exist; of an alias MLflow says so by another code."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or (
+        error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error)
+    )

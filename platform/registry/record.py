@@ -21,15 +21,15 @@ class ModelRecord:
         method: `_target_` node of the method that trained it.
         net: `_target_` node of the network.
         shape: Shape of one sample, without the batch.
-        classes: Number of classes, 0 if unconditional.
-        label_names: A name for each class.
         domain: The (s, t) on which the map was trained, as `Domain.to_dict` gives it.
         data_digest: SHA-256 of the data set and its split.
+        seed: Seed of the run.
+        classes: Number of classes, 0 if unconditional.
+        label_names: A name for each class.
         parents: What it was made from, by role: a version `digits/3`, or a checksum of pairs.
         experiment: The resolved experiment.
         overrides: The overrides that composed it; pasted into a shell they repeat it.
         revision: Code revision, with `+dirty` if files had changed.
-        seed: Seed of the run.
         ema: Which weights these are, such as `online` or a half-life.
         metrics: Quality by name, all finite; the first ones head the listings.
         provenance: How the metrics were measured.

@@ -10,10 +10,8 @@ from typing import Any, Final, Self, final
 
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 
-from .connection import Connection, is_missing
-from .errors import ReferenceNotFound
+from .connection import Connection
 from .reference import check_name
 from .revision import code_revision, installed_versions
 
@@ -168,17 +166,9 @@ class Run:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-
-        Raises:
-            ReferenceNotFound: If the run does not exist.
         """
-        with self._connection.asking():
-            try:
-                self._client.set_terminated(self.run_id, status)
-            except MlflowException as error:
-                if is_missing(error):
-                    raise ReferenceNotFound(f"there is no run {self.run_id!r}") from error
-                raise
+        with self._connection.asking(missing=f"there is no run {self.run_id!r}"):
+            self._client.set_terminated(self.run_id, status)
 
     def __enter__(self) -> Self:
         return self

@@ -11,9 +11,8 @@ from torch import Tensor
 from ..home import Home
 from .alias_ledger import AliasLedger
 from .catalogue import Catalogue
-from .connection import Connection, is_missing
+from .connection import Connection
 from .entry import RECORD_TAG, Evaluation, ModelEntry
-from .errors import ReferenceNotFound
 from .gate import Gate
 from .lineage import Lineage
 from .model_files import ModelFiles
@@ -65,6 +64,8 @@ class Registry:
     ) -> ModelVersion:
         """Add a version: its files first, so that a version without files never exists.
 
+        A parent or a run that does not exist is refused before anything is written.
+
         Args:
             record: Its record; parents that are models must be registered.
             weights: Weights by name.
@@ -75,7 +76,6 @@ class Registry:
 
         Raises:
             ValueError: If there are no weights, or the record is too long.
-            ReferenceNotFound: If a parent or the run does not exist.
         """
         if not weights:
             raise ValueError(f"a version of {record.name!r} needs weights, got none")
@@ -89,11 +89,7 @@ class Registry:
         artifacts = self._artifacts_of(run_id)
         files = ModelFiles.upload(self.connection, run_id, weights=weights, record=text)
         with self.connection.asking():
-            try:
-                self._client.create_registered_model(record.name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
+            self._create_model(record.name)
             version = self._client.create_model_version(
                 record.name,
                 f"{artifacts}/{files.folder}",
@@ -242,10 +238,12 @@ class Registry:
         return self._ledger.read(name, alias)[1]
 
     def _artifacts_of(self, run_id: str) -> str:
-        with self.connection.asking():
-            try:
-                return str(self._client.get_run(run_id).info.artifact_uri)
-            except MlflowException as error:
-                if is_missing(error):
-                    raise ReferenceNotFound(f"there is no run {run_id!r}") from error
+        with self.connection.asking(missing=f"there is no run {run_id!r}"):
+            return str(self._client.get_run(run_id).info.artifact_uri)
+
+    def _create_model(self, name: str) -> None:
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -42,9 +42,12 @@ class MemoryReporter:
         checkpoints: The checkpoints, in order.
     """
 
+    rows: list[dict[str, float]]
+    checkpoints: list[Path]
+
     def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.checkpoints: list[Path] = []
+        self.rows = []
+        self.checkpoints = []
 
     def report(
         self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None

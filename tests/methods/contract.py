@@ -3,8 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
+from importlib.resources import files
 from typing import Any, ClassVar, Final, final
 
 import pytest
@@ -12,74 +13,19 @@ import torch
 import yaml
 from hydra.utils import instantiate
 from jaxtyping import Float
-from torch import Tensor, nn
-
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.method import AbstractMethod
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
-from onestep.methods.oracle import GaussianMap
-from onestep.tests.methods.exactness import (
-    WRONG,
-    Setting,
-    chunk_gradients,
-    mean_gradient,
-)
+from onestep.tests.methods.exactness import Elsewhere as Elsewhere
+from onestep.tests.methods.exactness import Exact as Exact
+from onestep.tests.methods.exactness import Order as Order
+from onestep.tests.methods.exactness import Setting as Setting
+from onestep.tests.methods.exactness import assert_exactness
+from torch import Tensor, nn
 
 CLASSES: Final = 3
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Exact:
-    """The method's mean gradient vanishes at the oracle.
-
-    Attributes:
-        setting: The data, the frozen maps and the moment.
-        at: Map at which it vanishes; None for the data's own oracle.
-        control: A wrong variant whose gradient does not vanish there; None to test the method
-            itself at another Gaussian's map instead.
-    """
-
-    setting: Setting = Setting()
-    at: FlowMap | None = None
-    control: AbstractMethod | None = None
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """The method's bias at the oracle falls with a power of a gap.
-
-    Attributes:
-        order: The power.
-        gaps: Two gaps, the wider first.
-        methods: The method at each gap.
-        reference: An exact method with the same random numbers; its gradient, whose mean is zero,
-            is subtracted to remove the noise. None if the loss has no noise at the oracle.
-        setting: The data, the frozen maps and the moment.
-    """
-
-    order: float
-    gaps: tuple[float, float]
-    methods: tuple[AbstractMethod, AbstractMethod]
-    reference: AbstractMethod | None = None
-    setting: Setting = Setting()
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Elsewhere:
-    """The method's minimum is another map than the oracle, known in closed form.
-
-    Attributes:
-        minimiser: The map at which the mean gradient vanishes; it does not at the oracle.
-        setting: The data, the frozen maps and the moment.
-    """
-
-    minimiser: FlowMap
-    setting: Setting = Setting()
 
 
 @final
@@ -115,24 +61,18 @@ class MethodContract:
         exactness: What the method's gradient does at the oracle.
         shapes: Shapes of samples that the method takes.
         labelled: Whether the method takes class labels.
-        differentiates_through: Roles of nets (or ``target``) that gradients may reach.
+        through: Roles of frozen maps, or ``target``, that the method differentiates through.
     """
 
     exactness: ClassVar[Exact | Order | Elsewhere]
     shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((2,), (1, 8, 8))
     labelled: ClassVar[bool] = True
+    through: ClassVar[frozenset[str]] = frozenset()
 
     @pytest.fixture
     def method(self) -> AbstractMethod:
         """The method under test."""
         raise NotImplementedError
-
-    def frozen(self, method: AbstractMethod, shape: tuple[int, ...]) -> Mapping[str, FlowMap]:
-        """The frozen maps that the method asks for; oracles unless a test says otherwise."""
-        del self
-        return {
-            role: GaussianMap(mean=0.2, std=0.6, shape=shape) for role in method.needs.frozen
-        }
 
     def batch(self, n: int, shape: tuple[int, ...], dtype: torch.dtype) -> Batch:
         """A batch of data with noise, labels and a second stream of data."""
@@ -156,8 +96,11 @@ class MethodContract:
             torch.manual_seed(0)
             online = SmallMap(shape=shape, domain=method.domain).to(dtype)
             target = SmallMap(shape=shape, domain=method.domain).to(dtype)
+            frozen = {
+                role: SmallMap(shape=shape, domain=Domain()).to(dtype)
+                for role in method.needs.frozen
+            }
             companions = {n: f(online).to(dtype) for n, f in method.needs.companions.items()}
-        frozen = {role: m.requires_grad_(False) for role, m in self.frozen(method, shape).items()}
         return Nets(
             online=online,
             target=target if method.needs.target is not None else None,
@@ -258,7 +201,7 @@ class MethodContract:
         nets, batch = case
         whole = self.loss(method, nets, batch, self.moment(shards=(0, 1, 2, 3))).total
         halves = [
-            self.loss(method, nets, _rows(batch, rows), self.moment(shards=shards)).total
+            self.loss(method, nets, batch[rows], self.moment(shards=shards)).total
             for rows, shards in ((slice(0, 8), (0, 1)), (slice(8, 16), (2, 3)))
         ]
         torch.testing.assert_close(torch.cat(halves), whole, atol=1e-12, rtol=1e-12)
@@ -276,26 +219,12 @@ class MethodContract:
             assert gradients, f"no gradient reaches {name}"
             assert all(g.isfinite().all() for g in gradients)
             assert any(g.abs().max() > 0 for g in gradients)
-        held = [nets.target] if nets.target is not None else []
-        for module in (*held, *nets.frozen.values()):
-            assert all(p.grad is None for p in module.parameters())
+        held = {**nets.frozen} | ({} if nets.target is None else {"target": nets.target})
+        for role in held.keys() - self.through:
+            assert all(p.grad is None for p in held[role].parameters()), f"{role} has a gradient"
 
     def test_the_gradient_is_exact_as_declared(self, method: AbstractMethod) -> None:
-        match self.exactness:
-            case Exact() as exact:
-                at = exact.setting.data if exact.at is None else exact.at
-                setting = _with_teachers(method, exact.setting)
-                assert_stationary(method, at, setting)
-                if exact.control is None:
-                    assert_not_stationary(method, WRONG, setting)
-                else:
-                    assert_not_stationary(exact.control, at, setting)
-            case Elsewhere() as elsewhere:
-                setting = _with_teachers(method, elsewhere.setting)
-                assert_stationary(method, elsewhere.minimiser, setting)
-                assert_not_stationary(method, elsewhere.setting.data, setting)
-            case Order() as order:
-                assert_order(order)
+        assert_exactness(self.exactness, method)
 
     # Configuration.
 
@@ -310,56 +239,23 @@ class MethodContract:
     def test_the_method_survives_a_configuration_file(self, method: AbstractMethod) -> None:
         node = yaml.safe_load(yaml.safe_dump(to_node(method)))
         assert instantiate(node, _convert_="all") == method
-        assert isinstance(method, type(replace(method)))  # type: ignore[type-var]
         assert replace(method) == method  # type: ignore[type-var]
+
+    def test_the_file_of_the_method_builds_it_and_names_every_field(
+        self, method: AbstractMethod
+    ) -> None:
+        package, _, name = type(method).__module__.rpartition(".")
+        if package != "onestep.methods":
+            pytest.skip("the method is defined in a test")
+        text = files("onestep.methods.conf").joinpath("method", f"{name}.yaml").read_text()
+        node = yaml.safe_load(text)
+        assert type(instantiate(node, _convert_="all")) is type(method)
+        fields = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+        assert {key for key in node if key != "_target_"} == fields
 
     def test_a_misspelt_field_is_refused(self, method: AbstractMethod) -> None:
         with pytest.raises(TypeError, match="unexpected keyword argument"):
             type(method)(misspelt=1)  # type: ignore[call-arg]
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    return replace(
-        batch,
-        x1=batch.x1[rows],
-        x0=None if batch.x0 is None else batch.x0[rows],
-        real=None if batch.real is None else batch.real[rows],
-        index=batch.index[rows],
-        condition=None if batch.condition is None else batch.condition[rows],
-    )
-
-
-def _with_teachers(method: AbstractMethod, setting: Setting) -> Setting:
-    """The data's oracle in every role that the setting leaves open."""
-    roles = {*method.needs.frozen, "target"}
-    return replace(setting, frozen={role: setting.data for role in roles} | dict(setting.frozen))
-
-
-def assert_stationary(method: AbstractMethod, flow_map: FlowMap, setting: Setting) -> None:
-    """The mean gradient is at most 4 standard errors; 200 000 samples, 8 directions."""
-    found = mean_gradient(method, flow_map, setting)
-    assert (found.mean.abs() <= 4.0 * found.error + 1e-9).all(), f"z = {found.z:.1f}"
-
-
-def assert_not_stationary(method: AbstractMethod, flow_map: FlowMap, setting: Setting) -> None:
-    """The mean gradient of 100 000 samples exceeds 20 standard errors in some direction."""
-    found = mean_gradient(method, flow_map, setting, samples=100_000)
-    assert found.z >= 20.0, f"the negative control has z = {found.z:.1f} only"
-
-
-def assert_order(order: Order) -> None:
-    """The bias falls with the declared power of the gap, within 0.2."""
-    sizes = []
-    for method in order.methods:
-        setting = _with_teachers(method, order.setting)
-        found = chunk_gradients(method, order.setting.data, setting)
-        if order.reference is not None:
-            found = found - chunk_gradients(order.reference, order.setting.data, setting)
-        bias, error = found.mean(0).norm(), found.std(0).norm() / len(found) ** 0.5
-        assert bias >= 10.0 * error, f"the bias {bias:.2e} drowns in its noise {error:.2e}"
-        sizes.append(bias.item())
-    slope = math.log(sizes[0] / sizes[1]) / math.log(order.gaps[0] / order.gaps[1])
-    assert abs(slope - order.order) <= 0.2, f"slope {slope:.2f}"
 
 
 def to_node(value: object) -> Any:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-
 from onestep.platform import atomic
 
 
@@ -48,7 +47,8 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
             stream.write(b"new")
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, fail)
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
 

@@ -6,7 +6,6 @@ from typing import Any, Final, TypeVar
 
 import httpx
 import pytest
-
 from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
 from onestep.serving.errors import RequestRefused
@@ -44,7 +43,9 @@ def get(path: str) -> httpx.Response:
 
 
 def test_the_answer_has_the_shape_of_openai_and_holds_png_files() -> None:
-    answer = post({"model": "champion", "prompt": "3", "n": 2, "size": "8x8", "seed": 7, "steps": 2})
+    answer = post(
+        {"model": "champion", "prompt": "3", "n": 2, "size": "8x8", "seed": 7, "steps": 2}
+    )
     assert answer.status_code == 200
     body = answer.json()
     engine = Engine(gaussian(domain=GRID), record_of(domain=GRID), bucket=4)
@@ -98,9 +99,24 @@ def test_the_version_is_a_name_too() -> None:
         (422, "seed", {"prompt": "1", "seed": 2**53}, "seed must be less than or equal to"),
         (422, "steps", {"prompt": "1", "steps": 3}, "got 3; allowed: 1, 2, 4"),
         (422, "steps", {"prompt": "1", "steps": 0}, "steps must be greater than or equal to 1"),
-        (422, "response_format", {"prompt": "1", "response_format": "url"}, "'b64_json', got 'url'"),
-        (422, "quality", {"prompt": "1", "quality": "hd"}, "unknown field 'quality'; allowed: model"),
-        (404, "model", {"prompt": "1", "model": "../etc"}, "got '../etc'; allowed: champion, digits"),
+        (
+            422,
+            "response_format",
+            {"prompt": "1", "response_format": "url"},
+            "'b64_json', got 'url'",
+        ),
+        (
+            422,
+            "quality",
+            {"prompt": "1", "quality": "hd"},
+            "unknown field 'quality'; allowed: model",
+        ),
+        (
+            404,
+            "model",
+            {"prompt": "1", "model": "../etc"},
+            "got '../etc'; allowed: champion, digits",
+        ),
         (422, None, [1], "the body must be a valid dictionary"),
     ],
 )

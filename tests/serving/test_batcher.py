@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import pytest
-
 from onestep.serving.batcher import Batcher
 from onestep.serving.engine import Draw
 from onestep.serving.errors import Overloaded
@@ -29,7 +28,9 @@ def draw(seed: int, *, n: int = 1, steps: int = 1, label: int = 0) -> Draw:
     return Draw(label=label, n=n, seed=seed, steps=steps)
 
 
-def run(recorder: Recorder, draws: list[Draw], *, rows: int = 4, max_waiting: int = 99) -> list[object]:
+def run(
+    recorder: Recorder, draws: list[Draw], *, rows: int = 4, max_waiting: int = 99
+) -> list[object]:
     """Submits one after the other while the first batch is held, then lets go."""
 
     async def submit_all() -> list[object]:

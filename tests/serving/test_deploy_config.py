@@ -3,10 +3,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ray.serve.schema import ServeDeploySchema
-
 from onestep.serving import app
 from onestep.serving.settings import AppSettings
+from ray.serve.schema import ServeDeploySchema
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def test_the_serve_config_file_names_our_application_and_its_deployments(
     assert (module, name) == (app.__name__, app.build.__name__)
     AppSettings.from_dict(application["args"])
     names = [deployment["name"] for deployment in application["deployments"]]
-    assert names == [app.Generator.name, app.Ingress.name]
+    assert names == [app.GENERATOR.name, app.INGRESS.name]
     (generator, _) = application["deployments"]
     assert generator["num_replicas"] == application["args"]["replicas"]
     assert set(generator["user_config"]) <= {"model", "name"}

@@ -2,8 +2,6 @@ import io
 
 import pytest
 import torch
-from PIL import Image
-
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.noise import draw_noise
 from onestep.serving.engine import MAX_IMAGES, MAX_SEED, Draw, Engine
@@ -20,6 +18,7 @@ from onestep.tests.serving.model import (
     record_of,
     unet,
 )
+from PIL import Image
 
 
 @pytest.fixture
@@ -102,23 +101,22 @@ def test_a_model_without_classes_takes_no_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("param", "values"),
+    ("param", "n", "seed", "size", "steps"),
     [
-        ("n", {"n": 0}),
-        ("n", {"n": MAX_IMAGES + 1}),
-        ("seed", {"seed": -1}),
-        ("seed", {"seed": MAX_SEED + 1}),
-        ("size", {"size": "16x16"}),
-        ("steps", {"steps": 0}),
-        ("steps", {"steps": 65}),
+        ("n", 0, 0, None, None),
+        ("n", MAX_IMAGES + 1, 0, None, None),
+        ("seed", 1, -1, None, None),
+        ("seed", 1, MAX_SEED + 1, None, None),
+        ("size", 1, 0, "16x16", None),
+        ("steps", 1, 0, None, 0),
+        ("steps", 1, 0, None, 65),
     ],
 )
 def test_values_out_of_range_are_refused(
-    engine: Engine, param: str, values: dict[str, int | str]
+    engine: Engine, param: str, n: int, seed: int, size: str | None, steps: int | None
 ) -> None:
-    accepted = {"seed": 0, **values}
     with pytest.raises(RequestRefused, match=f"^{param} must be .*, got ") as caught:
-        engine.accept("1", **accepted)
+        engine.accept("1", seed=seed, n=n, size=size, steps=steps)
     assert caught.value.param == param
 
 

@@ -1,5 +1,4 @@
 import pytest
-
 from onestep.serving.loading import locate
 from onestep.serving.settings import AppSettings, ServeSettings
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from onestep.methods.core.path import (
     AbstractPath,
     LinearPath,
@@ -75,5 +74,5 @@ class TestVariancePreservingPath(PathContract):
         assert end == last
 
     def test_rates_out_of_order_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="0 < beta_min < beta_max, got 2.0 and 1.0"):
+        with pytest.raises(ValueError, match=r"0 < beta_min < beta_max, got 2\.0 and 1\.0"):
             VariancePreservingPath(beta_min=2.0, beta_max=1.0)

@@ -4,8 +4,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
-
 from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.time_law import AbstractTimeLaw, LogitNormal, Uniform, UShaped
 from onestep.methods.core.times import (
@@ -17,6 +15,7 @@ from onestep.methods.core.times import (
     ToDataTimes,
 )
 from onestep.tests.methods.core.contract import LEAST_P, TimesContract, ks, moment
+from torch import Tensor
 
 LAW = LogitNormal(mean=0.4, std=1.0)
 

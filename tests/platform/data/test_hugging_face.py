@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.skipif(has_package, reason="the extra hub is installed")
 def test_a_missing_package_is_one_sentence() -> None:
-    with pytest.raises(DataNotFound, match=r"not installed; install it with pip install 'onestep"):
+    with pytest.raises(DataNotFound, match=r"No module named 'datasets'\); install it with pip"):
         HuggingFace(path="owner/name").load()
 
 

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 import matplotlib.pyplot as plt
 import pytest
 import torch
-
 from onestep.platform.registry.errors import (
     ModelAltered,
     PromotionRefused,

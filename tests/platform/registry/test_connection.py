@@ -8,7 +8,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-
 from onestep.platform.registry.connection import Connection, check_tracking
 from onestep.platform.registry.errors import RegistryUnreachable
 from onestep.platform.registry.run import Run
@@ -58,7 +57,8 @@ def test_a_server_that_fails_is_refused_in_one_sentence(failing_server):
         check_tracking(failing_server)
 
 
-def test_a_server_that_goes_away_is_told_in_one_sentence(closed_port):
+def test_a_server_that_goes_away_is_told_in_one_sentence(closed_port, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     connection = Connection(f"http://127.0.0.1:{closed_port}")
     with pytest.raises(RegistryUnreachable, match="does not answer: ") as caught:
         Run.start(connection, facts("digits"))
@@ -102,6 +102,7 @@ def test_an_experiment_is_made_once(local_registry):
     assert first.experiment("digits") == second.experiment("digits")
 
 
+@pytest.mark.slow
 def test_processes_that_meet_a_new_database_together_do_so_quietly(tmp_path):
     path = tmp_path / "new" / "mlflow.db"
     program = f"""

@@ -1,7 +1,6 @@
 import math
 
 import pytest
-
 from onestep.platform.registry.errors import PromotionRefused
 from onestep.platform.registry.gate import Gate
 

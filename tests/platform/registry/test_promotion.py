@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import pytest
-
 from onestep.platform.registry.errors import ModelAltered
 from onestep.platform.registry.promotion import Promotion, following, read_history
 
@@ -49,7 +48,8 @@ def test_the_next_entry_follows_all_open_ends():
 
 
 @pytest.mark.parametrize(
-    "change", [{"who": "eve"}, {"why": "worse"}, {"to": "digits/9"}, {"number": 9}, {"previous": ()}]
+    "change",
+    [{"who": "eve"}, {"why": "worse"}, {"to": "digits/9"}, {"number": 9}, {"previous": ()}],
 )
 def test_no_part_of_an_entry_can_be_changed(change):
     kept = tags(FIRST, LEFT)

@@ -2,7 +2,6 @@ import json
 from dataclasses import replace
 
 import pytest
-
 from onestep.platform.registry.record import ModelRecord
 from onestep.tests.platform.registry.contract import record
 

@@ -1,5 +1,4 @@
 import pytest
-
 from onestep.platform.registry.reference import (
     Alias,
     ModelVersion,
@@ -25,8 +24,10 @@ def test_a_reference_is_read_and_written(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "digits/", "digits/0", "digits/-1", "digits/1.5", "a/b/3", "@champion", "digits@", "A B"]
-    + ["digits@v1", "latest", "../etc", "digits/3@champion", "digits/3\n", "champion\n"],
+    [
+        *("", "digits/", "digits/0", "digits/-1", "digits/1.5", "a/b/3", "@champion", "digits@"),
+        *("A B", "digits@v1", "latest", "../etc", "digits/3@champion", "digits/3\n", "champion\n"),
+    ],
 )
 def test_what_is_no_reference_is_refused(text):
     with pytest.raises(ValueError, match="a model is referred to as name/version, name@alias"):

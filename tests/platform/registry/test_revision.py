@@ -2,7 +2,6 @@ import subprocess
 from pathlib import Path
 
 import torch
-
 from onestep.platform.registry.revision import code_revision, installed_versions
 
 

@@ -1,8 +1,8 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-
 from onestep.platform.registry.errors import ModelAltered, ReferenceNotFound
 from onestep.platform.registry.run import Run
 from onestep.platform.registry.store import Registry
@@ -100,3 +100,19 @@ def test_a_parent_that_is_deleted_later_is_shown_as_such(registry, run):
         "digits/2 MeanFlow",
         "+-- teacher: digits/1 (no longer registered)",
     ]
+
+
+def test_files_that_cannot_be_written_leave_no_version_behind(registry, run, tmp_path):
+    (folder,) = (tmp_path / "home" / "artifacts" / "digits" / run.run_id).iterdir()
+    (folder / "models").write_text("where the folder of models would be")
+    with pytest.raises(OSError, match="models"):
+        registry.register(record("digits"), WEIGHTS, run_id=run.run_id)
+    assert registry.list() == ()
+    assert files(tmp_path, "*.safetensors") == []
+
+
+def test_a_record_that_no_tag_can_hold_is_refused(registry, run):
+    long = replace(record("digits"), experiment={"note": "x" * 100_000})
+    with pytest.raises(ValueError, match="at most 100000 characters, got 10"):
+        registry.register(long, WEIGHTS, run_id=run.run_id)
+    assert registry.list() == ()

@@ -1,10 +1,11 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from onestep.platform.registry.connection import Connection
 from onestep.platform.registry.errors import RegistryUnreachable
 from onestep.platform.registry.run import Run, RunFacts
+from onestep.platform.registry.store import Registry
 from onestep.platform.training.reporter import (
     ManyReporters,
     MemoryReporter,
@@ -20,9 +21,15 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Connection:
-    return Connection(f"sqlite:///{tmp_path_factory.mktemp('home') / 'mlflow.db'}")
+@pytest.fixture
+def connection(local_registry: Callable[[], Registry]) -> Connection:
+    return local_registry().connection
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return Run(Connection("http://127.0.0.1:9"), "a" * 32)  # nobody listens on port 9
 
 
 @pytest.fixture
@@ -71,9 +78,8 @@ def test_more_reports_than_one_call_takes_all_arrive(connection, run):
     assert curve(connection, run, "loss/total") == [(n, float(n)) for n in range(1100)]
 
 
-def test_a_store_that_is_away_holds_reports_back_and_fails_at_the_end_only(caplog):
+def test_a_store_that_is_away_holds_reports_back_and_fails_at_the_end_only(caplog, away):
     clock = Clock()
-    away = Run(Connection("http://127.0.0.1:9"), "a" * 32)  # port 9 discards; nobody listens
     reporter = MlflowReporter(away, every_s=1.0, clock=clock)
     clock.now = 1.0
     reporter.report({"loss/total": 1.0}, step=1)
@@ -107,8 +113,8 @@ def test_many_reporters_hear_the_same():
     assert first.checkpoints == second.checkpoints == [Path("/a")]
 
 
-def test_a_reporter_that_fails_to_close_does_not_keep_the_others_open(connection, run):
-    failing = MlflowReporter(Run(Connection("http://127.0.0.1:9"), "a" * 32))
+def test_a_reporter_that_fails_to_close_does_not_keep_the_others_open(connection, run, away):
+    failing = MlflowReporter(away)
     sending = MlflowReporter(run, every_s=1e9)
     reporter = ManyReporters([failing, sending])
     reporter.report({"loss/total": 1.0}, step=1)

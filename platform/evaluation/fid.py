@@ -1,0 +1,98 @@
+"""FID by torch-fidelity, an optional extra: the only number here that may bear the name."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..atomic import sha256_of
+
+WEIGHTS: Final = "weights-inception-2015-12-05-6726825d.pth"
+"""Inception weights of the original protocol, as torch-fidelity names their file."""
+EXTRACTOR: Final = "inception-v3-compat"
+
+
+@final
+class FidUnavailable(ValueError):
+    """FID was asked for where its library or its weights are missing; the message says which."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fid:
+    """A Frechet inception distance with its provenance.
+
+    Attributes:
+        value: The distance.
+        count: Samples.
+        reference_count: Images of the data.
+        weights: Name of the file of the Inception weights.
+        weights_sha256: Digest of that file.
+    """
+
+    value: float
+    count: int
+    reference_count: int
+    weights: str
+    weights_sha256: str
+
+
+@final
+class _Levels(Dataset[Tensor]):
+    """Images in [-1, 1] as the three channels of 256 levels that the protocol takes."""
+
+    def __init__(self, x: Float[Tensor, "n c h w"]) -> None:
+        self._x = x
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        levels = ((self._x[index] + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return levels.expand(3, -1, -1)
+
+
+def fid(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], *, weights: Path) -> Fid:
+    """FID of samples against data, with the Inception weights of a named local file.
+
+    Reference: Heusel et al. 2017, arXiv:1706.08500v6, Eq. (6).
+
+    Args:
+        samples: Images in [-1, 1], with 1 or 3 channels.
+        data: Images in [-1, 1].
+        weights: File of the Inception weights; nothing is downloaded.
+
+    Raises:
+        FidUnavailable: If torch-fidelity is not installed or the file is missing.
+        ValueError: If images have neither 1 nor 3 channels.
+    """
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise FidUnavailable("FID needs torch-fidelity; install the extra with onestep[fid]")
+    if not weights.is_file():
+        raise FidUnavailable(f"FID needs the Inception weights {WEIGHTS}, found no file {weights}")
+    for x in (samples, data):
+        if x.dim() != 4 or x.shape[1] not in (1, 3):
+            raise ValueError(f"FID takes images with 1 or 3 channels, got shape {tuple(x.shape)}")
+    import torch_fidelity  # the extra is loaded only where it is asked for
+
+    found = torch_fidelity.calculate_metrics(
+        input1=_Levels(samples),
+        input2=_Levels(data),
+        fid=True,
+        cuda=torch.cuda.is_available(),
+        feature_extractor=EXTRACTOR,
+        feature_extractor_weights_path=str(weights),
+        verbose=False,
+    )
+    return Fid(
+        value=float(found["frechet_inception_distance"]),
+        count=len(samples),
+        reference_count=len(data),
+        weights=weights.name,
+        weights_sha256=sha256_of(weights),
+    )

@@ -1,0 +1,288 @@
+"""Launch: one experiment from its configuration to a registered model with its report."""
+
+import datetime
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, final
+
+from torch import Tensor
+
+from ...methods.core.flow_map import FlowMap
+from ..atomic import write_json
+from ..data.pairs import PairSet, read_pairs
+from ..data.source import Dataset
+from ..evaluation.benchmark import Benchmark
+from ..evaluation.evaluate import evaluate_on
+from ..evaluation.report import Report
+from ..experiment import Experiment
+from ..home import Home
+from ..registry.connection import check_tracking
+from ..registry.model import load_flow_map
+from ..registry.record import ModelRecord
+from ..registry.reference import ModelVersion
+from ..registry.revision import code_revision
+from ..registry.run import Run, RunFacts
+from ..registry.store import Registry
+from . import checkpoint as checkpoints
+from .assembly import Assembly, assemble, registry_of
+from .pair_generation import generate_pairs
+from .place import Place
+from .ray_train import train_with_ray
+from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
+from .watcher import Watcher
+from .worker import CHECKPOINTS, work
+
+_RUN: Final = "run.json"
+_ALL_SAMPLES: Final = 2000
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a run leaves behind.
+
+    Attributes:
+        reference: The registered model.
+        run_id: MLflow run.
+        folder: Folder of the run.
+        report: Its evaluation.
+    """
+
+    reference: ModelVersion
+    run_id: str
+    folder: Path
+    report: Report
+
+
+def launch(experiment: Experiment, watcher: Watcher) -> Trained:
+    """Train an experiment, evaluate it and register the model.
+
+    Everything that can be wrong with the experiment is found before the first step. A run whose
+    folder already has a checkpoint goes on from it.
+
+    Args:
+        experiment: What to train.
+        watcher: Told what happens.
+
+    Returns:
+        The registered model and its report.
+
+    Raises:
+        ValueError: If the experiment is refused, or a store does not answer.
+    """
+    assembly = assemble(experiment)
+    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
+    check_tracking(home.tracking_uri, artifacts=home.artifacts)
+    registry = registry_of(experiment)
+    experiment = _pinned(experiment, registry)
+    assembly = replace(assembly, experiment=experiment)
+    assembly.initial_net(registry)
+    assembly.frozen(registry)
+    dataset = assembly.source.load()
+    folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
+    watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {len(dataset.train)} rows")
+
+    pairs: PairSet | None = None
+    if assembly.learner.needs.pairs is not None:
+        experiment, pairs = _with_pairs(experiment, registry, dataset, folder, watcher)
+        assembly = replace(assembly, experiment=experiment)
+
+    facts = RunFacts(
+        experiment=dataset.name,
+        name=folder.name,
+        config=experiment.to_dict(),
+        overrides=experiment.overrides,
+        seed=experiment.seed,
+        data_digest=dataset.digest,
+    )
+    with _run(registry, facts, folder) as run:
+        with _reporting(experiment, run, home, watcher) as reporter:
+            last = train(experiment, folder=folder, reporter=reporter)
+        flow_map = served_map(assembly, last, dataset if pairs is None else pairs)
+        watcher.say("evaluating")
+        report = _evaluated(experiment, flow_map, dataset, home)
+        weights = flow_map.state_dict()
+        record = _record(assembly, registry, dataset, report, pairs)
+        reference = registry.register(record, weights, run_id=run.run_id)
+        run.log_metrics(report.metrics(), step=experiment.training.steps)
+        run.log_json(json.loads(report.to_json()), "report.json")
+        run.set_tags({"onestep.model": str(reference)})
+    watcher.say(f"registered {reference}")
+    return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
+
+
+def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
+    """Train in this process, or with Ray Train where there are several workers or GPUs.
+
+    Args:
+        experiment: What to train.
+        folder: Folder of the run; its latest checkpoint is gone on from.
+        reporter: Told the metrics.
+
+    Returns:
+        The last checkpoint.
+    """
+    if experiment.workers.uses_ray:
+        return train_with_ray(experiment, folder=folder, reporter=reporter)
+    last = work(
+        experiment.to_dict(),
+        place=Place(),
+        reporter=reporter,
+        folder=folder,
+        resume=checkpoints.latest(folder / CHECKPOINTS),
+    )
+    assert last is not None, "the leading worker writes a checkpoint at the end"
+    return last
+
+
+def served_map(assembly: Assembly, checkpoint: Path, data: Dataset | PairSet) -> FlowMap:
+    """The moving average of a checkpoint that is evaluated and served.
+
+    Args:
+        assembly: The things of the experiment.
+        checkpoint: Its last checkpoint.
+        data: What was trained on.
+
+    Returns:
+        The network, in evaluation mode and with frozen parameters.
+    """
+    found = checkpoints.load(checkpoint, recipe=assembly.recipe(data.digest))
+    averages: list[dict[str, Tensor]] = found.state["averages"]
+    net = assembly.net()
+    net.load_state_dict(averages[assembly.experiment.training.ema_served])
+    return net.float().eval().requires_grad_(False)
+
+
+def _fresh(name: str) -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
+
+
+def _pinned(experiment: Experiment, registry: Registry) -> Experiment:
+    """The experiment with its parents as versions, which do not move as aliases do."""
+    parents = experiment.parents
+    pinned = {
+        role: str(registry.resolve(reference))
+        for role in ("initial", "teacher", "weak")
+        if (reference := getattr(parents, role))
+    }
+    return replace(experiment, parents=replace(parents, **pinned))
+
+
+def _with_pairs(
+    experiment: Experiment, registry: Registry, dataset: Dataset, folder: Path, watcher: Watcher
+) -> tuple[Experiment, PairSet]:
+    """The experiment with its set of pairs, made now unless it is there already."""
+    parents = experiment.parents
+    place = Path(parents.pairs) if parents.pairs else folder / "pairs"
+    if parents.pairs or place.exists():
+        pairs = read_pairs(place)
+        if pairs.generated.x1.shape[1:] != dataset.shape:
+            raise ValueError(
+                f"pairs in {place} have shape {tuple(pairs.generated.x1.shape[1:])}, "
+                f"the data {dataset.shape}"
+            )
+    else:
+        assert parents.teacher is not None, "checked when the experiment was assembled"
+        teacher, _ = load_flow_map(registry, parents.teacher)
+        with watcher.counting("pairs") as count:
+            pairs = generate_pairs(
+                teacher,
+                dataset,
+                experiment.pairs,
+                place,
+                teacher_reference=parents.teacher,
+                progress=count,
+            )
+    return replace(experiment, parents=replace(parents, pairs=str(place))), pairs
+
+
+@contextmanager
+def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
+    """The MLflow run of a folder: the one it had before, or a new one."""
+    note = folder / _RUN
+    if note.exists():
+        run = Run(registry.connection, json.loads(note.read_text())["run_id"])
+    else:
+        run = Run.start(registry.connection, facts)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(note, {"run_id": run.run_id})
+    with run:
+        yield run
+
+
+@contextmanager
+def _reporting(
+    experiment: Experiment, run: Run, home: Home, watcher: Watcher
+) -> Iterator[Reporter]:
+    reporters: list[Reporter] = [MlflowReporter(run)]
+    if experiment.storage.wandb:
+        reporters.append(
+            WandbReporter(
+                folder=home.wandb,
+                project="onestep",
+                name=experiment.name,
+                config=experiment.to_dict(),
+            )
+        )
+    with watcher.training(experiment) as bar:
+        everyone = ManyReporters([*reporters, bar])
+        try:
+            yield everyone
+        finally:
+            everyone.close()
+
+
+def _evaluated(experiment: Experiment, flow_map: FlowMap, dataset: Dataset, home: Home) -> Report:
+    settings = experiment.evaluation
+    benchmark = Benchmark.prepare(
+        dataset, home=home.root, samples=settings.samples or _ALL_SAMPLES, seed=settings.seed
+    )
+    half_life = experiment.training.ema_half_lives[experiment.training.ema_served]
+    return evaluate_on(
+        benchmark,
+        flow_map,
+        model=experiment.name,
+        nfes=settings.nfes,
+        ema=f"half-life {half_life:g} samples",
+    )
+
+
+def _record(
+    assembly: Assembly,
+    registry: Registry,
+    dataset: Dataset,
+    report: Report,
+    pairs: PairSet | None,
+) -> ModelRecord:
+    experiment = assembly.experiment
+    parents = {
+        role: reference
+        for role, reference in experiment.to_dict()["parents"].items()
+        if reference and role != "pairs"
+    }
+    if pairs is not None:
+        parents["pairs"] = f"sha256:{pairs.digest}"
+        parents["teacher"] = str(pairs.lineage["teacher"])
+    return ModelRecord(
+        name=dataset.name,
+        method=experiment.method,
+        net=experiment.net,
+        shape=dataset.shape,
+        classes=dataset.classes,
+        label_names=dataset.label_names,
+        domain=assembly.learner.domain.to_dict(),
+        data_digest=dataset.digest,
+        parents=parents,
+        experiment=experiment.to_dict(),
+        overrides=experiment.overrides,
+        revision=code_revision(),
+        seed=experiment.seed,
+        ema=report.provenance.ema,
+        metrics=report.metrics(),
+        provenance=asdict(report.provenance),
+    )

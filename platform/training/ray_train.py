@@ -1,0 +1,163 @@
+"""Several workers: the same loop under Ray Train, with checkpoints and restarts by Ray."""
+
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, final
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from ..experiment import Experiment
+from ..ray_instance import ray_instance
+from .place import Place
+from .reporter import Reporter
+from .worker import work
+
+_POLL_S: Final = 0.5
+
+
+@final
+class Mailbox:
+    """Rows of metrics on their way from the leading worker to the process that launched the run.
+
+    Ray Train keeps the metrics of retained checkpoints only, so a curve needs a way of its own.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[dict[str, float], int]] = []
+
+    def put(self, metrics: dict[str, float], step: int) -> None:
+        """Take a row."""
+        self._rows.append((metrics, step))
+
+    def take(self) -> list[tuple[dict[str, float], int]]:
+        """All rows since the last call."""
+        rows, self._rows = self._rows, []
+        return rows
+
+
+@final
+class RayReporter:
+    """Metrics go to the mailbox, checkpoints to Ray Train, where all workers wait for each other.
+
+    Args:
+        mailbox: Handle of the mailbox actor.
+    """
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        """Send a row; without metrics it is a checkpoint that is due at every worker."""
+        if metrics:
+            self._mailbox.put.remote(dict(metrics), step)
+            return
+        kept = None if checkpoint is None else ray.train.Checkpoint.from_directory(str(checkpoint))
+        ray.train.report({"step": step}, checkpoint=kept)
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def _loop(config: Mapping[str, Any]) -> None:
+    context = ray.train.get_context()
+    place = Place(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        device=ray.train.torch.get_device(),
+    )
+    if place.device.type == "cpu":
+        torch.set_num_threads(1)
+    start = ray.train.get_checkpoint()
+    with tempfile.TemporaryDirectory() as folder:
+        reporter = RayReporter(config["mailbox"])
+        if start is None:
+            work(config["experiment"], place=place, reporter=reporter, folder=Path(folder))
+            return
+        with start.as_directory() as resume:
+            work(
+                config["experiment"],
+                place=place,
+                reporter=reporter,
+                folder=Path(folder),
+                resume=Path(resume),
+            )
+
+
+def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
+    """Train with Ray Train; a run of the same folder goes on from its last checkpoint.
+
+    Args:
+        experiment: What to train.
+        folder: Folder of the run, where Ray keeps its checkpoints.
+        reporter: Told the metrics, in this process.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        RuntimeError: If a worker fails more often than the experiment allows.
+    """
+    workers = experiment.workers
+    cpus = round(workers.num_workers * workers.cpus_per_worker)
+    with ray_instance(address=workers.address, num_cpus=max(2, cpus)):
+        mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        has_gpu = workers.gpus_per_worker > 0
+        resources = {"CPU": workers.cpus_per_worker}
+        if has_gpu:
+            resources["GPU"] = workers.gpus_per_worker
+        trainer = TorchTrainer(
+            _loop,
+            train_loop_config={"experiment": experiment.to_dict(), "mailbox": mailbox},
+            torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo", timeout_s=300),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers.num_workers,
+                use_gpu=has_gpu,
+                resources_per_worker=resources,
+            ),
+            run_config=ray.train.RunConfig(
+                name=folder.name,
+                storage_path=str(folder.parent / "ray"),
+                checkpoint_config=ray.train.CheckpointConfig(
+                    num_to_keep=experiment.training.keep_checkpoints
+                ),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=workers.max_failures, controller_failure_limit=3
+                ),
+            ),
+        )
+        with _forwarding(mailbox, reporter):
+            result = trainer.fit()
+        if result.checkpoint is None:
+            raise RuntimeError(f"Ray Train ended without a checkpoint: {result.error}")
+        return Path(result.checkpoint.path)
+
+
+@contextmanager
+def _forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
+    """Hand on what comes into the mailbox while something else runs."""
+    done = threading.Event()
+
+    def empty() -> None:
+        for metrics, step in ray.get(mailbox.take.remote()):
+            reporter.report(metrics, step=step)
+
+    def watch() -> None:
+        while not done.wait(_POLL_S):
+            empty()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        empty()

@@ -1,0 +1,73 @@
+"""Domains say where a map was trained; velocity and jump follow from the average velocity."""
+
+import pytest
+import torch
+from onestep.methods.core.flow_map import Domain, DomainKind, Velocity
+from onestep.methods.oracle import GaussianMap
+
+ORACLE = GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4])
+
+
+@pytest.mark.parametrize(
+    ("domain", "inside", "outside"),
+    [
+        (Domain(kind=DomainKind.DIAGONAL), [(0.3, 0.3), (1, 1)], [(0.3, 0.4)]),
+        (Domain(kind=DomainKind.TO_DATA), [(0.3, 1), (0, 1)], [(0.3, 0.9), (0, 0)]),
+        (Domain(kind=DomainKind.FROM_NOISE), [(0, 1), (0, 0.4)], [(0.1, 1)]),
+        (Domain(), [(0, 1), (0.2, 0.7), (0.5, 0.5)], [(0.7, 0.2), (0.5, 1.1), (-0.1, 0.5)]),
+        (
+            Domain(kind=DomainKind.GRID, steps=4),
+            [(0, 1), (0.5, 1), (0.25, 0.5), (0.3, 0.3)],
+            [(0.25, 0.75), (0, 0.125), (0, 0.75), (0.3, 0.8)],
+        ),
+    ],
+    ids=lambda value: str(value.kind) if isinstance(value, Domain) else None,
+)
+def test_a_domain_admits_the_jumps_it_was_trained_on(
+    domain: Domain, inside: list[tuple[float, float]], outside: list[tuple[float, float]]
+) -> None:
+    assert all(domain.admits(s, t) for s, t in inside)
+    assert not any(domain.admits(s, t) for s, t in outside)
+    assert domain.has_velocity == domain.admits(0.3, 0.3)
+
+
+def test_a_domain_survives_a_registry() -> None:
+    for domain in (
+        Domain(),
+        Domain(kind=DomainKind.GRID, steps=16),
+        Domain(kind=DomainKind.TO_DATA, t_lo=0.1),
+    ):
+        values = domain.to_dict()
+        assert type(values["kind"]) is str
+        assert Domain.from_dict(values) == domain
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"t_lo": 0.5, "t_hi": 0.5}, "0 <= t_lo < t_hi <= 1, got 0.5 and 0.5"),
+        ({"t_hi": 1.5}, "got 0.0 and 1.5"),
+        ({"kind": DomainKind.GRID, "steps": 12}, "power of two"),
+        ({"kind": DomainKind.GRID}, "power of two"),
+        ({"steps": 8}, "0 otherwise, got 8 for triangle"),
+    ],
+)
+def test_a_domain_that_makes_no_sense_is_refused(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Domain(**values)  # type: ignore[arg-type]
+
+
+def test_a_jump_adds_the_average_velocity_over_the_interval() -> None:
+    x = torch.tensor([[0.3, -1.0], [0.1, 0.2]], dtype=torch.float64)
+    s, t = torch.tensor([0.1, 0.5]).double(), torch.tensor([0.9, 0.5]).double()
+    want = x + (t - s)[:, None] * ORACLE(x, s, t)
+    assert torch.equal(ORACLE.jump(x, s, t), want)
+    assert torch.equal(ORACLE.jump(x, s, t)[1], x[1])
+    assert torch.equal(ORACLE.velocity(x, s), ORACLE(x, s, s))
+
+
+def test_a_velocity_ignores_the_end_time_and_keeps_the_range() -> None:
+    field = Velocity(GaussianMap(mean=[0.0], std=1.0, domain=Domain(t_lo=0.1, t_hi=0.9)))
+    x, s = torch.tensor([[0.3]], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+    assert torch.equal(field(x, s, s + 0.4), field.velocity(x, s))
+    assert field.domain == Domain(kind=DomainKind.DIAGONAL, t_lo=0.1, t_hi=0.9)

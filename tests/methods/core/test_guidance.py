@@ -1,0 +1,116 @@
+"""Guidance in the target, and the share of samples that lose their label."""
+
+import pytest
+import torch
+from jaxtyping import Float
+from onestep.methods.core.condition import NULL_LABEL, Condition
+from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.guidance import Guidance, LabelDropout
+from onestep.methods.oracle import GaussianMap
+from onestep.tests.methods.core.contract import moment
+from torch import Tensor
+
+CONDITIONAL = GaussianMap(mean=[0.7], std=[0.5])
+UNCONDITIONAL = GaussianMap(mean=[-0.3], std=[0.5])
+
+
+class TwoGaussians(FlowMap):
+    """One Gaussian for label 0, another without a label; counts its evaluations."""
+
+    def __init__(self) -> None:
+        super().__init__(domain=Domain())
+        self.evaluations = 0
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        self.evaluations += 1
+        assert condition is not None
+        assert condition.label is not None
+        is_null = (condition.label == NULL_LABEL)[:, None]
+        return torch.where(is_null, UNCONDITIONAL(x, s, t), CONDITIONAL(x, s, t))
+
+
+X = torch.tensor([[0.2], [-0.4], [1.0]], dtype=torch.float64)
+S = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+LABELS = Condition(label=torch.zeros(3, dtype=torch.long))
+NONE = torch.zeros(3, dtype=torch.bool)
+
+
+def gaussian_velocity(mean: float) -> Tensor:
+    return GaussianMap(mean=[mean], std=[0.5]).velocity(X, S)
+
+
+@pytest.mark.parametrize(("omega", "kappa"), [(2.0, 0.0), (1.0, 0.5), (0.0, 0.0)])
+def test_the_fixed_point_is_guidance_of_the_declared_scale(omega: float, kappa: float) -> None:
+    """With the guided field as the conditional network, the target is that field again."""
+    guidance = Guidance(omega=omega, kappa=kappa)
+    mean = guidance.scale * 0.7 + (1.0 - guidance.scale) * -0.3
+
+    class Fixed(FlowMap):
+        def forward(
+            self,
+            x: Float[Tensor, "b *d"],
+            s: Float[Tensor, "b"],
+            t: Float[Tensor, "b"],
+            condition: Condition | None = None,
+        ) -> Float[Tensor, "b *d"]:
+            assert condition is not None
+            assert condition.label is not None
+            null = bool((condition.label == NULL_LABEL).all())
+            u: Tensor = UNCONDITIONAL(x, s, t) if null else gaussian_velocity(mean)
+            return u
+
+    v = CONDITIONAL.velocity(X, S)
+    got = guidance.target(v, Fixed(domain=Domain()), X, S, LABELS, plain=NONE)
+    torch.testing.assert_close(got, gaussian_velocity(mean), atol=1e-12, rtol=0)
+
+
+def test_only_times_in_the_interval_and_labelled_rows_are_guided() -> None:
+    v = CONDITIONAL.velocity(X, S)
+    guidance = Guidance(omega=2.0, s_lo=0.3, s_hi=1.0)
+    plain = torch.tensor([False, False, True])
+    got = guidance.target(v, TwoGaussians(), X, S, LABELS, plain=plain)
+    assert torch.equal(got[[0, 2]], v[[0, 2]])
+    assert (got[1] - v[1]).abs() > 0.1
+
+
+def test_the_target_carries_no_gradient_and_calls_the_network_once_without_kappa() -> None:
+    flow_map, v = TwoGaussians(), CONDITIONAL.velocity(X, S)
+    got = Guidance(omega=2.0).target(v, flow_map, X.requires_grad_(), S, LABELS, plain=NONE)
+    X.requires_grad_(False)
+    assert flow_map.evaluations == 1
+    assert not got.requires_grad
+
+
+def test_guidance_of_scale_one_is_off() -> None:
+    assert not Guidance().is_on
+    assert Guidance(omega=1.0, kappa=0.5).is_on
+    assert Guidance(omega=1.0, kappa=0.5).scale == 2.0
+
+
+def test_labels_are_dropped_at_their_rate() -> None:
+    n = 20_000
+    dropped = LabelDropout(probability=0.1).draw(n, moment(), device=torch.device("cpu"))
+    share = dropped.double().mean().item()
+    assert abs(share - 0.1) <= 4.0 * (0.1 * 0.9 / n) ** 0.5
+    for probability in (0.0, 1.0):
+        drop = LabelDropout(probability=probability)
+        assert drop.draw(64, moment(), device=torch.device("cpu")).double().mean() == probability
+
+
+@pytest.mark.parametrize(
+    "values", [{"omega": -1.0}, {"kappa": 1.0}, {"s_lo": 0.6, "s_hi": 0.5}, {"s_hi": 1.5}], ids=str
+)
+def test_guidance_that_makes_no_sense_is_refused(values: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="guidance needs"):
+        Guidance(**values)
+
+
+def test_a_rate_outside_the_unit_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"probability in \[0, 1\], got 1.5"):
+        LabelDropout(probability=1.5)

@@ -1,0 +1,125 @@
+"""Schedules are pure functions of the moment, and say where they may go."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import pytest
+from hydra.utils import instantiate
+from onestep.methods.core.schedule import (
+    Clock,
+    Constant,
+    Cosine,
+    Doubling,
+    Exponential,
+    Linear,
+    Piecewise,
+    Product,
+    Schedule,
+    Sigmoid,
+    require_range,
+)
+from onestep.tests.methods.contract import to_node
+from onestep.tests.methods.core.contract import moment
+
+SCHEDULES: list[Schedule] = [
+    Constant(value=0.3),
+    Linear(start=1.0, end=0.2, begin=0.1, until=0.6),
+    Linear(start=0.0, end=1.0, until=50.0, clock=Clock.STEP),
+    Cosine(start=1.0, end=0.0),
+    Sigmoid(start=1.0, end=0.0),
+    Exponential(start=1.0, end=0.01),
+    Doubling(start=2, end=16),
+    Piecewise(values=(1.0, 0.5, 0.1), boundaries=(0.2, 0.7)),
+    Product(factors=(Linear(start=0.0, end=1.0, until=0.1), Cosine(start=2.0, end=1.0))),
+]
+
+
+def values(schedule: Schedule, *progress: float) -> list[float]:
+    return [schedule(moment(round(1000 * p), total=1000)) for p in progress]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_a_schedule_survives_a_configuration(schedule: Schedule) -> None:
+    again = instantiate(to_node(schedule), _convert_="all")
+    assert again == schedule
+    assert hash(again) == hash(schedule)
+    assert values(again, 0.0, 0.3, 0.999) == values(schedule, 0.0, 0.3, 0.999)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        schedule.value = 1.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "want"),
+    [
+        (Constant(value=0.3), [0.3, 0.3, 0.3, 0.3]),
+        (Linear(start=1.0, end=0.0), [1.0, 0.75, 0.5, 0.1]),
+        (Linear(start=1.0, end=0.0, begin=0.25, until=0.5), [1.0, 1.0, 0.0, 0.0]),
+        (Cosine(start=1.0, end=0.0), [1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0244717]),
+        (Exponential(start=1.0, end=1e-4), [1.0, 0.1, 0.01, 10**-3.6]),
+        (Doubling(start=2, end=16), [2.0, 4.0, 8.0, 16.0]),
+        (Piecewise(values=(3.0, 2.0), boundaries=(0.5,)), [3.0, 3.0, 2.0, 2.0]),
+    ],
+    ids=repr,
+)
+def test_a_schedule_has_its_values_at_0_25_50_and_90_percent(
+    schedule: Schedule, want: list[float]
+) -> None:
+    assert values(schedule, 0.0, 0.25, 0.5, 0.9) == pytest.approx(want, abs=1e-6)
+
+
+def test_a_sigmoid_is_symmetric_and_snaps_to_its_ends() -> None:
+    schedule = Sigmoid(start=1.0, end=0.0, steepness=25.0, snap=0.005)
+    first, early, middle, late, last = values(schedule, 0.0, 0.4, 0.5, 0.6, 0.9)
+    assert (first, middle, last) == (1.0, 0.5, 0.0)
+    assert early + late == pytest.approx(1.0)
+    assert 0.9 < early < 1.0
+
+
+def test_clocks_count_progress_samples_and_steps() -> None:
+    now = dataclasses.replace(moment(30, total=120), batch_size=64)
+    assert Clock.PROGRESS.read(now) == 0.25
+    assert Clock.STEP.read(now) == 30.0
+    assert Clock.SAMPLES.read(now) == 30.0 * 64
+    warmup = Linear(start=0.0, end=1.0, until=3840.0, clock=Clock.SAMPLES)
+    assert warmup(now) == 0.5
+
+
+def test_the_name_of_a_clock_in_a_file_is_enough() -> None:
+    schedule = Linear(start=0.0, end=1.0, until=10.0, clock="step")  # type: ignore[arg-type]
+    assert schedule.clock is Clock.STEP
+
+
+def test_a_product_multiplies_its_factors() -> None:
+    schedule = Product(factors=(Constant(value=3.0), Linear(start=1.0, end=0.0)))
+    assert values(schedule, 0.0, 0.5) == pytest.approx([3.0, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Linear(start=0.0, end=1.0, begin=0.5, until=0.5), "0 <= begin < until"),
+        (lambda: Linear(start=0.0, end=1.0, until=2.0), "ends by 1, got until 2"),
+        (lambda: Exponential(start=0.0, end=1.0), "positive ends, got 0"),
+        (lambda: Sigmoid(start=0.0, end=1.0, snap=0.5), r"snap in \[0, 0.5\)"),
+        (lambda: Doubling(start=2, end=12), "power of two, got 2 and 12"),
+        (lambda: Doubling(start=0, end=8), "power of two, got 0 and 8"),
+        (lambda: Piecewise(values=(1.0,), boundaries=(0.5,)), "one fewer than values"),
+        (lambda: Piecewise(values=(1.0, 2.0, 3.0), boundaries=(0.5, 0.5)), "rising boundaries"),
+        (lambda: Linear(start=0.0, end=1.0, clock="hour"), "'hour' is not a valid Clock"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(
+    build: Callable[[], Schedule], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_a_range_holds_every_value_or_is_refused(schedule: Schedule) -> None:
+    seen = values(schedule, *(k / 200 for k in range(200)))
+    low, high = min(seen), max(seen)
+    with pytest.raises(ValueError, match="share must stay in"):
+        require_range("share", schedule, low + 0.01, high - 0.01)
+    require_range("share", schedule, min(low, 0.0), max(high, 2.0) + 0.01)

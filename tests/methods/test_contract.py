@@ -1,0 +1,123 @@
+"""The contract of methods has the power to refuse methods that break it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import pytest
+import torch
+from onestep.methods.core.coupling import AbstractCoupling, IndependentCoupling
+from onestep.methods.core.flow_map import Domain, DomainKind
+from onestep.methods.core.method import AbstractMethod, Ema, Needs
+from onestep.methods.core.path import LinearPath
+from onestep.methods.core.record import Batch, Loss, Moment, Nets
+from onestep.methods.core.schedule import Constant
+from onestep.methods.core.shape import sum_rows
+from onestep.tests.methods.contract import Elsewhere, Exact, MethodContract
+from onestep.tests.methods.exactness import ORACLE, WRONG, Setting, assert_exactness
+from torch import Tensor
+
+
+def plain(error: Tensor, nets: Nets, x: Tensor, t: Tensor) -> Tensor:
+    del nets, x, t
+    return error
+
+
+def batch_normalised(error: Tensor, nets: Nets, x: Tensor, t: Tensor) -> Tensor:
+    del nets, x, t
+    return error / error.detach().mean()
+
+
+def through_the_target(error: Tensor, nets: Nets, x: Tensor, t: Tensor) -> Tensor:
+    assert nets.target is not None
+    return error + sum_rows(nets.target.velocity(x, t).square())
+
+
+def globally_random(error: Tensor, nets: Nets, x: Tensor, t: Tensor) -> Tensor:
+    del nets, x, t
+    return error * torch.rand(len(error), dtype=error.dtype)
+
+
+def reduced(error: Tensor, nets: Nets, x: Tensor, t: Tensor) -> Tensor:
+    del nets, x, t
+    return error.mean()
+
+
+Defect = Callable[[Tensor, Nets, Tensor, Tensor], Tensor]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Defective(AbstractMethod):
+    """Flow matching at uniform times with a defect."""
+
+    defect: Defect = plain
+    sign: float = 1.0
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return Domain(kind=DomainKind.DIAGONAL)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(target=Ema(decay=Constant(value=0.9)))
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
+        x, v = LinearPath().at(batch.noise, batch.x1, t)
+        error = sum_rows((nets.online.velocity(x, t) - self.sign * v).square())
+        return Loss(terms={"error": self.defect(error, nets, x, t)})
+
+
+SUITE = MethodContract()
+Check = Callable[..., None]
+
+
+@pytest.mark.parametrize(
+    ("defect", "check"),
+    [
+        (batch_normalised, MethodContract.test_samples_do_not_talk_once_paired),
+        (batch_normalised, MethodContract.test_how_shards_lie_on_workers_changes_nothing),
+        (globally_random, MethodContract.test_the_same_moment_gives_the_same_loss),
+        (globally_random, MethodContract.test_the_loss_draws_no_global_random_numbers),
+        (
+            through_the_target,
+            MethodContract.test_gradients_reach_the_online_net_and_the_companions_alone,
+        ),
+    ],
+)
+def test_a_defect_is_noticed(defect: Defect, check: Check) -> None:
+    for method, passes in ((Defective(), True), (Defective(defect=defect), False)):
+        case = SUITE.nets(method, (2,)), SUITE.batch(16, (2,), torch.float64)
+        if passes:
+            check(SUITE, method, case)
+        else:
+            with pytest.raises(AssertionError):
+                check(SUITE, method, case)
+
+
+def test_a_reduced_loss_is_noticed() -> None:
+    SUITE.test_the_losses_are_finite_and_one_for_each_sample(Defective())
+    with pytest.raises(AssertionError):
+        SUITE.test_the_losses_are_finite_and_one_for_each_sample(Defective(defect=reduced))
+
+
+def test_a_wrong_sign_is_not_exact() -> None:
+    assert_exactness(Exact(), Defective())
+    with pytest.raises(AssertionError, match="z = "):
+        assert_exactness(Exact(), Defective(sign=-1.0))
+
+
+def test_a_control_without_power_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="the negative control has z = "):
+        assert_exactness(Exact(control=Defective()), Defective())
+
+
+def test_a_minimum_elsewhere_is_not_the_oracle() -> None:
+    """The method sees another Gaussian's data than those it is held against."""
+    setting = Setting(data=ORACLE)
+    with pytest.raises(AssertionError):
+        assert_exactness(Elsewhere(minimiser=WRONG, setting=setting), Defective())
+    with pytest.raises(AssertionError, match="negative control"):
+        assert_exactness(Elsewhere(minimiser=ORACLE, setting=setting), Defective())

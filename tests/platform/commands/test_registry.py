@@ -1,0 +1,103 @@
+import argparse
+import json
+from collections.abc import Callable
+
+import pytest
+from onestep.platform.commands.registry import Registry as Command
+from onestep.platform.registry.errors import PromotionRefused, ReferenceNotFound
+from onestep.platform.registry.run import Run
+from onestep.platform.registry.store import Registry
+from onestep.tests.platform.registry.contract import WEIGHTS, facts, record
+
+Ask = Callable[..., list[str]]
+
+
+@pytest.fixture
+def registry(local_registry) -> Registry:
+    return local_registry()
+
+
+@pytest.fixture
+def ask(registry: Registry, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Runs the command as the shell would and gives the lines that it prints."""
+
+    def ask(*words: str) -> list[str]:
+        parser = argparse.ArgumentParser()
+        command = Command()
+        command.configure(parser)
+        uri = registry.connection.tracking_uri
+        assert command.run(parser.parse_args(["--tracking-uri", uri, *words])) == 0
+        return capsys.readouterr().out.splitlines()
+
+    return ask
+
+
+@pytest.fixture
+def models(registry: Registry) -> None:
+    run = Run.start(registry.connection, facts("digits"))
+    teacher = record("digits", metrics={"eval/w2": 0.92})
+    student = record("digits", parents={"teacher": "digits/1"}, metrics={"eval/w2": 0.64})
+    for one in (teacher, student):
+        registry.register(one, WEIGHTS, run_id=run.run_id)
+
+
+def test_an_empty_registry_says_how_to_go_on(ask):
+    assert ask("list") == ["no models are registered yet; `onestep train` registers one"]
+
+
+@pytest.mark.usefixtures("models")
+def test_models_are_listed_in_columns(ask, registry):
+    registry.promote("digits/2", "champion", why="best")
+    header, first, second = ask("list")
+    assert header.split()[:3] == ["model", "method", "weights"]
+    assert first.split()[:3] == ["digits/1", "MeanFlow", "online"]
+    assert second.split()[-3:] == ["champion", "eval/w2", "0.64"]
+    assert first.index("eval/w2") == second.index("eval/w2") == header.index("metrics")
+
+
+@pytest.mark.usefixtures("models")
+def test_one_model_is_shown_with_all_that_is_known(ask):
+    shown = dict(line.split("  ", 1) for line in ask("show", "digits/2"))
+    assert shown["parent teacher"].strip() == "digits/1"
+    assert shown["eval/w2"].strip() == "0.64"
+    text = "\n".join(ask("show", "digits/2", "--json"))
+    assert json.loads(text)["parents"] == {"teacher": "digits/1"}
+
+
+@pytest.mark.usefixtures("models")
+def test_promotion_lineage_and_history_tell_one_story(ask):
+    assert ask("promote", "digits/1", "champion", "--why", "first", "--who", "ada") == [
+        "champion means digits/1 (before: nothing)"
+    ]
+    gate = ("--metric", "eval/w2", "--at-most", "0.7")
+    assert ask("promote", "digits/2", "champion", "--why", "better", "--who", "emmy", *gate) == [
+        "champion means digits/2 (before: digits/1)"
+    ]
+    assert ask("lineage", "champion") == [
+        "digits/2 MeanFlow [champion] (eval/w2 0.64)",
+        "+-- teacher: digits/1 MeanFlow (eval/w2 0.92)",
+    ]
+    for alias in ("champion", "digits@champion"):
+        rows = [line.split()[2:] for line in ask("history", alias)[1:]]
+        assert rows == [
+            ["-", "digits/1", "ada", "-", "first"],
+            ["digits/1", "digits/2", "emmy", "eval/w2", "<=", "0.7", "better"],
+        ]
+
+
+@pytest.mark.usefixtures("models")
+def test_an_alias_moved_by_other_means_is_noted(ask, registry):
+    ask("promote", "digits/1", "champion", "--why", "first")
+    registry.connection.client.set_registered_model_alias("digits", "champion", "2")
+    assert ask("history", "champion")[-1].startswith("note: digits@champion now means digits/2")
+
+
+@pytest.mark.usefixtures("models")
+def test_a_promotion_that_is_not_allowed_is_refused(ask):
+    with pytest.raises(PromotionRefused, match=r"digits/1 has eval/w2 = 0\.92"):
+        ask("promote", "digits/1", "a", "--why", "b", "--metric", "eval/w2", "--at-most", "0.7")
+    with pytest.raises(ValueError, match="name it with --metric"):
+        ask("promote", "digits/1", "champion", "--why", "best", "--at-most", "0.7")
+    with pytest.raises(ReferenceNotFound, match="there is no model digits/9"):
+        ask("promote", "digits/9", "champion", "--why", "best")
+    assert ask("history", "digits@champion") == ["digits@champion has never been promoted"]
