@@ -40,9 +40,7 @@ def build(node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...], **ru
     return _checked(thing, node, expected)
 
 
-def _checked(
-    thing: object, node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...]
-) -> T:
+def _checked(thing: object, node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...]) -> T:
     if not isinstance(thing, expected):
         kinds = expected if isinstance(expected, tuple) else (expected,)
         allowed = " or ".join(kind.__name__ for kind in kinds)

@@ -18,7 +18,7 @@ from .settings import AppSettings, ServeSettings
 APP_NAME: Final = "onestep"
 _POLL_S: Final = 0.1
 _LOGGING: Final = {"log_level": "WARNING", "enable_access_log": False}
-_EVERYWHERE: Final = ("0.0.0.0", "::")
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # and where to reach them from here
 
 
 class NotServing(ValueError):
@@ -89,8 +89,8 @@ class Hosted:
         if not os.environ.get("RAY_ADDRESS"):
             _check_cores(settings.app, cores)
         port = _free_port(settings.host, settings.port)
-        host = "127.0.0.1" if settings.host in _EVERYWHERE else settings.host
-        self.url = f"http://{host}:{port}"
+        host = _EVERYWHERE.get(settings.host, settings.host)
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         is_own = stack.enter_context(ray_session(cores=cores))
 
         from ray import serve  # the session says how Ray is to behave before it is imported

@@ -20,7 +20,6 @@ from .attention import heads_of
 from .condition_embedding import TokenEmbedding, check_condition
 from .embedding import Embedding
 from .image import image_shape
-from .linear_map import Conv2d
 from .norm import GroupNorm
 from .unet_block import (
     Context,
@@ -107,7 +106,7 @@ class UNet(FlowMap):
         )
         self.tokens = TokenEmbedding(vocabulary, embedding_width) if vocabulary else None
         widths = [width * multiplier for multiplier in multipliers]
-        self.stem = Conv2d(image_channels, widths[0], 3)
+        self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
         maker = _StageMaker(
             embedding_width=embedding_width,
             context_width=embedding_width if vocabulary else 0,
@@ -116,7 +115,7 @@ class UNet(FlowMap):
         )
         self.down, self.middle, self.up = _layers(widths, blocks, attention_levels, maker)
         self.norm = GroupNorm(widths[0])
-        self.head = Conv2d(widths[0], image_channels, 3)
+        self.head = nn.Conv2d(widths[0], image_channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from ..core.dropout import Dropout
 from .attention import CrossAttention, SelfAttention
-from .linear_map import Conv2d
 from .norm import GroupNorm, standardised
 
 
@@ -37,15 +36,15 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm_in = GroupNorm(channels_in)
-        self.conv_in = Conv2d(channels_in, channels, 3)
+        self.conv_in = nn.Conv2d(channels_in, channels, 3, padding=1)
         self.modulation = nn.Linear(embedding_width, 2 * channels)
         self.norm_out = GroupNorm(channels)
         self.dropout = dropout
-        self.conv_out = Conv2d(channels, channels, 3)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
         is_same = channels_in == channels
-        self.skip = nn.Identity() if is_same else Conv2d(channels_in, channels, 1)
+        self.skip = nn.Identity() if is_same else nn.Conv2d(channels_in, channels, 1)
 
     def forward(self, x_BCHW: Tensor, e_BE: Tensor) -> Tensor:
         """Channels of the next layer."""
@@ -117,7 +116,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = Conv2d(channels, channels, 3, stride=2)
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
         """Image of half the side."""
@@ -137,7 +136,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.conv = Conv2d(channels_in, channels, 1)
+        self.conv = nn.Conv2d(channels_in, channels, 1)
 
     def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
         """Image of twice the side."""

@@ -18,7 +18,7 @@ def class_pools(
         ValueError: If a class has no training example.
     """
     pools = []
-    for c in labels.unique().tolist():
+    for c in sorted(set(labels.tolist())):
         pool = (train_labels == c).nonzero().squeeze(1)
         if not len(pool):
             raise ValueError(f"each class must have a training example, got none of class {c}")

@@ -176,7 +176,7 @@ class Benchmark:
                 f"{self.draws} draws of {self.count} samples are needed, got {len(x)} samples"
             )
         label = self.reference.held_out.label
-        draws = [self.space.populate(part, label=label) for part in x.split(self.count)]
+        draws = [self.space.populate(part, label=label) for part in torch.split(x, self.count)]
         return _score(self.dataset, draws, self.reference, self.seed)
 
 
@@ -202,7 +202,7 @@ class _Trivial:
         return torch.Generator().manual_seed(mix(self.seed, 2 + kind, draw + 1))
 
     def _populate(self, x: Tensor, rows: Tensor | None = None) -> Population:
-        images = x.unflatten(1, self.shape)
+        images = x.reshape(len(x), *self.shape)
         return self.space.populate(images, label=self.reference.held_out.label, rows=rows)
 
     def fresh_data(self, draw: int) -> Population:

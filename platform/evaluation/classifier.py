@@ -117,7 +117,7 @@ class Classifier(nn.Module):
         Args:
             x: Images in [-1, 1].
         """
-        features = torch.cat([self.embed(block) for block in x.split(_BATCH)])
+        features = torch.cat([self.embed(block) for block in torch.split(x, _BATCH)])
         return features, self.head(features).argmax(dim=1)
 
 

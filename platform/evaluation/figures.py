@@ -76,7 +76,7 @@ def sample_grid(
             raise ValueError(
                 f"a panel must have a multiple of {columns} images, got {len(x)} of {name}"
             )
-    shown = {name: x.cpu().unflatten(0, (-1, columns)) for name, x in panels.items()}
+    shown = {name: x.cpu().reshape(-1, columns, *x.shape[1:]) for name, x in panels.items()}
     wide = 2.2
     high = max(wide * x.shape[0] * x.shape[3] / (x.shape[1] * x.shape[4]) for x in shown.values())
     per_row = min(4, len(shown))
@@ -199,4 +199,5 @@ def scatter_panels(
 
 
 def _points(axis: Axes, x: Tensor, colour: str) -> None:
-    axis.scatter(*x.cpu().T.numpy(), s=1.2, c=colour, alpha=0.5, linewidths=0, rasterized=True)
+    first, second = x.cpu().T.numpy()
+    axis.scatter(first, second, s=1.2, c=colour, alpha=0.5, linewidths=0, rasterized=True)

@@ -36,7 +36,7 @@ def gaussian_frechet(
     root = (vector * value.clamp_min(0.0).sqrt()) @ vector.T
     cross = torch.linalg.eigvalsh(root @ other_cov @ root).clamp_min(0.0).sqrt().sum()
     spread = cov.trace() + other_cov.trace() - 2.0 * cross
-    return ((mean - other_mean).square().sum() + spread).clamp_min(0.0).item()
+    return float(((mean - other_mean).square().sum() + spread).clamp_min(0.0))
 
 
 def frechet_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:

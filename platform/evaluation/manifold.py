@@ -12,10 +12,15 @@ from .metric import AbstractMetric, Space
 from .population import Population, Reference
 
 
+def _distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    # Not by matrix products, whose rounding would put a point outside a ball that it bounds.
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _radius(x: Float[Tensor, "n d"], neighbours: int) -> Float[Tensor, "n"]:
     """Distance of each point to its k-th nearest other point."""
     # The point itself is the first of the k + 1 nearest.
-    return torch.cdist(x, x).kthvalue(neighbours + 1, dim=1).values
+    return _distance(x, x).kthvalue(neighbours + 1, dim=1).values
 
 
 def _check(x: Tensor, y: Tensor, neighbours: int) -> None:
@@ -49,7 +54,7 @@ def precision_recall(
     """
     _check(samples, data, neighbours)
     samples, data = samples.double(), data.double()
-    distance = torch.cdist(samples, data)
+    distance = _distance(samples, data)
     precise = (distance <= _radius(data, neighbours)[None]).any(dim=1)
     recalled = (distance <= _radius(samples, neighbours)[:, None]).any(dim=0)
     return precise.double().mean().item(), recalled.double().mean().item()
@@ -75,7 +80,7 @@ def density_coverage(
     """
     _check(samples, data, neighbours)
     samples, data = samples.double(), data.double()
-    inside = torch.cdist(samples, data) <= _radius(data, neighbours)[None]
+    inside = _distance(samples, data) <= _radius(data, neighbours)[None]
     density = inside.double().sum(dim=1).mean().item() / neighbours
     return density, inside.any(dim=0).double().mean().item()
 

@@ -14,7 +14,6 @@ from .gate import Gate
 from .promotion import Promotion, following, read_history
 from .reference import ModelVersion, check_alias
 
-
 _ATTEMPTS: Final = 5
 
 
@@ -112,7 +111,7 @@ class AliasLedger:
     def _point(self, version: ModelVersion, alias: str) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._connection.asking():
+                with self._connection.asking(missing=f"there is no model {version}"):
                     self._connection.client.set_registered_model_alias(
                         version.name, alias, str(version.version)
                     )

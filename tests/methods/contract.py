@@ -159,7 +159,7 @@ class MethodContract:
             total = self.loss(method, nets, batch, self.moment()).total
         assert total.dtype == torch.float32
         assert total.isfinite().all()
-        total.mean().backward()
+        torch.autograd.backward(total.mean())
         for parameter in nets.online.parameters():
             assert parameter.grad is None or parameter.grad.isfinite().all()
 
@@ -213,7 +213,7 @@ class MethodContract:
     ) -> None:
         nets, batch = case
         loss = self.loss(method, nets, batch, self.moment())
-        loss.total.sum().backward()
+        torch.autograd.backward(loss.total.sum())
         for name, trained in {"online": nets.online, **nets.companions}.items():
             gradients = [p.grad for p in trained.parameters() if p.grad is not None]
             assert gradients, f"no gradient reaches {name}"

@@ -102,7 +102,7 @@ ORACLES = {
 }
 
 
-@pytest.fixture(params=ORACLES.values(), ids=ORACLES.keys())
+@pytest.fixture(params=list(ORACLES.values()), ids=list(ORACLES))
 def oracle(request: pytest.FixtureRequest) -> GaussianMap:
     found = request.param
     assert isinstance(found, GaussianMap)
@@ -227,7 +227,7 @@ def mean_flow_residual(tangent_of_x: Tensor, ds: float, dt: float, *, sign: floa
     tangent = (tangent_of_x, torch.full_like(s, ds), torch.full_like(t, dt))
     _, derivative = derivative_along(oracle, (x, s, t), tangent)
     target = oracle.velocity(x, s) + sign * (t - s)[:, None] * derivative
-    return (target - oracle(x, s, t)).abs().item()
+    return float((target - oracle(x, s, t)).abs())
 
 
 def test_the_right_tangent_leaves_nothing_and_the_wrong_ones_leave_much() -> None:
@@ -248,7 +248,7 @@ def test_a_map_of_the_interval_needs_its_own_tangent() -> None:
     def residual(dh: float) -> float:
         tangent = (v, torch.ones_like(s), torch.full_like(h, dh))
         _, derivative = derivative_along(by_interval, (x, s, h), tangent)
-        return (v + h[:, None] * derivative - by_interval(x, s, h)).abs().item()
+        return float((v + h[:, None] * derivative - by_interval(x, s, h)).abs())
 
     assert residual(-1.0) < 1e-12
     assert residual(0.0) > 0.1

@@ -16,7 +16,7 @@ from onestep.methods.core.path import AbstractPath
 from onestep.methods.core.record import Batch, Moment
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.sampler import AbstractSampler
-from onestep.methods.core.times import AbstractTimes
+from onestep.methods.core.times import AbstractTimes, Interval
 from onestep.methods.oracle import GaussianMap
 from scipy import stats
 from torch import Tensor
@@ -180,16 +180,13 @@ class TimesContract:
 
     Attributes:
         off_share: Share of rows off the diagonal.
-        start: Distribution function of s off the diagonal, if it is continuous.
-        end: Distribution function of t off the diagonal, if it is continuous.
-        diagonal: Distribution function of the time on the diagonal, if it is continuous.
+        laws: Distribution functions of the times that are continuous: ``start`` and ``end`` off
+            the diagonal, ``diagonal`` on it.
         atoms: Chance of each (s, t) off the diagonal, if they are finitely many.
     """
 
     off_share: ClassVar[float]
-    start: ClassVar[Cdf | None] = None
-    end: ClassVar[Cdf | None] = None
-    diagonal: ClassVar[Cdf | None] = None
+    laws: ClassVar[Mapping[str, Cdf]] = {}
     atoms: ClassVar[Mapping[tuple[float, float], float] | None] = None
 
     @pytest.fixture
@@ -216,32 +213,25 @@ class TimesContract:
             both = torch.cat([drawn.off_rows, on]).sort().values
             assert torch.equal(both, torch.arange(64))
 
-    def test_the_times_follow_the_declared_laws(self, times: AbstractTimes) -> None:
+    def samples(self, times: AbstractTimes) -> tuple[Interval, dict[str, Tensor]]:
         drawn = times.draw(8192, moment(), dtype=torch.float64)
         off, on = drawn.off_rows, drawn.diagonal_rows
-        laws = (
-            (type(self).start, drawn.s[off]),
-            (type(self).end, drawn.t[off]),
-            (type(self).diagonal, drawn.s[on]),
-        )
-        assert self.atoms is not None or any(cdf is not None for cdf, _ in laws)
-        for cdf, sample in laws:
-            if cdf is not None:
-                assert ks(sample, cdf) > LEAST_P
+        return drawn, {"start": drawn.s[off], "end": drawn.t[off], "diagonal": drawn.s[on]}
+
+    def test_the_times_follow_the_declared_laws(self, times: AbstractTimes) -> None:
+        drawn, samples = self.samples(times)
+        assert self.laws or self.atoms
+        for name, cdf in self.laws.items():
+            assert ks(samples[name], cdf) > LEAST_P
         if self.atoms is not None:
+            off = drawn.off_rows
             assert chi_square(drawn.s[off], drawn.t[off], self.atoms) > LEAST_P
 
     def test_the_laws_can_be_told_from_others(self, times: AbstractTimes) -> None:
         """The tests of law have the power to refuse times that are moved a little."""
-        drawn = times.draw(8192, moment(), dtype=torch.float64)
-        off, on = drawn.off_rows, drawn.diagonal_rows
-        for cdf, sample in (
-            (type(self).start, drawn.s[off]),
-            (type(self).end, drawn.t[off]),
-            (type(self).diagonal, drawn.s[on]),
-        ):
-            if cdf is not None:
-                assert ks(sample**1.2, cdf) < LEAST_P
+        _, samples = self.samples(times)
+        for name, cdf in self.laws.items():
+            assert ks(samples[name] ** 1.2, cdf) < LEAST_P
 
     def test_how_shards_lie_on_workers_changes_nothing(self, times: AbstractTimes) -> None:
         whole = times.draw(64, moment(shards=(0, 1, 2, 3)))

@@ -44,7 +44,7 @@ class Loom(AbstractCoupling):
         kept = state["is_kept"][batch.index][:, None]
         noise = torch.where(kept, state["noise"][batch.index], fresh)
         rows = now.rng.rows_per_shard(len(batch))
-        parts = zip(batch.x1.split(rows), noise.split(rows), strict=True)
+        parts = zip(torch.split(batch.x1, rows), torch.split(noise, rows), strict=True)
         noise = torch.cat([x0[optimal_assignment(x1, x0)] for x1, x0 in parts])
         after = {
             "noise": state["noise"].index_copy(0, batch.index, noise),
@@ -73,7 +73,7 @@ class TestLoom(CouplingContract):
         state, costs = Loom().initial(self.num_data, (2,)), list[float]()
         for step in range(12):
             order = Rng.seeded(1, step=step).uniform(self.num_data).argsort()
-            for k, rows in enumerate(order.split(16)):
+            for k, rows in enumerate(torch.split(order, 16)):
                 batch = Batch(x1=x1[rows], index=rows)
                 _, state = Loom().pair(batch, state, moment(4 * step + k))
             costs.append((state["noise"] - x1).square().sum().item())

@@ -35,7 +35,7 @@ class MetricContract:
     at_the_floor: Mapping[str, tuple[float, float]]
     worsens: Mapping[str, int]
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def reference(self) -> Reference:
         return Reference(held_out=draw(0), train=draw(1, n=4 * N), mixture=MIXTURE)
 

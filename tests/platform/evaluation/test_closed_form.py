@@ -51,7 +51,7 @@ def test_both_solvers_of_the_assignment_agree(monkeypatch: pytest.MonkeyPatch) -
 def test_w2_of_gaussians_matches_the_closed_form() -> None:
     # In one dimension W2^2 = (m - m')^2 + (c - c')^2, and the bias is of order log log n / n.
     mean, error = replicate(
-        lambda k: wasserstein2(normal(1000, 1, 2 * k), normal(1000, 1, 2 * k + 1, mean=2, std=3)),
+        lambda k: wasserstein2(normal(400, 1, 2 * k), normal(400, 1, 2 * k + 1, mean=2, std=3)),
         draws=12,
     )
     assert abs(mean - math.sqrt(8.0)) < 4 * error
@@ -155,7 +155,7 @@ def test_frechet_distance_between_gaussians_matches_the_closed_form() -> None:
 def test_frechet_distance_does_not_ask_for_commuting_covariances() -> None:
     a, b = normal(40, 3, 0), normal(40, 3, 1)
     cov, other = a.T.cov(), b.T.cov()
-    value, vector = torch.linalg.eig(cov @ other)
+    value = torch.linalg.eigvals(cov @ other)
     zero = torch.zeros(3, dtype=torch.float64)
     exact = (cov.trace() + other.trace()).item() - 2.0 * value.real.sqrt().sum().item()
     assert gaussian_frechet(zero, cov, zero, other) == pytest.approx(exact, abs=1e-9)

@@ -1,0 +1,110 @@
+"""The door: onestep <command>. Commands are found by their entry points."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import ClassVar, Final, Protocol
+
+from .. import __version__
+
+_GROUP: Final = "onestep.commands"
+_ORDER: Final = (
+    "train",
+    "evaluate",
+    "sample",
+    "sweep",
+    "compare",
+    "registry",
+    "serve",
+    "submit",
+    "doctor",
+)
+USER_ERROR: Final = 2
+"""Exit code of what a user can mend."""
+
+
+class Command(Protocol):
+    """One subcommand."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    description: ClassVar[str]
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do the work and return the exit code."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+
+    Returns:
+        0, the command's own code, or 2 for what the user can mend.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    given = list(sys.argv[1:] if argv is None else argv)
+    commands = {e.name: e for e in entry_points(group=_GROUP)}
+    parser, chosen = _parser(commands, given)
+    arguments = parser.parse_args(given)
+    if chosen is None:
+        parser.print_help()
+        return USER_ERROR
+    try:
+        return chosen.run(arguments)
+    except (ValueError, OSError) as error:
+        if os.environ.get("ONESTEP_TRACEBACK"):
+            raise
+        print(f"onestep {chosen.name}: {_sentence(error)}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parser(
+    commands: dict[str, EntryPoint], given: Sequence[str]
+) -> tuple[argparse.ArgumentParser, Command | None]:
+    """The parser, with the arguments of the one command that is asked for.
+
+    Only that command is imported: some take seconds.
+    """
+    parser = argparse.ArgumentParser(
+        prog="onestep",
+        description="Train, compare and serve one-step image generators.",
+        epilog="`onestep COMMAND --help` explains a command with examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"onestep {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="command")
+    asked = next((word for word in given if not word.startswith("-")), None)
+    ordered = sorted(commands, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n))
+    chosen: Command | None = None
+    for name in ordered:
+        if asked is not None and name != asked:
+            subparsers.add_parser(name)
+            continue
+        command: Command = commands[name].load()()
+        sub = subparsers.add_parser(
+            name,
+            help=command.summary,
+            description=command.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == asked:
+            command.configure(sub)
+            chosen = command
+    return parser, chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""A comparison of registered models: one benchmark, one table, pictures from the same noise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ...methods.core.flow_map import FlowMap
+from ...methods.core.sampler import AbstractSampler
+from ..atomic import write_text
+from ..build import build
+from ..data.source import AbstractSource, Dataset
+from ..registry.model import load_flow_map
+from ..registry.record import ModelRecord
+from ..registry.store import Registry
+from .benchmark import Benchmark
+from .compare import to_csv, to_markdown
+from .evaluate import evaluate_on
+from .figures import quality_against_nfe, sample_grid, save_png, scatter_panels
+from .report import Report
+from .sampling import draw_samples, samplers_at
+
+_PER_CLASS: Final = 5
+_POINTS: Final = 2000
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Reports of several models on one benchmark, with samples from the same noise.
+
+    Attributes:
+        dataset: The data.
+        reports: One for each model.
+        samples: Samples of each model by number of evaluations.
+    """
+
+    dataset: Dataset
+    reports: tuple[Report, ...]
+    samples: Mapping[str, Mapping[int, Tensor]]
+
+    @property
+    def table(self) -> str:
+        """The headline numbers as Markdown."""
+        return to_markdown(self.reports)
+
+    def write(self, folder: Path) -> tuple[Path, ...]:
+        """Write table.md, table.csv, samples.png and quality.png.
+
+        Args:
+            folder: Where to, made if missing.
+
+        Returns:
+            The files.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        files = tuple(
+            folder / name for name in ("table.md", "table.csv", "samples.png", "quality.png")
+        )
+        write_text(files[0], self.table)
+        write_text(files[1], to_csv(self.reports))
+        figure = self._points() if len(self.dataset.shape) == 1 else self._images()
+        save_png(figure, files[2])
+        metric = "eval/1nn_accuracy" if len(self.dataset.shape) > 1 else "eval/w2"
+        save_png(quality_against_nfe(self.reports, metric=metric), files[3])
+        return files
+
+    def _points(self) -> Figure:
+        x, _ = self.dataset.held_out.everything()
+        return scatter_panels(x, self.samples)
+
+    def _images(self) -> Figure:
+        columns = self.dataset.classes or 10
+        panels = {
+            f"{name}, {nfe} NFE": x
+            for nfe in (1, 2)
+            for name, by_nfe in self.samples.items()
+            if (x := by_nfe.get(nfe)) is not None
+        }
+        return sample_grid(panels, columns=columns)
+
+
+def compare(
+    registry: Registry,
+    references: Sequence[str],
+    *,
+    home: Path,
+    nfes: Sequence[int],
+    samples: int,
+    seed: int,
+    extra: Mapping[str, Sequence[AbstractSampler]] | None = None,
+) -> Comparison:
+    """Measure registered models of one data set side by side.
+
+    Args:
+        registry: Where they are registered.
+        references: Which models.
+        home: Folder of the platform.
+        nfes: Numbers of network evaluations.
+        samples: At most this many samples in each draw.
+        seed: Seed of the noise.
+        extra: Further samplers of a model, by its reference.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: If the models were trained on different data.
+    """
+    models: dict[str, tuple[FlowMap, ModelRecord]] = {
+        reference: load_flow_map(registry, reference) for reference in references
+    }
+    digests = {record.data_digest for _, record in models.values()}
+    if len(digests) > 1:
+        raise ValueError(f"models to compare must have the same data, got {len(digests)} sets")
+    first = next(iter(models.values()))[1]
+    dataset = build(first.experiment["data"], AbstractSource).load()
+    benchmark = Benchmark.prepare(dataset, home=home, samples=samples, seed=seed)
+    reports, drawn = [], {}
+    for reference, (flow_map, record) in models.items():
+        name = f"{record.method_name} {reference}"
+        report = evaluate_on(
+            benchmark,
+            flow_map,
+            model=name,
+            nfes=nfes,
+            samplers=(extra or {}).get(reference, ()),
+            ema=record.ema,
+        )
+        reports.append(report)
+        drawn[name] = {
+            nfe: _same_noise(flow_map, dataset, sampler, seed)
+            for nfe, sampler in samplers_at(flow_map.domain, nfes)
+        }
+    return Comparison(dataset=dataset, reports=tuple(reports), samples=drawn)
+
+
+def _same_noise(flow_map: FlowMap, dataset: Dataset, sampler: AbstractSampler, seed: int) -> Tensor:
+    n = _POINTS if len(dataset.shape) == 1 else _PER_CLASS * (dataset.classes or 10)
+    labels = torch.arange(n) % dataset.classes if dataset.classes else None
+    return draw_samples(flow_map, sampler, n=n, shape=dataset.shape, seed=seed, labels=labels)

@@ -1,0 +1,301 @@
+"""The whole evaluation: floors, trivial baselines, the curve over evaluations, provenance."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import Float
+from onestep.methods.core.condition import Condition
+from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
+from onestep.methods.oracle import GaussianMap
+from onestep.platform.data.checkerboard import Checkerboard
+from onestep.platform.data.digits import Digits
+from onestep.platform.data.gaussians import EightGaussians
+from onestep.platform.evaluation.baseline import distinct_rows, gaussian_samples, resampled_rows
+from onestep.platform.evaluation.benchmark import GAUSSIAN, TRAINING_DATA, Benchmark
+from onestep.platform.evaluation.bootstrap import jackknife_interval, mean_interval
+from onestep.platform.evaluation.classifier import ClassifierRecipe
+from onestep.platform.evaluation.evaluate import evaluate, evaluate_on
+from onestep.platform.evaluation.features import ClassifierAltered, feature_space
+from onestep.platform.evaluation.report import Report
+from onestep.platform.evaluation.sampling import SamplesNotFinite, draw_samples, samplers_at
+from torch import Tensor
+
+ACCURACY_BAR = 0.62
+"""The bar of a one-step model of the digits."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def digits(home: Path) -> Benchmark:
+    return Benchmark.prepare(Digits().load(), home=home)
+
+
+@pytest.fixture(scope="module")
+def modes(home: Path) -> Benchmark:
+    source = EightGaussians(samples=4000, held_out=800)
+    return Benchmark.prepare(source.load(), home=home, samples=400, draws=4)
+
+
+@pytest.fixture(scope="module")
+def report(modes: Benchmark) -> Report:
+    oracle = GaussianMap(mean=[0.0, 0.0], std=[1.0, 1.0])
+    return evaluate_on(modes, oracle, model="oracle", nfes=(1, 4), ema="half_life_50000")
+
+
+def test_the_classifier_of_the_digits_knows_them(digits: Benchmark) -> None:
+    assert digits.space.accuracy is not None
+    assert digits.space.accuracy >= 0.98
+
+
+def test_a_gaussian_for_each_class_fails_the_bar_of_the_digits(digits: Benchmark) -> None:
+    assert ACCURACY_BAR < 0.64 < digits.baselines[GAUSSIAN]["eval/1nn_accuracy"] < 0.72
+
+
+def test_real_digits_pass_the_bar_of_the_digits(digits: Benchmark) -> None:
+    assert 0.47 < digits.floors["eval/1nn_accuracy"] < 0.54
+
+
+def test_a_gaussian_for_each_class_passes_for_its_classes_all_the_same(digits: Benchmark) -> None:
+    assert digits.baselines[GAUSSIAN]["eval/class_agreement"] > 0.97
+
+
+def test_resampled_training_data_is_memorised_and_fresh_data_is_not(digits: Benchmark) -> None:
+    assert digits.baselines[TRAINING_DATA]["eval/memorisation_ratio"] == 0.0
+    assert 0.9 < digits.floors["eval/memorisation_ratio"] < 1.1
+
+
+def test_gaussian_digits_are_farther_from_the_data_than_fresh_data(digits: Benchmark) -> None:
+    gaussian = digits.baselines[GAUSSIAN]
+    for name in ("eval/sliced_w2", "eval/w2", "eval/energy_distance", "eval/frechet_features"):
+        assert gaussian[name] > digits.floors[name], name
+    for name in ("eval/precision", "eval/density", "eval/coverage"):
+        assert gaussian[name] < digits.floors[name], name
+
+
+def test_one_gaussian_over_all_modes_fails_their_bars(modes: Benchmark) -> None:
+    gaussian = modes.baselines[GAUSSIAN]
+    assert gaussian["eval/mode_std_ratio_max"] > 1.35
+    assert gaussian["eval/outside_modes"] > 0.06
+    assert modes.floors["eval/outside_modes"] < 0.003
+
+
+def test_one_gaussian_over_the_checkerboard_is_half_in_forbidden_squares(home: Path) -> None:
+    source = Checkerboard(samples=2000, held_out=800)
+    board = Benchmark.prepare(source.load(), home=home, samples=200, draws=2)
+    assert board.baselines[GAUSSIAN]["eval/forbidden_share"] > 0.4
+    assert board.floors["eval/forbidden_share"] == 0.0
+    assert board.baselines[GAUSSIAN]["eval/w2"] > board.floors["eval/w2"]
+
+
+def test_the_oracle_is_as_bad_as_the_gaussian_that_it_is(report: Report) -> None:
+    found = report.find("eval/1nn_accuracy", nfe=1)
+    assert abs(found.value - found.baselines[GAUSSIAN]) < 0.05
+    assert found.floor is not None
+    assert found.value > found.floor + 0.2
+
+
+def test_jumps_of_an_exact_map_agree_at_all_numbers_of_evaluations(report: Report) -> None:
+    one, four = (report.find("eval/sliced_w2", nfe=nfe).value for nfe in (1, 4))
+    assert one == pytest.approx(four, abs=1e-5)
+
+
+def test_every_number_travels_with_its_provenance(modes: Benchmark, report: Report) -> None:
+    p = report.provenance
+    assert (p.model, p.data, p.data_digest) == ("oracle", "eight_gaussians", modes.dataset.digest)
+    assert (p.features, p.count, p.draws, p.ema) == ("coordinates", 400, 4, "half_life_50000")
+    sampled = [m for m in report.measurements if m.nfe is not None]
+    assert {m.sampler.split("(")[0] for m in sampled} == {"Jumps"}
+    for m in sampled:
+        assert m.floor is not None
+        assert set(m.baselines) == {GAUSSIAN, TRAINING_DATA}
+        assert m.interval[0] <= m.value <= m.interval[1]
+
+
+def test_properties_of_the_map_stand_beside_its_curve(report: Report) -> None:
+    assert report.find("eval/semigroup_error").value < 1e-6
+    assert report.find("eval/straightness").value == pytest.approx(0.43, rel=0.2)
+
+
+def test_a_report_survives_json(report: Report) -> None:
+    assert Report.from_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"provenance": {}, "measurements": []}'])
+def test_text_that_is_no_report_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no evaluation report"):
+        Report.from_json(text)
+
+
+def test_flat_metrics_name_their_evaluations(report: Report) -> None:
+    flat = report.metrics()
+    assert flat["eval/w2/nfe_4"] == report.find("eval/w2", nfe=4).value
+    assert "eval/straightness" in flat
+
+
+def test_a_metric_that_a_report_lacks_is_refused(report: Report) -> None:
+    with pytest.raises(ValueError, match="has no eval/fid at 1"):
+        report.find("eval/fid", nfe=1)
+
+
+def test_equal_seeds_give_equal_reports(modes: Benchmark, report: Report) -> None:
+    oracle = GaussianMap(mean=[0.0, 0.0], std=[1.0, 1.0])
+    again = evaluate_on(modes, oracle, model="oracle", nfes=(1, 4), ema="half_life_50000")
+    assert again == report
+
+
+def test_one_call_evaluates_a_map(home: Path) -> None:
+    dataset = EightGaussians(samples=400, held_out=80).load()
+    oracle = GaussianMap(mean=[0.0, 0.0], std=[1.0, 1.0])
+    found = evaluate(oracle, dataset, home=home, nfes=(2,), samples=40)
+    assert found.nfes == (2,)
+    assert found.provenance.count == 40
+
+
+def test_each_domain_gets_the_sampler_that_it_allows() -> None:
+    def names(domain: Domain) -> list[tuple[int, str]]:
+        return [(nfe, type(s).__name__) for nfe, s in samplers_at(domain, (1, 2, 3, 4))]
+
+    assert names(Domain()) == [(n, "Jumps") for n in (1, 2, 3, 4)]
+    assert names(Domain(kind=DomainKind.FROM_NOISE)) == [(1, "Jumps")]
+    assert names(Domain(kind=DomainKind.DIAGONAL)) == [
+        (1, "Euler"),
+        (2, "Heun"),
+        (3, "Euler"),
+        (4, "Heun"),
+    ]
+    assert all(s.nfe == nfe for nfe, s in samplers_at(Domain(kind=DomainKind.DIAGONAL), (1, 4)))
+
+
+@pytest.mark.parametrize("nfes", [(), (0,), (2, -1)])
+def test_numbers_of_evaluations_out_of_range_are_refused(nfes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        samplers_at(Domain(), nfes)
+
+
+def test_a_generator_without_steps_is_refused_at_more_than_one() -> None:
+    with pytest.raises(ValueError, match="no sampler"):
+        samplers_at(Domain(kind=DomainKind.FROM_NOISE), (2, 4))
+
+
+class Labelled(FlowMap):
+    """Jumps to the number of its label, or to infinity where asked to."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        del s, t
+        assert condition is not None
+        assert condition.label is not None
+        return condition.label.to(x.dtype)[:, None] - x
+
+
+def test_samples_are_asked_for_with_their_labels() -> None:
+    labels = torch.arange(1200) % 7
+    sampler = samplers_at(Domain(), (1,))[0][1]
+    x = draw_samples(Labelled(domain=Domain()), sampler, n=1200, shape=(2,), seed=0, labels=labels)
+    assert torch.allclose(x, labels[:, None].float().expand(-1, 2), atol=1e-5)
+
+
+def test_samples_that_are_not_finite_are_refused() -> None:
+    oracle = GaussianMap(mean=[float("inf"), 0.0], std=[1.0, 1.0])
+    sampler = samplers_at(Domain(), (1,))[0][1]
+    with pytest.raises(SamplesNotFinite, match="8 of 8 samples"):
+        draw_samples(oracle, sampler, n=8, shape=(2,), seed=0)
+
+
+def test_a_velocity_is_measured_under_its_solver(modes: Benchmark) -> None:
+    euler = Velocity(GaussianMap(mean=[0.0, 0.0], std=[1.0, 1.0]))
+    report = evaluate_on(modes, euler, nfes=(1,))
+    # One Euler step from any noise ends in the mean of the data.
+    assert report.find("eval/1nn_accuracy", nfe=1).value > 0.95
+    assert "eval/semigroup_error" not in report.metrics()
+
+
+def test_the_wrong_number_of_samples_is_refused(modes: Benchmark) -> None:
+    with pytest.raises(ValueError, match="4 draws of 400 samples are needed, got 3"):
+        modes.judge(torch.zeros(3, 2))
+
+
+def test_a_gaussian_baseline_has_the_moments_of_its_class() -> None:
+    rng = torch.Generator().manual_seed(0)
+    label = torch.arange(600) % 2
+    x = torch.randn(600, 2, generator=rng) @ torch.tensor([[1.0, 0.5], [0.0, 0.3]])
+    x[label == 1] += 10.0
+    asked = torch.ones(20_000, dtype=torch.long)
+    drawn = gaussian_samples(x, label, n=20_000, labels=asked, rng=rng)
+    data = x[label == 1]
+    # Standard errors: std / sqrt(20000) = .007 of the mean, about 1 % of the variances.
+    assert torch.allclose(drawn.mean(0), data.mean(0), atol=4 * 0.008)
+    assert torch.allclose(drawn.T.cov(), data.T.cov(), atol=4 * 0.013)
+
+
+def test_rows_have_the_classes_that_are_asked_for() -> None:
+    rng = torch.Generator().manual_seed(0)
+    train = torch.arange(100) % 5
+    asked = torch.arange(40) % 4
+    for draw in (resampled_rows, distinct_rows):
+        assert torch.equal(train[draw(100, train, n=40, labels=asked, rng=rng)], asked)
+    rows = distinct_rows(100, train, n=40, labels=asked, rng=rng)
+    assert len(rows.unique()) == 40
+    with pytest.raises(ValueError, match="none of class 9"):
+        resampled_rows(100, train, n=1, labels=torch.tensor([9]), rng=rng)
+
+
+def test_intervals_cover_the_mean_about_as_often_as_they_say() -> None:
+    rng = torch.Generator().manual_seed(0)
+    values = torch.randn(400, 8, generator=rng, dtype=torch.float64)
+    hits = 0
+    for row in values:
+        low, high = mean_interval(row, seed=0)
+        hits += low <= 0.0 <= high
+    # Percentile intervals of 8 normal values cover somewhat less than 95 %.
+    assert 0.88 <= hits / 400 <= 0.98
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = torch.tensor([1.0, 2.0, 4.0, 9.0], dtype=torch.float64)
+    without = (values.sum() - values) / 3
+    low, high = jackknife_interval(4.0, without)
+    assert (high - low) / 2 == pytest.approx(1.959964 * values.std().item() / 2)
+
+
+SMALL = ClassifierRecipe(width=4, features=8, samples=256)
+
+
+def test_a_classifier_is_trained_once_and_named_by_its_file(tmp_path: Path) -> None:
+    dataset = Digits().load()
+    first = feature_space(dataset, home=tmp_path, recipe=SMALL)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "classifiers").iterdir()}
+    again = feature_space(dataset, home=tmp_path, recipe=SMALL)
+    assert again.name == first.name
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    weights = next(path for path in files if path.suffix == ".safetensors")
+    assert first.name == f"sha256:{weights.stem}"
+    other = feature_space(dataset, home=tmp_path, recipe=replace(SMALL, seed=1))
+    assert other.name != first.name
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+def test_an_altered_classifier_is_refused(tmp_path: Path, suffix: str) -> None:
+    dataset = Digits().load()
+    feature_space(dataset, home=tmp_path, recipe=SMALL)
+    victim = next(p for p in (tmp_path / "classifiers").iterdir() if p.suffix == suffix)
+    victim.write_bytes(victim.read_bytes()[:-7])
+    with pytest.raises(ClassifierAltered, match="to train again"):
+        feature_space(dataset, home=tmp_path, recipe=SMALL)
+
+
+def test_sets_without_labelled_images_are_seen_in_their_coordinates(tmp_path: Path) -> None:
+    dataset = EightGaussians(samples=16, held_out=16).load()
+    assert feature_space(dataset, home=tmp_path).name == "coordinates"
+    assert not list(tmp_path.iterdir())
