@@ -107,5 +107,7 @@ class MeanFlow(AbstractMethod):
 
         error = SquaredL2()(u, target)
         return Loss(
-            terms={"mean_flow": self.weighting(error, s, t)}, logs={"error": error}, times=s
+            terms={"mean_flow": self.weighting(error, s, t)},
+            logs={"error": error.detach()},
+            times=s,
         )

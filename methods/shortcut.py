@@ -94,7 +94,8 @@ class Shortcut(AbstractMethod):
         if len(rows):
             some = None if condition is None else condition[rows]
             with torch.no_grad(), dropout_rows(rows):
-                target[rows] = self.two_halves(nets.target, x[rows], s[rows], t[rows], some)
+                halves = self.two_halves(nets.target, x[rows], s[rows], t[rows], some)
+                target[rows] = halves.to(target.dtype)
 
         error = SquaredL2()(nets.online(x, s, t, condition), target)
         return Loss(terms={"shortcut": self.weighting(error, s, t)}, times=s)

@@ -1,55 +1,84 @@
 """Ray: the cluster that the user names, or an instance of this process alone."""
 
+import logging
 import os
+import secrets
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import ray
+_OBJECT_STORE_BYTES: Final = 256 * 2**20
+_RAY_CORE: Final = "ray._raylet"
 
-_DEFAULTS: Final = {
-    # Explicit on both sides: what Ray does without it depends on whether a token file exists.
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
+
+def set_ray_environment() -> None:
+    """Say explicitly what Ray would otherwise decide by what earlier clusters left behind.
+
+    Values that the user has set stay as they are, and a user's cluster has its own.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Train hands on a report once per poll of its controller, by default every two seconds.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # A single accelerator-free task must see no GPU of its neighbours; Ray's coming default.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_ADDRESS"}:
+        return
+    if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        # A token of our own leaves no file behind that changes the next cluster.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if _RAY_CORE not in sys.modules:
+        # Ray reads the mode when it is imported. After that, only ray.init may turn tokens on, and
+        # for an instance of our own it does.
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 @contextmanager
-def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[None]:
+def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
     """Ray, for as long as the context lasts.
 
     Args:
-        address: A running cluster, or ``auto``; empty for RAY_ADDRESS, and without that for an
-            instance of its own.
+        address: A running cluster, or ``auto``; empty for the Ray that this process is connected
+            to, then for RAY_ADDRESS, and without both for an instance of its own.
         num_cpus: Logical CPUs of an instance of its own.
 
     Yields:
-        Nothing; Ray is up inside. What was started here is shut down after.
+        Whether the instance is its own; it ends with the context.
 
     Raises:
         ValueError: If the cluster does not answer.
     """
+    set_ray_environment()
+    import ray
+
     if ray.is_initialized():
-        yield
+        yield False
         return
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS", "")
+    if address:
+        try:
+            ray.init(address=address, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise ValueError(f"no Ray cluster answers at {address!r}") from error
+        try:
+            yield False
+        finally:
+            ray.shutdown()
+        return
+    folder = tempfile.mkdtemp(prefix="os-")  # short: Ray's sockets have a limit of 107 bytes
     try:
-        if address:
-            ray.init(address=address)
-        else:
-            # A short folder: the paths of Unix sockets have a limit of about a hundred letters.
-            folder = tempfile.mkdtemp(prefix="os-", dir="/tmp")
-            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, _temp_dir=folder)
-    except ConnectionError as error:
-        raise ValueError(f"no Ray cluster answers at {address!r}: {error}") from error
-    try:
-        yield
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            logging_level=logging.WARNING,
+            # What workers raise comes back as an exception; Ray's own chatter would cover the bars.
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        yield True
     finally:
         ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -11,8 +11,8 @@ from typing import Final, Self, final
 
 import httpx
 
+from ..platform.ray_instance import ray_instance
 from .loading import load_engine, locate
-from .ray_session import ray_session
 from .settings import AppSettings, ServeSettings
 
 APP_NAME: Final = "onestep"
@@ -91,9 +91,9 @@ class Hosted:
         port = _free_port(settings.host, settings.port)
         host = _EVERYWHERE.get(settings.host, settings.host)
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        is_own = stack.enter_context(ray_session(cores=cores))
+        is_own = stack.enter_context(ray_instance(num_cpus=cores))
 
-        from ray import serve  # the session says how Ray is to behave before it is imported
+        from ray import serve  # only once Ray is told how to behave
 
         # Serve says at each deployment that it runs already; its warnings are still shown.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -14,6 +14,11 @@ from torch import Tensor
 class AbstractCoordinate(ABC):
     """A change of clock and a rescaling of the state, both functions of time alone."""
 
+    @property
+    @abstractmethod
+    def reaches_noise(self) -> bool:
+        """Whether it is finite at t = 0."""
+
     @abstractmethod
     def clock(self, t: float) -> float:
         """Reading of the solver's clock at time t."""
@@ -35,6 +40,11 @@ class AbstractCoordinate(ABC):
 @dataclass(frozen=True, kw_only=True)
 class TimeCoordinate(AbstractCoordinate):
     """Time itself and the state as it is."""
+
+    @property
+    def reaches_noise(self) -> bool:
+        """Whether it is finite at t = 0."""
+        return True
 
     def clock(self, t: float) -> float:
         """Reading of the solver's clock at time t."""
@@ -62,6 +72,11 @@ class SigmaCoordinate(AbstractCoordinate):
 
     Reference: Karras et al. 2022, arXiv:2206.00364v2, Eq. (1), with sigma(t) = t and s(t) = 1.
     """
+
+    @property
+    def reaches_noise(self) -> bool:
+        """Whether it is finite at t = 0."""
+        return False
 
     def clock(self, t: float) -> float:
         """Reading of the solver's clock at time t."""
@@ -99,6 +114,11 @@ class AngleCoordinate(AbstractCoordinate):
     def __post_init__(self) -> None:
         if self.sigma_data <= 0.0:
             raise ValueError(f"angle coordinate needs sigma_data > 0, got {self.sigma_data}")
+
+    @property
+    def reaches_noise(self) -> bool:
+        """Whether it is finite at t = 0."""
+        return True
 
     def clock(self, t: float) -> float:
         """Reading of the solver's clock at time t."""

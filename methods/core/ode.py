@@ -91,9 +91,15 @@ class AbstractRungeKutta(AbstractSampler, ABC):
             domain: The map's domain.
 
         Raises:
-            ValueError: If the map was not trained on the diagonal.
+            ValueError: If the map was not trained on the diagonal, or begins at t = 0 where the
+                coordinate is infinite.
         """
         _require_velocity(type(self).__name__, domain)
+        if domain.t_lo == 0.0 and not self.coordinate.reaches_noise:
+            raise ValueError(
+                f"{type(self.coordinate).__name__} needs a map whose range begins above t = 0, "
+                "got one that begins at 0"
+            )
 
     @final
     def _walk(

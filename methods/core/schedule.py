@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 from typing import final
 
 from .record import Moment
@@ -261,7 +262,7 @@ def _extremes(schedule: Schedule) -> tuple[float, ...]:
         case Piecewise():
             return schedule.values
         case Product():
-            ends = [_extremes(factor) for factor in schedule.factors]
-            return (math.prod(map(min, ends)), math.prod(map(max, ends)))
+            # Factors may be negative: the extremes lie at the corners.
+            return tuple(math.prod(c) for c in product(*map(_extremes, schedule.factors)))
         case _:
             raise ValueError(f"range of a schedule of class {type(schedule).__name__} is unknown")

@@ -75,7 +75,8 @@ class DiTBlock(nn.Module):
             assert tokens is not None, "a network with cross-attention embeds its tokens"
             x_BND = x_BND + self.cross_attention(standardised(x_BND), *tokens)
         y_BND = functional.gelu(self.inner(_modulated(x_BND, scale2, shift2)), approximate="tanh")
-        return x_BND + gate2[:, None] * self.outer(self.dropout(y_BND))
+        out_BND: Tensor = x_BND + gate2[:, None] * self.outer(self.dropout(y_BND))
+        return out_BND
 
 
 @final
@@ -165,11 +166,12 @@ class DiT(FlowMap):
 
     def _patches(self, x_BCHW: Tensor) -> Tensor:
         p = self.patch
-        grid_BCHPWP = x_BCHW.unflatten(3, (-1, p)).unflatten(2, (-1, p))
+        rows, channels, height, width = x_BCHW.shape
+        grid_BCHPWP = x_BCHW.reshape(rows, channels, height // p, p, width // p, p)
         return grid_BCHPWP.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
     def _image(self, u_BNP: Tensor, like_BCHW: Tensor) -> Tensor:
         p = self.patch
-        channels, height, width = like_BCHW.shape[1:]
-        grid_BHWCPP = u_BNP.unflatten(2, (channels, p, p)).unflatten(1, (height // p, width // p))
+        rows, channels, height, width = like_BCHW.shape
+        grid_BHWCPP = u_BNP.reshape(rows, height // p, width // p, channels, p, p)
         return grid_BHWCPP.permute(0, 3, 1, 4, 2, 5).reshape(like_BCHW.shape)

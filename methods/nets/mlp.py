@@ -35,7 +35,8 @@ class MlpBlock(nn.Module):
         """Channels of the next block."""
         scale_BC, shift_BC = self.modulation(e_BE).chunk(2, dim=1)
         y_BC = self.inner(functional.silu(x_BC)) * (1 + scale_BC) + shift_BC
-        return x_BC + self.outer(functional.silu(y_BC))
+        out_BC: Tensor = x_BC + self.outer(functional.silu(y_BC))
+        return out_BC
 
 
 @final

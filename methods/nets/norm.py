@@ -66,7 +66,7 @@ class _Standardise(torch.autograd.Function):
 def standardised(x: Tensor) -> Tensor:
     """Mean zero and variance one over the last dimension, in single precision or better."""
     exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    y: Tensor = _Standardise.apply(exact.contiguous())[0]
+    y: Tensor = _Standardise.apply(exact.contiguous())[0]  # type: ignore[no-untyped-call]
     return y
 
 

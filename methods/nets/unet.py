@@ -117,6 +117,7 @@ class UNet(FlowMap):
         self.norm = GroupNorm(widths[0])
         self.head = nn.Conv2d(widths[0], image_channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None, "a convolution has a bias by default"
         nn.init.zeros_(self.head.bias)
 
     def forward(

@@ -42,6 +42,7 @@ class ResidualBlock(nn.Module):
         self.dropout = dropout
         self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
+        assert self.conv_out.bias is not None, "a convolution has a bias by default"
         nn.init.zeros_(self.conv_out.bias)
         is_same = channels_in == channels
         self.skip = nn.Identity() if is_same else nn.Conv2d(channels_in, channels, 1)
@@ -83,7 +84,7 @@ class ImageAttention(nn.Module):
         if self.cross_attention is not None:
             assert context.tokens is not None, "a network with cross-attention embeds its tokens"
             y_BNC = y_BNC + self.cross_attention(standardised(y_BNC), *context.tokens)
-        return y_BNC.transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
+        return y_BNC.transpose(1, 2).reshape(x_BCHW.shape)
 
 
 @final

@@ -75,6 +75,10 @@ def _held_out_rows(dataset: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
 class Benchmark:
     """Everything about an evaluation that is the same for every model.
 
+    Samples, floors and baselines have the classes of the held-out data, point by point. Equal
+    class counts bring sets closer than independent draws, so that unbiased distances have floors
+    slightly below zero.
+
     Attributes:
         dataset: The set.
         space: Its feature space.

@@ -35,7 +35,7 @@ class ClassifierRecipe:
 
     width: int = 32
     features: int = 64
-    samples: int = 30_000
+    samples: int = 20_000
     batch_size: int = 128
     learning_rate: float = 3e-3
     seed: int = 0

@@ -17,6 +17,8 @@ from ..atomic import write_bytes
 from .report import Report
 
 _DPI: Final = 160
+_METADATA: Final = {"Software": None}
+"""Without the version of matplotlib in the file, equal pictures are equal files."""
 _INK: Final = "#222222"
 _GREY: Final = "#8a8a8a"
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -39,8 +41,15 @@ def save_png(figure: Figure, path: Path) -> None:
     """
     FigureCanvasAgg(figure)
     stream = io.BytesIO()
-    # Without the version of matplotlib in the file, equal pictures are equal files.
-    figure.savefig(stream, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
+    figure.savefig(
+        stream,
+        format="png",
+        dpi=_DPI,
+        facecolor="white",
+        metadata=_METADATA,
+        bbox_inches="tight",
+        pad_inches=0.06,
+    )
     write_bytes(path, stream.getvalue())
 
 

@@ -45,7 +45,8 @@ def wasserstein2(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> float:
     cost = torch.cdist(x.double(), y.double()).square()
     if len(x) <= _ASSIGNMENT_LIMIT:
         row, column = linear_sum_assignment(cost.numpy())
-        return float(cost[torch.from_numpy(row), torch.from_numpy(column)].mean().sqrt())
+        matched: float = cost[torch.from_numpy(row), torch.from_numpy(column)].mean().sqrt().item()
+        return matched
     weight = torch.full((len(x),), 1.0 / len(x), dtype=torch.float64)
     total = ot.emd2(weight.numpy(), weight.numpy(), cost.numpy(), numItermax=_SIMPLEX_STEPS)
     return float(total) ** 0.5
@@ -61,7 +62,8 @@ def directions(dimension: int, *, count: int, seed: int) -> Float[Tensor, "d p"]
     """
     rng = torch.Generator().manual_seed(seed)
     drawn = torch.randn(dimension, count, generator=rng, dtype=torch.float64)
-    return drawn / torch.linalg.vector_norm(drawn, dim=0, keepdim=True)
+    unit: Tensor = drawn / torch.linalg.vector_norm(drawn, dim=0, keepdim=True)
+    return unit
 
 
 def sliced_wasserstein2(

@@ -10,7 +10,7 @@ import torch
 
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
-from ...methods.core.method import AbstractMethod, View
+from ...methods.core.method import AbstractLearner, AbstractMethod, View
 from ...methods.core.rng import mix
 from ...methods.core.schedule import Schedule
 from ..build import build
@@ -131,7 +131,9 @@ def assemble(experiment: Experiment) -> Assembly:
         ValueError: If a part is refused by its class or does not fit the others.
     """
     training, workers = experiment.training, experiment.workers
-    learner: Learner = build(experiment.method, (AbstractMethod, AbstractGame))
+    learner = build(experiment.method, AbstractLearner)
+    if not isinstance(learner, AbstractMethod | AbstractGame):
+        raise ValueError(f"{experiment.method['_target_']} is neither a method nor a game")
     assembly = Assembly(
         experiment=experiment,
         source=build(experiment.data, AbstractSource),

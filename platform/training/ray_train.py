@@ -129,7 +129,8 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                     num_to_keep=experiment.training.keep_checkpoints
                 ),
                 failure_config=ray.train.FailureConfig(
-                    max_failures=workers.max_failures, controller_failure_limit=3
+                    max_failures=workers.max_failures,
+                    controller_failure_limit=3,  # type: ignore[call-arg]
                 ),
             ),
         )

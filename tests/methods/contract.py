@@ -13,6 +13,8 @@ import torch
 import yaml
 from hydra.utils import instantiate
 from jaxtyping import Float
+from torch import Tensor, nn
+
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.method import AbstractMethod
@@ -23,7 +25,6 @@ from onestep.tests.methods.exactness import Exact as Exact
 from onestep.tests.methods.exactness import Order as Order
 from onestep.tests.methods.exactness import Setting as Setting
 from onestep.tests.methods.exactness import assert_exactness
-from torch import Tensor, nn
 
 CLASSES: Final = 3
 

@@ -8,13 +8,14 @@ from typing import Final, NamedTuple, final
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
+
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.method import AbstractMethod
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.oracle import GaussianMap
-from torch import Tensor
 
 SAMPLES: Final = 200_000
 CHUNK: Final = 5_000

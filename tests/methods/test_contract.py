@@ -6,6 +6,8 @@ from typing import final
 
 import pytest
 import torch
+from torch import Tensor
+
 from onestep.methods.core.coupling import AbstractCoupling, IndependentCoupling
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.method import AbstractMethod, Ema, Needs
@@ -15,7 +17,6 @@ from onestep.methods.core.schedule import Constant
 from onestep.methods.core.shape import sum_rows
 from onestep.tests.methods.contract import Elsewhere, Exact, MethodContract
 from onestep.tests.methods.exactness import ORACLE, WRONG, Setting, assert_exactness
-from torch import Tensor
 
 
 def plain(error: Tensor, nets: Nets, x: Tensor, t: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
+
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.nets.unet import UNet
 from onestep.methods.oracle import GaussianMap

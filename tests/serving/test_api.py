@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 import pytest
+
 from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
 from onestep.serving.errors import RequestRefused

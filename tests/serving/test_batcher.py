@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import pytest
+
 from onestep.serving.batcher import Batcher
 from onestep.serving.engine import Draw
 from onestep.serving.errors import Overloaded

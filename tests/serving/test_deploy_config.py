@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
+
 from onestep.serving import app
 from onestep.serving.settings import AppSettings
-from ray.serve.schema import ServeDeploySchema
 
 
 @pytest.fixture

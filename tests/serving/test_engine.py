@@ -2,6 +2,8 @@ import io
 
 import pytest
 import torch
+from PIL import Image
+
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.noise import draw_noise
 from onestep.serving.engine import MAX_IMAGES, MAX_SEED, Draw, Engine
@@ -18,7 +20,6 @@ from onestep.tests.serving.model import (
     record_of,
     unet,
 )
-from PIL import Image
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Final
 import httpx
 import pytest
 import ray
+
 from onestep.methods.core.noise import draw_noise
 from onestep.platform.registry.errors import ReferenceNotFound
 from onestep.platform.registry.store import Registry

@@ -1,4 +1,5 @@
 import pytest
+
 from onestep.serving.loading import locate
 from onestep.serving.settings import AppSettings, ServeSettings
 

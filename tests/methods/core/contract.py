@@ -8,6 +8,9 @@ from typing import ClassVar
 import pytest
 import torch
 from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
 from onestep.methods.core.calculus import derivative_along
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.coupling import AbstractCoupling
@@ -18,8 +21,6 @@ from onestep.methods.core.rng import Rng
 from onestep.methods.core.sampler import AbstractSampler
 from onestep.methods.core.times import AbstractTimes, Interval
 from onestep.methods.oracle import GaussianMap
-from scipy import stats
-from torch import Tensor
 
 LEAST_P = 1e-4
 """Laws are refused below this probability; the seeds are fixed."""

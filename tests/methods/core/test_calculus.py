@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
 from onestep.methods.core.calculus import (
     AbstractDerivative,
     CentralDifference,
@@ -10,8 +13,6 @@ from onestep.methods.core.calculus import (
 )
 from onestep.methods.core.rng import Rng
 from onestep.methods.oracle import GaussianMap
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 ORACLE = GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4])
 

@@ -1,6 +1,7 @@
 """Conditions are cut, repeated and dropped row by row, every part alike."""
 
 import torch
+
 from onestep.methods.core.condition import NULL_LABEL, UNGUIDED, Condition
 
 FULL = Condition(

@@ -5,6 +5,8 @@ from itertools import permutations
 
 import pytest
 import torch
+from scipy import stats
+
 from onestep.methods.core.coupling import (
     AbstractCoupling,
     IndependentCoupling,
@@ -15,7 +17,6 @@ from onestep.methods.core.coupling import (
 from onestep.methods.core.record import Batch
 from onestep.methods.core.rng import Rng
 from onestep.tests.methods.core.contract import LEAST_P, CouplingContract, moment
-from scipy import stats
 
 
 class TestIndependentCoupling(CouplingContract):

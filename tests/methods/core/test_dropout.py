@@ -2,9 +2,10 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch import Tensor
+
 from onestep.methods.core.dropout import Dropout, dropout_masks, dropout_rows
 from onestep.methods.core.rng import Rng
-from torch import Tensor
 
 P = 0.25
 

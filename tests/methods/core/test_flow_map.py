@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from onestep.methods.core.flow_map import Domain, DomainKind, Velocity
 from onestep.methods.oracle import GaussianMap
 

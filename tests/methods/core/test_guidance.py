@@ -3,12 +3,13 @@
 import pytest
 import torch
 from jaxtyping import Float
+from torch import Tensor
+
 from onestep.methods.core.condition import NULL_LABEL, Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.guidance import Guidance, LabelDropout
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.core.contract import moment
-from torch import Tensor
 
 CONDITIONAL = GaussianMap(mean=[0.7], std=[0.5])
 UNCONDITIONAL = GaussianMap(mean=[-0.3], std=[0.5])

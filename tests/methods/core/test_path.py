@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from onestep.methods.core.path import (
     AbstractPath,
     LinearPath,

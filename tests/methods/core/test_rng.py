@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from onestep.methods.core.rng import Rng, mix
 from torch import Tensor
+
+from onestep.methods.core.rng import Rng, mix
 
 DRAWS: list[Callable[[Rng, int], Tensor]] = [
     lambda rng, n: rng.uniform(n),

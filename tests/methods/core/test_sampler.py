@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+
 from onestep.methods.core.coordinate import (
     AbstractCoordinate,
     AngleCoordinate,

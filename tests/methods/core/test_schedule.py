@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from hydra.utils import instantiate
+
 from onestep.methods.core.schedule import (
     Clock,
     Constant,

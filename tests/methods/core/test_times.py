@@ -4,6 +4,8 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch import Tensor
+
 from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.time_law import AbstractTimeLaw, LogitNormal, Uniform, UShaped
 from onestep.methods.core.times import (
@@ -15,7 +17,6 @@ from onestep.methods.core.times import (
     ToDataTimes,
 )
 from onestep.tests.methods.core.contract import LEAST_P, Cdf, TimesContract, ks, moment
-from torch import Tensor
 
 LAW = LogitNormal(mean=0.4, std=1.0)
 

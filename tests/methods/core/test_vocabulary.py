@@ -6,6 +6,8 @@ from typing import ClassVar, final
 
 import pytest
 import torch
+from torch import Tensor
+
 from onestep.methods.core.coupling import (
     AbstractCoupling,
     CouplingState,
@@ -23,7 +25,6 @@ from onestep.methods.core.shape import sum_rows
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.contract import Exact, MethodContract
 from onestep.tests.methods.core.contract import CouplingContract, moment
-from torch import Tensor
 
 # A coupling with state: noise that is kept for each datum and improved whenever two data meet.
 

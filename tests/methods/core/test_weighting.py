@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
 from onestep.methods.core.distance import L1, AbstractDistance, PseudoHuber, SquaredL2
 from onestep.methods.core.weighting import (
     AbstractWeighting,
@@ -12,7 +14,6 @@ from onestep.methods.core.weighting import (
     DenoiserWeighting,
     Unweighted,
 )
-from torch import Tensor
 
 
 def apply(weighting: AbstractWeighting, error: Tensor) -> Tensor:

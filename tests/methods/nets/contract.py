@@ -5,12 +5,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from onestep.methods.core.condition import NULL_LABEL, Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.nets.embedding import Embedding
 from onestep.methods.nets.time_embedding import VanishingLinear
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROWS = 6
 
@@ -42,6 +43,10 @@ def wakened(net: FlowMap) -> FlowMap:
 
 class NetContract(ABC):
     shape: tuple[int, ...]
+
+    @pytest.fixture(autouse=True)
+    def _seeded(self) -> None:
+        torch.manual_seed(0)
 
     @abstractmethod
     def build(self, *, classes: int = 0, guided: bool = False) -> FlowMap:

@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from onestep.methods.core.condition import NULL_LABEL, Condition
 from onestep.methods.core.dropout import dropout_masks, dropout_rows
 from onestep.methods.core.flow_map import FlowMap
 from onestep.methods.core.rng import Rng
 from onestep.tests.methods.nets.contract import ROWS, wakened
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class ImageNetContract(ABC):

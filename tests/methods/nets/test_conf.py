@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
+
 from onestep.methods.core.flow_map import Domain, FlowMap
 
 FOLDER = Path(str(files("onestep.methods.conf"))) / "net"

@@ -1,4 +1,5 @@
 import pytest
+
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.nets.dit import DiT
 from onestep.tests.methods.nets.contract import NetContract

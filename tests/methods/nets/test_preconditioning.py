@@ -2,6 +2,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.nets.mlp import MLP
 from onestep.methods.nets.preconditioning import Preconditioned
@@ -30,6 +31,7 @@ class TestPreconditionedMLP(NetContract):
 
 
 def new(sigma_data: float) -> Preconditioned:
+    torch.manual_seed(0)
     net = Preconditioned(
         shape=(2,), domain=Domain(), net=partial(MLP, width=16), sigma_data=sigma_data
     )

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from onestep.methods.nets.time_embedding import (
     PeriodicFeatures,
     TimeEmbedding,

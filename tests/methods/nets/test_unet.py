@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.nets.unet import UNet
 from onestep.tests.methods.nets.contract import NetContract

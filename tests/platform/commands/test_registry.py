@@ -3,6 +3,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+
 from onestep.platform.commands.registry import Registry as Command
 from onestep.platform.registry.errors import PromotionRefused, ReferenceNotFound
 from onestep.platform.registry.run import Run

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from onestep.methods.core.rng import Rng
 from onestep.platform.data.augmentation import flip_rows
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from onestep.platform.data.cifar10 import ArrayUnpickler, Cifar10, unpack
 from onestep.platform.data.errors import DataAltered, DataNotFound
 

@@ -1,10 +1,11 @@
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-import onestep
 import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+
+import onestep
 from onestep.platform.data.source import AbstractSource
 
 FOLDER = Path(onestep.__file__).parent / "platform" / "conf" / "data"

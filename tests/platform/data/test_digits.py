@@ -2,9 +2,10 @@ import hashlib
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
+
 from onestep.platform.data.digits import Digits, check
 from onestep.platform.data.errors import DataAltered
-from sklearn.datasets import load_digits
 
 
 def test_the_digits_are_scaled_to_their_sixteen_levels() -> None:

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from onestep.platform.data.download import fetch
 from onestep.platform.data.errors import DataAltered, DataNotFound
 from onestep.platform.data.published import PublishedFile, provide

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from onestep.platform.data.errors import DataAltered, DataNotFound
 from onestep.platform.data.hugging_face import HuggingFace
-from PIL import Image
 
 has_package = importlib.util.find_spec("datasets") is not None
 needs_package = pytest.mark.skipif(not has_package, reason="needs the extra hub")

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from onestep.platform.data.errors import DataAltered, DataNotFound
 from onestep.platform.data.image_folder import ImageFolder
-from PIL import Image
 
 
 def save(path: Path, pixels: np.ndarray) -> None:

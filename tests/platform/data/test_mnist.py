@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from onestep.platform.data.errors import DataAltered, DataNotFound
 from onestep.platform.data.mnist import FashionMnist, Mnist, parse_idx
 

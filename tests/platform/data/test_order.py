@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onestep.platform.data.order import indices
 
 cases = st.integers(1, 50).flatmap(

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from onestep.platform.data.checkerboard import SIDE, Checkerboard, share_in_forbidden
 from onestep.platform.data.curves import Moons, Spiral, SwissRoll
 from onestep.platform.data.gaussians import EightGaussians, TwentyFiveGaussians

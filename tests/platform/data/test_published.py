@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from onestep.platform.data.errors import DataAltered, DataNotFound
 from onestep.platform.data.published import PublishedFile, data_folder, provide, read
 

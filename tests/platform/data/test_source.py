@@ -2,6 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+
 from onestep.platform.data.source import AbstractSource, Dataset, Examples
 
 

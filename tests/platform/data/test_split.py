@@ -3,6 +3,7 @@ import math
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onestep.platform.data.split import is_held_out
 
 EXAMPLES = [number.to_bytes(4, "big") for number in range(20_000)]

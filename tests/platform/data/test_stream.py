@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from onestep.platform.data.hugging_face import HuggingFace
 from onestep.platform.data.image_folder import ImageFolder
 from onestep.platform.data.stream import (
@@ -16,7 +18,6 @@ from onestep.platform.data.stream import (
     stream_held_out,
     stream_train,
 )
-from PIL import Image
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+
 from onestep.platform.data.source import Mixture
 from onestep.platform.evaluation.metric import AbstractMetric
 from onestep.platform.evaluation.population import Population, Reference
 
 N = 256
-SHIFTS = (0.0, 0.6, 1.2, 2.4)
+SHIFTS = (0.0, 1.0, 2.0, 4.0)
 MIXTURE = Mixture(
     means=torch.tensor([[0.0, 0.0], [8.0, 0.0]]), std=1.0, weights=torch.tensor([0.5, 0.5])
 )
@@ -18,7 +19,7 @@ MIXTURE = Mixture(
 def draw(seed: int, *, n: int = N, shift: float = 0.0) -> Population:
     """Two Gaussians in the plane; the first is class 0 and the second is class 1."""
     rng = torch.Generator().manual_seed(seed)
-    label = torch.arange(n) % 2
+    label = torch.randint(2, (n,), generator=rng)
     x = MIXTURE.means[label] + torch.randn(n, 2, generator=rng) + torch.tensor([0.0, shift])
     # A classifier that mistakes class 0 for 1 as soon as a point lies far up.
     predicted = torch.where(x[:, 1] > 3.0, 1, label)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from onestep.platform.data.source import Mixture
 from onestep.platform.evaluation.agreement import ForbiddenSquares
 from onestep.platform.evaluation.frechet import frechet_distance, gaussian_frechet

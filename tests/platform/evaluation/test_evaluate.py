@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from jaxtyping import Float
+from torch import Tensor
+
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from onestep.methods.oracle import GaussianMap
@@ -20,7 +22,6 @@ from onestep.platform.evaluation.evaluate import evaluate, evaluate_on
 from onestep.platform.evaluation.features import ClassifierAltered, feature_space
 from onestep.platform.evaluation.report import Report
 from onestep.platform.evaluation.sampling import SamplesNotFinite, draw_samples, samplers_at
-from torch import Tensor
 
 ACCURACY_BAR = 0.62
 """The bar of a one-step model of the digits."""

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from jaxtyping import Float
+from torch import Tensor
+
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from onestep.methods.oracle import GaussianMap
 from onestep.platform.evaluation.trajectory import allowed_triples, semigroup_error, straightness
-from torch import Tensor
 
 
 def noise(n: int) -> Tensor:

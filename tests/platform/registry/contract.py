@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import matplotlib.pyplot as plt
 import pytest
 import torch
+
 from onestep.platform.registry.errors import (
     ModelAltered,
     PromotionRefused,

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
 from onestep.platform.registry.connection import Connection, check_tracking
 from onestep.platform.registry.errors import RegistryUnreachable
 from onestep.platform.registry.run import Run

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from onestep.platform.registry.errors import PromotionRefused
 from onestep.platform.registry.gate import Gate
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.platform.registry.errors import ArchitectureMismatch
 from onestep.platform.registry.model import build_flow_map, fill, load_flow_map

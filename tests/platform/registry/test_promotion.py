@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+
 from onestep.platform.registry.errors import ModelAltered
 from onestep.platform.registry.promotion import Promotion, following, read_history
 

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+
 from onestep.platform.registry.record import ModelRecord
 from onestep.tests.platform.registry.contract import record
 

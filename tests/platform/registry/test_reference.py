@@ -1,4 +1,5 @@
 import pytest
+
 from onestep.platform.registry.reference import (
     Alias,
     ModelVersion,

@@ -2,6 +2,7 @@ import subprocess
 from pathlib import Path
 
 import torch
+
 from onestep.platform.registry.revision import code_revision, installed_versions
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from onestep.platform.registry.connection import check_tracking
 from onestep.platform.registry.store import Registry
 from onestep.tests.platform.registry.contract import StoreContract

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from onestep.platform.registry.errors import ModelAltered, ReferenceNotFound
 from onestep.platform.registry.run import Run
 from onestep.platform.registry.store import Registry

@@ -1,0 +1,126 @@
+"""Trials: one experiment trained and measured in this process, without a registered model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from ..data.pairs import PairSet, read_pairs
+from ..data.source import Dataset
+from ..evaluation.benchmark import Benchmark
+from ..evaluation.evaluate import evaluate_on
+from ..evaluation.report import Report
+from ..experiment import Experiment
+from ..home import Home
+from .assembly import Assembly, assemble
+from .launch import served_map
+from .place import Place
+from .reporter import Reporter
+from .worker import work
+
+_ALL_SAMPLES: Final = 2000
+
+
+def prepare_benchmark(experiment: Experiment, dataset: Dataset) -> Benchmark:
+    """The yardstick that an experiment asks for; one serves all trials on the same data.
+
+    Args:
+        experiment: Its evaluation settings count.
+        dataset: Its data.
+
+    Returns:
+        The yardstick.
+    """
+    settings = experiment.evaluation
+    return Benchmark.prepare(
+        dataset,
+        home=Home.here().root,
+        samples=settings.samples or _ALL_SAMPLES,
+        seed=settings.seed,
+    )
+
+
+def measure(
+    experiment: Experiment,
+    checkpoint: Path,
+    benchmark: Benchmark,
+    *,
+    nfes: Sequence[int] = (),
+) -> Report:
+    """Evaluate the weights of a checkpoint that a run would serve.
+
+    Args:
+        experiment: What was trained.
+        checkpoint: A checkpoint of it.
+        benchmark: The yardstick.
+        nfes: Numbers of network evaluations; none for those of the experiment.
+
+    Returns:
+        The report.
+    """
+    assembly, training = assemble(experiment), experiment.training
+    place = place_of(experiment)
+    flow_map = served_map(assembly, checkpoint, _trained_on(assembly, benchmark.dataset))
+    half_life = training.ema_half_lives[training.ema_served]
+    return evaluate_on(
+        benchmark,
+        flow_map.to(place.device),
+        model=experiment.name,
+        nfes=tuple(nfes) or experiment.evaluation.nfes,
+        ema=f"half-life {half_life:g} samples",
+        device=place.device,
+    )
+
+
+def run_trial(
+    experiment: Experiment, reporter: Reporter, *, folder: Path, benchmark: Benchmark
+) -> Report:
+    """Train one experiment from its start in this process, and measure it.
+
+    Args:
+        experiment: What to train, by one worker.
+        reporter: Told the metrics and the checkpoints.
+        folder: Where checkpoints are written.
+        benchmark: The yardstick.
+
+    Returns:
+        The report on the last checkpoint.
+
+    Raises:
+        ValueError: If the experiment asks for several workers or is refused, or diverges.
+    """
+    check_one_worker(experiment)
+    last = work(experiment.to_dict(), place=place_of(experiment), reporter=reporter, folder=folder)
+    assert last is not None, "the leading worker writes a checkpoint at the end"
+    return measure(experiment, last, benchmark)
+
+
+def check_one_worker(experiment: Experiment) -> None:
+    """Refuse an experiment that one process cannot train.
+
+    Args:
+        experiment: The experiment.
+
+    Raises:
+        ValueError: If it asks for several workers, Ray Train, or more than one GPU.
+    """
+    workers = experiment.workers
+    if workers.uses_ray or workers.gpus_per_worker > 1.0:
+        raise ValueError(
+            "a trial trains in one process: workers.num_workers must be 1, workers.ray false and "
+            f"workers.gpus_per_worker at most 1, got {workers.num_workers}, "
+            f"{str(workers.ray).lower()} and {workers.gpus_per_worker:g}"
+        )
+
+
+def place_of(experiment: Experiment) -> Place:
+    """Where a single worker of an experiment computes."""
+    return Place(device=torch.device("cuda" if experiment.workers.gpus_per_worker else "cpu"))
+
+
+def _trained_on(assembly: Assembly, dataset: Dataset) -> Dataset | PairSet:
+    pairs = assembly.experiment.parents.pairs
+    if assembly.learner.needs.pairs is None or pairs is None:
+        return dataset
+    return read_pairs(Path(pairs))

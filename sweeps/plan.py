@@ -1,0 +1,171 @@
+"""The plan of a sweep: everything that can be wrong with it is found here, before Ray starts."""
+
+import os
+from dataclasses import dataclass
+from typing import Final, Self, final
+
+from ..methods.core.flow_map import Domain
+from ..platform.evaluation.benchmark import Benchmark
+from ..platform.evaluation.sampling import samplers_at
+from ..platform.experiment import Experiment
+from ..platform.training.assembly import Assembly, assemble
+from ..platform.training.trial import check_one_worker, prepare_benchmark
+from .settings import SchedulerKind, SweepSettings
+from .space import Scalar, override
+from .trial import experiment_of
+
+_FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
+_OF_THE_MAP: Final = ("eval/straightness", "eval/semigroup_error")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A sweep whose every key and bound has been tried on the experiment.
+
+    Attributes:
+        settings: The sweep.
+        base: Overrides of every trial, with those that the sweep itself adds.
+        assembly: The first point of the space, built.
+    """
+
+    settings: SweepSettings
+    base: tuple[str, ...]
+    assembly: Assembly
+
+    @classmethod
+    def of(cls, settings: SweepSettings) -> Self:
+        """Check a sweep.
+
+        Args:
+            settings: The sweep.
+
+        Returns:
+            The plan.
+
+        Raises:
+            ValueError: If an override, a swept key, a bound or a count is refused.
+        """
+        space = settings.space
+        for key in space.dimensions:
+            _check_key(key, settings.base)
+        base = _completed(settings)
+        assembly = assemble(experiment_of((*base, *_texts(space.first))))
+        for key, dimension in space.dimensions.items():
+            for value in dimension.extremes:
+                try:
+                    assemble(experiment_of((*base, *_texts({**space.first, key: value}))))
+                except ValueError as error:
+                    raise ValueError(f"sweep.space[{key}] reaches {value!r}: {error}") from error
+        plan = cls(settings=settings, base=base, assembly=assembly)
+        plan._check_workers()
+        plan._check_scheduler()
+        plan._check_metric()
+        return plan
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment at the first point of the space."""
+        return self.assembly.experiment
+
+    @property
+    def example(self) -> tuple[str, ...]:
+        """The overrides of the first point of the space."""
+        return (*self.base, *_texts(self.settings.space.first))
+
+    @property
+    def samples(self) -> int:
+        """Samples of a whole trial."""
+        training = self.experiment.training
+        return training.steps * training.batch_size
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of all trials that run at once."""
+        return self.settings.concurrency * self.experiment.workers.cpus_per_worker
+
+    def benchmark(self) -> Benchmark:
+        """The yardstick of all trials.
+
+        Returns:
+            The yardstick.
+
+        Raises:
+            ValueError: If it does not know the metric.
+        """
+        benchmark = prepare_benchmark(self.experiment, self.assembly.source.load())
+        name = self.settings.metric.name
+        if name not in (*benchmark.floors, *_OF_THE_MAP):
+            raise ValueError(
+                f"sweep.metric.name must be one of {', '.join([*benchmark.floors, *_OF_THE_MAP])}, "
+                f"got {name!r}"
+            )
+        return benchmark
+
+    def _check_workers(self) -> None:
+        check_one_worker(self.experiment)
+        needs, parents = self.assembly.learner.needs, self.experiment.parents
+        if needs.pairs is not None and parents.pairs is None:
+            raise ValueError(
+                f"method {self.assembly.name} trains on pairs, which a sweep does not make: name a "
+                "folder of them by parents.pairs=..."
+            )
+        if self.settings.address or os.environ.get("RAY_ADDRESS"):
+            return
+        cores = len(os.sched_getaffinity(0))
+        if self.cpus > cores:
+            raise ValueError(
+                f"sweep.concurrency x workers.cpus_per_worker must be at most the {cores} CPUs "
+                f"of this machine, got {self.settings.concurrency} x "
+                f"{self.experiment.workers.cpus_per_worker:g}"
+            )
+
+    def _check_scheduler(self) -> None:
+        scheduler = self.settings.scheduler
+        if scheduler.kind is SchedulerKind.ASHA and scheduler.grace_samples >= self.samples:
+            raise ValueError(
+                f"sweep.scheduler.grace_samples must be below the {self.samples} samples of a "
+                f"trial, got {scheduler.grace_samples}"
+            )
+
+    def _check_metric(self) -> None:
+        metric, evaluation = self.settings.metric, self.experiment.evaluation
+        if (metric.nfe is None) is not (metric.name in _OF_THE_MAP):
+            raise ValueError(
+                f"sweep.metric.nfe must be null for {' and '.join(_OF_THE_MAP)} and a number for "
+                f"all others, got {metric.nfe} for {metric.name}"
+            )
+        if metric.nfe is not None:
+            domain: Domain = self.assembly.learner.domain
+            allowed = [nfe for nfe, _ in samplers_at(domain, evaluation.nfes)]
+            if metric.nfe not in allowed:
+                raise ValueError(
+                    f"sweep.metric.nfe must be one of evaluation.nfes, {allowed}, got {metric.nfe}"
+                )
+
+
+def _check_key(key: str, base: tuple[str, ...]) -> None:
+    group = key.lstrip("+~").split(".")[0].split("@")[0]
+    if key[:1] in "+~" or group in _FIXED:
+        raise ValueError(
+            f"sweep.space cannot hold {key}: trials differ in what is trained and how, not in "
+            f"{', '.join(_FIXED)}, and a key that is added belongs in sweep.base first"
+        )
+    if any(one.split("=")[0] == key for one in base):
+        raise ValueError(f"{key} stands both in sweep.space and among the overrides of all trials")
+
+
+def _completed(settings: SweepSettings) -> tuple[str, ...]:
+    """The overrides of all trials, and those that make a trial the same wherever it is repeated."""
+    base = settings.base
+    experiment = experiment_of(base)
+    if experiment.training.threads == 0:
+        cpus = max(1, int(experiment.workers.cpus_per_worker))
+        base = (*base, override("training.threads", cpus))
+    if settings.scheduler.kind is SchedulerKind.ASHA:
+        base = (*base, override("training.checkpoint_every", settings.scheduler.grace_samples))
+    return base
+
+
+def _texts(values: dict[str, Scalar]) -> tuple[str, ...]:
+    return tuple(override(key, value) for key, value in values.items())

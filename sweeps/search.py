@@ -1,0 +1,260 @@
+"""The search: Ray Tune runs the trials of a plan, and the study remembers them."""
+
+import datetime
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import optuna
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+from ..platform.atomic import write_json
+from ..platform.evaluation.benchmark import Benchmark
+from ..platform.home import Home
+from ..platform.ray_instance import ray_instance
+from ..platform.registry.connection import Connection, check_tracking
+from ..platform.registry.run import RunFacts
+from .journal import Journal, Say
+from .plan import Plan
+from .record import SAMPLES
+from .report import SweepResult, result_of_sweep, write_report
+from .searcher import OBJECTIVE, OverrideSearch
+from .settings import SchedulerKind, SweepSettings
+from .study import ended, open_storage, requeue_orphans, storage_url
+from .trial import try_overrides
+
+_SETTINGS: Final = "sweep.json"
+_DIGEST: Final = "data_digest"
+_TUNE: Final = {
+    # Trials find data by the folder that the sweep was started in.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Progress is reported before the metric is known.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # An interrupt ends the sweep at once; the study knows what has ended.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The study, the journal and MLflow keep the results.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+
+
+def _silence(line: str) -> None:
+    del line
+
+
+def sweep(settings: SweepSettings, *, say: Say = _silence) -> SweepResult:
+    """Run a new sweep.
+
+    Everything that can be wrong with it is found before Ray starts.
+
+    Args:
+        settings: The sweep.
+        say: Told what happens, one line per trial.
+
+    Returns:
+        What it found; table and figure lie in its folder.
+
+    Raises:
+        ValueError: If the sweep is refused, a store does not answer or all trials fail.
+    """
+    plan = Plan.of(settings)
+    now = datetime.datetime.now(datetime.UTC)
+    name = f"{settings.name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
+    return _run(plan, name, say)
+
+
+def resume(
+    name: str,
+    *,
+    trials: int | None = None,
+    concurrency: int | None = None,
+    say: Say = _silence,
+) -> SweepResult:
+    """Go on with a sweep; trials that have ended are kept as they are.
+
+    Args:
+        name: Name of the sweep, as it was printed.
+        trials: Another number of trials in all, or None.
+        concurrency: Another number of trials at once, or None.
+        say: Told what happens.
+
+    Returns:
+        What the whole sweep found.
+
+    Raises:
+        ValueError: If there is no such sweep, it is running, or its data have changed.
+    """
+    folder = folder_of(name)
+    try:
+        settings = SweepSettings.from_dict(json.loads((folder / _SETTINGS).read_text()))
+    except FileNotFoundError:
+        known = sorted(path.parent.name for path in folder.parent.glob(f"*/{_SETTINGS}"))
+        raise ValueError(
+            f"there is no sweep {name!r} in {folder.parent}, only {', '.join(known) or 'none'}"
+        ) from None
+    settings = replace(
+        settings,
+        trials=settings.trials if trials is None else trials,
+        concurrency=settings.concurrency if concurrency is None else concurrency,
+    )
+    return _run(Plan.of(settings), name, say)
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a sweep."""
+    return Home.here().root / "sweeps" / name
+
+
+def _run(plan: Plan, name: str, say: Say) -> SweepResult:
+    settings = plan.settings
+    home = Home.here(tracking_uri=plan.experiment.storage.tracking_uri or None)
+    check_tracking(home.tracking_uri, artifacts=home.artifacts)
+    url = storage_url(settings, home.root)
+    storage = open_storage(url)
+    benchmark = plan.benchmark()
+    folder = folder_of(name)
+    with _alone(folder):
+        write_json(folder / _SETTINGS, settings.to_dict())
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="minimize" if settings.metric.mode == "min" else "maximize",
+            load_if_exists=True,
+        )
+        _check_data(study, benchmark)
+        again, done = requeue_orphans(study), len(ended(study))
+        say(
+            f"sweep {name}: {settings.trials} trials, {settings.metric}, {done} ended before"
+            + (f", {again} start again" if again else "")
+        )
+        if done < settings.trials:
+            _search(
+                plan,
+                study,
+                benchmark,
+                home=home,
+                folder=folder,
+                left=settings.trials - done,
+                say=say,
+            )
+        result = result_of_sweep(
+            ended(study), settings, study_name=name, storage=url, folder=folder
+        )
+        write_report(result, settings)
+    return result
+
+
+def _search(
+    plan: Plan,
+    study: optuna.Study,
+    benchmark: Benchmark,
+    *,
+    home: Home,
+    folder: Path,
+    left: int,
+    say: Say,
+) -> None:
+    settings = plan.settings
+    facts = RunFacts(
+        experiment=benchmark.dataset.name,
+        name=folder.name,
+        config=settings.to_dict(),
+        overrides=plan.base,
+        seed=settings.seed,
+        data_digest=benchmark.dataset.digest,
+    )
+    searcher = OverrideSearch(
+        settings,
+        base=plan.base,
+        total=plan.samples,
+        study_name=study.study_name,
+        storage=study._storage,
+        start=len(study.get_trials(deepcopy=False)),
+    )
+    connection = Connection(home.tracking_uri, artifacts=home.artifacts)
+    journal = Journal(study, settings, folder=folder, connection=connection, facts=facts, say=say)
+    workers = plan.experiment.workers
+    resources = {"cpu": workers.cpus_per_worker, "gpu": workers.gpus_per_worker}
+    for key, value in _TUNE.items():
+        os.environ.setdefault(key, value)
+    is_staged = settings.scheduler.kind is SchedulerKind.ASHA
+    trainable = tune.with_parameters(
+        partial(
+            try_overrides,
+            metric=settings.to_dict()["metric"],
+            environment=_environment(home),
+            is_staged=is_staged,
+        ),
+        benchmark=benchmark,
+    )
+    with journal.run, ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                metric=OBJECTIVE,
+                mode=str(settings.metric.mode),
+                num_samples=left,
+                max_concurrent_trials=settings.concurrency,
+                search_alg=searcher,
+                scheduler=_scheduler(plan),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{uuid.uuid4().hex[:8]}",
+                storage_path=str(folder),
+                callbacks=[journal],
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _scheduler(plan: Plan) -> TrialScheduler:
+    scheduler = plan.settings.scheduler
+    if scheduler.kind is SchedulerKind.NONE:
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr=SAMPLES,
+        max_t=plan.samples,
+        grace_period=scheduler.grace_samples,
+        reduction_factor=scheduler.reduction,
+    )
+
+
+def _environment(home: Home) -> Mapping[str, str]:
+    """Where a trial on any machine finds the home and the stores."""
+    passed_on = ("ONESTEP_DATA", "WANDB_MODE")
+    return {
+        "ONESTEP_HOME": str(home.root),
+        "MLFLOW_TRACKING_URI": home.tracking_uri,
+        "ONESTEP_ARTIFACTS": home.artifacts,
+    } | {name: os.environ[name] for name in passed_on if name in os.environ}
+
+
+def _check_data(study: optuna.Study, benchmark: Benchmark) -> None:
+    digest = benchmark.dataset.digest
+    known = study.user_attrs.get(_DIGEST, digest)
+    if known != digest:
+        raise ValueError(
+            f"sweep {study.study_name} was begun on other data: their digest is {known[:12]}..., "
+            f"that of {benchmark.dataset.name} is now {digest[:12]}..."
+        )
+    study.set_user_attr(_DIGEST, digest)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder of a sweep for one process at a time; two would run each other's trials twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"sweep {folder.name} is running already") from None
+        yield

@@ -1,0 +1,204 @@
+"""The settings of a sweep, and how they and its trials' overrides come from a command line."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, Final, Self, final
+
+from ..platform.configuration import compose
+from .space import Space
+
+_MODULE: Final = "onestep.sweeps.conf"
+_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
+_OWN: Final = ("sweep=", "sweep.", "+sweep.", "++sweep.", "~sweep.")
+
+
+class Mode(StrEnum):
+    """Which values of the metric are better."""
+
+    MIN = "min"
+    MAX = "max"
+
+
+class SchedulerKind(StrEnum):
+    """Who may end a trial early."""
+
+    NONE = "none"
+    ASHA = "asha"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The number that a sweep improves.
+
+    Attributes:
+        name: Metric of the evaluation, ``family/name``.
+        nfe: Network evaluations at which it is taken; None for a property of the map itself.
+        mode: Which values are better.
+
+    Raises:
+        ValueError: If the mode is neither min nor max.
+    """
+
+    name: str
+    nfe: int | None = 1
+    mode: Mode = Mode.MIN
+
+    def __post_init__(self) -> None:
+        if self.mode not in list(Mode):
+            raise ValueError(f"sweep.metric.mode must be min or max, got {self.mode!r}")
+        object.__setattr__(self, "mode", Mode(self.mode))
+
+    def __str__(self) -> str:
+        return self.name if self.nfe is None else f"{self.name} at {self.nfe} NFE"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """Who may end a trial early.
+
+    Attributes:
+        kind: ``none``, or ``asha``: asynchronous successive halving.
+        grace_samples: Samples after which a trial is first measured and may be stopped; it is
+            measured again each time as many have passed.
+        reduction: Of this many trials, one goes on from each rung; at least 2.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    kind: SchedulerKind = SchedulerKind.NONE
+    grace_samples: int = 50_000
+    reduction: int = 3
+
+    def __post_init__(self) -> None:
+        if self.kind not in list(SchedulerKind):
+            raise ValueError(
+                f"sweep.scheduler.kind must be one of {', '.join(SchedulerKind)}, got {self.kind!r}"
+            )
+        object.__setattr__(self, "kind", SchedulerKind(self.kind))
+        if self.grace_samples < 1 or self.reduction < 2:
+            raise ValueError(
+                "sweep.scheduler.grace_samples must be at least 1 and reduction at least 2, got "
+                f"{self.grace_samples} and {self.reduction}"
+            )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """What a sweep tries.
+
+    Attributes:
+        name: What the sweep is called; a run of it adds the time.
+        base: Overrides of every trial.
+        space: Keys that differ between trials, with their values.
+        metric: The number to improve.
+        trials: How many trials end in all.
+        concurrency: How many run at once.
+        startup: Random trials before the sampler learns from the others.
+        seed: Seed of the suggestions; they are the same again only at one trial at a time.
+        scheduler: Who may end a trial early.
+        storage: URL of Optuna's database; empty for SQLite in the home.
+        address: A running Ray cluster, or empty for RAY_ADDRESS and else an instance of its own.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    name: str
+    base: tuple[str, ...]
+    space: Space
+    metric: Objective
+    trials: int = 16
+    concurrency: int = 1
+    startup: int = 5
+    seed: int = 0
+    scheduler: Scheduler = Scheduler()
+    storage: str = ""
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", tuple(self.base))
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                "sweep.name must be letters, digits, '_', '.' or '-', at most 61 and not a sign "
+                f"first, got {self.name!r}"
+            )
+        if min(self.trials, self.concurrency, self.startup) < 1 or self.seed < 0:
+            raise ValueError(
+                "sweep.trials, concurrency and startup must be at least 1 and seed at least 0, "
+                f"got {self.trials}, {self.concurrency}, {self.startup} and {self.seed}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that plain values describe.
+
+        Args:
+            values: As ``to_dict`` gives them, or as Hydra composes them.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ValueError: If a key is unknown or missing, or a value out of range.
+        """
+        _check_keys("sweep", values, cls)
+        for name, record in (("metric", Objective), ("scheduler", Scheduler)):
+            _check_keys(f"sweep.{name}", values.get(name, {}), record)
+        missing = sorted({"name", "base", "space", "metric"} - set(values))
+        if missing:
+            raise ValueError(f"sweep lacks {', '.join(missing)}")
+        return cls(
+            **{
+                **values,
+                "base": tuple(values["base"]),
+                "space": Space.from_dict(values["space"]),
+                "metric": Objective(**values["metric"]),
+                "scheduler": Scheduler(**values.get("scheduler", {})),
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, from which ``from_dict`` makes equal settings."""
+        values = asdict(self)
+        values["base"] = list(self.base)
+        values["space"] = self.space.to_dict()
+        values["metric"]["mode"] = str(self.metric.mode)
+        values["scheduler"]["kind"] = str(self.scheduler.kind)
+        return values
+
+
+def settings_of(overrides: Sequence[str]) -> SweepSettings:
+    """The sweep that a command line asks for.
+
+    Args:
+        overrides: Those of ``sweep`` choose and change the sweep; all others join the overrides of
+            every trial.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValueError: If an override of the sweep is refused.
+    """
+    own = [one for one in overrides if one.startswith(_OWN)]
+    others = [one for one in overrides if not one.startswith(_OWN)]
+    node = dict(compose("sweep", own, module=_MODULE)["sweep"])
+    node["base"] = [*node.get("base", ()), *others]
+    return SweepSettings.from_dict(node)
+
+
+def _check_keys(name: str, values: object, record: type) -> None:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} must be a mapping, got {values!r}")
+    allowed = [f.name for f in fields(record)]
+    unknown = sorted(set(values) - set(allowed))
+    if unknown:
+        raise ValueError(
+            f"{name} has no setting {', '.join(unknown)}, allowed: {', '.join(allowed)}"
+        )

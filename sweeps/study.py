@@ -1,0 +1,95 @@
+"""The study: Optuna's record of a sweep, from which a killed sweep goes on."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from .record import TrialRecord
+from .settings import SweepSettings
+
+_INTERRUPTED: Final = "interrupted"
+_ENDED: Final = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+
+
+def storage_url(settings: SweepSettings, root: Path) -> str:
+    """URL of the database of a sweep.
+
+    Args:
+        settings: The sweep.
+        root: Folder of the platform.
+    """
+    return settings.storage or f"sqlite:///{root / 'optuna.db'}"
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Optuna's database; a SQLite file and its folder are made if they are missing.
+
+    Args:
+        url: SQLAlchemy URL.
+
+    Returns:
+        The database.
+
+    Raises:
+        ValueError: If the URL is none, its driver is not installed or nobody answers.
+    """
+    optuna.logging.set_verbosity(logging.WARNING)
+    try:
+        address = make_url(url)
+        if address.get_backend_name() == "sqlite" and address.database:
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        return RDBStorage(url)
+    except (SQLAlchemyError, ImportError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise ValueError(f"Optuna's database at {_shown(url)} does not answer: {reason}") from error
+
+
+def ended(study: Study) -> tuple[TrialRecord, ...]:
+    """The trials that ended by themselves, in the order of their numbers.
+
+    Args:
+        study: The study.
+
+    Returns:
+        Their records, without trials that an interruption of the sweep cut off.
+    """
+    cut_off = set(study.user_attrs.get(_INTERRUPTED, ()))
+    return tuple(
+        TrialRecord.of(trial)
+        for trial in study.get_trials(deepcopy=False, states=_ENDED)
+        if trial.number not in cut_off
+    )
+
+
+def requeue_orphans(study: Study) -> int:
+    """Close the trials that were running when the sweep was killed, and ask for them again.
+
+    Args:
+        study: The study; no process works on it.
+
+    Returns:
+        How many there were.
+    """
+    orphans = study.get_trials(states=(TrialState.RUNNING,))
+    for orphan in orphans:
+        # Noted first: if this is cut off in turn, the trial is still running and is seen again.
+        noted = study.user_attrs.get(_INTERRUPTED, [])
+        study.set_user_attr(_INTERRUPTED, sorted({*noted, orphan.number}))
+        if orphan.params:
+            study.enqueue_trial(orphan.params, skip_if_exists=False)
+        study.tell(orphan.number, state=TrialState.FAIL)
+    return len(orphans)
+
+
+def _shown(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return repr(url)
