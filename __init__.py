@@ -1,3 +1,3 @@
-"""onestep: train, compare and serve one-step image generators behind one contract, the two-time flow map."""
+"""onestep: train, compare and serve one-step image generators behind one contract."""
 
 __version__ = "0.1.0"

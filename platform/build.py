@@ -10,12 +10,12 @@ from hydra.utils import get_class, instantiate
 T = TypeVar("T")
 
 
-def build(node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...], **runtime: Any) -> T:
+def build(node: Mapping[str, Any], expected: type[T], **runtime: Any) -> T:
     """The object that a configuration node describes.
 
     Args:
         node: A mapping with a ``_target_`` and the fields of that class; nodes may nest.
-        expected: Class, or classes, that the result has to be an instance of.
+        expected: Class that the result has to be an instance of.
         **runtime: Arguments that only the caller knows, such as the shape of the data.
 
     Returns:
@@ -40,11 +40,9 @@ def build(node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...], **ru
     return _checked(thing, node, expected)
 
 
-def _checked(thing: object, node: Mapping[str, Any], expected: type[T] | tuple[type[T], ...]) -> T:
+def _checked(thing: object, node: Mapping[str, Any], expected: type[T]) -> T:
     if not isinstance(thing, expected):
-        kinds = expected if isinstance(expected, tuple) else (expected,)
-        allowed = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{node['_target_']} is no {allowed}")
+        raise ValueError(f"{node['_target_']} is no {expected.__name__}")
     return thing
 
 

@@ -7,11 +7,13 @@ derivative is a constant of the loss.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
 import torch
+import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -29,12 +31,15 @@ class AbstractDerivative(ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class ForwardMode(AbstractDerivative):
-    """The exact derivative, by one forward-mode pass of about twice a forward's cost."""
+    """The exact derivative, by one forward-mode pass of two to three times a forward's cost."""
 
     def along(self, fn: Function, at: Sequence[Tensor], tangent: Sequence[Tensor]) -> Tensor:
         """Derivative of fn at a point along a tangent, without a graph, in float32 or better."""
-        with torch.no_grad(), _full_precision(at[0]):
-            _, derivative = derivative_along(fn, at, tangent)
+        # Dual numbers cost about a fifth less than torch.func.jvp, which wraps every tensor.
+        with torch.no_grad(), _full_precision(at[0]), _traps(), fwAD.dual_level():
+            duals = [fwAD.make_dual(x, w) for x, w in zip(at, tangent, strict=True)]
+            derivative = fwAD.unpack_dual(fn(*duals)).tangent
+        assert derivative is not None, "a flow map depends on its state"
         return derivative
 
 
@@ -81,9 +86,18 @@ def derivative_along(
     Returns:
         fn(at), and d fn(at + h tangent) / d h at h = 0.
     """
+    with _traps():
+        pair: tuple[Tensor, Tensor] = torch.func.jvp(  # type: ignore[assignment]
+            fn, tuple(at), tuple(tangent)
+        )
+    return pair
+
+
+@contextmanager
+def _traps() -> Iterator[None]:
+    """Keep to kernels that have a forward derivative, outside compiled graphs."""
     with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
-        value, derivative = torch.func.jvp(fn, tuple(at), tuple(tangent))
-    return value, derivative
+        yield
 
 
 def _full_precision(x: Tensor) -> torch.autocast:

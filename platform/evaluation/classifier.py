@@ -146,7 +146,7 @@ def train_classifier(dataset: Dataset, recipe: ClassifierRecipe) -> Classifier:
         assert label is not None, "a classifier is trained on labelled images"
         loss = functional.cross_entropy(net(x), label, label_smoothing=0.05)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     return net.eval().requires_grad_(False)

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, final
 
 import torch
@@ -70,9 +71,9 @@ def measure(
     for step in (0.02, 0.005, 0.001):
         node = {"_target_": f"{_CALCULUS}.CentralDifference", "step": step}
         ways.append((f"central difference {step:g}", CentralDifference(step=step), node))
-    calls: list[Callable[[], object]] = [lambda: _forward(net, at, condition)]
+    calls: list[Callable[[], object]] = [partial(_forward, net, at, condition)]
     for _, way, _ in ways:
-        calls.append(lambda way=way: _along(net, way, at, tangent, condition, torch.float))
+        calls.append(partial(_along, net, way, at, tangent, condition, torch.float))
     seconds = _interleaved(calls)
     return tuple(
         DerivativeCost(
@@ -95,7 +96,7 @@ def _shake(net: FlowMap) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
 
 
 def _forward(net: FlowMap, at: Sequence[Tensor], condition: Condition | None) -> Tensor:

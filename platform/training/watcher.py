@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol, final
+from typing import NoReturn, Protocol, final
 
 from tqdm import tqdm
 
@@ -84,7 +84,7 @@ class Console:
 class _BarReporter:
     """Moves a bar."""
 
-    def __init__(self, bar: "tqdm[None]") -> None:
+    def __init__(self, bar: "tqdm[NoReturn]") -> None:
         self._bar = bar
 
     def report(
