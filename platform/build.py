@@ -67,12 +67,28 @@ def _check_fields(node: Mapping[str, Any], runtime: tuple[str, ...]) -> None:
         # Hydra wraps every failure of an import in an exception of its own.
         raise ValueError(f"cannot import {node['_target_']}: {_first_line(error)}") from error
     allowed = inspect.signature(target).parameters
-    given = [key for key in node if not key.startswith("_")]
+    given = {key: value for key, value in node.items() if not key.startswith("_")}
     for key in (*given, *runtime):
         if key not in allowed and not _takes_any(allowed):
             raise ValueError(
                 f"{target.__name__} has no field {key!r}, allowed: {', '.join(sorted(allowed))}"
             )
+    for key, value in given.items():
+        if key in allowed:
+            _check_kind(f"{target.__name__}.{key}", value, allowed[key].annotation)
+        for inner in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(inner, Mapping) and "_target_" in inner:
+                _check_fields(inner, ())
+
+
+def _check_kind(name: str, value: object, annotation: object) -> None:
+    """Refuse a text for a number and the like; things check themselves."""
+    kinds = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    for kind, allowed in kinds.items():
+        is_bool = isinstance(value, bool)
+        if annotation is kind and (not isinstance(value, allowed) or is_bool != (kind is bool)):
+            raise ValueError(f"{name} must be {names[kind]}, got {value!r}")
 
 
 def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:

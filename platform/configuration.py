@@ -1,5 +1,6 @@
 """Configuration: Hydra composes plain dictionaries here, and nowhere else."""
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 PLATFORM = "onestep.platform.conf"
@@ -33,24 +34,53 @@ def compose(
     Raises:
         ValueError: If an override names no key, gives a value of the wrong kind or misses one.
     """
-    groups = sorted(e.value for e in entry_points(group="onestep.conf") if e.value != module)
-    search = f"hydra.searchpath=[{','.join(f'pkg://{group}' for group in groups)}]"
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_module(module, version_base="1.3"):
-            config = hydra_compose(config_name, overrides=[*overrides, search])
+        config = _composed(config_name, overrides, module)
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_sentence(error)) from error
+        unknown = re.match(r"Could not override '([^']+)'", str(error))
+        if unknown is None:
+            raise ValueError(_sentence(error)) from error
+        allowed = _allowed(unknown[1], config_name, overrides, module)
+        raise ValueError(f"there is no key {unknown[1]}{allowed}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
 
+def _composed(config_name: str, overrides: Sequence[str], module: str) -> DictConfig:
+    groups = sorted(e.value for e in entry_points(group="onestep.conf") if e.value != module)
+    search = f"hydra.searchpath=[{','.join(f'pkg://{group}' for group in groups)}]"
+    GlobalHydra.instance().clear()
+    with initialize_config_module(module, version_base="1.3"):
+        return hydra_compose(config_name, overrides=[*overrides, search])
+
+
+def _allowed(key: str, config_name: str, overrides: Sequence[str], module: str) -> str:
+    """The keys that stand where an unknown key was looked for, with the things chosen as they are.
+
+    Overrides inside things are left out: one of them is unknown.
+    """
+    names = {override: override.partition("=")[0] for override in overrides}
+    choices = [o for o, name in names.items() if "." not in name and name != key]
+    try:
+        node = _composed(config_name, choices, module)
+    except (HydraException, OmegaConfBaseException):
+        return ""
+    place: list[str] = []
+    for part in key.split(".")[:-1]:
+        inner = node[part] if part in node else None
+        if not isinstance(inner, DictConfig):
+            break
+        node = inner
+        place.append(part)
+    keys = ", ".join(sorted(str(k) for k in node if not str(k).startswith("_")))
+    return f", allowed{' in ' if place else ''}{'.'.join(place)}: {keys}"
+
+
 def _sentence(error: Exception) -> str:
-    """Hydra's message on one line, without its advice on how to force an unknown key."""
-    cause = error.__cause__
+    """Hydra's message on one line, without its advice and its search path."""
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"there is no {error.missing_cfg_file}, allowed: {', '.join(error.options)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("To append", "Set the env", "full_key"))]
-    if cause is not None and "is not in struct" in str(cause):
-        kept.append(str(cause).splitlines()[0])
+    kept = [line for line in lines if not line.startswith(("See https", "full_key", "object_type"))]
     return ". ".join(dict.fromkeys(line.rstrip(".") for line in kept))

@@ -1,13 +1,14 @@
 """The experiment: everything that decides what a run trains, as frozen records."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self, TypeVar, final
+from typing import Any, Self, final
 
 from ..methods.core.precision import Precision
+from .settings import settings, typed_value
 
 Node = Mapping[str, Any]
-R = TypeVar("R")
 
 
 @final
@@ -264,7 +265,7 @@ class Experiment:
         overrides: The command line that composed all this.
 
     Raises:
-        ValueError: If the seed is negative.
+        ValueError: If the seed is negative, or the run's name is no name of a folder.
     """
 
     seed: int
@@ -286,6 +287,11 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if self.run and not re.fullmatch(r"[\w-][\w.-]*", self.run):
+            raise ValueError(
+                "run must be the name of a folder (letters, digits, dot, dash, underscore), "
+                f"got {self.run!r}"
+            )
         if not self.name:
             name = f"{module_of(self.data)}-{module_of(self.method)}"
             object.__setattr__(self, "name", name)
@@ -316,10 +322,21 @@ class Experiment:
         parts["overrides"] = tuple(parts["overrides"])
         for name, record in records.items():
             if name in parts:
-                parts[name] = _record(record, name, parts[name])
+                parts[name] = settings(record, name, parts[name])
         unknown = sorted(set(parts) - {f.name for f in fields(cls)})
         if unknown:
-            raise ValueError(f"an experiment has no part {', '.join(unknown)}")
+            allowed = ", ".join(f.name for f in fields(cls))
+            raise ValueError(f"an experiment has no part {', '.join(unknown)}, allowed: {allowed}")
+        for name in ("name", "run", "seed"):
+            if name in parts:
+                parts[name] = typed_value(name, parts[name], int if name == "seed" else str)
+        for name in ("data", "net", "method", "optimizer", "learning_rate"):
+            if not isinstance(parts.get(name), Mapping):
+                raise ValueError(
+                    f"{name} must be a node that names its class, got {parts.get(name)!r}"
+                )
+        if "training" not in parts:
+            raise ValueError("an experiment needs the settings training, got none")
         return cls(**parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -332,13 +349,3 @@ class Experiment:
 def module_of(node: Node) -> str:
     """The name of the file that a node's class stands in, which is its configuration's name."""
     return str(node["_target_"]).rsplit(".", 2)[-2]
-
-
-def _record(record: type[R], name: str, values: Mapping[str, Any]) -> R:
-    allowed = [f.name for f in fields(record)]  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(allowed))
-    if unknown:
-        raise ValueError(
-            f"{name} has no setting {', '.join(unknown)}, allowed: {', '.join(allowed)}"
-        )
-    return record(**values)

@@ -12,7 +12,6 @@ from ray.serve.handle import DeploymentHandle
 
 from .api import build_api
 from .errors import Overloaded, RequestRefused
-from .loading import load_engine
 from .schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
 from .service import EngineService, refusal
 from .settings import AppSettings
@@ -41,6 +40,9 @@ class Generator:
         Args:
             config: ``model``, a reference, and perhaps ``name``, under which it is served.
         """
+        # MLflow takes seconds to import, and the ingress, which imports this too, needs none.
+        from .loading import load_engine
+
         settings = self._settings.with_model(config["model"])
         engine, version = await asyncio.to_thread(load_engine, settings)
         self._service = EngineService(

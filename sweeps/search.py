@@ -3,6 +3,7 @@
 import datetime
 import fcntl
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import optuna
 from ray import tune
@@ -26,7 +27,7 @@ from .journal import Journal, Say
 from .plan import Plan
 from .record import SAMPLES
 from .report import SweepResult, result_of_sweep, write_report
-from .searcher import OBJECTIVE, OverrideSearch
+from .searcher import NUMBER, OBJECTIVE, OverrideSearch
 from .settings import SchedulerKind, SweepSettings
 from .study import ended, open_storage, requeue_orphans, storage_url
 from .trial import try_overrides
@@ -42,6 +43,8 @@ _TUNE: Final = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # The study, the journal and MLflow keep the results.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # The new output prints a panel whatever the verbosity.
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
@@ -184,6 +187,8 @@ def _search(
     resources = {"cpu": workers.cpus_per_worker, "gpu": workers.gpus_per_worker}
     for key, value in _TUNE.items():
         os.environ.setdefault(key, value)
+    # It misses the files of the loggers that are off.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     is_staged = settings.scheduler.kind is SchedulerKind.ASHA
     trainable = tune.with_parameters(
         partial(
@@ -205,6 +210,8 @@ def _search(
                 search_alg=searcher,
                 scheduler=_scheduler(plan),
                 reuse_actors=True,
+                trial_name_creator=_name_of,
+                trial_dirname_creator=_name_of,
             ),
             run_config=tune.RunConfig(
                 name=f"tune-{uuid.uuid4().hex[:8]}",
@@ -213,6 +220,10 @@ def _search(
                 verbose=0,
             ),
         ).fit()
+
+
+def _name_of(trial: Any) -> str:
+    return f"trial-{trial.config[NUMBER]}"
 
 
 def _scheduler(plan: Plan) -> TrialScheduler:

@@ -189,8 +189,14 @@ def settings_of(overrides: Sequence[str]) -> SweepSettings:
     own = [one for one in overrides if one.startswith(_OWN)]
     others = [one for one in overrides if not one.startswith(_OWN)]
     node = dict(compose("sweep", own, module=_MODULE)["sweep"])
-    node["base"] = [*node.get("base", ()), *others]
+    node["base"] = _last_of_each_key([*node.get("base", ()), *others])
     return SweepSettings.from_dict(node)
+
+
+def _last_of_each_key(overrides: Sequence[str]) -> list[str]:
+    """The same overrides without assignments that a later one of the same key replaces."""
+    last = {one.partition("=")[0]: place for place, one in enumerate(overrides)}
+    return [one for place, one in enumerate(overrides) if last[one.partition("=")[0]] == place]
 
 
 def _check_keys(name: str, values: object, record: type) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-import torch.autograd.forward_ad as fwAD
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Function = Callable[..., Tensor]
@@ -36,9 +36,9 @@ class ForwardMode(AbstractDerivative):
     def along(self, fn: Function, at: Sequence[Tensor], tangent: Sequence[Tensor]) -> Tensor:
         """Derivative of fn at a point along a tangent, without a graph, in float32 or better."""
         # Dual numbers cost about a fifth less than torch.func.jvp, which wraps every tensor.
-        with torch.no_grad(), _full_precision(at[0]), _traps(), fwAD.dual_level():
-            duals = [fwAD.make_dual(x, w) for x, w in zip(at, tangent, strict=True)]
-            derivative = fwAD.unpack_dual(fn(*duals)).tangent
+        with torch.no_grad(), _full_precision(at[0]), _traps(), forward_ad.dual_level():
+            duals = [forward_ad.make_dual(x, w) for x, w in zip(at, tangent, strict=True)]
+            derivative = forward_ad.unpack_dual(fn(*duals)).tangent
         assert derivative is not None, "a flow map depends on its state"
         return derivative
 

@@ -119,6 +119,13 @@ class ListGrid(AbstractGrid):
     def times(self, t_lo: float, t_hi: float) -> tuple[float, ...]:
         """The times between t_lo and t_hi.
 
+        Args:
+            t_lo: First time of the map's range.
+            t_hi: Last time of the map's range.
+
+        Returns:
+            All times, both ends among them.
+
         Raises:
             ValueError: If a given time lies outside the range.
         """

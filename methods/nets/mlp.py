@@ -45,10 +45,10 @@ class MLP(FlowMap):
 
     Args:
         shape: Shape of a datum, which is flattened.
+        domain: The (s, t) on which the map is trained.
         classes: Classes of the labels, 0 for an unconditional network.
         vocabulary: Must be 0: this network has no attention for tokens.
         guided: Whether the guidance scale is an input.
-        domain: The (s, t) on which the map is trained.
         width: Channels of the hidden layers.
         depth: Number of residual blocks.
         embedding_width: Width of the embedding of times and condition.

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -97,14 +98,16 @@ class Assembly:
             trajectory; not of the number of workers, which does not.
         """
         e, training = self.experiment, self.experiment.training
+        # The digest stands for the pairs, wherever they lie.
+        parents = {role: it for role, it in e.to_dict()["parents"].items() if role != "pairs"}
         decisive = {
             "seed": e.seed,
             "net": e.net,
             "method": e.method,
             "optimizer": e.optimizer,
             "learning_rate": e.learning_rate,
-            "parents": e.to_dict()["parents"],
-            "data": data_digest,
+            "parents": parents,
+            "data": [data_digest, e.data],
             "training": [
                 training.samples,
                 training.batch_size,
@@ -156,9 +159,19 @@ def assemble(experiment: Experiment) -> Assembly:
             f"workers.gpus_per_worker is {workers.gpus_per_worker:g}, but this machine has no GPU "
             "and workers.address names no cluster"
         )
-    assembly.net()
+    _check_optimizer(assembly)
     _check_parents(assembly)
     return assembly
+
+
+def _check_optimizer(assembly: Assembly) -> None:
+    node, parameters = assembly.experiment.optimizer, list(assembly.net().parameters())
+    try:
+        made = build(node, partial)(parameters)
+    except TypeError as error:
+        raise ValueError(f"optimizer {node['_target_']}: {error}") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ValueError(f"optimizer {node['_target_']} is no torch.optim.Optimizer")
 
 
 def _check_parents(assembly: Assembly) -> None:

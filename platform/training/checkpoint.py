@@ -1,5 +1,6 @@
 """Checkpoints: everything a run needs to go on, written whole or not at all, checked when read."""
 
+import io
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from typing import Any, Final, final
 
 import torch
 
-from ..atomic import sha256_of, write_json
+from ..atomic import sha256, write_bytes, write_json
 from .errors import CheckpointAltered, CheckpointMismatch
 
 _STATE: Final = "state.pt"
@@ -56,16 +57,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
-        with (draft / _STATE).open("wb") as file:
-            torch.save(dict(checkpoint.state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        manifest = {
-            "step": checkpoint.step,
-            "recipe": checkpoint.recipe,
-            "sha256": sha256_of(draft / _STATE),
-        }
-        write_json(draft / _MANIFEST, manifest)
+        # Serialised in memory, because torch's own writer hides a full disk in another error.
+        payload = io.BytesIO()
+        content = {"step": checkpoint.step, "recipe": checkpoint.recipe}
+        torch.save(content | {"state": dict(checkpoint.state)}, payload)
+        digest = write_bytes(draft / _STATE, payload.getvalue())
+        write_json(draft / _MANIFEST, {"step": checkpoint.step, "sha256": digest})
         shutil.rmtree(final_place, ignore_errors=True)
         draft.replace(final_place)
     finally:
@@ -88,22 +85,23 @@ def load(place: Path, *, recipe: str) -> Checkpoint:
         CheckpointMismatch: If it belongs to another network, method or data set.
     """
     try:
-        manifest = json.loads((place / _MANIFEST).read_text())
-        found = sha256_of(place / _STATE)
-    except (OSError, ValueError) as error:
+        expected = str(json.loads((place / _MANIFEST).read_text())["sha256"])
+        payload = (place / _STATE).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointAltered(f"checkpoint {place} cannot be read: {error}") from error
-    if found != manifest["sha256"]:
+    found = sha256(payload)
+    if found != expected:
         raise CheckpointAltered(
             f"checkpoint {place} is truncated or altered: its sha256 is {found[:12]}..., "
-            f"its manifest says {manifest['sha256'][:12]}..."
+            f"its manifest says {expected[:12]}..."
         )
-    if manifest["recipe"] != recipe:
+    content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    if content["recipe"] != recipe:
         raise CheckpointMismatch(
             f"checkpoint {place} belongs to another network, method or data set: its recipe is "
-            f"{manifest['recipe'][:12]}..., this run's is {recipe[:12]}..."
+            f"{content['recipe'][:12]}..., this run's is {recipe[:12]}..."
         )
-    state = torch.load(place / _STATE, map_location="cpu", weights_only=True)
-    return Checkpoint(step=manifest["step"], recipe=recipe, state=state)
+    return Checkpoint(**content)
 
 
 def latest(folder: Path) -> Path | None:
@@ -113,11 +111,12 @@ def latest(folder: Path) -> Path | None:
 
 
 def prune(folder: Path, *, keep: int) -> None:
-    """Delete all but the latest checkpoints of a run.
+    """Delete all but the latest checkpoints of a run, and what killed writers left.
 
     Args:
         folder: Folder of all checkpoints of the run.
         keep: How many stay, at least 1.
     """
-    for old in sorted(folder.glob(f"{_PREFIX}*"))[:-keep]:
+    drafts = folder.glob(f".{_PREFIX}*")  # of writers that were killed; there is only one writer
+    for old in (*sorted(folder.glob(f"{_PREFIX}*"))[:-keep], *drafts):
         shutil.rmtree(old)

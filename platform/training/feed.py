@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -12,6 +11,7 @@ from ...methods.core.condition import Condition
 from ...methods.core.method import PairMix
 from ...methods.core.record import Batch, Moment
 from ...methods.core.rng import Rng, mix
+from ...methods.core.schedule import require_range
 from ..data.augmentation import flip_rows
 from ..data.order import indices
 from ..data.pairs import Pairs, PairSet
@@ -95,12 +95,8 @@ class PairFeed(AbstractFeed):
 
     def __init__(self, pairs: PairSet, mix_of: PairMix, *, seed: int, batch_size: int) -> None:
         self._pairs, self._mix, self._seed, self._batch_size = pairs, mix_of, seed, batch_size
-        for share in (mix_of.generated(replace(_START, step=step)) for step in (0, _LAST)):
-            if share < 1.0 and not len(pairs.real):
-                raise ValueError(
-                    f"the method mixes in {1 - share:.0%} real pairs, got a set without any; "
-                    "generate them with pairs.real=true"
-                )
+        if not len(pairs.real):
+            _require_no_real(mix_of)
 
     @property
     def num_data(self) -> int:
@@ -136,5 +132,11 @@ class PairFeed(AbstractFeed):
         )
 
 
-_LAST = 999_999
-_START = Moment(step=0, total=_LAST + 1, rng=Rng.seeded(0))
+def _require_no_real(mix_of: PairMix) -> None:
+    try:
+        require_range("share of generated pairs", mix_of.generated, 1.0, 1.0)
+    except ValueError as error:
+        raise ValueError(
+            "the method mixes in real pairs, got a set without any; generate them with "
+            "pairs.real=true, or set method.generated to a constant 1"
+        ) from error

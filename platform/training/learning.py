@@ -68,8 +68,8 @@ class Learning:
         if training.compile:
             self.nets.online.compile()
         self.averages = MovingAverages(online, training.ema_half_lives, ramp=training.ema_ramp)
-        self._coupling: CouplingState = learner.coupling.initial(
-            feed.num_data, tuple(_example_shape(feed, training, seed))
+        self._coupling = self._placed(
+            learner.coupling.initial(feed.num_data, tuple(_example_shape(feed, training, seed)))
         )
         players = (ONLINE, *learner.needs.companions) if isinstance(learner, AbstractGame) else ()
         objectives = {
@@ -139,8 +139,11 @@ class Learning:
             part.load_state_dict(state["companions"][name])
         for name, each in self.optimizers.items():
             each.load_state_dict(state["optimizers"][name])
-        self._coupling = state["coupling"]
+        self._coupling = self._placed(state["coupling"])
         self.step = step
+
+    def _placed(self, state: CouplingState) -> CouplingState:
+        return {name: tensor.to(self._place.device) for name, tensor in state.items()}
 
     def _moment(self, shards: tuple[int, ...]) -> Moment:
         return Moment(

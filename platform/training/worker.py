@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,11 +63,13 @@ def work(
     while learning.step < training.steps:
         meter.add(learning.advance())
         is_end = learning.step == training.steps
-        if is_end or learning.step % training.every(training.log_every) == 0:
+        is_due = is_end or (keep_at > 0 and learning.step % keep_at == 0)
+        # A reading refuses a loss that is no number, and such weights must not be kept.
+        if is_due or learning.step % training.every(training.log_every) == 0:
             row = meter.read(learning.step, place)
             if place.leads:
                 reporter.report(row, step=learning.step)
-        if is_end or (keep_at and learning.step % keep_at == 0):
+        if is_due:
             last = _keep(learning, recipe, folder, reporter, place, keep=training.keep_checkpoints)
     return last
 
@@ -146,16 +149,19 @@ class _Meter:
     training: Training
     seen: int
     _sums: dict[str, Tensor] = field(default_factory=dict)
+    _counts: Counter[str] = field(default_factory=Counter)
     _since: float = field(default_factory=time.perf_counter)
 
     def add(self, logs: Mapping[str, Tensor]) -> None:
         for name, value in logs.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] += 1  # a player of a game may rest at some steps
 
     def read(self, step: int, place: Place) -> dict[str, float]:
         """Means since the last reading, over all workers."""
         steps, now = step - self.seen, time.perf_counter()
-        values = place.mean(torch.stack(list(self._sums.values())) / steps).tolist()
+        means = [total / self._counts[name] for name, total in self._sums.items()]
+        values = place.mean(torch.stack(means)).tolist()
         row = dict(zip(self._sums, values, strict=True))
         for name, value in row.items():
             if name.startswith("loss/") and not math.isfinite(value):
@@ -167,4 +173,5 @@ class _Meter:
         row["time/samples_per_s"] = self.training.batch_size / row["time/step_s"]
         row["progress/samples"] = float(step * self.training.batch_size)
         self.seen, self._since, self._sums = step, now, {}
+        self._counts.clear()
         return row

@@ -1,0 +1,55 @@
+# Everything runs in an environment of its own, made on first use from the exact pins.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two workers beside each other on a small machine would each start a thread per core.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test test-all check format golden wheel clean
+
+help:
+	@echo "make demo      train, sweep, compare and serve one-step models of handwritten digits"
+	@echo "make test      run the tests"
+	@echo "make test-all  run the tests and the learning tests, which take long"
+	@echo "make check     formatter, linter, docstrings, types"
+	@echo "make format    format the code"
+	@echo "make golden    record the golden trajectories again"
+	@echo "make wheel     build the wheel"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"onestep needs Python >= 3.11, got {sys.version}"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-all: $(VENV)/.installed
+	$(BIN)/pytest -m "not gpu"
+
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/flake8 methods platform sweeps serving
+	@# The package is its own root: mypy finds it by name through a link.
+	@mkdir -p build/typed && ln -sfn $(CURDIR) build/typed/onestep
+	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+		--namespace-packages --explicit-package-bases \
+		-p onestep.methods -p onestep.platform -p onestep.sweeps -p onestep.serving
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+golden: $(VENV)/.installed
+	$(BIN)/python tests/record_golden.py
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

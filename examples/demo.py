@@ -1,0 +1,178 @@
+"""The main job on real data: a teacher, a sweep, three one-step students, a champion over HTTP.
+
+Run it by `make demo`. The stages and their budgets stand in demo.yaml beside this file.
+"""
+
+import base64
+import io
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+import yaml
+from PIL import Image
+
+from onestep.methods.core.grid import UniformGrid
+from onestep.methods.core.ode import Heun
+from onestep.platform.configuration import compose
+from onestep.platform.evaluation.comparison import Comparison, compare
+from onestep.platform.evaluation.figures import sample_grid, save_png
+from onestep.platform.experiment import Experiment
+from onestep.platform.home import Home
+from onestep.platform.registry.gate import Gate
+from onestep.platform.registry.store import Registry
+from onestep.platform.training.launch import Trained, launch
+from onestep.platform.training.watcher import Console
+from onestep.serving.host import Hosted
+from onestep.serving.settings import ServeSettings
+from onestep.sweeps.search import sweep
+from onestep.sweeps.settings import settings_of
+
+ALIAS = "champion"
+PLAN = Path(__file__).with_name("demo.yaml")
+
+
+def main() -> None:
+    """Run all stages and say where their results are."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    plan: dict[str, Any] = yaml.safe_load(PLAN.read_text())
+    home = Home.here()
+    registry = Registry.at(home)
+    out = home.root / "demo"
+    stages = Stages(total=len(plan["students"]) + 5)
+
+    teacher = stages.run("teacher, flow matching", lambda: train(plan["teacher"]))
+    found = stages.run(
+        "sweep, Ray Tune with Optuna", lambda: sweep(settings_of(plan["sweep"]), say=Console().say)
+    )
+    won = [line for line in found.best_overrides if "diagonal" in line or "weighting" in line]
+    print(f"  the winner trains MeanFlow: {' '.join(won)}")
+
+    students: dict[str, Trained] = {}
+    for name, overrides in plan["students"].items():
+        filled = [line.replace("{teacher}", str(teacher.reference)) for line in overrides]
+        more = won if name == "mean_flow" else []
+        students[name] = stages.run(
+            f"student, {name}", lambda filled=filled, more=more: train([*filled, *more])
+        )
+
+    everyone = [str(t.reference) for t in (teacher, *students.values())]
+    fine = Heun(grid=UniformGrid(steps=plan["teacher_steps"]))
+    comparison = stages.run(
+        "comparison at 1, 2, 4 and 8 evaluations",
+        lambda: compare(
+            registry,
+            everyone,
+            home=home.root,
+            nfes=plan["nfes"],
+            samples=2000,
+            seed=7,
+            extra={str(teacher.reference): [fine]},
+        ),
+    )
+    files = comparison.write(out)
+    print(comparison.table)
+
+    best = stages.run(
+        f"promotion to {ALIAS}", lambda: promote(registry, plan["promote"], comparison, students)
+    )
+    files += (stages.run("serving", lambda: serve_digits(out)),)
+    tell(files, best, teacher, found.storage, home)
+
+
+class Stages:
+    """Prints a line before and after each stage."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._begin = total, 0, time.monotonic()
+
+    def run(self, what: str, work: Callable[[], Any]) -> Any:
+        """Do the work of one stage."""
+        self._done += 1
+        print(f"\n[{self._done}/{self._total}] {what}", flush=True)
+        begin = time.monotonic()
+        result = work()
+        now = time.monotonic()
+        print(f"  {now - begin:.0f} s, {now - self._begin:.0f} s in all", flush=True)
+        return result
+
+
+def train(overrides: Sequence[str]) -> Trained:
+    """Train one model as `onestep train` does."""
+    experiment = Experiment.from_dict(compose("train", overrides), tuple(overrides))
+    return launch(experiment, Console("  "))
+
+
+def promote(
+    registry: Registry, rule: dict[str, Any], comparison: Comparison, students: dict[str, Trained]
+) -> str:
+    """Give the alias to the student that is best by the rule, if it beats a Gaussian per class."""
+    measured = {}
+    for report, trained in zip(comparison.reports[1:], students.values(), strict=True):
+        found = report.find(rule["metric"], nfe=rule["nfe"])
+        measured[str(trained.reference)] = found
+    best = min(measured, key=lambda reference: measured[reference].value)
+    bar = measured[best].baselines["gaussian"]
+    gate = Gate(metric=f"{rule['metric']}/nfe_{rule['nfe']}", at_most=bar)
+    why = f"best {rule['metric']} at {rule['nfe']} NFE: {measured[best].value:.3f}"
+    if measured[best].value <= bar:
+        registry.promote(best, ALIAS, why=why, gate=gate)
+    else:
+        registry.promote(best, ALIAS, why=f"{why}; no better than a Gaussian per class {bar:.3f}")
+    print(f"  {best}: {why}; a Gaussian per class has {bar:.3f}")
+    print("  " + registry.lineage(f"{best}").render().replace("\n", "\n  "))
+    return best
+
+
+def serve_digits(out: Path) -> Path:
+    """Host the champion, ask for five images of each digit over HTTP and draw them."""
+    rows = []
+    with Hosted(ServeSettings.from_dict({"model": ALIAS, "port": 0})) as hosted:
+        for digit in range(10):
+            body = {"model": ALIAS, "prompt": str(digit), "n": 5, "seed": digit, "size": "8x8"}
+            answer = httpx.post(f"{hosted.url}/v1/images/generations", json=body, timeout=60)
+            answer.raise_for_status()
+            rows.append([decode(image["b64_json"]) for image in answer.json()["data"]])
+        print(f"  10 requests of 5 images each, answered by {hosted.version} at {hosted.url}")
+    by_column = torch.stack([torch.stack(row) for row in rows], dim=1).flatten(0, 1)
+    path = out / "served.png"
+    save_png(sample_grid({"answered over HTTP, one step each": by_column}, columns=10), path)
+    return path
+
+
+def decode(text: str) -> torch.Tensor:
+    """The image in [-1, 1] of a base64 PNG."""
+    with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+        grey = image.convert("L")
+        flat = torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8)
+        return (flat.float() / 127.5 - 1.0).reshape(1, grey.height, grey.width)
+
+
+def tell(
+    files: Sequence[Path], best: str, teacher: Trained, optuna_storage: str, home: Home
+) -> None:
+    """Say where everything is and how to go on."""
+    print("\nWhat there is to look at")
+    for file in files:
+        print(f"  {file}")
+    print(
+        f"""
+How to go on
+  . .venv/bin/activate
+  onestep serve                                     host {best} at http://127.0.0.1:8000
+  onestep registry lineage {ALIAS}
+  onestep compare {teacher.reference} {best}
+  onestep train experiment=digits_mean_flow         20 minutes to better digits
+  mlflow ui --backend-store-uri {home.tracking_uri}
+  pip install optuna-dashboard && optuna-dashboard {optuna_storage}"""
+    )
+
+
+if __name__ == "__main__":
+    main()

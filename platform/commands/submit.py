@@ -1,0 +1,223 @@
+"""`onestep submit`: runs any other command as a job on a Ray cluster."""
+
+import argparse
+import asyncio
+import json
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final, final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:  # Ray takes a second to import, and `--help` needs none of it
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+_FORWARDED: Final = ("ONESTEP_HOME", "ONESTEP_ARTIFACTS", "ONESTEP_DATA", "MLFLOW_TRACKING_URI")
+_ADDRESSES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_POLL_S: Final = 1.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A command on its way to a cluster.
+
+    Attributes:
+        command: Arguments of `onestep`.
+        address: HTTP address of the cluster's job server.
+        python: Interpreter on the cluster that has the package.
+        working_dir: Folder that is sent along and that the command runs in, or None.
+        variables: Environment of the command.
+
+    Raises:
+        ValueError: If there is no command, the address is none, or the folder is missing.
+    """
+
+    command: tuple[str, ...]
+    address: str
+    python: str = "python"
+    working_dir: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ValueError(
+                "submit needs a command after --, such as `onestep submit -- train method=reflow`"
+            )
+        if self.command[0] == "submit":
+            raise ValueError("submit runs any command but itself, got submit")
+        address = urlsplit(self.address)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(
+                "--address, RAY_API_SERVER_ADDRESS or RAY_ADDRESS must be the HTTP address of a "
+                f"cluster's dashboard, such as http://127.0.0.1:8265, got {self.address!r}"
+            )
+        if self.working_dir is not None and not self.working_dir.is_dir():
+            raise ValueError(f"--working-dir must be a folder, got {self.working_dir}")
+
+    @property
+    def entrypoint(self) -> str:
+        """The line that the cluster's shell runs."""
+        return shlex.join([self.python, "-m", "onestep.platform.cli", *self.command])
+
+    @property
+    def runtime_env(self) -> dict[str, str | dict[str, str]]:
+        """What goes along with the command, as Ray has it."""
+        env: dict[str, str | dict[str, str]] = {"env_vars": dict(self.variables)}
+        if self.working_dir is not None:
+            env["working_dir"] = str(self.working_dir)
+        return env
+
+    @property
+    def plain_line(self) -> str:
+        """The `ray job submit` line that does the same."""
+        words = ["ray", "job", "submit", "--address", self.address]
+        if self.working_dir is not None:
+            words += ["--working-dir", str(self.working_dir)]
+        if self.variables:
+            words += ["--runtime-env-json", json.dumps({"env_vars": dict(self.variables)})]
+        return f"{shlex.join(words)} -- {self.entrypoint}"
+
+
+@final
+class Submit:
+    """The command that sends another command to a cluster."""
+
+    name: ClassVar[str] = "submit"
+    summary: ClassVar[str] = "run another command as a job on a Ray cluster"
+    description: ClassVar[str] = """Run any other onestep command as a job on a Ray cluster.
+
+The package has to be installed on the cluster; see cluster.yaml. Where the cluster asks for a
+token, set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN or ~/.ray/auth_token to its token.
+ONESTEP_HOME, ONESTEP_ARTIFACTS, ONESTEP_DATA and MLFLOW_TRACKING_URI go along when they are set.
+
+examples:
+  onestep submit --address http://127.0.0.1:8265 -- sweep sweep=mean_flow_curriculum
+  onestep submit --no-wait -- train method=mean_flow workers.num_workers=4 workers.gpus_per_worker=1
+  onestep submit --working-dir configs --env WANDB_MODE=online -- train experiment=mine
+
+The plain `ray job submit` line that does the same is printed first.
+"""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument(
+            "--address",
+            help="the cluster's dashboard, such as http://127.0.0.1:8265; "
+            "by default RAY_API_SERVER_ADDRESS or RAY_ADDRESS",
+        )
+        parser.add_argument(
+            "--python", default="python", help="interpreter on the cluster (default: python)"
+        )
+        parser.add_argument(
+            "--working-dir", type=Path, help="folder to send along and to run the command in"
+        )
+        parser.add_argument(
+            "--env",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="a variable for the command; may be repeated",
+        )
+        parser.add_argument(
+            "--no-wait", action="store_true", help="leave when the job is submitted"
+        )
+        parser.add_argument(
+            "onestep_command",
+            nargs=argparse.REMAINDER,
+            metavar="-- command ...",
+            help="the command and its arguments",
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Submit the job and follow it.
+
+        Args:
+            arguments: Parsed arguments.
+
+        Returns:
+            0 if the job succeeded or is not waited for, else 1.
+
+        Raises:
+            ValueError: If the job is refused or no cluster answers.
+        """
+        words = tuple(arguments.onestep_command)
+        job = Job(
+            command=words[1:] if words[:1] == ("--",) else words,
+            address=arguments.address or _address(os.environ),
+            python=arguments.python,
+            working_dir=arguments.working_dir,
+            variables=_variables(os.environ, arguments.env),
+        )
+        client = _client(job.address)
+        print(f"the same without onestep:\n  {job.plain_line}", flush=True)
+        job_id = _submit(client, job)
+        print(f"submitted {job_id}", flush=True)
+        if arguments.no_wait:
+            print(f"  ray job logs --address {job.address} --follow {job_id}")
+            return 0
+        try:
+            status = _follow(client, job_id)
+        except KeyboardInterrupt:
+            print(f"\n{job_id} goes on; ray job stop --address {job.address} {job_id} ends it")
+            raise
+        print(f"{job_id}: {status}")
+        return 0 if status == "SUCCEEDED" else 1
+
+
+def _address(environment: Mapping[str, str]) -> str:
+    for name in _ADDRESSES:
+        if environment.get(name):
+            return environment[name]
+    raise ValueError(
+        "submit needs a cluster: give --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS"
+    )
+
+
+def _variables(environment: Mapping[str, str], given: Sequence[str]) -> dict[str, str]:
+    found = {name: environment[name] for name in _FORWARDED if environment.get(name)}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--env must be NAME=VALUE, got {one!r}")
+        found[name] = value
+    return found
+
+
+def _client(address: str) -> "JobSubmissionClient":
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
+
+
+def _submit(client: "JobSubmissionClient", job: Job) -> str:
+    try:
+        return str(client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env))
+    except RuntimeError as error:
+        raise ValueError(f"the cluster refuses the job: {_first_line(error)}") from error
+
+
+def _follow(client: "JobSubmissionClient", job_id: str) -> "JobStatus":
+    """Print the job's output until it ends."""
+    try:
+        asyncio.run(_print_logs(client, job_id))
+    except (RuntimeError, OSError) as error:
+        print(f"the log is cut off ({_first_line(error)}); waiting for the job's end", flush=True)
+    while not (status := client.get_job_status(job_id)).is_terminal():
+        time.sleep(_POLL_S)
+    return status
+
+
+async def _print_logs(client: "JobSubmissionClient", job_id: str) -> None:
+    async for lines in client.tail_job_logs(job_id):
+        print(lines, end="", flush=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

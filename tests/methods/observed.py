@@ -1,0 +1,81 @@
+"""A flow map that writes down what it is asked, so that a test can count evaluations."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from onestep.methods.core.condition import Condition
+from onestep.methods.core.flow_map import FlowMap
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One evaluation of a map.
+
+    Attributes:
+        x: States.
+        s: Start times.
+        t: End times.
+        label: Labels, or None.
+    """
+
+    x: Tensor
+    s: Tensor
+    t: Tensor
+    label: Tensor | None
+
+
+@final
+class ObservedMap(FlowMap):
+    """Another map, whose evaluations are kept in order.
+
+    Attributes:
+        calls: The evaluations so far.
+    """
+
+    calls: list[Call]
+
+    def __init__(self, flow_map: FlowMap) -> None:
+        super().__init__(domain=flow_map.domain)
+        self.flow_map = flow_map
+        self.calls = []
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        label = None if condition is None else condition.label
+        self.calls.append(Call(x=x.detach(), s=s.detach(), t=t.detach(), label=label))
+        return self.flow_map(x, s, t, condition)
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of each evaluation."""
+        return [len(call.x) for call in self.calls]
+
+
+@final
+class AffineMap(FlowMap):
+    """u(x, s, t) = A x + b at all times, with A and b as its parameters."""
+
+    def __init__(self, flow_map: FlowMap, *, size: int) -> None:
+        super().__init__(domain=flow_map.domain)
+        self.matrix = torch.nn.Parameter(torch.zeros(size, size, dtype=torch.float64))
+        self.offset = torch.nn.Parameter(torch.zeros(size, dtype=torch.float64))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        del s, t, condition
+        return x @ self.matrix.T + self.offset

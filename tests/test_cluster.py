@@ -1,0 +1,129 @@
+import copy
+from pathlib import Path
+from typing import Any, Final
+
+import jsonschema
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
+
+from onestep.serving.settings import AppSettings
+
+_ROOT: Final = Path(__file__).parents[1]
+_LAUNCHED: Final = ("cluster.yaml", "cluster/on-prem.yaml")
+# Ray's schema takes any key of a provider, so that a misspelt one would have no effect.
+_PROVIDER: Final = {
+    "aws": {"type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips"},
+    "local": {"type", "head_ip", "worker_ips"},
+}
+_RUN_INSTANCES: Final = {"InstanceType", "ImageId", "BlockDeviceMappings", "InstanceMarketOptions"}
+
+
+def read(file: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((_ROOT / file).read_text())
+    return config
+
+
+def prepare(config: dict[str, Any]) -> dict[str, Any]:
+    prepared: dict[str, Any] = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    return prepared
+
+
+def resources() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((_ROOT / "cluster/kuberay.yaml").read_text()))
+
+
+def groups(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = resource["spec"].get("rayClusterConfig", resource["spec"])
+    return [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+
+
+@pytest.mark.parametrize("file", _LAUNCHED)
+def test_ray_accepts_the_cluster_file(file: str) -> None:
+    assert prepare(read(file))["cluster_name"] == "onestep"
+
+
+@pytest.mark.parametrize("file", _LAUNCHED)
+def test_a_misspelt_key_of_the_cluster_file_is_refused(file: str) -> None:
+    with pytest.raises(jsonschema.ValidationError, match="max_worker"):
+        prepare({**read(file), "max_worker": 3})
+
+
+@pytest.mark.parametrize("file", _LAUNCHED)
+def test_the_provider_has_keys_that_ray_reads(file: str) -> None:
+    provider = read(file)["provider"]
+    assert set(provider) <= _PROVIDER[provider["type"]]
+
+
+@pytest.mark.parametrize("file", _LAUNCHED)
+def test_every_start_of_ray_asks_for_a_token(file: str) -> None:
+    config = read(file)
+    for kind in ("head", "worker"):
+        starts = [line for line in config[f"{kind}_start_ray_commands"] if "ray start" in line]
+        assert len(starts) == 1
+        assert "RAY_AUTH_MODE=token" in starts[0].partition("ray start")[0]
+    assert any(place.endswith(".ray/auth_token") for place in config["file_mounts"])
+
+
+@pytest.mark.parametrize("file", _LAUNCHED)
+def test_every_node_installs_the_checkout_that_it_was_sent(file: str) -> None:
+    config = read(file)
+    (place,) = (remote for remote, local in config["file_mounts"].items() if local == ".")
+    assert any(line.endswith(f"pip install {place}") for line in config["setup_commands"])
+
+
+def test_the_cloud_cluster_has_a_cpu_head_and_gpu_workers_that_scale_to_zero() -> None:
+    prepared = prepare(read("cluster.yaml"))
+    types = prepared["available_node_types"]
+    head, worker = types[prepared["head_node_type"]], types["gpu_worker"]
+    assert head["max_workers"] == 0
+    assert head["resources"]["CPU"] == 0
+    assert head["node_config"]["InstanceType"].startswith("m")
+    assert worker["min_workers"] == 0 < worker["max_workers"] <= prepared["max_workers"]
+    assert worker["node_config"]["InstanceType"].startswith(("g", "p"))
+    for one in types.values():
+        assert set(one["node_config"]) <= _RUN_INSTANCES
+
+
+def test_the_images_have_the_ray_that_the_package_pins() -> None:
+    pins = (_ROOT / "pyproject.toml").read_text()
+    version = pins.partition("train,tune]==")[2].partition('"')[0]
+    docker = read("cluster.yaml")["docker"]
+    for image in (docker["head_image"], docker["worker_image"]):
+        assert image.startswith(f"rayproject/ray:{version}-py311")
+    for resource in resources():
+        spec = resource["spec"].get("rayClusterConfig", resource["spec"])
+        assert spec["rayVersion"] == version
+
+
+def test_own_machines_all_become_workers_and_are_stopped_by_ray_down() -> None:
+    config = read("cluster/on-prem.yaml")
+    assert config["min_workers"] == config["max_workers"] == len(config["provider"]["worker_ips"])
+    assert "RAY_enable_autoscaler_v2=0" in config["head_start_ray_commands"][-1]
+    assert any("/usr/local/bin/ray" in line for line in config["setup_commands"])
+
+
+def test_kubernetes_gets_a_cluster_and_a_service_that_ask_for_a_token() -> None:
+    assert [one["kind"] for one in resources()] == ["RayCluster", "RayService"]
+    for resource in resources():
+        assert resource["apiVersion"] == "ray.io/v1"
+        spec = resource["spec"].get("rayClusterConfig", resource["spec"])
+        assert spec["authOptions"] == {"mode": "token"}
+        for group in groups(resource):
+            (container,) = group["template"]["spec"]["containers"]
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+            # KubeRay's parameters are texts; a bare number is refused by the operator.
+            assert all(isinstance(text, str) for text in group["rayStartParams"].values())
+        for group in groups(resource)[1:]:
+            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_the_service_on_kubernetes_is_a_serve_application_of_ours() -> None:
+    config = ServeDeploySchema(**yaml.safe_load(resources()[1]["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    settings = AppSettings(**application.args)
+    generator = next(one for one in application.deployments if one.name == "Generator")
+    assert generator.num_replicas == settings.replicas
+    assert {one.name for one in application.deployments} == {"Generator", "Ingress"}
