@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 
 T = TypeVar("T")
 
@@ -61,11 +62,7 @@ def targets(node: object) -> Iterator[str]:
 def _check_fields(node: Mapping[str, Any], runtime: tuple[str, ...]) -> None:
     if "_target_" not in node:
         raise ValueError(f"a node needs a _target_ that names its class, got {dict(node)}")
-    try:
-        target = get_class(str(node["_target_"]))
-    except Exception as error:
-        # Hydra wraps every failure of an import in an exception of its own.
-        raise ValueError(f"cannot import {node['_target_']}: {_first_line(error)}") from error
+    target = _class_at(str(node["_target_"]))
     allowed = inspect.signature(target).parameters
     given = {key: value for key, value in node.items() if not key.startswith("_")}
     for key in (*given, *runtime):
@@ -79,6 +76,17 @@ def _check_fields(node: Mapping[str, Any], runtime: tuple[str, ...]) -> None:
         for inner in value if isinstance(value, list | tuple) else [value]:
             if isinstance(inner, Mapping) and "_target_" in inner:
                 _check_fields(inner, ())
+
+
+def _class_at(dotted: str) -> type:
+    module, _, name = dotted.rpartition(".")
+    try:
+        target = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"cannot import {dotted}: {_first_line(error)}") from error
+    if not isinstance(target, type):
+        raise ValueError(f"{dotted} is no class")
+    return target
 
 
 def _check_kind(name: str, value: object, annotation: object) -> None:

@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, the command's own code, or 2 for what the user can mend.
     """
+    # Threads that wait must not spin: with other processes on the cores that costs severalfold.
+    # Read when torch is imported, which happens in the command.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     given = list(sys.argv[1:] if argv is None else argv)
     commands = {e.name: e for e in entry_points(group=_GROUP)}

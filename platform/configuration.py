@@ -68,7 +68,7 @@ def _allowed(key: str, config_name: str, overrides: Sequence[str], module: str) 
         return ""
     place: list[str] = []
     for part in key.split(".")[:-1]:
-        inner = node[part] if part in node else None
+        inner = node.get(part, None)
         if not isinstance(inner, DictConfig):
             break
         node = inner

@@ -118,9 +118,9 @@ def folder_of(name: str) -> Path:
 def _run(plan: Plan, name: str, say: Say) -> SweepResult:
     settings = plan.settings
     home = Home.here(tracking_uri=plan.experiment.storage.tracking_uri or None)
-    check_tracking(home.tracking_uri, artifacts=home.artifacts)
     url = storage_url(settings, home.root)
     storage = open_storage(url)
+    check_tracking(home.tracking_uri, artifacts=home.artifacts)
     benchmark = plan.benchmark()
     folder = folder_of(name)
     with _alone(folder):

@@ -1,4 +1,5 @@
 import copy
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -6,7 +7,6 @@ import jsonschema
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.serve.schema import ServeDeploySchema
 
 from onestep.serving.settings import AppSettings
 
@@ -121,6 +121,9 @@ def test_kubernetes_gets_a_cluster_and_a_service_that_ask_for_a_token() -> None:
 
 
 def test_the_service_on_kubernetes_is_a_serve_application_of_ours() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own classes use parts of pydantic that are old
+        from ray.serve.schema import ServeDeploySchema
     config = ServeDeploySchema(**yaml.safe_load(resources()[1]["spec"]["serveConfigV2"]))
     (application,) = config.applications
     settings = AppSettings(**application.args)

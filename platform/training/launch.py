@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
 from ..atomic import write_json
+from ..data.errors import DataNotFound
 from ..data.pairs import PairSet, read_pairs
 from ..data.source import Dataset
 from ..evaluation.benchmark import Benchmark
@@ -130,7 +131,7 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
         return train_with_ray(experiment, folder=folder, reporter=reporter)
     last = work(
         experiment.to_dict(),
-        place=Place(),
+        place=Place.alone(gpus=experiment.workers.gpus_per_worker),
         reporter=reporter,
         folder=folder,
         resume=checkpoints.latest(folder / CHECKPOINTS),
@@ -178,15 +179,9 @@ def _with_pairs(
 ) -> tuple[Experiment, PairSet]:
     """The experiment with its set of pairs, made now unless it is there already."""
     parents = experiment.parents
-    place = Path(parents.pairs) if parents.pairs else folder / "pairs"
-    if parents.pairs or place.exists():
-        pairs = read_pairs(place)
-        if pairs.generated.x1.shape[1:] != dataset.shape:
-            raise ValueError(
-                f"pairs in {place} have shape {tuple(pairs.generated.x1.shape[1:])}, "
-                f"the data {dataset.shape}"
-            )
-    else:
+    place = Path(parents.pairs).absolute() if parents.pairs else folder / "pairs"
+    pairs = read_pairs(place) if parents.pairs else _made_before(place, parents.teacher)
+    if pairs is None:
         assert parents.teacher is not None, "checked when the experiment was assembled"
         teacher, _ = load_flow_map(registry, parents.teacher)
         with watcher.counting("pairs") as count:
@@ -198,7 +193,26 @@ def _with_pairs(
                 teacher_reference=parents.teacher,
                 progress=count,
             )
+    if pairs.generated.x1.shape[1:] != dataset.shape:
+        raise ValueError(
+            f"pairs in {place} have shape {tuple(pairs.generated.x1.shape[1:])}, "
+            f"the data {dataset.shape}"
+        )
     return replace(experiment, parents=replace(parents, pairs=str(place))), pairs
+
+
+def _made_before(place: Path, teacher: str | None) -> PairSet | None:
+    """The pairs that an earlier attempt of the same run finished, or None."""
+    try:
+        pairs = read_pairs(place)
+    except DataNotFound:
+        return None
+    if pairs.lineage["teacher"] != teacher:
+        raise ValueError(
+            f"pairs in {place} were made by {pairs.lineage['teacher']}, "
+            f"this run's teacher is {teacher}; give the run another name"
+        )
+    return pairs
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -14,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
+from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged
 from .place import Place
 from .reporter import Reporter
 from .worker import work
@@ -30,6 +31,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._rows: list[tuple[dict[str, float], int]] = []
+        self._refusal: ValueError | None = None
 
     def put(self, metrics: dict[str, float], step: int) -> None:
         """Take a row."""
@@ -39,6 +41,14 @@ class Mailbox:
         """All rows since the last call."""
         rows, self._rows = self._rows, []
         return rows
+
+    def refuse(self, error: ValueError) -> None:
+        """Take what ends the run by the user's doing."""
+        self._refusal = error
+
+    def refusal(self) -> ValueError | None:
+        """What ended the run, or None."""
+        return self._refusal
 
 
 @final
@@ -75,20 +85,23 @@ def _loop(config: Mapping[str, Any]) -> None:
     )
     if place.device.type == "cpu":
         torch.set_num_threads(1)
+    try:
+        _work_at(place, config)
+    except (CheckpointAltered, CheckpointMismatch, TrainingDiverged) as error:
+        # Every worker meets the same at the same step, and to start again would not help.
+        ray.get(config["mailbox"].refuse.remote(error))
+
+
+def _work_at(place: Place, config: Mapping[str, Any]) -> None:
     start = ray.train.get_checkpoint()
-    with tempfile.TemporaryDirectory() as folder:
-        reporter = RayReporter(config["mailbox"])
-        if start is None:
-            work(config["experiment"], place=place, reporter=reporter, folder=Path(folder))
-            return
-        with start.as_directory() as resume:
-            work(
-                config["experiment"],
-                place=place,
-                reporter=reporter,
-                folder=Path(folder),
-                resume=Path(resume),
-            )
+    with ExitStack() as stack:
+        work(
+            config["experiment"],
+            place=place,
+            reporter=RayReporter(config["mailbox"]),
+            folder=Path(stack.enter_context(tempfile.TemporaryDirectory())),
+            resume=None if start is None else Path(stack.enter_context(start.as_directory())),
+        )
 
 
 def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
@@ -103,6 +116,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         The last checkpoint.
 
     Raises:
+        ValueError: If the checkpoint is refused or the training diverges.
         RuntimeError: If a worker fails more often than the experiment allows.
     """
     workers = experiment.workers
@@ -135,10 +149,20 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
             ),
         )
         with _forwarding(mailbox, reporter):
-            result = trainer.fit()
+            result = _fit(trainer)
+        refusal: ValueError | None = ray.get(mailbox.refusal.remote())
+        if refusal is not None:
+            raise refusal
         if result.checkpoint is None:
             raise RuntimeError(f"Ray Train ended without a checkpoint: {result.error}")
         return Path(result.checkpoint.path)
+
+
+def _fit(trainer: TorchTrainer) -> ray.train.Result:
+    try:
+        return trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise RuntimeError(f"Ray Train gave up: {error}") from error
 
 
 @contextmanager

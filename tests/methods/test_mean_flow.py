@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import final
 
 import pytest
 import torch
@@ -55,16 +55,6 @@ class TestMeanFlowByDifferences(MethodContract):
     @pytest.fixture
     def method(self) -> MeanFlow:
         return MeanFlow(times=TIMES, derivative=CentralDifference())
-
-
-class TestGuidedMeanFlow(MethodContract):
-    """Labelled data, whose flow guidance pushes away from the unlabelled one."""
-
-    exactness: ClassVar[Exact]
-
-    @pytest.fixture
-    def method(self) -> MeanFlow:
-        return MeanFlow(times=TIMES, guidance=Guidance(omega=1.0, kappa=0.5))
 
 
 def moment(n: int) -> Moment:
@@ -261,13 +251,32 @@ def labelled_pairs(n: int, rng: Rng) -> Batch:
     return Batch(x0=x0, x1=x1, index=torch.arange(n), condition=Condition(label=label))
 
 
-@pytest.mark.parametrize(("omega", "kappa"), [(1.0, 0.5), (0.2, 0.92), (2.0, 0.0)])
+class TestGuidedMeanFlow(MethodContract):
+    """Labelled data, whose flow guidance of scale 2 pushes away from the unlabelled one."""
+
+    exactness = Exact(
+        setting=Setting(data=CONDITIONAL, batch=labelled_pairs),
+        at=guided(2.0),
+        control=MeanFlow(times=TIMES, label_dropout=LabelDropout(probability=0.0)),
+    )
+
+    @pytest.fixture
+    def method(self) -> MeanFlow:
+        return MeanFlow(
+            times=TIMES,
+            label_dropout=LabelDropout(probability=0.0),
+            guidance=Guidance(omega=1.0, kappa=0.5),
+        )
+
+
+@pytest.mark.parametrize(("omega", "kappa"), [(0.2, 0.92), (2.0, 0.0)])
 def test_the_fixed_point_of_guidance_has_scale_omega_over_one_minus_kappa(
     omega: float, kappa: float
 ) -> None:
+    """On the diagonal, where guidance acts; the contract above tests every interval."""
     guidance = Guidance(omega=omega, kappa=kappa)
     method = MeanFlow(
-        times=TIMES,
+        times=SortedTimes(diagonal=Constant(value=1.0)),
         weighting=Unweighted(),
         label_dropout=LabelDropout(probability=0.0),
         guidance=guidance,

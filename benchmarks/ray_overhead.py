@@ -1,0 +1,82 @@
+"""Throughput of the training loop under Ray Train over the same loop in this process.
+
+    python benchmarks/ray_overhead.py
+
+Both train the same experiment with one worker and one thread. The throughput is that of the rows
+between the first and the last report, so that starting up does not count; a checkpoint is written
+in between. Runs alternate.
+"""
+
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from record import machine, save
+
+from onestep.platform.configuration import compose
+from onestep.platform.experiment import Experiment
+from onestep.platform.ray_instance import ray_instance
+from onestep.platform.training.launch import train
+
+ROUNDS = 3
+OVERRIDES = [
+    "data=digits",
+    "net=mlp_digits",
+    "method=mean_flow",
+    "training.samples=128000",
+    "training.log_every=8000",
+    "training.checkpoint_every=64000",
+    "training.threads=1",
+]
+
+
+class Speeds:
+    """Collects the speed of each row of metrics but the first."""
+
+    def __init__(self) -> None:
+        self.rows: list[float] = []
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        if metrics:
+            self.rows.append(metrics["time/step_s"])
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+    @property
+    def steps_per_s(self) -> float:
+        return len(self.rows[1:]) / sum(self.rows[1:])
+
+
+def main() -> None:
+    about = machine()
+    experiment = Experiment.from_dict(compose("train", OVERRIDES))
+    under_ray = replace(experiment, workers=replace(experiment.workers, ray=True))
+    speeds: dict[str, list[float]] = {"plain": [], "ray": []}
+    with tempfile.TemporaryDirectory() as folder, ray_instance(num_cpus=2):
+        for k in range(ROUNDS):
+            for kind, chosen in (("plain", experiment), ("ray", under_ray)):
+                reporter = Speeds()
+                train(chosen, folder=Path(folder) / f"{kind}{k}", reporter=reporter)
+                speeds[kind].append(reporter.steps_per_s)
+                print(f"{kind} {k}: {reporter.steps_per_s:.2f} steps/s", flush=True)
+    ratios = [ray / plain for ray, plain in zip(speeds["ray"], speeds["plain"], strict=True)]
+    print(f"under Ray Train: {statistics.median(ratios):.1%} of the plain loop's throughput")
+    numbers = {
+        "overrides": OVERRIDES,
+        "steps_per_s": speeds,
+        "ratios": ratios,
+        "median_ratio": statistics.median(ratios),
+    }
+    save("ray_overhead", numbers, about)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Parts that only tests train with: a coupling with state, a method of two terms, a game."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onestep.methods.core.balance import AbstractBalance, GradientRatio
+from onestep.methods.core.coupling import AbstractCoupling, CouplingState, IndependentCoupling
+from onestep.methods.core.distance import SquaredL2
+from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.game import ONLINE, AbstractGame
+from onestep.methods.core.method import AbstractMethod, Needs
+from onestep.methods.core.path import LinearPath
+from onestep.methods.core.record import Batch, Loss, Moment, Nets
+
+JUDGE = "judge"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class KeptNoise(AbstractCoupling):
+    """Each datum keeps its noise and takes a little fresh noise in at every visit."""
+
+    fresh: float = 0.6
+
+    def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
+        return {"noise": torch.zeros(num_data, *shape, dtype=torch.float64)}
+
+    def pair(self, batch: Batch, state: CouplingState, now: Moment) -> tuple[Batch, CouplingState]:
+        fresh = now.rng.normal(*batch.x1.shape, dtype=torch.float64)
+        noise = 0.8 * state["noise"][batch.index] + self.fresh * fresh
+        after = {"noise": state["noise"].index_copy(0, batch.index, noise)}
+        return batch.with_noise(noise.to(batch.x1.dtype)), after
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TwoTerms(AbstractMethod):
+    """Two regressions of very different size, balanced by their gradients at the last layer."""
+
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return Domain()
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    @property
+    def balance(self) -> AbstractBalance:
+        return GradientRatio(parameter="head.weight", reference="data")
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
+        x, v = LinearPath().at(batch.noise, batch.x1, t)
+        u = nets.online(x, t, t, batch.condition)
+        return Loss(
+            terms={"data": SquaredL2()(u, v), "large": 1e3 * SquaredL2()(u.sin(), batch.x1)}
+        )
+
+
+@final
+class Judge(nn.Module):
+    """Tells data from what the flow map makes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(size, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+        score: Tensor = self.layers(x.flatten(1))
+        return score[:, 0]
+
+
+def _judge(online: FlowMap) -> nn.Module:
+    del online
+    return Judge(2)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(AbstractGame):
+    """A generator of points against a judge that moves at every second step.
+
+    Attributes:
+        only: The one player that ever moves, empty for both.
+    """
+
+    only: str = ""
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return Domain()
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(companions={JUDGE: _judge})
+
+    def players(self, now: Moment) -> tuple[str, ...]:
+        if self.only:
+            return (self.only,)
+        return (JUDGE, ONLINE) if now.step % 2 == 0 else (ONLINE,)
+
+    def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        zero = torch.zeros(len(batch), dtype=batch.x1.dtype)
+        x0 = batch.noise + 0.1 * now.rng.normal(*batch.x1.shape, dtype=batch.x1.dtype)
+        made = nets.online.jump(x0, zero, zero + 1.0, batch.condition)
+        judge = nets.companions[JUDGE]
+        if player == ONLINE:
+            return Loss(terms={"fool": functional.softplus(-judge(made))})
+        real, fake = judge(batch.x1), judge(made)
+        return Loss(terms={"tell": functional.softplus(-real) + functional.softplus(fake)})

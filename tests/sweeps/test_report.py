@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from onestep.sweeps.journal import line_of
+from onestep.sweeps.record import Outcome, TrialRecord
+from onestep.sweeps.report import figure, ranked, result_of_sweep, table, write_report
+from onestep.sweeps.settings import Mode, Objective, SweepSettings
+from onestep.sweeps.space import Space
+
+_SETTINGS: Final = SweepSettings(
+    name="toy",
+    base=("method=mean_flow",),
+    space=Space.from_dict(
+        {
+            "x": {"kind": "log_uniform", "low": 0.1, "high": 1.0},
+            "optimizer": {"kind": "choice", "values": ["adam", "radam"]},
+        }
+    ),
+    metric=Objective(name="eval/w2"),
+)
+
+
+def trial(number: int, value: float | None, outcome: Outcome = Outcome.FINISHED) -> TrialRecord:
+    return TrialRecord(
+        number=number,
+        overrides=("method=mean_flow", f"x={number / 10}", "name='two words'"),
+        values={"x": (number + 1) / 10, "optimizer": "adam"},
+        outcome=outcome,
+        value=value,
+        interval=None if value is None else (value - 0.5, value + 0.25),
+        samples=0 if value is None else 1000,
+        error="" if value is not None else "TrainingDiverged: loss/online is nan",
+    )
+
+
+_TRIALS: Final = (
+    trial(0, 2.0),
+    trial(1, None, Outcome.FAILED),
+    trial(2, 0.5, Outcome.STOPPED),
+    trial(3, 1.0),
+)
+
+
+def test_whole_trials_come_before_stopped_ones_and_those_before_failed_ones() -> None:
+    assert [one.number for one in ranked(_TRIALS, Mode.MIN)] == [3, 0, 2, 1]
+    assert [one.number for one in ranked(_TRIALS, Mode.MAX)] == [0, 3, 2, 1]
+
+
+def test_the_report_says_how_to_repeat_the_best_trial(tmp_path: Path) -> None:
+    result = result_of_sweep(
+        _TRIALS, _SETTINGS, study_name="toy-1", storage="sqlite:///x.db", folder=tmp_path
+    )
+    assert (result.best_value, result.best_overrides) == (1.0, _TRIALS[3].overrides)
+    text = table(result, _SETTINGS)
+    assert "onestep train method=mean_flow x=0.3 'name='\"'\"'two words'\"'\"''" in text
+    assert "1 (0.5 to 1.25)" in text
+    assert "TrainingDiverged: loss/online is nan" in text
+    write_report(result, _SETTINGS)
+    assert (tmp_path / "metric.png").read_bytes().startswith(b"\x89PNG")
+    kept = json.loads((tmp_path / "trials.json").read_text())
+    assert [one["value"] for one in kept] == [2.0, None, 0.5, 1.0]
+
+
+def test_the_figure_shows_each_key_with_all_measured_trials(tmp_path: Path) -> None:
+    result = result_of_sweep(
+        _TRIALS, _SETTINGS, study_name="toy-1", storage="sqlite:///x.db", folder=tmp_path
+    )
+    panels = figure(result, _SETTINGS).axes
+    assert [axis.get_xlabel() for axis in panels] == ["x", "optimizer"]
+    for axis in panels:
+        assert sum(len(bars.lines[0].get_xdata()) for bars in axis.containers) == 3
+    assert panels[0].get_xscale() == "log"
+
+
+def test_a_sweep_without_a_measured_trial_is_an_error(tmp_path: Path) -> None:
+    failed = (trial(0, None, Outcome.FAILED),)
+    with pytest.raises(ValueError, match=r"all 1 trials of sweep toy-1 failed.*TrainingDiverged"):
+        result_of_sweep(failed, _SETTINGS, study_name="toy-1", storage="", folder=tmp_path)
+
+
+def test_each_end_of_a_trial_has_its_line() -> None:
+    said = [line_of(one, _SETTINGS).splitlines()[0] for one in _TRIALS]
+    assert said == [
+        "trial 0: eval/w2 at 1 NFE 2 (1.5 to 2.25)",
+        "trial 1: failed: TrainingDiverged: loss/online is nan",
+        "trial 2: eval/w2 at 1 NFE 0.5 (0 to 0.75), stopped after 1000 samples",
+        "trial 3: eval/w2 at 1 NFE 1 (0.5 to 1.25)",
+    ]
