@@ -1,11 +1,14 @@
 """The main job on real data: a teacher, a sweep, three one-step students, a champion over HTTP.
 
-Run it by `make demo`. The stages and their budgets stand in demo.yaml beside this file.
+Run it by `make demo`. The stages and their budgets stand in demo.yaml beside this file. With
+--publish, table and pictures go into docs/ too.
 """
 
+import argparse
 import base64
 import io
 import logging
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -39,6 +42,9 @@ PLAN = Path(__file__).with_name("demo.yaml")
 
 def main() -> None:
     """Run all stages and say where their results are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--publish", action="store_true", help="copy the results into docs/")
+    is_published = parser.parse_args().publish
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("ray").setLevel(logging.ERROR)
     plan: dict[str, Any] = yaml.safe_load(PLAN.read_text())
@@ -84,6 +90,8 @@ def main() -> None:
     )
     files += (stages.run("serving", lambda: serve_digits(out)),)
     tell(files, best, teacher, found.storage, home)
+    if is_published:
+        publish(files)
 
 
 class Stages:
@@ -172,6 +180,18 @@ How to go on
   mlflow ui --backend-store-uri {home.tracking_uri}
   pip install optuna-dashboard && optuna-dashboard {optuna_storage}"""
     )
+
+
+def publish(files: Sequence[Path]) -> None:
+    """Copy the table and the pictures to where the README shows them."""
+    docs = PLAN.parent.parent / "docs"
+    (docs / "images").mkdir(exist_ok=True)
+    for file in files:
+        if file.suffix == ".png":
+            shutil.copy(file, docs / "images" / file.name)
+        elif file.suffix == ".md":
+            head = "# Results of the demo\n\nWritten by `python examples/demo.py --publish`.\n\n"
+            (docs / "results.md").write_text(head + file.read_text())
 
 
 if __name__ == "__main__":

@@ -188,12 +188,13 @@ def _variables(environment: Mapping[str, str], given: Sequence[str]) -> dict[str
 
 
 def _client(address: str) -> "JobSubmissionClient":
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        raise ValueError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        raise ValueError(f"no Ray cluster takes jobs at {address}: {_first_line(error)}") from error
 
 
 def _submit(client: "JobSubmissionClient", job: Job) -> str:

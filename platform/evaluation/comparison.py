@@ -58,16 +58,22 @@ class Comparison:
             The files.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        files = tuple(
-            folder / name for name in ("table.md", "table.csv", "samples.png", "quality.png")
-        )
-        write_text(files[0], self.table)
-        write_text(files[1], to_csv(self.reports))
-        figure = self._points() if len(self.dataset.shape) == 1 else self._images()
-        save_png(figure, files[2])
-        metric = "eval/1nn_accuracy" if len(self.dataset.shape) > 1 else "eval/w2"
-        save_png(quality_against_nfe(self.reports, metric=metric), files[3])
-        return files
+        texts = {"table.md": self.table, "table.csv": to_csv(self.reports)}
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        figures = self.figures()
+        for name, figure in figures.items():
+            save_png(figure, folder / name)
+        return tuple(folder / name for name in (*texts, *figures))
+
+    def figures(self) -> dict[str, Figure]:
+        """Samples of all models from the same noise, and quality against evaluations."""
+        is_image = len(self.dataset.shape) > 1
+        metric = "eval/1nn_accuracy" if is_image else "eval/w2"
+        return {
+            "samples.png": self._images() if is_image else self._points(),
+            "quality.png": quality_against_nfe(self.reports, metric=metric),
+        }
 
     def _points(self) -> Figure:
         x, _ = self.dataset.held_out.everything()
@@ -132,14 +138,28 @@ def compare(
             ema=record.ema,
         )
         reports.append(report)
-        drawn[name] = {
-            nfe: _same_noise(flow_map, dataset, sampler, seed)
-            for nfe, sampler in samplers_at(flow_map.domain, nfes)
-        }
+        drawn[name] = same_noise(flow_map, dataset, nfes, seed=seed)
     return Comparison(dataset=dataset, reports=tuple(reports), samples=drawn)
 
 
-def _same_noise(flow_map: FlowMap, dataset: Dataset, sampler: AbstractSampler, seed: int) -> Tensor:
+def same_noise(
+    flow_map: FlowMap, dataset: Dataset, nfes: Sequence[int], *, seed: int
+) -> dict[int, Tensor]:
+    """Samples to look at: a few of each class, or points, the same noise for every model.
+
+    Args:
+        flow_map: The map.
+        dataset: What it was trained on.
+        nfes: Numbers of network evaluations; those that the map's domain does not allow are left
+            out.
+        seed: Seed of the noise.
+
+    Returns:
+        Samples by number of evaluations.
+    """
     n = _POINTS if len(dataset.shape) == 1 else _PER_CLASS * (dataset.classes or 10)
     labels = torch.arange(n) % dataset.classes if dataset.classes else None
-    return draw_samples(flow_map, sampler, n=n, shape=dataset.shape, seed=seed, labels=labels)
+    return {
+        nfe: draw_samples(flow_map, sampler, n=n, shape=dataset.shape, seed=seed, labels=labels)
+        for nfe, sampler in samplers_at(flow_map.domain, nfes)
+    }

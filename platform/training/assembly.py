@@ -59,19 +59,21 @@ class Assembly:
             )
         return net.to(self.experiment.training.precision.dtype)
 
-    def initial_net(self, registry: Registry) -> FlowMap:
+    def initial_net(self) -> FlowMap:
         """The network with the weights that the run starts from."""
         net = self.net()
         reference = self.experiment.parents.initial
         if reference:
-            model = registry.load(reference)
+            model = registry_of(self.experiment).load(reference)
             fill(net, model.weights, model=str(model.reference))
         return net
 
-    def frozen(self, registry: Registry) -> dict[str, FlowMap]:
+    def frozen(self) -> dict[str, FlowMap]:
         """The frozen networks of the method by role."""
         references = self.experiment.parents.frozen
-        nets = {}
+        if not self.learner.needs.frozen:
+            return {}  # and the registry need not answer
+        registry, nets = registry_of(self.experiment), dict[str, FlowMap]()
         for role, view in self.learner.needs.frozen.items():
             net, record = load_flow_map(registry, references[role])
             if record.shape != self.source.shape:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
@@ -17,6 +18,7 @@ from ..data.errors import DataNotFound
 from ..data.pairs import PairSet, read_pairs
 from ..data.source import Dataset
 from ..evaluation.benchmark import Benchmark
+from ..evaluation.comparison import Comparison, same_noise
 from ..evaluation.evaluate import evaluate_on
 from ..evaluation.report import Report
 from ..experiment import Experiment
@@ -81,8 +83,8 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     registry = registry_of(experiment)
     experiment = _pinned(experiment, registry)
     assembly = replace(assembly, experiment=experiment)
-    assembly.initial_net(registry)
-    assembly.frozen(registry)
+    assembly.initial_net()
+    assembly.frozen()
     dataset = assembly.source.load()
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
     watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {len(dataset.train)} rows")
@@ -111,6 +113,8 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         reference = registry.register(record, weights, run_id=run.run_id)
         run.log_metrics(report.metrics(), step=experiment.training.steps)
         run.log_json(json.loads(report.to_json()), "report.json")
+        for name, figure in _figures(experiment, flow_map, dataset, report).items():
+            run.log_figure(figure, f"figures/{name}")
         run.set_tags({"onestep.model": str(reference)})
     watcher.say(f"registered {reference}")
     return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
@@ -264,6 +268,15 @@ def _evaluated(experiment: Experiment, flow_map: FlowMap, dataset: Dataset, home
         nfes=settings.nfes,
         ema=f"half-life {half_life:g} samples",
     )
+
+
+def _figures(
+    experiment: Experiment, flow_map: FlowMap, dataset: Dataset, report: Report
+) -> dict[str, Figure]:
+    settings = experiment.evaluation
+    drawn = same_noise(flow_map, dataset, settings.nfes, seed=settings.seed)
+    alone = Comparison(dataset=dataset, reports=(report,), samples={report.provenance.model: drawn})
+    return alone.figures()
 
 
 def _record(

@@ -65,6 +65,7 @@ class Learning:
         self._learning_rate, self._seed, self._place = learning_rate, seed, place
         self.step = 0
         self.nets = _nets(learner.needs, online, frozen, seed=seed)
+        self._named = dict(self.nets.online.named_parameters())
         if training.compile:
             self.nets.online.compile()
         self.averages = MovingAverages(online, training.ema_half_lives, ramp=training.ema_ramp)
@@ -194,13 +195,7 @@ class Learning:
             is_last = part == parts - 1
             with nullcontext() if is_last else _unsynchronised(objective):
                 terms, more = objective(batch[slice(part * rows, (part + 1) * rows)], moment)
-                total = combine(
-                    terms,
-                    self._balance,
-                    dict(self.nets.online.named_parameters()),
-                    now,
-                    self._place,
-                )
+                total = combine(terms, self._balance, self._named, now, self._place)
                 (total / parts).backward()
             for name, value in {f"loss/{player}": total, **_named(terms, more)}.items():
                 logs[name] = logs.get(name, 0.0) + value.detach() / parts

@@ -15,7 +15,7 @@ from ..build import build
 from ..data.pairs import read_pairs
 from ..experiment import Experiment, Training
 from . import checkpoint as checkpoints
-from .assembly import Assembly, assemble, registry_of
+from .assembly import Assembly, assemble
 from .checkpoint import Checkpoint
 from .errors import TrainingDiverged
 from .feed import AbstractFeed, DataFeed, PairFeed
@@ -99,13 +99,12 @@ def start(assembly: Assembly, place: Place) -> tuple[Learning, str]:
         ValueError: If data, parents or pairs are missing or do not fit.
     """
     experiment, training = assembly.experiment, assembly.experiment.training
-    registry = registry_of(experiment)
     digest, feed = _feed(assembly)
     optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
     learning = Learning(
         assembly.learner,
-        assembly.initial_net(registry).to(place.device),
-        assembly.frozen(registry),
+        assembly.initial_net().to(place.device),
+        assembly.frozen(),
         optimizer=optimizer,
         learning_rate=assembly.learning_rate,
         feed=feed,

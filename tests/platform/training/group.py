@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
+import torch._dynamo  # optimizers import it at their first step, which takes seconds
 import torch.distributed as dist
 
 from onestep.platform.experiment import Experiment

@@ -1,0 +1,194 @@
+import argparse
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from onestep.platform.commands.submit import Job, Submit
+
+_ADDRESS: Final = "http://127.0.0.1:8265"
+_START_S: Final = 120.0
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    Submit().configure(parser)
+    return parser.parse_args(words)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "ONESTEP_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_the_cluster_runs_the_command_line_with_every_word_as_it_was() -> None:
+    words = ("train", "name='two words'", "evaluation.nfes=[1, 2]")
+    job = Job(command=words, address=_ADDRESS, python="/opt/env/bin/python")
+    assert shlex.split(job.entrypoint) == [
+        "/opt/env/bin/python",
+        "-m",
+        "onestep.platform.cli",
+        *words,
+    ]
+
+
+def test_the_plain_line_submits_the_same_job(tmp_path: Path) -> None:
+    job = Job(
+        command=("sweep", "sweep.trials=2"),
+        address=_ADDRESS,
+        working_dir=tmp_path,
+        variables={"MLFLOW_TRACKING_URI": "http://mlflow:5000"},
+    )
+    line = shlex.split(job.plain_line)
+    assert line[:5] == ["ray", "job", "submit", "--address", _ADDRESS]
+    assert line[5:7] == ["--working-dir", str(tmp_path)]
+    assert line[7:9] == [
+        "--runtime-env-json",
+        '{"env_vars": {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}}',
+    ]
+    assert line[9:] == ["--", *shlex.split(job.entrypoint)]
+    assert job.runtime_env == {"env_vars": dict(job.variables), "working_dir": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--address", _ADDRESS], "needs a command after --"),
+        (["--address", _ADDRESS, "--", "submit", "train"], "any command but itself"),
+        (["--", "train"], "give --address http://HOST:8265"),
+        (["--address", "127.0.0.1:6379", "--", "train"], "HTTP address of a cluster"),
+        (["--address", "auto", "--", "train"], "got 'auto'"),
+        (["--address", _ADDRESS, "--env", "X", "--", "train"], "NAME=VALUE, got 'X'"),
+        (["--address", _ADDRESS, "--working-dir", "/no/folder", "--", "train"], "got /no/folder"),
+    ],
+)
+def test_a_bad_submission_is_refused(words: list[str], said: str, bare: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=said):
+        Submit().run(arguments(*words))
+
+
+def test_a_cluster_that_does_not_answer_is_named(bare: pytest.MonkeyPatch) -> None:
+    bare.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=r"no Ray cluster takes jobs at http://127\.0\.0\.1:9"):
+        Submit().run(arguments("--", "train"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A Ray head of this test alone."""
+
+    address: str
+    environment: Mapping[str, str]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, env=dict(self.environment), capture_output=True, text=True, timeout=300
+        )
+
+    def submit(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run(
+            *(sys.executable, "-m", "onestep.platform.cli", "submit"),
+            *("--address", self.address, "--python", sys.executable, *words),
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+def processes_of(folder: str) -> Iterator[int]:
+    """Processes whose command line names a folder that is this test's alone."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if folder.encode() in place.read_bytes():
+                yield int(place.parent.name)
+
+
+@pytest.fixture
+def head(bare: pytest.MonkeyPatch) -> Iterator[Head]:
+    folder = tempfile.mkdtemp(prefix="os-", dir="/tmp")  # Ray's sockets need a short path
+    gcs, dashboard, agent, client = free_ports(4)
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command: Sequence[str] = [
+        *("ray", "start", "--head", "--block", "--num-cpus=1", f"--temp-dir={folder}"),
+        *(f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
+        f"--dashboard-agent-listen-port={agent}",
+    ]
+    with (Path(folder) / "head.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        wait_for(f"{address}/api/version", environment["RAY_AUTH_TOKEN"], process)
+        yield Head(address=address, environment=environment)
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        for pid in processes_of(folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(url: str, token: str, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until:
+        assert process.poll() is None, "the head ended"
+        with suppress(httpx.HTTPError):
+            if httpx.get(url, headers={"Authorization": f"Bearer {token}"}).is_success:
+                return
+        time.sleep(0.5)
+    raise TimeoutError(f"nobody answers at {url}")
+
+
+@pytest.mark.ray
+def test_a_job_runs_by_onestep_submit_and_by_the_plain_line_and_a_failed_one_is_told(
+    head: Head,
+) -> None:
+    done = head.submit("--env", "ONESTEP_HOME=/nowhere", "--", "--version")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "onestep 0" in done.stdout
+    assert "SUCCEEDED" in done.stdout
+
+    plain = next(line for line in done.stdout.splitlines() if line.startswith("  ray job submit "))
+    again = head.run("bash", "-c", plain)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "onestep 0" in again.stdout + again.stderr
+
+    failed = head.submit("--", "--no-such-option")
+    assert failed.returncode == 1
+    assert "FAILED" in failed.stdout
+
+    stranger = Head(
+        address=head.address, environment={**head.environment, "RAY_AUTH_TOKEN": "0" * 64}
+    )
+    refused = stranger.submit("--", "--version")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("onestep submit: no Ray cluster takes jobs")

@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from onestep.platform.training.checkpoint import Checkpoint, latest, load, prune, save
+from onestep.platform.training.errors import CheckpointAltered, CheckpointMismatch
+
+
+def content(step: int = 7, *, size: int = 100) -> Checkpoint:
+    state = {"weights": torch.arange(float(size)), "parts": [{"lr": 0.5}], "coupling": {}}
+    return Checkpoint(step=step, recipe="recipe", state=state)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    place = save(tmp_path, content())
+    back = load(place, recipe="recipe")
+    assert back.step == 7
+    assert torch.equal(back.state["weights"], torch.arange(100.0))
+    assert back.state["parts"] == [{"lr": 0.5}]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000007"]
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    place = save(tmp_path, content())
+    with pytest.raises(CheckpointMismatch, match=r"its recipe is recipe\.\.\., this run's is other"):
+        load(place, recipe="other")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 500])
+def test_a_truncated_checkpoint_is_refused(cut: int, tmp_path: Path) -> None:
+    place = save(tmp_path, content())
+    (place / "state.pt").write_bytes((place / "state.pt").read_bytes()[:cut])
+    with pytest.raises(CheckpointAltered, match="is truncated or altered: its sha256 is"):
+        load(place, recipe="recipe")
+
+
+def test_one_altered_bit_is_refused(tmp_path: Path) -> None:
+    place = save(tmp_path, content())
+    payload = bytearray((place / "state.pt").read_bytes())
+    payload[len(payload) // 2] ^= 1
+    (place / "state.pt").write_bytes(payload)
+    with pytest.raises(CheckpointAltered, match="is truncated or altered"):
+        load(place, recipe="recipe")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"sha256": null}'])
+def test_a_damaged_manifest_is_refused(text: str, tmp_path: Path) -> None:
+    place = save(tmp_path, content())
+    (place / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointAltered):
+        load(place, recipe="recipe")
+
+
+def test_the_step_of_a_manifest_is_not_believed(tmp_path: Path) -> None:
+    place = save(tmp_path, content())
+    manifest = json.loads((place / "manifest.json").read_text())
+    (place / "manifest.json").write_text(json.dumps(manifest | {"step": 1}))
+    assert load(place, recipe="recipe").step == 7
+
+
+@pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
+def test_a_missing_file_is_refused(name: str, tmp_path: Path) -> None:
+    place = save(tmp_path, content())
+    (place / name).unlink()
+    with pytest.raises(CheckpointAltered, match="cannot be read"):
+        load(place, recipe="recipe")
+
+
+def test_the_latest_has_the_most_steps_and_the_oldest_go_first(tmp_path: Path) -> None:
+    assert latest(tmp_path / "checkpoints") is None
+    for step in (9, 10, 100, 2):
+        save(tmp_path, content(step))
+    found = latest(tmp_path)
+    assert found is not None
+    assert found.name == "step-0000000100"
+    prune(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-0000000010",
+        "step-0000000100",
+    ]
+
+
+def test_what_a_killed_writer_left_is_no_checkpoint_and_goes(tmp_path: Path) -> None:
+    (tmp_path / ".step-0000000009.123").mkdir()
+    save(tmp_path, content(3))
+    found = latest(tmp_path)
+    assert found is not None
+    assert found.name == "step-0000000003"
+    prune(tmp_path, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000003"]
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+    save(tmp_path, content(1))
+    # A limit on the size of files stops the write half way, as a full disk does.
+    program = f"""
+import resource, torch
+from pathlib import Path
+from onestep.platform.training.checkpoint import Checkpoint, save
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+state = {{"weights": torch.zeros(100_000)}}
+try:
+    save(Path({str(tmp_path)!r}), Checkpoint(step=2, recipe="recipe", state=state))
+except OSError as error:
+    print(type(error).__name__, error.errno is not None)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["OSError", "True"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001"]
+    assert load(tmp_path / "step-0000000001", recipe="recipe").step == 1
