@@ -112,8 +112,8 @@ def draws(flow_map: FlowMap) -> list[Float[Tensor, "n d"]]:
 
 
 def gaussian_draws(dataset: Dataset) -> list[Float[Tensor, "n d"]]:
-    """Samples of one Gaussian with the mean and covariance of the training data."""
-    train_x = dataset.train.x.float()
+    """Samples of one Gaussian with the mean and covariance of two thousand training points."""
+    train_x = dataset.train.x.float()[:POINTS]
     return [
         gaussian_samples(
             train_x, None, n=POINTS, labels=None, rng=torch.Generator().manual_seed(seed)

@@ -56,7 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     commands = {e.name: e for e in entry_points(group=_GROUP)}
     parser, chosen = _parser(commands, given)
-    arguments = parser.parse_args(given)
+    arguments, rest = parser.parse_known_args(given)
+    # argparse takes all overrides or none at the first option; the others come back as the rest.
+    overrides = vars(arguments).get("overrides")
+    if rest and (overrides is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        overrides += rest
     if chosen is None:
         parser.print_help()
         return USER_ERROR

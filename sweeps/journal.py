@@ -24,7 +24,7 @@ _RUN: Final = "mlflow_run"
 
 
 @final
-class Journal(Callback):  # type: ignore[misc]  # Ray has no types
+class Journal(Callback):
     """Writes down each trial when it ends; Ray Tune calls it in the process of the sweep.
 
     Args:

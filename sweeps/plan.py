@@ -9,7 +9,8 @@ from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.sampling import samplers_at
 from ..platform.experiment import Experiment
 from ..platform.training.assembly import Assembly, assemble
-from ..platform.training.trial import check_one_worker, prepare_benchmark
+from ..platform.training.measurement import prepare_benchmark
+from ..platform.training.trial import check_one_worker
 from .settings import SchedulerKind, SweepSettings
 from .space import Scalar, override
 from .trial import experiment_of

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
+from optuna.storages import RDBStorage
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from ..platform.atomic import write_json
 from ..platform.evaluation.benchmark import Benchmark
@@ -141,6 +142,7 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
             _search(
                 plan,
                 study,
+                storage,
                 benchmark,
                 home=home,
                 folder=folder,
@@ -157,6 +159,7 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
 def _search(
     plan: Plan,
     study: optuna.Study,
+    storage: RDBStorage,
     benchmark: Benchmark,
     *,
     home: Home,
@@ -178,7 +181,7 @@ def _search(
         base=plan.base,
         total=plan.samples,
         study_name=study.study_name,
-        storage=study._storage,
+        storage=storage,
         start=len(study.get_trials(deepcopy=False)),
     )
     connection = Connection(home.tracking_uri, artifacts=home.artifacts)
@@ -226,10 +229,10 @@ def _name_of(trial: Any) -> str:
     return f"trial-{trial.config[NUMBER]}"
 
 
-def _scheduler(plan: Plan) -> TrialScheduler:
+def _scheduler(plan: Plan) -> TrialScheduler | None:
     scheduler = plan.settings.scheduler
     if scheduler.kind is SchedulerKind.NONE:
-        return FIFOScheduler()
+        return None
     return AsyncHyperBandScheduler(
         time_attr=SAMPLES,
         max_t=plan.samples,

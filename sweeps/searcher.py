@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, final
 
+import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import Study
@@ -22,7 +23,7 @@ UNEXPECTED: Final = "the trial's process failed; Ray Tune's folder of the sweep 
 
 
 @final
-class OverrideSearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
+class OverrideSearch(OptunaSearch):
     """Suggests a list of overrides for each trial, and keeps it with the trial in the study.
 
     The study alone says what has ended: it is written at once, where the pickles that Ray Tune
@@ -56,14 +57,9 @@ class OverrideSearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             study_name=study_name,
             storage=storage,
         )
+        self.study: Study = optuna.load_study(study_name=study_name, storage=storage)
         self._base = base
         self._total = total
-
-    @property
-    def study(self) -> Study:
-        """The study."""
-        study: Study = self._ot_study
-        return study
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The overrides of a new trial.

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from ..configuration import compose
 from ..experiment import Experiment
@@ -25,6 +25,7 @@ examples:
   onestep train method=reflow parents.teacher=digits/1 parents.initial=digits/1
   onestep train method=mean_flow workers.num_workers=2        two processes, the same result
   onestep train run=first training.checkpoint_every=50000     repeat the line to go on after a kill
+  onestep train stages=digits_reflow                          a teacher, then its student
   onestep train method=mean_flow --dry-run                    print the experiment and stop
 """
 
@@ -38,24 +39,33 @@ examples:
     def run(self, arguments: argparse.Namespace) -> int:
         """Train, or print what would be trained."""
         values = compose("train", arguments.overrides)
-        experiment = Experiment.from_dict(values, tuple(arguments.overrides))
+        plan = values.pop("stages", None) or {"model": arguments.overrides}
         # Imported late: torch, Ray and MLflow take seconds, and a wrong override should not.
-        from ..training.assembly import assemble
+        from ..training.sequence import StageSequence, without_stages
 
-        assembly = assemble(experiment)
+        common = () if "model" in plan else without_stages(arguments.overrides)
+        sequence = StageSequence.of(plan, common)
+        experiments = sequence.check()
         if arguments.dry_run:
-            parameters = sum(p.numel() for p in assembly.net().parameters())
-            summary = {"steps": experiment.training.steps, "parameters": parameters}
-            print(json.dumps(experiment.to_dict() | {"summary": summary}, indent=2))
+            for experiment in experiments:
+                print(json.dumps(resolved(experiment), indent=2))
             return 0
-        from ..training.launch import launch
         from ..training.watcher import Console
 
-        trained = launch(experiment, Console())
-        print(headline(trained.report.metrics()))
-        print(f"\nmodel   {trained.reference}\nfolder  {trained.folder}")
-        print(f"sample  onestep sample {trained.reference}")
+        for trained in sequence.run(Console()).values():
+            print(headline(trained.report.metrics()))
+            print(f"\nmodel   {trained.reference}\nfolder  {trained.folder}")
+            print(f"sample  onestep sample {trained.reference}\n")
         return 0
+
+
+def resolved(experiment: Experiment) -> dict[str, Any]:
+    """An experiment as plain values, with what follows from it."""
+    from ..training.assembly import assemble
+
+    parameters = sum(p.numel() for p in assemble(experiment).net().parameters())
+    summary = {"steps": experiment.training.steps, "parameters": parameters}
+    return experiment.to_dict() | {"summary": summary}
 
 
 def headline(metrics: dict[str, float]) -> str:

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Final, final
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
 from ..atomic import write_json
 from ..data.errors import DataNotFound
 from ..data.pairs import PairSet, read_pairs
 from ..data.source import Dataset
-from ..evaluation.benchmark import Benchmark
 from ..evaluation.comparison import Comparison, same_noise
-from ..evaluation.evaluate import evaluate_on
 from ..evaluation.report import Report
 from ..experiment import Experiment
 from ..home import Home
@@ -32,15 +29,14 @@ from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble, registry_of
+from .measurement import measured, prepare_benchmark, served_map
 from .pair_generation import generate_pairs
-from .place import Place
 from .ray_train import train_with_ray
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
 from .watcher import Watcher
 from .worker import CHECKPOINTS, work
 
 _RUN: Final = "run.json"
-_ALL_SAMPLES: Final = 2000
 
 
 @final
@@ -107,7 +103,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
             last = train(experiment, folder=folder, reporter=reporter)
         flow_map = served_map(assembly, last, dataset if pairs is None else pairs)
         watcher.say("evaluating")
-        report = _evaluated(experiment, flow_map, dataset, home)
+        report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
         weights = flow_map.state_dict()
         record = _record(assembly, registry, dataset, report, pairs)
         reference = registry.register(record, weights, run_id=run.run_id)
@@ -142,24 +138,6 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
     )
     assert last is not None, "the leading worker writes a checkpoint at the end"
     return last
-
-
-def served_map(assembly: Assembly, checkpoint: Path, data: Dataset | PairSet) -> FlowMap:
-    """The moving average of a checkpoint that is evaluated and served.
-
-    Args:
-        assembly: The things of the experiment.
-        checkpoint: Its last checkpoint.
-        data: What was trained on.
-
-    Returns:
-        The network, in evaluation mode and with frozen parameters.
-    """
-    found = checkpoints.load(checkpoint, recipe=assembly.recipe(data.digest))
-    averages: list[dict[str, Tensor]] = found.state["averages"]
-    net = assembly.net()
-    net.load_state_dict(averages[assembly.experiment.training.ema_served])
-    return net.float().eval().requires_grad_(False)
 
 
 def _fresh(name: str) -> str:
@@ -253,21 +231,6 @@ def _reporting(
             yield everyone
         finally:
             everyone.close()
-
-
-def _evaluated(experiment: Experiment, flow_map: FlowMap, dataset: Dataset, home: Home) -> Report:
-    settings = experiment.evaluation
-    benchmark = Benchmark.prepare(
-        dataset, home=home.root, samples=settings.samples or _ALL_SAMPLES, seed=settings.seed
-    )
-    half_life = experiment.training.ema_half_lives[experiment.training.ema_served]
-    return evaluate_on(
-        benchmark,
-        flow_map,
-        model=experiment.name,
-        nfes=settings.nfes,
-        ema=f"half-life {half_life:g} samples",
-    )
 
 
 def _figures(

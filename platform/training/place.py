@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..experiment import Experiment
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -59,3 +61,8 @@ class Place:
             dist.all_reduce(values)
             values /= self.world
         return values
+
+
+def place_of(experiment: Experiment) -> Place:
+    """Where a single worker of an experiment computes."""
+    return Place(device=torch.device("cuda" if experiment.workers.gpus_per_worker else "cpu"))

@@ -2,43 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
-
-import torch
 
 from ..data.pairs import PairSet, read_pairs
 from ..data.source import Dataset
 from ..evaluation.benchmark import Benchmark
-from ..evaluation.evaluate import evaluate_on
 from ..evaluation.report import Report
 from ..experiment import Experiment
-from ..home import Home
 from .assembly import Assembly, assemble
-from .launch import served_map
-from .place import Place
+from .measurement import measured, served_map
+from .place import place_of
 from .reporter import Reporter
 from .worker import work
-
-_ALL_SAMPLES: Final = 2000
-
-
-def prepare_benchmark(experiment: Experiment, dataset: Dataset) -> Benchmark:
-    """The yardstick that an experiment asks for; one serves all trials on the same data.
-
-    Args:
-        experiment: Its evaluation settings count.
-        dataset: Its data.
-
-    Returns:
-        The yardstick.
-    """
-    settings = experiment.evaluation
-    return Benchmark.prepare(
-        dataset,
-        home=Home.here().root,
-        samples=settings.samples or _ALL_SAMPLES,
-        seed=settings.seed,
-    )
 
 
 def measure(
@@ -59,18 +33,9 @@ def measure(
     Returns:
         The report.
     """
-    assembly, training = assemble(experiment), experiment.training
-    place = place_of(experiment)
+    assembly = assemble(experiment)
     flow_map = served_map(assembly, checkpoint, _trained_on(assembly, benchmark.dataset))
-    half_life = training.ema_half_lives[training.ema_served]
-    return evaluate_on(
-        benchmark,
-        flow_map.to(place.device),
-        model=experiment.name,
-        nfes=tuple(nfes) or experiment.evaluation.nfes,
-        ema=f"half-life {half_life:g} samples",
-        device=place.device,
-    )
+    return measured(experiment, flow_map, benchmark, nfes=nfes)
 
 
 def run_trial(
@@ -112,11 +77,6 @@ def check_one_worker(experiment: Experiment) -> None:
             f"workers.gpus_per_worker at most 1, got {workers.num_workers}, "
             f"{str(workers.ray).lower()} and {workers.gpus_per_worker:g}"
         )
-
-
-def place_of(experiment: Experiment) -> Place:
-    """Where a single worker of an experiment computes."""
-    return Place(device=torch.device("cuda" if experiment.workers.gpus_per_worker else "cpu"))
 
 
 def _trained_on(assembly: Assembly, dataset: Dataset) -> Dataset | PairSet:

@@ -9,8 +9,9 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from onestep.platform.training.assembly import assemble
+from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
-from onestep.platform.training.trial import prepare_benchmark, run_trial
+from onestep.platform.training.trial import run_trial
 from onestep.sweeps.record import Outcome
 from onestep.sweeps.search import resume
 from onestep.sweeps.trial import experiment_of

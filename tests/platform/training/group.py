@@ -58,9 +58,7 @@ def run_group(task: Task, world: int, *args: object) -> list[Any]:
             for worker in workers:
                 worker.kill()
                 worker.join()
-        return [
-            torch.load(Path(name) / f"{rank}.pt", weights_only=False) for rank in range(world)
-        ]
+        return [torch.load(Path(name) / f"{rank}.pt", weights_only=False) for rank in range(world)]
 
 
 def _wait_for(workers: Sequence[BaseProcess], folder: Path) -> None:

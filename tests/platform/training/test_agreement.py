@@ -24,9 +24,10 @@ from onestep.tests.platform.training.recipe import (
 )
 
 STEPS: Final = 200
+QUIET: Final = {"log_every": STEPS * BATCH}
 EXPERIMENTS: Final[dict[str, dict[str, Any]]] = {
-    "mean_flow": recipe({**MEAN_FLOW, "coupling": OT}, steps=STEPS),
-    "shortcut": recipe({**SHORTCUT, "coupling": OT}, steps=STEPS),
+    "mean_flow": recipe({**MEAN_FLOW, "coupling": OT}, steps=STEPS, training=QUIET),
+    "shortcut": recipe({**SHORTCUT, "coupling": OT}, steps=STEPS, training=QUIET),
 }
 
 

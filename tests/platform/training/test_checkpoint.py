@@ -26,7 +26,9 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     place = save(tmp_path, content())
-    with pytest.raises(CheckpointMismatch, match=r"its recipe is recipe\.\.\., this run's is other"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"its recipe is recipe\.\.\., this run's is other"
+    ):
         load(place, recipe="other")
 
 

@@ -112,7 +112,7 @@ def test_each_shard_holds_the_share_of_generated_pairs_that_the_moment_asks_for(
 def test_a_mix_without_real_pairs_is_refused_if_it_ever_needs_them(tmp_path: Path) -> None:
     pairs = store_pairs(tmp_path, real=0)
     PairFeed(pairs, PairMix(generated=Constant(value=1.0)), seed=0, batch_size=8)
-    dips = Piecewise(points=(0.0, 0.5, 1.0), values=(1.0, 0.5, 1.0))
+    dips = Piecewise(values=(1.0, 0.5, 1.0), boundaries=(0.3, 0.6))
     for share in (Constant(value=0.9), Linear(start=0.4, end=0.9), dips):
         with pytest.raises(ValueError, match="mixes in real pairs, got a set without any"):
             PairFeed(pairs, PairMix(generated=share), seed=0, batch_size=8)

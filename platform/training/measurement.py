@@ -1,0 +1,90 @@
+"""Measurement: the weights of a checkpoint that are served, and the report on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor
+
+from ...methods.core.flow_map import FlowMap
+from ..data.pairs import PairSet
+from ..data.source import Dataset
+from ..evaluation.benchmark import Benchmark
+from ..evaluation.evaluate import evaluate_on
+from ..evaluation.report import Report
+from ..experiment import Experiment
+from ..home import Home
+from . import checkpoint as checkpoints
+from .assembly import Assembly
+from .place import place_of
+
+_ALL_SAMPLES: Final = 2000
+"""Samples of a draw where the experiment asks for as many as are held out; sets have fewer, or
+enough."""
+
+
+def served_map(assembly: Assembly, checkpoint: Path, data: Dataset | PairSet) -> FlowMap:
+    """The moving average of a checkpoint that is evaluated and served.
+
+    Args:
+        assembly: The things of the experiment.
+        checkpoint: Its last checkpoint.
+        data: What was trained on.
+
+    Returns:
+        The network, in evaluation mode and with frozen parameters.
+    """
+    found = checkpoints.load(checkpoint, recipe=assembly.recipe(data.digest))
+    averages: list[dict[str, Tensor]] = found.state["averages"]
+    net = assembly.net()
+    net.load_state_dict(averages[assembly.experiment.training.ema_served])
+    return net.float().eval().requires_grad_(False)
+
+
+def prepare_benchmark(experiment: Experiment, dataset: Dataset) -> Benchmark:
+    """The yardstick that an experiment asks for; one serves all trials on the same data.
+
+    Args:
+        experiment: Its evaluation settings count.
+        dataset: Its data.
+
+    Returns:
+        The yardstick.
+    """
+    settings = experiment.evaluation
+    return Benchmark.prepare(
+        dataset,
+        home=Home.here().root,
+        samples=settings.samples or _ALL_SAMPLES,
+        seed=settings.seed,
+    )
+
+
+def measured(
+    experiment: Experiment,
+    flow_map: FlowMap,
+    benchmark: Benchmark,
+    *,
+    nfes: Sequence[int] = (),
+) -> Report:
+    """The report on a trained map.
+
+    Args:
+        experiment: What was trained.
+        flow_map: The map that it serves.
+        benchmark: The yardstick.
+        nfes: Numbers of network evaluations; none for those of the experiment.
+
+    Returns:
+        The report.
+    """
+    training, device = experiment.training, place_of(experiment).device
+    half_life = training.ema_half_lives[training.ema_served]
+    return evaluate_on(
+        benchmark,
+        flow_map.to(device),
+        model=experiment.name,
+        nfes=tuple(nfes) or experiment.evaluation.nfes,
+        ema=f"half-life {half_life:g} samples",
+        device=device,
+    )

@@ -1,0 +1,121 @@
+"""Sequences: stages that build on each other, such as a teacher and the student of its pairs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self, final
+
+from ..configuration import compose
+from ..experiment import Experiment
+from .assembly import assemble
+from .launch import Trained, launch
+from .watcher import Watcher
+
+_STAGES: Final = "stages"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One run of a sequence.
+
+    Attributes:
+        name: What later stages call its model.
+        overrides: What composes its experiment; ``{name}`` stands for the model of an earlier
+            stage.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+
+    def experiment(self, models: Mapping[str, str]) -> Experiment:
+        """The experiment of this stage.
+
+        Args:
+            models: Reference of the model of each earlier stage.
+
+        Returns:
+            The experiment.
+
+        Raises:
+            ValueError: If it names a stage that does not come before it, or is refused.
+        """
+        try:
+            filled = tuple(line.format_map(models) for line in self.overrides)
+        except KeyError as error:
+            earlier = ", ".join(models) or "none"
+            raise ValueError(
+                f"stage {self.name} names the stage {error}, earlier stages are {earlier}"
+            ) from None
+        return Experiment.from_dict(compose("train", filled), filled)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StageSequence:
+    """Stages in their order. One stage is the common case, and needs no sequence.
+
+    Attributes:
+        stages: The stages.
+    """
+
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Sequence[str]], common: Sequence[str] = ()) -> Self:
+        """The sequence of a plan: overrides by the name of the stage.
+
+        Args:
+            plan: Overrides of each stage.
+            common: Overrides that go after those of every stage.
+
+        Returns:
+            The sequence.
+        """
+        return cls(
+            stages=tuple(
+                Stage(name=name, overrides=(*overrides, *common))
+                for name, overrides in plan.items()
+            )
+        )
+
+    def check(self) -> tuple[Experiment, ...]:
+        """Assemble every stage, before the first one starts.
+
+        Returns:
+            The experiments, with the names of stages for models that do not exist yet.
+
+        Raises:
+            ValueError: If a stage is refused.
+        """
+        experiments: list[Experiment] = []
+        names: dict[str, str] = {}
+        for stage in self.stages:
+            experiments.append(stage.experiment(names))
+            assemble(experiments[-1])
+            names[stage.name] = stage.name
+        return tuple(experiments)
+
+    def run(self, watcher: Watcher) -> dict[str, Trained]:
+        """Run all stages.
+
+        Args:
+            watcher: Told what happens.
+
+        Returns:
+            What each stage left behind.
+
+        Raises:
+            ValueError: If a stage is refused.
+        """
+        self.check()
+        done: dict[str, Trained] = {}
+        for stage in self.stages:
+            watcher.say(f"stage {stage.name}")
+            models = {name: str(trained.reference) for name, trained in done.items()}
+            done[stage.name] = launch(stage.experiment(models), watcher)
+        return done
+
+
+def without_stages(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Overrides for the stages themselves: all but the one that chooses them."""
+    return tuple(line for line in overrides if line.partition("=")[0] != _STAGES)

@@ -1,0 +1,45 @@
+"""Methods that only the tests of Ray Train train with; workers import them by name."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from onestep.methods.core.coupling import AbstractCoupling, IndependentCoupling
+from onestep.methods.core.flow_map import Domain
+from onestep.methods.core.method import AbstractMethod, Needs
+from onestep.methods.core.record import Batch, Loss, Moment, Nets
+from onestep.methods.flow_matching import FlowMatching
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DyingOnce(AbstractMethod):
+    """Flow matching whose first worker to reach a step ends its process, once.
+
+    Attributes:
+        at: The step.
+        flag: A file that says that it has happened; empty for never.
+    """
+
+    at: int = 0
+    flag: str = ""
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return FlowMatching().domain
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        if self.flag and now.step == self.at:
+            try:
+                Path(self.flag).touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os._exit(1)
+        return FlowMatching().loss(nets, batch, now)

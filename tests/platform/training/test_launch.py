@@ -1,0 +1,161 @@
+"""A run from its experiment to a registered model with its lineage."""
+
+import json
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onestep.platform.data.pairs import read_pairs
+from onestep.platform.experiment import Experiment
+from onestep.platform.home import Home
+from onestep.platform.registry.errors import ReferenceNotFound, RegistryUnreachable
+from onestep.platform.registry.model import load_flow_map
+from onestep.platform.registry.store import Registry
+from onestep.platform.training import checkpoint
+from onestep.platform.training.errors import TrainingDiverged
+from onestep.platform.training.launch import launch
+from onestep.platform.training.watcher import Silence
+from onestep.tests.platform.training.group import Died, run_group, state_at
+from onestep.tests.platform.training.launching import launch_and_die
+from onestep.tests.platform.training.recipe import BATCH, FLOW_MATCHING, REFLOW, recipe
+
+STEPS = 6
+EVALUATION = {"nfes": [1], "samples": 64}
+PAIRS = {"count": 48, "steps": 3, "batch_size": 40}
+
+
+@pytest.fixture
+def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    root = tmp_path / "home"
+    root.mkdir()
+    shutil.copy(empty_database, root / "mlflow.db")
+    for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ONESTEP_HOME", str(root))
+    return Home.here()
+
+
+def experiment(
+    method: dict[str, Any] = FLOW_MATCHING, *, run: str = "first", **changes: Any
+) -> Experiment:
+    values = recipe(method, steps=STEPS, run=run, evaluation=EVALUATION, pairs=PAIRS, **changes)
+    return Experiment.from_dict(values, ("method=flow_matching",))
+
+
+def test_a_run_leaves_a_model_with_its_record_weights_and_report(home: Home) -> None:
+    trained = launch(experiment(), Silence())
+    registry = Registry.at(home)
+    assert trained.reference == registry.resolve("eight_gaussians/1")
+    flow_map, record = load_flow_map(registry, "eight_gaussians/1")
+    assert record.method == FLOW_MATCHING
+    assert record.overrides == ("method=flow_matching",)
+    assert record.experiment["training"]["samples"] == STEPS * BATCH
+    assert record.seed == 3
+    assert record.parents == {}
+    dataset_digest = json.loads(json.dumps(record.data_digest))
+    assert len(dataset_digest) == 64
+    assert "eval/1nn_accuracy/nfe_1" in record.metrics
+    assert record.metrics == trained.report.metrics()
+
+    last = checkpoint.latest(trained.folder / "checkpoints")
+    assert last is not None
+    assert last.name == f"step-{STEPS:010d}"
+    served = state_at(last)["averages"][0]
+    for name, weight in flow_map.state_dict().items():
+        assert torch.equal(weight, served[name].float())
+
+    run = registry.connection.client.get_run(trained.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["progress/samples"] == STEPS * BATCH
+    losses = registry.connection.client.get_metric_history(trained.run_id, "loss/online")
+    assert [point.step for point in losses] == list(range(1, STEPS + 1))
+
+
+def test_reflow_makes_pairs_with_their_lineage_and_names_its_parents(home: Home) -> None:
+    launch(experiment(run="teacher"), Silence())
+    parents = {"teacher": "eight_gaussians/1", "initial": "eight_gaussians/1"}
+    student = experiment(REFLOW, run="student", parents=parents)
+    trained = launch(student, Silence())
+    pairs = read_pairs(trained.folder / "pairs")
+    assert len(pairs.generated) == 48
+    assert len(pairs.real) == 128
+    assert pairs.lineage["teacher"] == "eight_gaussians/1"
+    _, record = load_flow_map(Registry.at(home), "eight_gaussians/2")
+    assert record.parents == {
+        "initial": "eight_gaussians/1",
+        "pairs": f"sha256:{pairs.digest}",
+        "teacher": "eight_gaussians/1",
+    }
+    # The pairs are the teacher's flow: its own solver takes the noise where they say.
+    other = replace(student, run="other", parents=replace(student.parents, pairs=None))
+    again = launch(other, Silence())
+    assert read_pairs(again.folder / "pairs").digest == pairs.digest
+
+
+def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
+    launch(experiment(run="teacher"), Silence())
+    launch(replace(experiment(run="better"), seed=4), Silence())
+    launch(
+        experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/1"}), Silence()
+    )
+    changed = experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/2"})
+    with pytest.raises(ValueError, match=r"were made by eight_gaussians/1, this run's teacher is"):
+        launch(changed, Silence())
+    assert len(Registry.at(home).list()) == 3
+
+
+def test_a_killed_run_goes_on_in_a_new_process_under_its_name(home: Home) -> None:
+    training = {"checkpoint_every": 2 * BATCH, "keep_checkpoints": 1}
+    killed = experiment(training=training)
+    with pytest.raises(Died, match="-9"):
+        run_group(launch_and_die, 1, killed.to_dict(), str(home.root), 5)
+    folder = home.root / "runs" / "first"
+    left = checkpoint.latest(folder / "checkpoints")
+    assert left is not None
+    assert left.name == "step-0000000004"
+    begun = json.loads((folder / "run.json").read_text())["run_id"]
+
+    trained = launch(killed, Silence())
+    assert trained.run_id == begun
+    whole = launch(replace(killed, run="whole"), Silence())
+    _, ours = load_flow_map(Registry.at(home), str(trained.reference))
+    _, theirs = load_flow_map(Registry.at(home), str(whole.reference))
+    assert ours.metrics == theirs.metrics
+    ends = [checkpoint.latest(each.folder / "checkpoints") for each in (trained, whole)]
+    states = [state_at(end)["online"] for end in ends if end is not None]
+    assert all(torch.equal(weight, states[1][name]) for name, weight in states[0].items())
+    # The record of the process that was killed is complete, too.
+    client = Registry.at(home).connection.client
+    assert client.get_run(begun).info.status == "FINISHED"
+
+
+def test_a_store_that_does_not_answer_is_refused_before_anything_is_written(home: Home) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    before = sorted(home.root.iterdir())
+    with pytest.raises(RegistryUnreachable, match=f"the MLflow store at {uri} does not answer"):
+        launch(experiment(storage={"tracking_uri": uri}), Silence())
+    assert sorted(home.root.iterdir()) == before
+
+
+def test_a_parent_that_is_not_registered_is_refused_before_anything_is_written(home: Home) -> None:
+    before = sorted(home.root.iterdir())
+    with pytest.raises(ReferenceNotFound):
+        launch(experiment(REFLOW, parents={"teacher": "eight_gaussians/9"}), Silence())
+    assert sorted(home.root.iterdir()) == before
+
+
+def test_a_run_that_fails_is_marked_and_registers_nothing(home: Home) -> None:
+    diverging = experiment(lr=1e80, training={"clip_norm": 0.0})
+    with pytest.raises(TrainingDiverged):
+        launch(diverging, Silence())
+    registry = Registry.at(home)
+    assert registry.list() == ()
+    begun = json.loads((home.root / "runs" / "first" / "run.json").read_text())["run_id"]
+    assert registry.connection.client.get_run(begun).info.status == "FAILED"

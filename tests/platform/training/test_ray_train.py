@@ -1,0 +1,77 @@
+"""The loop under Ray Train: the same weights, also after a worker has died."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from onestep.platform.experiment import Experiment
+from onestep.platform.ray_instance import ray_instance
+from onestep.platform.training.errors import CheckpointMismatch, TrainingDiverged
+from onestep.platform.training.ray_train import train_with_ray
+from onestep.platform.training.reporter import MemoryReporter
+from onestep.tests.platform.training.group import distance, state_at, train_here
+from onestep.tests.platform.training.recipe import BATCH, DIGITS, MEAN_FLOW, recipe
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray's own: deprecated parts that it calls itself, sockets and log files that its client leaves to the garbage collector.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+WORKERS = {"num_workers": 2, "cpus_per_worker": 0.5, "max_failures": 1}
+DYING = {"_target_": "onestep.tests.platform.training.ray_parts.DyingOnce"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[None]:
+    before = dict(os.environ)
+    with ray_instance(num_cpus=4):
+        yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_two_ray_workers_walk_the_trajectory_of_one_and_report_every_row(tmp_path: Path) -> None:
+    values = recipe(MEAN_FLOW, steps=6, data=DIGITS)
+    alone, reported = train_here(values, tmp_path / "alone")
+    experiment = Experiment.from_dict(values | {"workers": WORKERS})
+    reporter = MemoryReporter()
+    last = train_with_ray(experiment, folder=tmp_path / "together", reporter=reporter)
+    assert distance(state_at(last), alone) < 1e-10
+    ours = [row["loss/online"] for row in reported.rows if "loss/online" in row]
+    theirs = [row["loss/online"] for row in reporter.rows]
+    assert theirs == pytest.approx(ours, rel=1e-10)
+
+    # The same line again finds the run done; another recipe in its folder is refused.
+    again = MemoryReporter()
+    assert train_with_ray(experiment, folder=tmp_path / "together", reporter=again) == last
+    assert again.rows == []
+    with pytest.raises(CheckpointMismatch, match="belongs to another network, method or data set"):
+        train_with_ray(replace(experiment, seed=8), folder=tmp_path / "together", reporter=again)
+
+
+def test_a_worker_that_dies_is_started_again_and_changes_nothing(tmp_path: Path) -> None:
+    flag = tmp_path / "died"
+    training = {"checkpoint_every": 2 * BATCH}
+    method = {**DYING, "at": 4, "flag": str(flag)}
+    dying = recipe(method, steps=6, data=DIGITS, training=training)
+    last = train_with_ray(
+        Experiment.from_dict(dying | {"workers": WORKERS}),
+        folder=tmp_path / "run",
+        reporter=MemoryReporter(),
+    )
+    assert flag.exists(), "nobody died"
+    alone, _ = train_here(recipe(DYING, steps=6, data=DIGITS, training=training), tmp_path)
+    assert distance(state_at(last), alone) < 1e-10
+
+
+def test_divergence_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
+    values = recipe(DYING, steps=30, lr=1e80, data=DIGITS, training={"clip_norm": 0.0})
+    experiment = Experiment.from_dict(values | {"workers": {**WORKERS, "max_failures": 0}})
+    with pytest.raises(TrainingDiverged, match=r"loss/online is (nan|inf) at step \d+; lower"):
+        train_with_ray(experiment, folder=tmp_path / "run", reporter=MemoryReporter())

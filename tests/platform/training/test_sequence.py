@@ -1,0 +1,55 @@
+"""Sequences of stages: later ones build on earlier ones, and all are checked before the first."""
+
+import pytest
+
+from onestep.platform.registry.store import Registry
+from onestep.platform.training.launch import registry_of
+from onestep.platform.training.sequence import Stage, StageSequence, without_stages
+from onestep.platform.training.watcher import Silence
+
+TINY = (
+    "data=digits",
+    "net=mlp",
+    "training.samples=256",
+    "training.batch_size=128",
+    "training.threads=1",
+    "evaluation.nfes=[1]",
+    "evaluation.samples=64",
+    "pairs.count=128",
+    "pairs.steps=2",
+    "pairs.real=true",
+)
+PLAN = {
+    "teacher": ("method=flow_matching",),
+    "student": ("method=reflow", "parents.teacher={teacher}", "parents.initial={teacher}"),
+}
+
+
+def test_a_stage_must_not_name_a_later_one() -> None:
+    stage = Stage(name="student", overrides=("method=reflow", "parents.teacher={teacher}"))
+    with pytest.raises(ValueError, match="names the stage 'teacher', earlier stages are none"):
+        stage.experiment({})
+
+
+def test_a_mistake_in_the_last_stage_is_found_before_the_first_one_runs(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    plan = PLAN | {"student": (*PLAN["student"], "method.times.law.nonsense=1")}
+    with pytest.raises(ValueError, match="nonsense"):
+        StageSequence.of(plan, TINY).run(Silence())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_choice_of_stages_is_not_handed_on_to_them() -> None:
+    assert without_stages(["stages=digits_reflow", "seed=3"]) == ("seed=3",)
+
+
+def test_a_student_is_made_from_its_teachers_pairs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    done = StageSequence.of(PLAN, TINY).run(Silence())
+    student = done["student"]
+    registry: Registry = registry_of(StageSequence.of(PLAN, TINY).check()[0])
+    record = registry.load(str(student.reference)).record
+    assert record.parents["teacher"] == record.parents["initial"] == str(done["teacher"].reference)
+    assert record.parents["pairs"].startswith("sha256:")
