@@ -29,9 +29,8 @@ from onestep.platform.evaluation.modes import mass_total_variation, nearest_mode
 from onestep.platform.evaluation.sampling import draw_samples
 from onestep.platform.evaluation.transport import wasserstein2
 from onestep.platform.experiment import Experiment
-from onestep.platform.training import checkpoint
 from onestep.platform.training.assembly import assemble
-from onestep.platform.training.launch import served_map
+from onestep.platform.training.measurement import served_map
 from onestep.platform.training.place import Place
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.worker import work
@@ -91,7 +90,6 @@ def train(recipe: str, overrides: Sequence[str] = ()) -> Trained:
         )
         core_s = time.process_time() - start
         assert last is not None, "the only worker leads"
-        checkpoint.load(last, recipe=assembly.recipe(dataset.digest))
         flow_map = served_map(assembly, last, dataset)
     return Trained(experiment=experiment, flow_map=flow_map, dataset=dataset, core_s=core_s)
 

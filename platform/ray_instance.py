@@ -23,6 +23,8 @@ def set_ray_environment() -> None:
     # Ray Train hands on a report once per poll of its controller, by default every two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Trials find data by the folder that they were started in.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_ADDRESS"}:
         return
     if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
@@ -73,7 +75,7 @@ def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
             num_cpus=num_cpus,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,  # a warning says that tokens are on, as they should be
             # What workers raise comes back as an exception; Ray's own chatter would cover the bars.
             log_to_driver=False,
             _temp_dir=folder,

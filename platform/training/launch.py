@@ -31,6 +31,7 @@ from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble, registry_of
 from .measurement import measured, prepare_benchmark, served_map
 from .pair_generation import generate_pairs
+from .place import place_of
 from .ray_train import train_with_ray
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
 from .watcher import Watcher
@@ -131,7 +132,7 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
         return train_with_ray(experiment, folder=folder, reporter=reporter)
     last = work(
         experiment.to_dict(),
-        place=Place.alone(gpus=experiment.workers.gpus_per_worker),
+        place=place_of(experiment),
         reporter=reporter,
         folder=folder,
         resume=checkpoints.latest(folder / CHECKPOINTS),

@@ -50,7 +50,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 )
             )
         if others:
-            adamw = torch.optim.AdamW(others, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
+            adamw = torch.optim.AdamW(
+                others, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay
+            )
             self._halves.append(adamw)
         super().__init__(params, {"lr": lr})
         # The groups of both halves are this optimizer's, so that a schedule reaches them.

@@ -1,7 +1,7 @@
 """The place of a worker among the others: its rank, its device, its share of a batch."""
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import final
 
 import torch
 import torch.distributed as dist
@@ -24,11 +24,6 @@ class Place:
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")
-
-    @classmethod
-    def alone(cls, *, gpus: float) -> Self:
-        """The place of a single worker, on a GPU if it is given one."""
-        return cls(device=torch.device("cuda" if gpus else "cpu"))
 
     @property
     def leads(self) -> bool:

@@ -1,0 +1,199 @@
+"""What a user can get wrong is refused before the first step: one sentence, exit code 2."""
+
+import gzip
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from onestep.platform.cli import USER_ERROR, main
+
+Refused = Callable[..., str]
+
+TINY = [
+    "data=eight_gaussians",
+    "data.samples=128",
+    "data.held_out=64",
+    "net=mlp",
+    "net.width=16",
+    "training.samples=128",
+    "training.batch_size=32",
+    "evaluation.samples=64",
+    "evaluation.nfes=[1]",
+]
+
+
+@pytest.fixture(autouse=True)
+def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "home"
+    root.mkdir()
+    shutil.copy(empty_database, root / "mlflow.db")
+    for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS", "ONESTEP_DATA", "ONESTEP_TRACEBACK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ONESTEP_HOME", str(root))
+    return root
+
+
+@pytest.fixture
+def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must be refused and leave nothing, and gives its one sentence."""
+
+    def run(*words: str) -> str:
+        before = sorted(home.rglob("*"))
+        assert main(words) == USER_ERROR
+        told = capsys.readouterr()
+        assert told.err.startswith(f"onestep {words[0]}: ")
+        assert told.err.count("\n") == 1
+        assert "Traceback" not in told.err
+        assert sorted(home.rglob("*")) == before, "nothing is left half-written"
+        return told.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        # A key that does not exist: what is there instead.
+        ("trainin.samples=1", "no key trainin.samples, allowed: data, evaluation,"),
+        ("training.sampels=1", "no key training.sampels, allowed in training: accumulate, batch_"),
+        ("method.tangent.valu=1", "no key method.tangent.valu, allowed in method.tangent: value"),
+        ("+training.speed=1", "training has no setting speed, allowed: samples, batch_size"),
+        ("+net.wdith=3", "has no field 'wdith', allowed: "),
+        # A value that does not exist, or is of another kind.
+        ("method=mean_flo", "there is no method/mean_flo, allowed: flow_matching, mean_flow,"),
+        ("training.samples=many", "training.samples must be a whole number, got 'many'"),
+        ("training.precision=float16", "must be one of float32, bfloat16, float64, got 'float16'"),
+        ("workers.ray=maybe", "workers.ray must be true or false, got 'maybe'"),
+        ("method.tangent.value=two", "Constant.value must be a number, got 'two'"),
+        ("optimizer.lr=fast", "fast"),
+        ("optimizer._target_=torch.optim.Eve", "cannot import torch.optim.Eve"),
+        ("training.samples=[1", "no viable alternative at input '[1'"),
+        # Out of range.
+        ("method.tangent.value=2", "method.tangent must stay in [0, 1], got 2"),
+        ("training.batch_size=30", "batch_size must be a multiple of training.shards, got 30 and"),
+        ("workers.num_workers=3", "num_workers must divide training.shards, got 3 and 4"),
+        ("training.accumulate=3", "accumulate must divide the 4 shards of each worker, got 3"),
+        ("training.ema_served=2", "training.ema_served must be below 2, got 2"),
+        ("seed=-1", "seed must be at least 0, got -1"),
+        ("run=../elsewhere", "run must be the name of a folder"),
+        # Parents that the method needs, and that it does not.
+        ("method=reflow", "name a registered model by parents.teacher=..., or a folder of pairs"),
+        ("parents.teacher=digits/1", "has no use for parents.teacher, got digits/1"),
+        ("parents.initial=digits/9", "digits/9"),
+        # Networks and data that do not fit.
+        ("data=moons", "UNet takes images of shape (channels, height, width), got data of shape"),
+        ("net.multipliers=[1,2,2,2,2]", "sides are multiples of 16, got 8 x 8"),
+        ("training.batch_size=4096", "batch_size must be in [1, "),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_sentence(
+    override: str, sentence: str, refused: Refused
+) -> None:
+    assert sentence in refused("train", "net=unet_digits", "training.samples=8192", override)
+
+
+def test_a_method_without_its_teacher_is_refused_in_a_dry_run_too(refused: Refused) -> None:
+    assert "parents.teacher=" in refused("train", "method=reflow", "--dry-run")
+
+
+def test_missing_data_are_refused(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "absent"
+    said = refused("train", "data=image_folder", f"data.folder={folder}", "net=unet_digits")
+    assert str(folder) in said
+
+
+def test_altered_data_are_refused(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_DATA", str(tmp_path))
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        for place in (tmp_path, tmp_path / "mnist"):
+            place.mkdir(exist_ok=True)
+            (place / f"{name}-ubyte.gz").write_bytes(gzip.compress(b"no digits"))
+    said = refused("train", "data=mnist", "net=unet_mnist")
+    assert "sha256" in said or "md5" in said
+
+
+def test_a_store_that_does_not_answer_is_refused(refused: Refused) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    said = refused("train", *TINY, f"storage.tracking_uri={uri}")
+    assert f"the MLflow store at {uri} does not answer" in said
+
+
+def test_a_run_is_trained_and_a_checkpoint_of_another_network_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *TINY, "run=mine"]) == 0
+    assert "eight_gaussians/1" in capsys.readouterr().out
+    kept = sorted((home / "runs").rglob("*"))
+    assert main(["train", *TINY, "run=mine", "net.width=24"]) == USER_ERROR
+    said = capsys.readouterr().err
+    last = [line for line in said.splitlines() if line.startswith("onestep train: ")]
+    assert len(last) == 1
+    assert "belongs to another network, method or data set" in last[0]
+    assert "Traceback" not in said
+    assert sorted((home / "runs").rglob("*")) == kept
+
+
+def test_a_dry_run_prints_the_experiment_and_writes_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(home.rglob("*"))
+    assert main(["train", *TINY, "--dry-run"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["net"]["width"] == 16
+    assert shown["summary"]["steps"] == 4
+    assert shown["overrides"] == TINY
+    assert sorted(home.rglob("*")) == before
+
+
+def test_without_a_command_the_help_names_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == USER_ERROR
+    shown = capsys.readouterr().out
+    for command in ("train", "evaluate", "sample", "sweep", "compare", "registry", "serve"):
+        assert f"    {command} " in shown
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "compare", "registry"])
+def test_help_explains_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"  onestep {command} " in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["trian"])
+    assert ended.value.code == USER_ERROR
+    assert "invalid choice: 'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("sample", "digits/1"), ("evaluate", "champion")])
+def test_a_model_that_is_not_registered_is_refused(
+    words: tuple[str, ...], refused: Refused
+) -> None:
+    assert words[1].partition("/")[0] in refused(*words)
+
+
+def test_the_shell_sees_one_line_and_the_exit_code(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "onestep.platform.cli", "train", "training.sampels=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == USER_ERROR
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("onestep train: there is no key training.sampels, allowed in")

@@ -1,0 +1,65 @@
+from importlib.resources import files
+
+import pytest
+
+from onestep.platform.build import targets
+from onestep.platform.configuration import compose
+from onestep.platform.experiment import Experiment
+from onestep.platform.training.assembly import assemble
+
+
+def named(module: str, group: str) -> list[str]:
+    folder = files(module) / group
+    return sorted(
+        file.name.removesuffix(".yaml")
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def test_a_configuration_is_plain_values() -> None:
+    values = compose("train")
+    assert type(values) is dict
+    assert type(values["training"]) is dict
+    assert type(values["training"]["ema_half_lives"]) is list
+    assert values["data"]["_target_"] == "onestep.platform.data.digits.Digits"
+
+
+def test_overrides_choose_things_and_set_their_fields() -> None:
+    values = compose("train", ["method=shortcut", "method.clip=3.5", "training.samples=4096"])
+    assert values["method"]["_target_"] == "onestep.methods.shortcut.Shortcut"
+    assert values["method"]["clip"] == 3.5
+    assert values["training"]["samples"] == 4096
+
+
+def test_composing_twice_gives_the_same() -> None:
+    assert compose("train", ["net=mlp"]) == compose("train", ["net=mlp"])
+    assert compose("train", ["net=mlp"]) != compose("train", ["net=mlp_large"])
+
+
+@pytest.mark.parametrize("method", named("onestep.methods.conf", "method"))
+def test_every_method_assembles(method: str) -> None:
+    overrides = [f"method={method}", "net=mlp", "data=moons"]
+    if method == "reflow":
+        overrides.append("parents.pairs=somewhere")
+    experiment = Experiment.from_dict(compose("train", overrides), tuple(overrides))
+    assembly = assemble(experiment)
+    assert assembly.name == method
+    assert all(target.startswith(("onestep.", "torch.")) for target in targets(experiment.method))
+
+
+def test_an_unknown_key_is_told_with_the_keys_of_the_chosen_thing() -> None:
+    with pytest.raises(ValueError, match=r"no key method\.clipp, allowed in method: .*clip"):
+        compose("train", ["method=shortcut", "method.clipp=3"])
+    with pytest.raises(ValueError, match=r"no key method\.clip, allowed in method: .*tangent"):
+        compose("train", ["method=mean_flow", "method.clip=3"])
+
+
+def test_of_two_unknown_keys_one_is_told() -> None:
+    with pytest.raises(ValueError, match=r"no key training\.a, allowed in training: accumulate"):
+        compose("train", ["training.a=1", "training.b=1"])
+
+
+def test_a_key_below_a_plain_value_is_refused() -> None:
+    with pytest.raises(ValueError, match="seed"):
+        compose("train", ["seed.x=1"])
