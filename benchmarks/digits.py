@@ -2,8 +2,10 @@
 
     python benchmarks/digits.py
 
-Trains the experiment digits_mean_flow, measures it at 1, 2 and 4 evaluations against held-out
-digits and writes the numbers beside the bars, the floors and the baselines.
+Trains the experiment digits_mean_flow on one thread, measures it at 1, 2, 4 and 8 evaluations
+against held-out digits and writes the numbers beside the bars, the floors and the baselines. The
+budget is counted in seconds of processor time, which other processes on the machine lengthen but do
+not hide.
 """
 
 import os
@@ -22,7 +24,8 @@ from onestep.platform.training.assembly import assemble
 from onestep.platform.training.launch import launch
 from onestep.platform.training.watcher import Console
 
-OVERRIDES = ["experiment=digits_mean_flow"]
+OVERRIDES = ["experiment=digits_mean_flow", "training.threads=1"]
+BUDGET_CORE_S = 2 * 20 * 60
 BARS = {
     ("eval/1nn_accuracy", 1): 0.62,
     ("eval/1nn_accuracy", 2): 0.59,
@@ -35,9 +38,9 @@ def main() -> None:
     about = machine()
     experiment = Experiment.from_dict(compose("train", OVERRIDES), tuple(OVERRIDES))
     assemble(experiment)
-    begin = time.monotonic()
+    begin, begin_core = time.monotonic(), time.process_time()
     trained = launch(experiment, Console())
-    seconds = time.monotonic() - begin
+    seconds, core_s = time.monotonic() - begin, time.process_time() - begin_core
     rows = []
     for m in trained.report.measurements:
         key = (m.name, m.nfe)
@@ -63,6 +66,8 @@ def main() -> None:
         "overrides": OVERRIDES,
         "samples": experiment.training.samples,
         "seconds_with_evaluation": round(seconds),
+        "core_s_with_evaluation": round(core_s),
+        "within_budget": core_s <= BUDGET_CORE_S,
         "count": trained.report.provenance.count,
         "draws": trained.report.provenance.draws,
         "measurements": rows,

@@ -171,7 +171,8 @@ def _check_optimizer(assembly: Assembly) -> None:
     try:
         made = build(node, partial)(parameters)
     except TypeError as error:
-        raise ValueError(f"optimizer {node['_target_']}: {error}") from error
+        given = {key: value for key, value in node.items() if not key.startswith("_")}
+        raise ValueError(f"optimizer {node['_target_']} does not take {given}: {error}") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimizer {node['_target_']} is no torch.optim.Optimizer")
 

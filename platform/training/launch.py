@@ -35,7 +35,7 @@ from .place import place_of
 from .ray_train import train_with_ray
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
 from .watcher import Watcher
-from .worker import CHECKPOINTS, work
+from .worker import CHECKPOINTS, feed_on, work
 
 _RUN: Final = "run.json"
 
@@ -90,6 +90,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     if assembly.learner.needs.pairs is not None:
         experiment, pairs = _with_pairs(experiment, registry, dataset, folder, watcher)
         assembly = replace(assembly, experiment=experiment)
+    feed_on(assembly, dataset if pairs is None else pairs)  # refuses data that do not fill a batch
 
     facts = RunFacts(
         experiment=dataset.name,

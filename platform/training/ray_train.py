@@ -122,7 +122,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     workers = experiment.workers
     cpus = round(workers.num_workers * workers.cpus_per_worker)
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)):
-        mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
         has_gpu = workers.gpus_per_worker > 0
         resources = {"CPU": workers.cpus_per_worker}
         if has_gpu:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..build import build
-from ..data.pairs import read_pairs
+from ..data.pairs import PairSet, read_pairs
+from ..data.source import Dataset
 from ..experiment import Experiment, Training
 from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble
@@ -99,7 +100,7 @@ def start(assembly: Assembly, place: Place) -> tuple[Learning, str]:
         ValueError: If data, parents or pairs are missing or do not fit.
     """
     experiment, training = assembly.experiment, assembly.experiment.training
-    digest, feed = _feed(assembly)
+    data = _data(assembly)
     optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
     learning = Learning(
         assembly.learner,
@@ -107,24 +108,42 @@ def start(assembly: Assembly, place: Place) -> tuple[Learning, str]:
         assembly.frozen(),
         optimizer=optimizer,
         learning_rate=assembly.learning_rate,
-        feed=feed,
+        feed=feed_on(assembly, data),
         training=training,
         seed=experiment.seed,
         place=place,
     )
-    return learning, assembly.recipe(digest)
+    return learning, assembly.recipe(data.digest)
 
 
-def _feed(assembly: Assembly) -> tuple[str, AbstractFeed]:
-    experiment, mixed = assembly.experiment, assembly.learner.needs.pairs
-    seed, batch_size = experiment.seed, experiment.training.batch_size
-    if mixed is None:
-        dataset = assembly.source.load()
-        return dataset.digest, DataFeed(dataset, seed=seed, batch_size=batch_size)
-    if experiment.parents.pairs is None:
+def feed_on(assembly: Assembly, data: Dataset | PairSet) -> AbstractFeed:
+    """The feed of an experiment on its data.
+
+    Args:
+        assembly: The things of the experiment.
+        data: The set, or the pairs where the method trains on pairs.
+
+    Returns:
+        The feed.
+
+    Raises:
+        ValueError: If the data do not fill a batch, or lack a kind of pairs.
+    """
+    seed, batch_size = assembly.experiment.seed, assembly.experiment.training.batch_size
+    if isinstance(data, Dataset):
+        return DataFeed(data, seed=seed, batch_size=batch_size)
+    mixed = assembly.learner.needs.pairs
+    assert mixed is not None, "only such methods train on pairs"
+    return PairFeed(data, mixed, seed=seed, batch_size=batch_size)
+
+
+def _data(assembly: Assembly) -> Dataset | PairSet:
+    if assembly.learner.needs.pairs is None:
+        return assembly.source.load()
+    folder = assembly.experiment.parents.pairs
+    if folder is None:
         raise ValueError("pairs are generated before the workers start, got none")
-    pairs = read_pairs(Path(experiment.parents.pairs))
-    return pairs.digest, PairFeed(pairs, mixed, seed=seed, batch_size=batch_size)
+    return read_pairs(Path(folder))
 
 
 def _keep(

@@ -33,6 +33,7 @@ def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     root = tmp_path / "home"
     root.mkdir()
     shutil.copy(empty_database, root / "mlflow.db")
+    (root / ".mlflow.db.lock").touch()  # stays beside the file once it has been opened
     for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS", "ONESTEP_DATA", "ONESTEP_TRACEBACK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ONESTEP_HOME", str(root))
@@ -71,7 +72,7 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("training.precision=float16", "must be one of float32, bfloat16, float64, got 'float16'"),
         ("workers.ray=maybe", "workers.ray must be true or false, got 'maybe'"),
         ("method.tangent.value=two", "Constant.value must be a number, got 'two'"),
-        ("optimizer.lr=fast", "fast"),
+        ("optimizer.lr=fast", "optimizer torch.optim.Adam does not take {'lr': 'fast', "),
         ("optimizer._target_=torch.optim.Eve", "cannot import torch.optim.Eve"),
         ("training.samples=[1", "no viable alternative at input '[1'"),
         # Out of range.
@@ -85,7 +86,7 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         # Parents that the method needs, and that it does not.
         ("method=reflow", "name a registered model by parents.teacher=..., or a folder of pairs"),
         ("parents.teacher=digits/1", "has no use for parents.teacher, got digits/1"),
-        ("parents.initial=digits/9", "digits/9"),
+        ("parents.initial=digits/9", "there is no registered model 'digits'"),
         # Networks and data that do not fit.
         ("data=moons", "UNet takes images of shape (channels, height, width), got data of shape"),
         ("net.multipliers=[1,2,2,2,2]", "sides are multiples of 16, got 8 x 8"),

@@ -11,9 +11,7 @@ from onestep.platform.training.assembly import assemble
 def named(module: str, group: str) -> list[str]:
     folder = files(module) / group
     return sorted(
-        file.name.removesuffix(".yaml")
-        for file in folder.iterdir()
-        if file.name.endswith(".yaml")
+        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
     )
 
 

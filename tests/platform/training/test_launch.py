@@ -34,6 +34,7 @@ def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     root = tmp_path / "home"
     root.mkdir()
     shutil.copy(empty_database, root / "mlflow.db")
+    (root / ".mlflow.db.lock").touch()  # stays beside the file once it has been opened
     for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ONESTEP_HOME", str(root))
@@ -100,9 +101,7 @@ def test_reflow_makes_pairs_with_their_lineage_and_names_its_parents(home: Home)
 def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
     launch(experiment(run="teacher"), Silence())
     launch(replace(experiment(run="better"), seed=4), Silence())
-    launch(
-        experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/1"}), Silence()
-    )
+    launch(experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/1"}), Silence())
     changed = experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/2"})
     with pytest.raises(ValueError, match=r"were made by eight_gaussians/1, this run's teacher is"):
         launch(changed, Silence())

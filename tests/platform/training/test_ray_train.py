@@ -17,7 +17,8 @@ from onestep.tests.platform.training.recipe import BATCH, DIGITS, MEAN_FLOW, rec
 
 pytestmark = [
     pytest.mark.ray,
-    # Ray's own: deprecated parts that it calls itself, sockets and log files that its client leaves to the garbage collector.
+    # Ray's own: deprecated parts that it calls itself, and sockets and log files that its client
+    # leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -55,6 +56,7 @@ def test_two_ray_workers_walk_the_trajectory_of_one_and_report_every_row(tmp_pat
         train_with_ray(replace(experiment, seed=8), folder=tmp_path / "together", reporter=again)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_started_again_and_changes_nothing(tmp_path: Path) -> None:
     flag = tmp_path / "died"
     training = {"checkpoint_every": 2 * BATCH}
@@ -70,6 +72,7 @@ def test_a_worker_that_dies_is_started_again_and_changes_nothing(tmp_path: Path)
     assert distance(state_at(last), alone) < 1e-10
 
 
+@pytest.mark.slow
 def test_divergence_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
     values = recipe(DYING, steps=30, lr=1e80, data=DIGITS, training={"clip_norm": 0.0})
     experiment = Experiment.from_dict(values | {"workers": {**WORKERS, "max_failures": 0}})
