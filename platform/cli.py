@@ -58,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, chosen = _parser(commands, given)
     arguments, rest = parser.parse_known_args(given)
     # argparse takes all overrides or none at the first option; the others come back as the rest.
-    overrides = vars(arguments).get("overrides")
+    overrides: list[str] | None = vars(arguments).get("overrides")
     if rest and (overrides is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        overrides += rest
+    if overrides is not None:
+        overrides.extend(rest)
     if chosen is None:
         parser.print_help()
         return USER_ERROR

@@ -25,6 +25,8 @@ class Training:
         precision: ``float32``, ``bfloat16`` (network under autocast) or ``float64``.
         clip_norm: Largest norm of the gradient; 0 for none.
         compile: Whether the network is compiled by torch.compile.
+        stream: Whether workers read the data as a stream of Ray Data, not from memory; the order
+            then differs from run to run.
         ema_half_lives: Half-life, in samples, of each moving average that is kept.
         ema_ramp: Share of the samples seen so far above which no half-life goes, so that early
             averages forget the start.
@@ -45,6 +47,7 @@ class Training:
     precision: Precision = Precision.FLOAT32
     clip_norm: float = 1.0
     compile: bool = False
+    stream: bool = False
     ema_half_lives: tuple[float, ...] = (50_000.0,)
     ema_ramp: float = 0.05
     ema_served: int = 0

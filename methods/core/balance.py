@@ -77,16 +77,21 @@ class GradientRatio(AbstractBalance):
     Reference: Esser et al. 2021, arXiv:2012.09841v3, Eq. (7).
 
     Attributes:
-        parameter: Name of the parameter, usually the last layer's weight.
+        at: Name of the parameter, usually the last layer's weight.
         reference: The term that keeps weight 1.
         limit: Largest weight.
         epsilon: Added to the norm that is divided by.
     """
 
-    parameter: str
+    at: str
     reference: str
     limit: float = 1e4
     epsilon: float = 1e-4
+
+    @property
+    def parameter(self) -> str:
+        """Name of the parameter whose gradient norms the weights depend on."""
+        return self.at
 
     def weights(
         self, terms: tuple[str, ...], norms: Mapping[str, float], now: Moment

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _READ_ROWS: Final = 64
 """Images decoded together; one task holds this many in memory."""
+STREAMABLE: Final = (ImageFolder, HuggingFace)
+"""Sources that can be streamed."""
 Columns = dict[str, np.ndarray]
 
 

@@ -16,6 +16,7 @@ from ...methods.core.rng import mix
 from ...methods.core.schedule import Schedule
 from ..build import build
 from ..data.source import AbstractSource
+from ..data.stream import STREAMABLE
 from ..experiment import Experiment, module_of
 from ..home import Home
 from ..registry.model import fill, load_flow_map
@@ -109,7 +110,8 @@ class Assembly:
             "optimizer": e.optimizer,
             "learning_rate": e.learning_rate,
             "parents": parents,
-            "data": [data_digest, e.data],
+            # A stream is not read to the end before it is trained on, so it has no digest.
+            "data": ["" if training.stream else data_digest, e.data, training.stream],
             "training": [
                 training.samples,
                 training.batch_size,
@@ -151,6 +153,14 @@ def assemble(experiment: Experiment) -> Assembly:
             f"got {workers.num_workers} and {training.shards}"
         )
     mine = training.shards // workers.num_workers
+    is_ratio = isinstance(learner, AbstractMethod) and learner.balance.parameter is not None
+    if is_ratio and training.accumulate > 1:
+        raise ValueError(
+            "gradient ratios are those of the whole batch: training.accumulate must be 1, "
+            f"got {training.accumulate}"
+        )
+    if training.stream:
+        _check_stream(assembly)
     if mine % training.accumulate:
         raise ValueError(
             f"training.accumulate must divide the {mine} shards of each worker, "
@@ -175,6 +185,22 @@ def _check_optimizer(assembly: Assembly) -> None:
         raise ValueError(f"optimizer {node['_target_']} does not take {given}: {error}") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimizer {node['_target_']} is no torch.optim.Optimizer")
+
+
+def _check_stream(assembly: Assembly) -> None:
+    if not isinstance(assembly.source, STREAMABLE):
+        allowed = " or ".join(kind.__name__ for kind in STREAMABLE)
+        raise ValueError(
+            f"training.stream needs data of {allowed}, got {type(assembly.source).__name__}"
+        )
+    if not assembly.experiment.workers.uses_ray:
+        raise ValueError("training.stream needs Ray Train: set workers.ray=true, got false")
+    learner = assembly.learner
+    if learner.needs.pairs or learner.coupling.initial(1, assembly.source.shape):
+        raise ValueError(
+            f"method {assembly.name} remembers each example, which a stream does not number "
+            "beforehand: set training.stream=false"
+        )
 
 
 def _check_parents(assembly: Assembly) -> None:

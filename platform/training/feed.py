@@ -1,7 +1,8 @@
 """The feed: which rows a worker sees at a step, as a pure function of the seed and the step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, count
 from typing import final
 
 import torch
@@ -16,6 +17,10 @@ from ..data.augmentation import flip_rows
 from ..data.order import indices
 from ..data.pairs import Pairs, PairSet
 from ..data.source import Dataset
+from ..data.stream import StreamedBatch
+
+Epochs = Callable[[int], Iterator[StreamedBatch]]
+"""Gives the batches of an epoch."""
 
 _FEED = 0x5EED  # apart from the streams that the method draws from
 
@@ -27,6 +32,11 @@ class AbstractFeed(ABC):
     @abstractmethod
     def num_data(self) -> int:
         """How many examples there are."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
 
     @abstractmethod
     def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
@@ -68,6 +78,11 @@ class DataFeed(AbstractFeed):
         """How many examples there are."""
         return len(self._dataset.train)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self._dataset.shape
+
     def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
         """The rows of some shards of a batch."""
         whole = indices(self.num_data, self._batch_size, now.step, self._seed)
@@ -103,6 +118,11 @@ class PairFeed(AbstractFeed):
         """How many pairs there are."""
         return len(self._pairs.generated) + len(self._pairs.real)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self._pairs.generated.x1.shape[1:])
+
     def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
         """The rows of some shards of a batch."""
         each = self._batch_size // of
@@ -119,9 +139,9 @@ class PairFeed(AbstractFeed):
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         rng = Rng.seeded(mix(self._seed, _FEED), step=step, shards=(shard,))
         taken: list[tuple[Pairs, Tensor]] = []
-        for pairs, count in ((self._pairs.generated, made), (self._pairs.real, real)):
-            if count:
-                taken.append((pairs, rng.integers(count, below=len(pairs))))
+        for pairs, many in ((self._pairs.generated, made), (self._pairs.real, real)):
+            if many:
+                taken.append((pairs, rng.integers(many, below=len(pairs))))
         labels = [pairs.label[rows] for pairs, rows in taken if pairs.label is not None]
         offset = {id(self._pairs.generated): 0, id(self._pairs.real): len(self._pairs.generated)}
         return (
@@ -140,3 +160,41 @@ def _require_no_real(mix_of: PairMix) -> None:
             "the method mixes in real pairs, got a set without any; generate them with "
             "pairs.real=true, or set method.generated to a constant 1"
         ) from error
+
+
+@final
+class StreamFeed(AbstractFeed):
+    """Rows as a stream delivers them to this worker; the step does not say which.
+
+    Args:
+        epochs: Gives the batches of an epoch, each with the rows of this worker.
+        shape: Shape of one example.
+        labelled: Whether the labels of the stream mean anything.
+        flip: Seed of the mirroring of rows, or None for none.
+    """
+
+    def __init__(
+        self, epochs: Epochs, *, shape: tuple[int, ...], labelled: bool, flip: int | None
+    ) -> None:
+        self._batches = chain.from_iterable(epochs(epoch) for epoch in count())
+        self._shape, self._labelled, self._flip = shape, labelled, flip
+
+    @property
+    def num_data(self) -> int:
+        """Unknown; couplings that would need it are refused when the experiment is assembled."""
+        return 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self._shape
+
+    def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
+        """The next rows of this worker."""
+        del of
+        batch = next(self._batches)
+        x1 = batch["x"]
+        if self._flip is not None:
+            x1 = flip_rows(x1, Rng.seeded(mix(self._flip, _FEED), step=now.step, shards=shards))
+        label = batch["label"] if self._labelled else None
+        return Batch(x1=x1, condition=_condition(label), index=batch["index"])

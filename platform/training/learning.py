@@ -69,9 +69,7 @@ class Learning:
         if training.compile:
             self.nets.online.compile()
         self.averages = MovingAverages(online, training.ema_half_lives, ramp=training.ema_ramp)
-        self._coupling = self._placed(
-            learner.coupling.initial(feed.num_data, tuple(_example_shape(feed, training, seed)))
-        )
+        self._coupling = self._placed(learner.coupling.initial(feed.num_data, feed.shape))
         players = (ONLINE, *learner.needs.companions) if isinstance(learner, AbstractGame) else ()
         objectives = {
             player: Objective(learner, self.nets, precision=training.precision, player=player)
@@ -247,11 +245,6 @@ def _nets(needs: Needs, online: FlowMap, frozen: Mapping[str, FlowMap], *, seed:
 def _where(net: nn.Module) -> tuple[torch.device, torch.dtype]:
     first = next(net.parameters())
     return first.device, first.dtype
-
-
-def _example_shape(feed: AbstractFeed, training: Training, seed: int) -> torch.Size:
-    start = Moment(step=0, total=training.steps, rng=Rng.seeded(seed))
-    return feed.rows(start, (0,), of=training.shards).x1.shape[1:]
 
 
 def _unsynchronised(objective: nn.Module) -> AbstractContextManager[None]:

@@ -12,14 +12,22 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from ...methods.core.rng import mix
+from ..build import build
+from ..data.source import AbstractSource
+from ..data.stream import STREAMABLE, batches, stream_train
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
 from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged
+from .feed import Epochs
 from .place import Place
 from .reporter import Reporter
 from .worker import work
 
 _POLL_S: Final = 0.5
+_TRAIN: Final = "train"
+_SHUFFLED_BATCHES: Final = 16
+"""Batches among whose rows a worker picks the next one at random."""
 
 
 @final
@@ -101,7 +109,30 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
             reporter=RayReporter(config["mailbox"]),
             folder=Path(stack.enter_context(tempfile.TemporaryDirectory())),
             resume=None if start is None else Path(stack.enter_context(start.as_directory())),
+            stream=_stream(place, Experiment.from_dict(config["experiment"])),
         )
+
+
+def _stream(place: Place, experiment: Experiment) -> Epochs | None:
+    training = experiment.training
+    if not training.stream:
+        return None
+    shard = ray.train.get_dataset_shard(_TRAIN)
+    rows = training.batch_size // place.world
+    return lambda epoch: batches(
+        shard,
+        rows,
+        shuffle_buffer=_SHUFFLED_BATCHES * rows,
+        seed=mix(experiment.seed, epoch, place.rank),
+    )
+
+
+def _datasets(experiment: Experiment) -> dict[str, Any]:
+    if not experiment.training.stream:
+        return {}
+    source = build(experiment.data, AbstractSource)
+    assert isinstance(source, STREAMABLE), "checked when the experiment was assembled"
+    return {_TRAIN: stream_train(source)}
 
 
 def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
@@ -130,6 +161,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         trainer = TorchTrainer(
             _loop,
             train_loop_config={"experiment": experiment.to_dict(), "mailbox": mailbox},
+            datasets=_datasets(experiment),
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo", timeout_s=300),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers.num_workers,

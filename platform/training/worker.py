@@ -19,7 +19,7 @@ from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble
 from .checkpoint import Checkpoint
 from .errors import TrainingDiverged
-from .feed import AbstractFeed, DataFeed, PairFeed
+from .feed import AbstractFeed, DataFeed, Epochs, PairFeed, StreamFeed
 from .learning import Learning, OptimizerFactory
 from .place import Place
 from .reporter import Reporter
@@ -34,6 +34,7 @@ def work(
     reporter: Reporter,
     folder: Path,
     resume: Path | None = None,
+    stream: Epochs | None = None,
 ) -> Path | None:
     """Train one experiment, from the start or from a checkpoint.
 
@@ -44,6 +45,7 @@ def work(
             due, with its folder at the leading one.
         folder: Where checkpoints are written.
         resume: Checkpoint to go on from, or None.
+        stream: Batches of this worker by epoch, where the data are streamed.
 
     Returns:
         The last checkpoint, at the leading worker.
@@ -55,7 +57,7 @@ def work(
     assembly = assemble(Experiment.from_dict(experiment))
     training = assembly.experiment.training
     set_threads(training, place)
-    learning, recipe = start(assembly, place)
+    learning, recipe = start(assembly, place, stream=stream)
     if resume is not None:
         found = checkpoints.load(resume, recipe=recipe)
         learning.load(found.step, found.state)
@@ -86,12 +88,15 @@ def set_threads(training: Training, place: Place) -> None:
     torch.set_num_threads(training.threads or cores)
 
 
-def start(assembly: Assembly, place: Place) -> tuple[Learning, str]:
+def start(
+    assembly: Assembly, place: Place, *, stream: Epochs | None = None
+) -> tuple[Learning, str]:
     """The state before the first step, and the digest that its checkpoints carry.
 
     Args:
         assembly: The things of the experiment.
         place: Where this worker stands.
+        stream: Batches of this worker by epoch, where the data are streamed.
 
     Returns:
         The state, and the recipe's digest.
@@ -100,7 +105,11 @@ def start(assembly: Assembly, place: Place) -> tuple[Learning, str]:
         ValueError: If data, parents or pairs are missing or do not fit.
     """
     experiment, training = assembly.experiment, assembly.experiment.training
-    data = _data(assembly)
+    if stream is None:
+        data = _data(assembly)
+        digest, feed = data.digest, feed_on(assembly, data)
+    else:
+        digest, feed = "", _streamed(assembly, stream)
     optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
     learning = Learning(
         assembly.learner,
@@ -108,12 +117,12 @@ def start(assembly: Assembly, place: Place) -> tuple[Learning, str]:
         assembly.frozen(),
         optimizer=optimizer,
         learning_rate=assembly.learning_rate,
-        feed=feed_on(assembly, data),
+        feed=feed,
         training=training,
         seed=experiment.seed,
         place=place,
     )
-    return learning, assembly.recipe(data.digest)
+    return learning, assembly.recipe(digest)
 
 
 def feed_on(assembly: Assembly, data: Dataset | PairSet) -> AbstractFeed:
@@ -135,6 +144,17 @@ def feed_on(assembly: Assembly, data: Dataset | PairSet) -> AbstractFeed:
     mixed = assembly.learner.needs.pairs
     assert mixed is not None, "only such methods train on pairs"
     return PairFeed(data, mixed, seed=seed, batch_size=batch_size)
+
+
+def _streamed(assembly: Assembly, stream: Epochs) -> AbstractFeed:
+    source, seed = assembly.source, assembly.experiment.seed
+    is_flipped = bool(assembly.experiment.data.get("horizontal_flip", False))
+    return StreamFeed(
+        stream,
+        shape=source.shape,
+        labelled=source.classes > 0,
+        flip=seed if is_flipped else None,
+    )
 
 
 def _data(assembly: Assembly) -> Dataset | PairSet:

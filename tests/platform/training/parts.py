@@ -54,7 +54,7 @@ class TwoTerms(AbstractMethod):
 
     @property
     def balance(self) -> AbstractBalance:
-        return GradientRatio(parameter="head.weight", reference="data")
+        return GradientRatio(at="head.weight", reference="data")
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)

@@ -67,7 +67,7 @@ def test_a_weight_of_no_term_is_refused() -> None:
 def test_a_gradient_ratio_makes_all_gradients_as_long_as_the_reference() -> None:
     weight = nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
     terms = {"a": weight.square().sum(), "b": 1e-2 * weight.sum()}
-    balance = GradientRatio(parameter="weight", reference="a", epsilon=0.0)
+    balance = GradientRatio(at="weight", reference="a", epsilon=0.0)
     total = combine(terms, balance, {"weight": weight}, now(), Place())
     total.backward()
     assert weight.grad is not None
@@ -77,7 +77,7 @@ def test_a_gradient_ratio_makes_all_gradients_as_long_as_the_reference() -> None
 
 
 def test_a_gradient_ratio_at_no_parameter_is_refused() -> None:
-    balance = GradientRatio(parameter="absent", reference="a")
+    balance = GradientRatio(at="absent", reference="a")
     with pytest.raises(ValueError, match=r"balance\.parameter names no parameter, got absent"):
         combine({"a": torch.tensor(1.0)}, balance, {}, now(), Place())
 
