@@ -58,6 +58,7 @@ def write_images(folder: Path) -> None:
             Image.fromarray(levels.numpy()).save(folder / label / f"{k}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_folder_is_streamed_to_ray_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").mkdir()
