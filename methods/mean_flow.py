@@ -53,7 +53,8 @@ class MeanFlow(AbstractMethod):
         guidance: Classifier-free guidance in the target.
 
     Raises:
-        ValueError: If the tangent schedule leaves [0, 1].
+        ValueError: If the tangent schedule leaves [0, 1], or there is guidance without label
+            dropout.
     """
 
     path: AbstractPath = LinearPath()
@@ -67,6 +68,11 @@ class MeanFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
+        if self.guidance.is_on and self.label_dropout.probability == 0.0:
+            raise ValueError(
+                "guidance needs a network that knows samples without a label: "
+                "method.label_dropout.probability must be above 0, got 0"
+            )
 
     @property
     def domain(self) -> Domain:
@@ -85,6 +91,8 @@ class MeanFlow(AbstractMethod):
         x, v = self.path.at(batch.noise, batch.x1, s)
 
         condition = batch.condition
+        if condition is None and self.guidance.is_on:
+            raise ValueError("guidance needs labelled data, got data without labels")
         if condition is not None:
             plain = self.label_dropout.draw(len(batch), now, device=s.device)
             condition = condition.drop(plain)

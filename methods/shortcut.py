@@ -53,7 +53,7 @@ class Shortcut(AbstractMethod):
         label_dropout: How often a diagonal row is seen without its label.
 
     Raises:
-        ValueError: If the clip is not positive.
+        ValueError: If the clip is not positive, or the path's velocity is infinite at the data.
     """
 
     path: AbstractPath = LinearPath()
@@ -67,11 +67,16 @@ class Shortcut(AbstractMethod):
     def __post_init__(self) -> None:
         if self.clip <= 0.0:
             raise ValueError(f"method.clip must be positive, got {self.clip}")
+        if self.path.t_hi < 1.0:
+            raise ValueError(
+                "dyadic jumps need a path whose velocity is finite up to the data, "
+                f"got {type(self.path).__name__}"
+            )
 
     @property
     def domain(self) -> Domain:
-        """Dyadic jumps, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.GRID, steps=self.times.steps, t_hi=self.path.t_hi)
+        """Dyadic jumps."""
+        return Domain(kind=DomainKind.GRID, steps=self.times.steps)
 
     @property
     def needs(self) -> Needs:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -90,13 +91,20 @@ def _class_at(dotted: str) -> type:
 
 
 def _check_kind(name: str, value: object, annotation: object) -> None:
-    """Refuse a text for a number and the like; things check themselves."""
+    """Refuse a text for a number, a word for a thing, and the like."""
     kinds = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     for kind, allowed in kinds.items():
         is_bool = isinstance(value, bool)
         if annotation is kind and (not isinstance(value, allowed) or is_bool != (kind is bool)):
             raise ValueError(f"{name} must be {names[kind]}, got {value!r}")
+    if isinstance(annotation, type) and _is_thing(annotation) and not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be a node that names its class, got {value!r}")
+
+
+def _is_thing(kind: type) -> bool:
+    """Whether values of a class are things, described by nodes, and not plain values."""
+    return is_dataclass(kind) or inspect.isabstract(kind)
 
 
 def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:

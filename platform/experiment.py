@@ -34,7 +34,8 @@ class Training:
         log_every: Samples between two rows of metrics.
         checkpoint_every: Samples between two checkpoints; 0 for one at the end.
         keep_checkpoints: Latest checkpoints that stay on disk.
-        threads: Threads of torch for each worker; 0 for all cores shared among the workers.
+        threads: Threads of torch for each worker; 0 for all cores in this process, and for one
+            thread in each process that Ray starts.
 
     Raises:
         ValueError: If a count is out of range or the parts of a batch do not come out even.
@@ -201,6 +202,26 @@ class PairGeneration:
                 f"{self.count}, {self.steps}, {self.batch_size} and {self.seed}"
             )
 
+    def lineage(self, teacher: str, data_digest: str) -> dict[str, Any]:
+        """Where pairs made so come from: all that decides them.
+
+        Args:
+            teacher: Version of the teacher.
+            data_digest: Digest of the data.
+
+        Returns:
+            Plain values.
+        """
+        return {
+            "teacher": teacher,
+            "data_digest": data_digest,
+            "solver": "Heun, uniform steps",
+            "steps": self.steps,
+            "seed": self.seed,
+            "count": self.count,
+            "real": self.real,
+        }
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -351,4 +372,7 @@ class Experiment:
 
 def module_of(node: Node) -> str:
     """The name of the file that a node's class stands in, which is its configuration's name."""
-    return str(node["_target_"]).rsplit(".", 2)[-2]
+    parts = str(node.get("_target_", "")).split(".")
+    if len(parts) < 2:
+        raise ValueError(f"_target_ must be a dotted path to a class, got {parts[0]!r}")
+    return parts[-2]

@@ -53,6 +53,7 @@ CONFIGURATION: Final = {
         "checkpoint_every",
         "clip_norm",
         "compile",
+        "stream",
         "ema_half_lives",
         "ema_ramp",
         "ema_served",

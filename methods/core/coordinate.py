@@ -98,7 +98,7 @@ class SigmaCoordinate(AbstractCoordinate):
 @final
 @dataclass(frozen=True, kw_only=True)
 class AngleCoordinate(AbstractCoordinate):
-    """TrigFlow's: angle p with tan p = (1 - t) / (t sigma_data), unit-variance states. Linear path.
+    """TrigFlow's: angle p with tan p = (1 - t) / (t sigma_data), states of std sigma_data. Linear.
 
     Reference: Lu and Song 2024, arXiv:2410.11081v1, section 3.1.
 

@@ -82,7 +82,7 @@ class Guidance:
     @property
     def is_on(self) -> bool:
         """Whether it changes anything."""
-        return self.scale != 1.0
+        return (self.omega, self.kappa) != (1.0, 0.0)
 
     def target(
         self,

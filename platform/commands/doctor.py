@@ -1,7 +1,6 @@
 """`onestep doctor`: what this machine offers, and which derivative suits a network on it."""
 
 import argparse
-import json
 from typing import ClassVar, final
 
 from ..configuration import compose
@@ -54,5 +53,6 @@ examples:
         for cost in costs:
             print(f"{cost.name:<28} {cost.ratio:>13.2f}x {cost.error:>15.1e}")
         chosen = recommend(costs)
-        print(f"\nuse: method.derivative={json.dumps(chosen.node).replace(chr(34), '')}")
+        fields = ",".join(f"{key}:{value}" for key, value in chosen.node.items())
+        print(f"\nuse: '~method.derivative' '+method.derivative={{{fields}}}'")
         return 0

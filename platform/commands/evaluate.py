@@ -38,22 +38,15 @@ examples:
         from pathlib import Path
 
         from ..atomic import write_text
-        from ..build import build
-        from ..data.source import AbstractSource
         from ..evaluation.benchmark import Benchmark
         from ..evaluation.compare import to_markdown
         from ..evaluation.evaluate import evaluate_on
-        from ..registry.model import load_flow_map
+        from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
         home = Home.here()
         flow_map, record = load_flow_map(Registry.at(home), arguments.reference)
-        dataset = build(record.experiment["data"], AbstractSource).load()
-        if dataset.digest != record.data_digest:
-            raise ValueError(
-                f"{arguments.reference} was trained on data {record.data_digest[:12]}..., "
-                f"the data here are {dataset.digest[:12]}..."
-            )
+        dataset = dataset_of(record, model=arguments.reference)
         benchmark = Benchmark.prepare(
             dataset, home=home.root, samples=arguments.samples, seed=arguments.seed
         )

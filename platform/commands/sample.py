@@ -37,11 +37,9 @@ examples:
 
         import torch
 
-        from ..build import build
-        from ..data.source import AbstractSource
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
         from ..evaluation.sampling import draw_samples, samplers_at
-        from ..registry.model import load_flow_map
+        from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
         if not 1 <= arguments.n <= 10_000:
@@ -65,9 +63,8 @@ examples:
             flow_map, sampler, n=arguments.n, shape=record.shape, seed=arguments.seed, labels=labels
         )
         if x.dim() == 2:
-            held_out, _ = (
-                build(record.experiment["data"], AbstractSource).load().held_out.everything()
-            )
+            dataset = dataset_of(record, model=arguments.reference)
+            held_out, _ = dataset.held_out.everything()
             figure = scatter_panels(held_out, {arguments.reference: {arguments.nfe: x}})
         else:
             columns = record.classes if labels is not None and arguments.label is None else 10

@@ -39,12 +39,16 @@ examples:
     def run(self, arguments: argparse.Namespace) -> int:
         """Train, or print what would be trained."""
         values = compose("train", arguments.overrides)
-        plan = values.pop("stages", None) or {"model": arguments.overrides}
+        stages = values.pop("stages", None)
+        if stages and values["run"]:
+            raise ValueError(f"each stage has a folder of its own, got run={values['run']}")
         # Imported late: torch, Ray and MLflow take seconds, and a wrong override should not.
         from ..training.sequence import StageSequence, without_stages
 
-        common = () if "model" in plan else without_stages(arguments.overrides)
-        sequence = StageSequence.of(plan, common)
+        if stages:
+            sequence = StageSequence.of(stages, without_stages(arguments.overrides))
+        else:
+            sequence = StageSequence.of({"model": arguments.overrides})
         experiments = sequence.check()
         if arguments.dry_run:
             for experiment in experiments:

@@ -12,9 +12,8 @@ from torch import Tensor
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.sampler import AbstractSampler
 from ..atomic import write_text
-from ..build import build
-from ..data.source import AbstractSource, Dataset
-from ..registry.model import load_flow_map
+from ..data.source import Dataset
+from ..registry.model import dataset_of, load_flow_map
 from ..registry.record import ModelRecord
 from ..registry.store import Registry
 from .benchmark import Benchmark
@@ -123,8 +122,8 @@ def compare(
     digests = {record.data_digest for _, record in models.values()}
     if len(digests) > 1:
         raise ValueError(f"models to compare must have the same data, got {len(digests)} sets")
-    first = next(iter(models.values()))[1]
-    dataset = build(first.experiment["data"], AbstractSource).load()
+    first, (_, record) = next(iter(models.items()))
+    dataset = dataset_of(record, model=first)
     benchmark = Benchmark.prepare(dataset, home=home, samples=samples, seed=seed)
     reports, drawn = [], {}
     for reference, (flow_map, record) in models.items():

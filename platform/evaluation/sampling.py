@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...methods.core.condition import Condition
-from ...methods.core.flow_map import Domain, FlowMap
+from ...methods.core.flow_map import Domain, DomainKind, FlowMap
 from ...methods.core.grid import UniformGrid
 from ...methods.core.noise import draw_noise
 from ...methods.core.ode import Euler, Heun
@@ -41,7 +41,7 @@ def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, Abstract
     found: list[tuple[int, AbstractSampler]] = []
     for nfe in wanted:
         sampler = sampler_for(domain, nfe)
-        if sampler is None and domain.has_velocity:
+        if sampler is None and domain.kind is DomainKind.DIAGONAL:
             sampler = _solver(nfe)
         if sampler is not None:
             found.append((nfe, sampler))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...methods.core.flow_map import Domain, FlowMap
 from ..build import build
+from ..data.source import AbstractSource, Dataset
 from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
@@ -71,3 +72,25 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], *, model: str) -> None:
                 f"{model} belongs to another network: it has the unknown weight {name!r}"
             )
     net.load_state_dict(dict(weights))
+
+
+def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
+    """The data that a model was trained on, loaded and checked.
+
+    Args:
+        record: Record of the model.
+        model: What the model is called, for the message.
+
+    Returns:
+        The set.
+
+    Raises:
+        ValueError: If the data here are not those.
+    """
+    dataset = build(record.experiment["data"], AbstractSource).load()
+    if dataset.digest != record.data_digest:
+        raise ValueError(
+            f"{model} was trained on data {record.data_digest[:12]}..., "
+            f"the data here are {dataset.digest[:12]}..."
+        )
+    return dataset

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, final
 
@@ -148,11 +147,6 @@ class Run:
         """Keep a figure as an artifact, such as `figures/quality.png`."""
         with self._connection.asking():
             self._client.log_figure(self.run_id, figure, file)
-
-    def log_file(self, path: Path, *, folder: str = "") -> None:
-        """Keep a copy of a file as an artifact in a folder of the run."""
-        with self._connection.asking():
-            self._client.log_artifact(self.run_id, str(path), folder or None)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Write tags at once."""

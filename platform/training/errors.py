@@ -4,6 +4,7 @@ ValueError
     CheckpointAltered    a checkpoint is truncated or altered
     CheckpointMismatch   a checkpoint belongs to another network, method or data set
     TrainingDiverged     the loss is no longer a number
+    WorkersFailed        workers failed more often than the experiment allows
 """
 
 
@@ -17,3 +18,7 @@ class CheckpointMismatch(ValueError):
 
 class TrainingDiverged(ValueError):
     """The loss is no longer a finite number."""
+
+
+class WorkersFailed(ValueError):
+    """Workers failed more often than the experiment allows."""

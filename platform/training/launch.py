@@ -3,11 +3,11 @@
 import datetime
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 from matplotlib.figure import Figure
 
@@ -84,6 +84,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     assembly.frozen()
     dataset = assembly.source.load()
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
+    _check_unfinished(folder)
     watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {len(dataset.train)} rows")
 
     pairs: PairSet | None = None
@@ -106,14 +107,17 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         flow_map = served_map(assembly, last, dataset if pairs is None else pairs)
         watcher.say("evaluating")
         report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
+        flow_map.cpu()  # the evaluation has moved it to the workers' kind of device
+        figures = _figures(experiment, flow_map, dataset, report)
         weights = flow_map.state_dict()
         record = _record(assembly, registry, dataset, report, pairs)
         reference = registry.register(record, weights, run_id=run.run_id)
         run.log_metrics(report.metrics(), step=experiment.training.steps)
         run.log_json(json.loads(report.to_json()), "report.json")
-        for name, figure in _figures(experiment, flow_map, dataset, report).items():
+        for name, figure in figures.items():
             run.log_figure(figure, f"figures/{name}")
         run.set_tags({"onestep.model": str(reference)})
+        write_json(folder / _RUN, {"run_id": run.run_id, "model": str(reference)})
     watcher.say(f"registered {reference}")
     return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
 
@@ -142,6 +146,15 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
     return last
 
 
+def _check_unfinished(folder: Path) -> None:
+    note = folder / _RUN
+    model = json.loads(note.read_text()).get("model") if note.exists() else None
+    if model is not None:
+        raise ValueError(
+            f"run {folder.name} has ended and registered {model}; choose another name by run=..."
+        )
+
+
 def _fresh(name: str) -> str:
     now = datetime.datetime.now(datetime.UTC)
     return f"{name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
@@ -164,7 +177,8 @@ def _with_pairs(
     """The experiment with its set of pairs, made now unless it is there already."""
     parents = experiment.parents
     place = Path(parents.pairs).absolute() if parents.pairs else folder / "pairs"
-    pairs = read_pairs(place) if parents.pairs else _made_before(place, parents.teacher)
+    made_by = experiment.pairs.lineage(parents.teacher or "", dataset.digest)
+    pairs = read_pairs(place) if parents.pairs else _made_before(place, made_by)
     if pairs is None:
         assert parents.teacher is not None, "checked when the experiment was assembled"
         teacher, _ = load_flow_map(registry, parents.teacher)
@@ -174,27 +188,32 @@ def _with_pairs(
                 dataset,
                 experiment.pairs,
                 place,
-                teacher_reference=parents.teacher,
+                lineage=made_by,
                 progress=count,
             )
-    if pairs.generated.x1.shape[1:] != dataset.shape:
+    if pairs.lineage["data_digest"] != dataset.digest:
         raise ValueError(
-            f"pairs in {place} have shape {tuple(pairs.generated.x1.shape[1:])}, "
-            f"the data {dataset.shape}"
+            f"pairs in {place} were made for data {pairs.lineage['data_digest'][:12]}..., "
+            f"the data here are {dataset.digest[:12]}..."
+        )
+    if parents.pairs and parents.teacher and pairs.lineage["teacher"] != parents.teacher:
+        raise ValueError(
+            f"pairs in {place} were made by {pairs.lineage['teacher']}, "
+            f"parents.teacher is {parents.teacher}"
         )
     return replace(experiment, parents=replace(parents, pairs=str(place))), pairs
 
 
-def _made_before(place: Path, teacher: str | None) -> PairSet | None:
+def _made_before(place: Path, lineage: Mapping[str, Any]) -> PairSet | None:
     """The pairs that an earlier attempt of the same run finished, or None."""
     try:
         pairs = read_pairs(place)
     except DataNotFound:
         return None
-    if pairs.lineage["teacher"] != teacher:
+    if pairs.lineage != lineage:
         raise ValueError(
-            f"pairs in {place} were made by {pairs.lineage['teacher']}, "
-            f"this run's teacher is {teacher}; give the run another name"
+            f"pairs in {place} were made by another teacher or with other settings "
+            f"({dict(pairs.lineage)}, now {dict(lineage)}); give the run another name"
         )
     return pairs
 

@@ -1,7 +1,8 @@
 """Pair generation: a stage whose product is a stored, checksummed set of pairs with its lineage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ def generate_pairs(
     settings: PairGeneration,
     folder: Path,
     *,
-    teacher_reference: str,
+    lineage: Mapping[str, Any],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PairSet:
     """Make pairs with a teacher's flow and store them.
@@ -35,7 +36,7 @@ def generate_pairs(
         dataset: Whose labels are used, and whose training data are taken back to noise.
         settings: How many pairs and how.
         folder: Where the set goes.
-        teacher_reference: Version of the teacher, for the lineage.
+        lineage: Plain values that say where the pairs come from.
         progress: Told how many pairs are done, and of how many.
 
     Returns:
@@ -71,14 +72,6 @@ def generate_pairs(
             lambda done: progress(settings.count + done, total),
         )
         real = Pairs(x0=noise, x1=x1, label=real_label)
-    lineage = {
-        "teacher": teacher_reference,
-        "data_digest": dataset.digest,
-        "solver": f"Heun, {settings.steps} uniform steps",
-        "seed": settings.seed,
-        "generated": len(generated),
-        "real": len(real),
-    }
     return write_pairs(folder, generated, real, lineage)
 
 

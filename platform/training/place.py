@@ -59,5 +59,6 @@ class Place:
 
 
 def place_of(experiment: Experiment) -> Place:
-    """Where a single worker of an experiment computes."""
-    return Place(device=torch.device("cuda" if experiment.workers.gpus_per_worker else "cpu"))
+    """Where this process computes for an experiment: on a GPU if its workers do and it has one."""
+    has_gpu = experiment.workers.gpus_per_worker > 0 and torch.cuda.is_available()
+    return Place(device=torch.device("cuda" if has_gpu else "cpu"))

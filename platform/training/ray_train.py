@@ -18,7 +18,7 @@ from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE, batches, stream_train
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
-from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged
+from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged, WorkersFailed
 from .feed import Epochs
 from .place import Place
 from .reporter import Reporter
@@ -148,7 +148,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
 
     Raises:
         ValueError: If the checkpoint is refused or the training diverges.
-        RuntimeError: If a worker fails more often than the experiment allows.
+        WorkersFailed: If a worker fails more often than the experiment allows.
     """
     workers = experiment.workers
     cpus = round(workers.num_workers * workers.cpus_per_worker)
@@ -186,7 +186,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         if refusal is not None:
             raise refusal
         if result.checkpoint is None:
-            raise RuntimeError(f"Ray Train ended without a checkpoint: {result.error}")
+            raise WorkersFailed(f"Ray Train ended without a checkpoint: {result.error}")
         return Path(result.checkpoint.path)
 
 
@@ -194,7 +194,7 @@ def _fit(trainer: TorchTrainer) -> ray.train.Result:
     try:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise RuntimeError(f"Ray Train gave up: {error}") from error
+        raise WorkersFailed(f"Ray Train gave up: {error}") from error
 
 
 @contextmanager

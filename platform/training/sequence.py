@@ -1,5 +1,6 @@
 """Sequences: stages that build on each other, such as a teacher and the student of its pairs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self, final
@@ -11,6 +12,8 @@ from .launch import Trained, launch
 from .watcher import Watcher
 
 _STAGES: Final = "stages"
+_STAGE: Final = re.compile(r"\{(\w+)\}")
+"""A stage's name in braces; Hydra's dictionaries have a colon or nothing in theirs."""
 
 
 @final
@@ -39,13 +42,16 @@ class Stage:
         Raises:
             ValueError: If it names a stage that does not come before it, or is refused.
         """
-        try:
-            filled = tuple(line.format_map(models) for line in self.overrides)
-        except KeyError as error:
-            earlier = ", ".join(models) or "none"
-            raise ValueError(
-                f"stage {self.name} names the stage {error}, earlier stages are {earlier}"
-            ) from None
+
+        def model(found: re.Match[str]) -> str:
+            if found[1] not in models:
+                earlier = ", ".join(models) or "none"
+                raise ValueError(
+                    f"stage {self.name} names the stage {found[1]!r}, earlier stages are {earlier}"
+                )
+            return models[found[1]]
+
+        filled = tuple(_STAGE.sub(model, line) for line in self.overrides)
         return Experiment.from_dict(compose("train", filled), filled)
 
 
