@@ -53,7 +53,6 @@ CONFIGURATION: Final = {
         "checkpoint_every",
         "clip_norm",
         "compile",
-        "stream",
         "ema_half_lives",
         "ema_ramp",
         "ema_served",
@@ -62,6 +61,7 @@ CONFIGURATION: Final = {
         "precision",
         "samples",
         "shards",
+        "stream",
         "threads",
     ],
     "workers": [

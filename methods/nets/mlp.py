@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.condition import Condition
+from ..core.dropout import Dropout
 from ..core.flow_map import Domain, FlowMap
 from .condition_embedding import check_condition
 from .embedding import Embedding
@@ -23,10 +24,12 @@ class MlpBlock(nn.Module):
     Args:
         width: Channels.
         embedding_width: Width of the embedding.
+        dropout: Drops activations before the outer layer.
     """
 
-    def __init__(self, width: int, *, embedding_width: int) -> None:
+    def __init__(self, width: int, *, embedding_width: int, dropout: Dropout) -> None:
         super().__init__()
+        self.dropout = dropout
         self.inner = nn.Linear(width, width)
         self.modulation = nn.Linear(embedding_width, 2 * width)
         self.outer = nn.Linear(width, width)
@@ -35,7 +38,7 @@ class MlpBlock(nn.Module):
         """Channels of the next block."""
         scale_BC, shift_BC = self.modulation(e_BE).chunk(2, dim=1)
         y_BC = self.inner(functional.silu(x_BC)) * (1 + scale_BC) + shift_BC
-        out_BC: Tensor = x_BC + self.outer(functional.silu(y_BC))
+        out_BC: Tensor = x_BC + self.outer(self.dropout(functional.silu(y_BC)))
         return out_BC
 
 
@@ -52,10 +55,11 @@ class MLP(FlowMap):
         width: Channels of the hidden layers.
         depth: Number of residual blocks.
         embedding_width: Width of the embedding of times and condition.
+        dropout: Share of the activations that each block drops in training, in [0, 1).
         max_cycles: Periods of the fastest time feature over the unit interval.
 
     Raises:
-        ValueError: If tokens are asked for or a size is below one.
+        ValueError: If tokens are asked for, a size is below one or the dropout is out of range.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class MLP(FlowMap):
         width: int = 128,
         depth: int = 3,
         embedding_width: int = 64,
+        dropout: float = 0.0,
         max_cycles: float = 4.0,
     ) -> None:
         super().__init__(domain=domain)
@@ -87,7 +92,10 @@ class MLP(FlowMap):
         )
         self.stem = nn.Linear(size, width)
         self.blocks = nn.ModuleList(
-            MlpBlock(width, embedding_width=embedding_width) for _ in range(depth)
+            MlpBlock(
+                width, embedding_width=embedding_width, dropout=Dropout(dropout, ordinal=ordinal)
+            )
+            for ordinal in range(depth)
         )
         self.head = nn.Linear(width, size)
         nn.init.zeros_(self.head.weight)

@@ -10,6 +10,7 @@ from torch import Tensor
 from onestep.methods.core.condition import NULL_LABEL, Condition
 from onestep.methods.core.flow_map import FlowMap
 from onestep.methods.core.guidance import LabelDropout
+from onestep.methods.core.path import VariancePreservingPath
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
@@ -172,3 +173,8 @@ def test_jumps_keep_their_label_and_the_diagonal_loses_it() -> None:
     for call in target.calls:
         assert call.label is not None
         assert torch.equal(call.label, batch.condition.label[times.off_rows])
+
+
+def test_a_path_without_a_velocity_at_the_data_is_refused() -> None:
+    with pytest.raises(ValueError, match="got VariancePreservingPath"):
+        Shortcut(path=VariancePreservingPath())

@@ -101,11 +101,24 @@ def test_reflow_makes_pairs_with_their_lineage_and_names_its_parents(home: Home)
 def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
     launch(experiment(run="teacher"), Silence())
     launch(replace(experiment(run="better"), seed=4), Silence())
-    launch(experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/1"}), Silence())
-    changed = experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/2"})
-    with pytest.raises(ValueError, match=r"were made by eight_gaussians/1, this run's teacher is"):
-        launch(changed, Silence())
+    student = experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/1"})
+    trained = launch(student, Silence())
+    # As after a kill: the pairs are there, a registered model is not.
+    (trained.folder / "run.json").write_text(json.dumps({"run_id": trained.run_id}))
+    for changed in (
+        replace(student, parents=replace(student.parents, teacher="eight_gaussians/2")),
+        replace(student, pairs=replace(student.pairs, steps=student.pairs.steps + 1)),
+    ):
+        with pytest.raises(ValueError, match="made by another teacher or with other settings"):
+            launch(changed, Silence())
     assert len(Registry.at(home).list()) == 3
+
+
+def test_a_run_that_has_ended_is_not_trained_again(home: Home) -> None:
+    launch(experiment(run="once"), Silence())
+    with pytest.raises(ValueError, match="run once has ended and registered eight_gaussians/1"):
+        launch(experiment(run="once"), Silence())
+    assert len(Registry.at(home).list()) == 1
 
 
 def test_a_killed_run_goes_on_in_a_new_process_under_its_name(home: Home) -> None:

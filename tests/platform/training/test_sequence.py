@@ -31,6 +31,12 @@ def test_a_stage_must_not_name_a_later_one() -> None:
         stage.experiment({})
 
 
+def test_dictionaries_of_hydra_are_no_names_of_stages() -> None:
+    line = "+method.derivative={_target_:onestep.methods.core.calculus.ForwardMode}"
+    stage = Stage(name="model", overrides=("method=mean_flow", "~method.derivative", line))
+    assert stage.experiment({}).method["derivative"]["_target_"].endswith("ForwardMode")
+
+
 def test_a_mistake_in_the_last_stage_is_found_before_the_first_one_runs(
     tmp_path, monkeypatch
 ) -> None:
