@@ -371,5 +371,5 @@ def test_guidance_whose_scale_is_one_still_mixes_in_the_network() -> None:
 
 
 def test_guidance_without_samples_that_lack_their_label_is_refused() -> None:
-    with pytest.raises(ValueError, match="label_dropout.probability must be above 0"):
+    with pytest.raises(ValueError, match=r"label_dropout\.probability must be above 0"):
         MeanFlow(guidance=Guidance(omega=2.0), label_dropout=LabelDropout(probability=0.0))
