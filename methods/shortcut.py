@@ -38,8 +38,8 @@ class Shortcut(AbstractMethod):
         the finest jump lie between it and that jump, where the network interpolates. Diagonal
         times are uniform instead of lying on a grid. Guidance in the target is left out.
     Cost: one forward pass a step, and two of the target network on the rows off the diagonal.
-    Fails by: one step converges last; without the moving average the ladder is unstable; only
-        powers of two can be sampled.
+    Fails by: one step converges last; without the moving average the ladder is unstable, and with
+        one slower than the run the jumps stay where they began; only powers of two can be sampled.
 
     Attributes:
         path: Interpolant between noise and data.
