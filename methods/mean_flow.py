@@ -50,11 +50,11 @@ class MeanFlow(AbstractMethod):
             from flow matching. Below 1 the minimum is biased.
         derivative: How the derivative along the path is taken.
         label_dropout: How often a sample is seen without its label.
-        guidance: Classifier-free guidance in the target.
+        guidance: Classifier-free guidance in the target; without label dropout the network never
+            learns the unconditional velocity that it needs.
 
     Raises:
-        ValueError: If the tangent schedule leaves [0, 1], or there is guidance without label
-            dropout.
+        ValueError: If the tangent schedule leaves [0, 1].
     """
 
     path: AbstractPath = LinearPath()
@@ -68,11 +68,6 @@ class MeanFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
-        if self.guidance.is_on and self.label_dropout.probability == 0.0:
-            raise ValueError(
-                "guidance needs a network that knows samples without a label: "
-                "method.label_dropout.probability must be above 0, got 0"
-            )
 
     @property
     def domain(self) -> Domain:

@@ -368,8 +368,3 @@ def test_the_networks_in_the_target_are_on_the_diagonal_and_have_no_gradient() -
 def test_guidance_whose_scale_is_one_still_mixes_in_the_network() -> None:
     assert not Guidance().is_on
     assert Guidance(omega=0.5, kappa=0.5).is_on
-
-
-def test_guidance_without_samples_that_lack_their_label_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"label_dropout\.probability must be above 0"):
-        MeanFlow(guidance=Guidance(omega=2.0), label_dropout=LabelDropout(probability=0.0))

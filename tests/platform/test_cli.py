@@ -136,6 +136,9 @@ def test_a_run_is_trained_and_a_checkpoint_of_another_network_refused(
 ) -> None:
     assert main(["train", *TINY, "run=mine"]) == 0
     assert "eight_gaussians/1" in capsys.readouterr().out
+    # As after a kill: the checkpoint is there, a registered model is not.
+    note = home / "runs" / "mine" / "run.json"
+    note.write_text(json.dumps({"run_id": json.loads(note.read_text())["run_id"]}))
     kept = sorted((home / "runs").rglob("*"))
     assert main(["train", *TINY, "run=mine", "net.width=24"]) == USER_ERROR
     said = capsys.readouterr().err
