@@ -20,13 +20,12 @@ import torch
 import yaml
 from PIL import Image
 
-from onestep.methods.core.grid import UniformGrid
-from onestep.methods.core.ode import Heun
 from onestep.platform.configuration import compose
-from onestep.platform.evaluation.comparison import Comparison, compare
+from onestep.platform.evaluation.comparison import Comparison, gather
 from onestep.platform.evaluation.figures import sample_grid, save_png
 from onestep.platform.experiment import Experiment
 from onestep.platform.home import Home
+from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.launch import Trained, launch
 from onestep.platform.training.watcher import Console
@@ -40,12 +39,24 @@ PLAN = Path(__file__).with_name("demo.yaml")
 
 
 def main() -> None:
-    """Run all stages and say where their results are."""
+    """Run all stages, and publish what they made if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--publish", action="store_true", help="copy the results into docs/")
     is_published = parser.parse_args().publish
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("ray").setLevel(logging.ERROR)
+    with ray_instance():  # one for the sweep, the two workers and the server
+        files = run_stages()
+    if is_published:
+        publish(files)
+
+
+def run_stages() -> Sequence[Path]:
+    """All stages in order.
+
+    Returns:
+        The files that they made.
+    """
     plan: dict[str, Any] = yaml.safe_load(PLAN.read_text())
     home = Home.here()
     registry = Registry.at(home)
@@ -67,20 +78,8 @@ def main() -> None:
             f"student, {name}", lambda filled=filled, more=more: train([*filled, *more])
         )
 
-    everyone = [str(t.reference) for t in (teacher, *students.values())]
-    fine = Heun(grid=UniformGrid(steps=plan["teacher_steps"]))
-    comparison = stages.run(
-        "comparison at 1, 2, 4 and 8 evaluations",
-        lambda: compare(
-            registry,
-            everyone,
-            home=home.root,
-            nfes=plan["nfes"],
-            samples=2000,
-            seed=7,
-            extra={str(teacher.reference): [fine]},
-        ),
-    )
+    everyone = {str(t.reference): t.report for t in (teacher, *students.values())}
+    comparison = stages.run("comparison", lambda: gather(registry, everyone))
     files = comparison.write(out)
     print(comparison.table)
 
@@ -89,8 +88,7 @@ def main() -> None:
     )
     files += (stages.run("serving", lambda: serve_digits(out)),)
     tell(files, best, teacher, found.storage, home)
-    if is_published:
-        publish(files)
+    return files
 
 
 class Stages:

@@ -9,11 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..methods.core.condition import UNGUIDED, Condition
-from ..methods.core.flow_map import Domain, DomainKind, FlowMap
-from ..methods.core.grid import UniformGrid
+from ..methods.core.flow_map import DomainKind, FlowMap
 from ..methods.core.noise import draw_noise
-from ..methods.core.ode import Heun
-from ..methods.core.sampler import AbstractSampler, sampler_for
+from ..methods.core.sampler import AbstractSampler
+from ..methods.core.sampler_choice import sampler_for
 from ..platform.registry.record import ModelRecord
 from .errors import RequestRefused, shown
 
@@ -59,7 +58,7 @@ class Engine:
         bucket: Rows of every forward, at least 1; missing ones are filled and thrown away.
 
     Raises:
-        ValueError: If the model makes no images, or its domain allows no sampler.
+        ValueError: If the model makes no images.
     """
 
     def __init__(self, flow_map: FlowMap, record: ModelRecord, *, bucket: int = 16) -> None:
@@ -79,14 +78,9 @@ class Engine:
         self.bucket = bucket
         self._shape = shape
         self._flow_map = flow_map.eval()
-        samplers = {n: _sampler(flow_map.domain, n) for n in range(1, MAX_STEPS + 1)}
+        samplers = {n: sampler_for(flow_map.domain, n) for n in range(1, MAX_STEPS + 1)}
         self._samplers = {n: sampler for n, sampler in samplers.items() if sampler is not None}
         self.steps = tuple(self._samplers)
-        if not self.steps:
-            raise ValueError(
-                f"a served model allows a sampler of 1 to {MAX_STEPS} network evaluations, "
-                f"got {record.name} with domain {flow_map.domain.kind}"
-            )
 
     @property
     def size(self) -> str:
@@ -218,13 +212,6 @@ class Engine:
 
 def _label_of(draw: Draw) -> int:
     return 0 if draw.label is None else draw.label
-
-
-def _sampler(domain: Domain, steps: int) -> AbstractSampler | None:
-    """The sampler for a number of evaluations: jumps, or Heun's rule for a velocity."""
-    if domain.kind is DomainKind.DIAGONAL and steps % 2 == 0:
-        return Heun(grid=UniformGrid(steps=steps // 2))
-    return sampler_for(domain, steps)
 
 
 def _ranges(values: Sequence[int]) -> str:

@@ -177,29 +177,3 @@ class Renoise(AbstractSampler):
             state = s * x + (1.0 - s) * fresh
             x = flow_map.jump(state, times_like(s, x), times_like(1.0, x), condition)
         return x
-
-
-def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
-    """The sampler of jumps that a domain allows at a number of evaluations.
-
-    Args:
-        domain: The map's domain.
-        nfe: Evaluations for one sample, at least 1.
-
-    Returns:
-        A sampler, or None if there is none: a one-step generator has one evaluation only, a
-        dyadic map a power of two, a velocity is for ODE solvers.
-    """
-    grid = UniformGrid(steps=nfe)
-    match domain.kind:
-        case DomainKind.TO_DATA if nfe > 1:
-            return Renoise(grid=grid)
-        case DomainKind.DIAGONAL:
-            return None
-        case _:
-            jumps = Jumps(grid=grid)
-    try:
-        jumps.check(domain)
-    except ValueError:
-        return None
-    return jumps

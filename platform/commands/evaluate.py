@@ -19,6 +19,8 @@ Every number comes with its floor (data against data), the trivial baselines and
 examples:
   onestep evaluate champion
   onestep evaluate digits/3 --nfe 1 2 --samples 400 --json report.json
+  onestep evaluate digits/3 --keep                  the numbers join the model in the registry
+  onestep evaluate cifar10/2 --fid FILE             FID too, with these Inception weights
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -32,28 +34,47 @@ examples:
         )
         parser.add_argument("--seed", type=int, default=7, help="seed of the noise")
         parser.add_argument("--json", metavar="FILE", help="write the whole report here")
+        parser.add_argument("--keep", action="store_true", help="add the numbers to the registry")
+        parser.add_argument(
+            "--fid", metavar="FILE", help="Inception weights; adds FID (the extra onestep[fid])"
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Measure and print a table."""
+        from dataclasses import asdict
         from pathlib import Path
 
         from ..atomic import write_text
         from ..evaluation.benchmark import Benchmark
         from ..evaluation.compare import to_markdown
         from ..evaluation.evaluate import evaluate_on
+        from ..evaluation.fid import check_fid, fid_at
         from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
-        home = Home.here()
-        flow_map, record = load_flow_map(Registry.at(home), arguments.reference)
-        dataset = dataset_of(record, model=arguments.reference)
+        home, reference = Home.here(), arguments.reference
+        registry = Registry.at(home)
+        flow_map, record = load_flow_map(registry, reference)
+        weights = None if arguments.fid is None else Path(arguments.fid)
+        if weights is not None:
+            check_fid(record.shape, weights)
+        dataset = dataset_of(record, model=reference)
         benchmark = Benchmark.prepare(
             dataset, home=home.root, samples=arguments.samples, seed=arguments.seed
         )
         report = evaluate_on(
-            benchmark, flow_map, model=arguments.reference, nfes=arguments.nfe, ema=record.ema
+            benchmark, flow_map, model=reference, nfes=arguments.nfe, ema=record.ema
         )
         print(to_markdown([report]))
+        metrics, provenance = report.metrics(), asdict(report.provenance)
+        if weights is not None:
+            for nfe in report.nfes:
+                found = fid_at(flow_map, benchmark, nfe=nfe, weights=weights)
+                print(f"FID at {nfe} NFE: {found}")
+                metrics[f"eval/fid/nfe_{nfe}"] = found.value
+                provenance["fid_weights_sha256"] = found.weights_sha256
+        if arguments.keep:
+            registry.add_evaluation(reference, metrics, provenance=provenance)
         if arguments.json:
             write_text(Path(arguments.json), report.to_json())
         return 0

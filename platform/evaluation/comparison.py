@@ -1,7 +1,7 @@
 """A comparison of registered models: one benchmark, one table, pictures from the same noise."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
-from ...methods.core.sampler import AbstractSampler
 from ..atomic import write_text
 from ..data.source import Dataset
 from ..registry.model import dataset_of, load_flow_map
@@ -97,7 +96,6 @@ def compare(
     nfes: Sequence[int],
     samples: int,
     seed: int,
-    extra: Mapping[str, Sequence[AbstractSampler]] | None = None,
 ) -> Comparison:
     """Measure registered models of one data set side by side.
 
@@ -108,7 +106,6 @@ def compare(
         nfes: Numbers of network evaluations.
         samples: At most this many samples in each draw.
         seed: Seed of the noise.
-        extra: Further samplers of a model, by its reference.
 
     Returns:
         The comparison.
@@ -116,29 +113,61 @@ def compare(
     Raises:
         ValueError: If the models were trained on different data.
     """
-    models: dict[str, tuple[FlowMap, ModelRecord]] = {
-        reference: load_flow_map(registry, reference) for reference in references
+    models = {reference: load_flow_map(registry, reference) for reference in references}
+    dataset = _dataset(models)
+    benchmark = Benchmark.prepare(dataset, home=home, samples=samples, seed=seed)
+    reports = {
+        reference: evaluate_on(benchmark, flow_map, nfes=nfes, ema=record.ema)
+        for reference, (flow_map, record) in models.items()
     }
+    return _side_by_side(models, dataset, reports)
+
+
+def gather(registry: Registry, reports: Mapping[str, Report]) -> Comparison:
+    """Registered models side by side by the reports of their runs, without measuring them again.
+
+    Args:
+        registry: Where they are registered.
+        reports: The report on each model, by its reference.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: If the reports rest on different yardsticks.
+    """
+    yardsticks = {
+        (p.data_digest, p.features, p.count, p.draws, p.seed)
+        for p in (report.provenance for report in reports.values())
+    }
+    if len(yardsticks) > 1:
+        raise ValueError(
+            "reports to compare must have the same data, features, count, draws and seed, "
+            f"got {len(yardsticks)} different ones"
+        )
+    models = {reference: load_flow_map(registry, reference) for reference in reports}
+    return _side_by_side(models, _dataset(models), reports)
+
+
+_Models = Mapping[str, tuple[FlowMap, ModelRecord]]
+
+
+def _dataset(models: _Models) -> Dataset:
     digests = {record.data_digest for _, record in models.values()}
     if len(digests) > 1:
         raise ValueError(f"models to compare must have the same data, got {len(digests)} sets")
     first, (_, record) = next(iter(models.items()))
-    dataset = dataset_of(record, model=first)
-    benchmark = Benchmark.prepare(dataset, home=home, samples=samples, seed=seed)
-    reports, drawn = [], {}
+    return dataset_of(record, model=first)
+
+
+def _side_by_side(models: _Models, dataset: Dataset, reports: Mapping[str, Report]) -> Comparison:
+    named, drawn = [], {}
     for reference, (flow_map, record) in models.items():
-        name = f"{record.method_name} {reference}"
-        report = evaluate_on(
-            benchmark,
-            flow_map,
-            model=name,
-            nfes=nfes,
-            samplers=(extra or {}).get(reference, ()),
-            ema=record.ema,
-        )
-        reports.append(report)
-        drawn[name] = same_noise(flow_map, dataset, nfes, seed=seed)
-    return Comparison(dataset=dataset, reports=tuple(reports), samples=drawn)
+        report, name = reports[reference], f"{record.method_name} {reference}"
+        provenance = replace(report.provenance, model=name)
+        named.append(replace(report, provenance=provenance))
+        drawn[name] = same_noise(flow_map, dataset, report.nfes, seed=provenance.seed)
+    return Comparison(dataset=dataset, reports=tuple(named), samples=drawn)
 
 
 def same_noise(

@@ -10,7 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...methods.core.flow_map import FlowMap
 from ..atomic import sha256_of
+from .benchmark import Benchmark
+from .sampling import draw_samples, samplers_at
 
 WEIGHTS: Final = "weights-inception-2015-12-05-6726825d.pth"
 """Inception weights of the original protocol, as torch-fidelity names their file."""
@@ -41,6 +44,12 @@ class Fid:
     weights: str
     weights_sha256: str
 
+    def __str__(self) -> str:
+        return (
+            f"{self.value:.3f} ({self.count} samples against {self.reference_count} training "
+            f"images; {self.weights}, sha256 {self.weights_sha256[:12]}...)"
+        )
+
 
 @final
 class _Levels(Dataset[Tensor]):
@@ -57,6 +66,52 @@ class _Levels(Dataset[Tensor]):
         return levels.expand(3, -1, -1)
 
 
+def check_fid(shape: tuple[int, ...], weights: Path) -> None:
+    """Refuse what FID cannot be measured on, before anything is sampled.
+
+    Args:
+        shape: Shape of a sample.
+        weights: File of the Inception weights; nothing is downloaded.
+
+    Raises:
+        FidUnavailable: If torch-fidelity is not installed or the file is missing.
+        ValueError: If samples are no images with 1 or 3 channels.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(f"FID takes images with 1 or 3 channels, got shape {tuple(shape)}")
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise FidUnavailable("FID needs torch-fidelity; install the extra with onestep[fid]")
+    if not weights.is_file():
+        raise FidUnavailable(f"FID needs the Inception weights {WEIGHTS}, found no file {weights}")
+
+
+def fid_at(flow_map: FlowMap, benchmark: Benchmark, *, nfe: int, weights: Path) -> Fid:
+    """FID of a map's samples against the training data, as the literature measures it.
+
+    Args:
+        flow_map: The map, in evaluation mode.
+        benchmark: How many samples, of which classes, from which noise.
+        nfe: Evaluations for one sample.
+        weights: File of the Inception weights.
+
+    Raises:
+        FidUnavailable: If torch-fidelity is not installed or the file is missing.
+        ValueError: If the map has no sampler there, or its samples are no images.
+    """
+    dataset = benchmark.dataset
+    check_fid(dataset.shape, weights)
+    ((_, sampler),) = samplers_at(flow_map.domain, [nfe])
+    samples = draw_samples(
+        flow_map,
+        sampler,
+        n=benchmark.draws * benchmark.count,
+        shape=dataset.shape,
+        seed=benchmark.seed,
+        labels=benchmark.labels,
+    )
+    return fid(samples, dataset.train.everything()[0], weights=weights)
+
+
 def fid(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], *, weights: Path) -> Fid:
     """FID of samples against data, with the Inception weights of a named local file.
 
@@ -71,13 +126,8 @@ def fid(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], *, we
         FidUnavailable: If torch-fidelity is not installed or the file is missing.
         ValueError: If images have neither 1 nor 3 channels.
     """
-    if importlib.util.find_spec("torch_fidelity") is None:
-        raise FidUnavailable("FID needs torch-fidelity; install the extra with onestep[fid]")
-    if not weights.is_file():
-        raise FidUnavailable(f"FID needs the Inception weights {WEIGHTS}, found no file {weights}")
     for x in (samples, data):
-        if x.dim() != 4 or x.shape[1] not in (1, 3):
-            raise ValueError(f"FID takes images with 1 or 3 channels, got shape {tuple(x.shape)}")
+        check_fid(tuple(x.shape[1:]), weights)
     import torch_fidelity  # the extra is loaded only where it is asked for
 
     found = torch_fidelity.calculate_metrics(

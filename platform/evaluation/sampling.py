@@ -8,11 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...methods.core.condition import Condition
-from ...methods.core.flow_map import Domain, DomainKind, FlowMap
-from ...methods.core.grid import UniformGrid
+from ...methods.core.flow_map import Domain, FlowMap
 from ...methods.core.noise import draw_noise
-from ...methods.core.ode import Euler, Heun
-from ...methods.core.sampler import AbstractSampler, sampler_for
+from ...methods.core.sampler import AbstractSampler
+from ...methods.core.sampler_choice import sampler_for
 
 _BATCH: Final = 512
 
@@ -25,9 +24,6 @@ class SamplesNotFinite(ValueError):
 def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, AbstractSampler]]:
     """The sampler that a domain allows at each number of evaluations, where there is one.
 
-    A map of jumps is sampled by jumps. A velocity is sampled by Heun's method, whose step takes
-    two evaluations, or by Euler's where their number is 1 or odd.
-
     Args:
         domain: The map's domain.
         nfes: Numbers of evaluations, each at least 1.
@@ -38,22 +34,11 @@ def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, Abstract
     wanted = list(nfes)
     if not wanted or min(wanted) < 1:
         raise ValueError(f"numbers of evaluations must be at least 1, got {wanted}")
-    found: list[tuple[int, AbstractSampler]] = []
-    for nfe in wanted:
-        sampler = sampler_for(domain, nfe)
-        if sampler is None and domain.kind is DomainKind.DIAGONAL:
-            sampler = _solver(nfe)
-        if sampler is not None:
-            found.append((nfe, sampler))
+    asked = ((nfe, sampler_for(domain, nfe)) for nfe in wanted)
+    found = [(nfe, sampler) for nfe, sampler in asked if sampler is not None]
     if not found:
         raise ValueError(f"a map with domain {domain.kind} has no sampler at {wanted} evaluations")
     return found
-
-
-def _solver(nfe: int) -> AbstractSampler:
-    if nfe % 2:
-        return Euler(grid=UniformGrid(steps=nfe))
-    return Heun(grid=UniformGrid(steps=nfe // 2))
 
 
 def condition_of(

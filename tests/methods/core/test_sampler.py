@@ -21,7 +21,8 @@ from onestep.methods.core.ode import (
     Midpoint,
     RungeKutta4,
 )
-from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise, sampler_for
+from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise
+from onestep.methods.core.sampler_choice import sampler_for
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.core.contract import ORACLE, SamplerContract
 
@@ -136,7 +137,10 @@ class TestJumpsOnAGivenGrid(SamplerContract):
         (GRID, 4, Jumps),
         (GRID, 3, None),
         (GRID, 16, None),
-        (DIAGONAL, 1, None),
+        (DIAGONAL, 1, Euler),
+        (DIAGONAL, 6, Euler),
+        (DIAGONAL, 9, Euler),
+        (DIAGONAL, 10, Heun),
     ],
     ids=str,
 )

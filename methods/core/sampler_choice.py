@@ -1,0 +1,39 @@
+"""Which sampler a map is given where nobody names one."""
+
+from typing import Final
+
+from .flow_map import Domain, DomainKind
+from .grid import UniformGrid
+from .ode import Euler, Heun
+from .sampler import AbstractSampler, Jumps, Renoise
+
+_LEAST_FOR_HEUN: Final = 8
+"""With fewer evaluations of a velocity, many short Euler steps beat half as many of Heun's."""
+
+
+def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
+    """The sampler that a domain allows at a number of evaluations.
+
+    Args:
+        domain: The map's domain.
+        nfe: Evaluations for one sample, at least 1.
+
+    Returns:
+        Jumps where the domain has them, an ODE solver for a velocity, or None if there is no
+        sampler: a one-step generator has one evaluation only, a dyadic map a power of two.
+    """
+    grid = UniformGrid(steps=nfe)
+    match domain.kind:
+        case DomainKind.TO_DATA if nfe > 1:
+            return Renoise(grid=grid)
+        case DomainKind.DIAGONAL if nfe >= _LEAST_FOR_HEUN and nfe % 2 == 0:
+            return Heun(grid=UniformGrid(steps=nfe // 2))
+        case DomainKind.DIAGONAL:
+            return Euler(grid=grid)
+        case _:
+            jumps = Jumps(grid=grid)
+    try:
+        jumps.check(domain)
+    except ValueError:
+        return None
+    return jumps

@@ -1,0 +1,93 @@
+"""`onestep evaluate`, `sample` and `compare` on models that `onestep train` has registered."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from PIL import Image
+
+from onestep.platform.cli import USER_ERROR, main
+from onestep.platform.evaluation.comparison import gather
+from onestep.platform.evaluation.report import Report
+from onestep.platform.home import Home
+from onestep.platform.registry.store import Registry
+
+TRAIN: Final = (
+    "data=moons",
+    "net=mlp",
+    "net.width=16",
+    "training.samples=512",
+    "training.log_every=256",
+    "evaluation.samples=64",
+    "evaluation.seed=3",
+)
+
+
+@pytest.fixture(scope="module")
+def home(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with a velocity, moons/1, and a map, moons/2."""
+    root = tmp_path_factory.mktemp("measuring")
+    shutil.copy(empty_database, root / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONESTEP_HOME", str(root))
+        for method in ("flow_matching", "mean_flow"):
+            assert main(["train", f"method={method}", "evaluation.nfes=[1,2]", *TRAIN]) == 0
+        yield root
+
+
+def measured(home: Path, reference: str, *more: str) -> Report:
+    file = home / f"{reference.replace('/', '-')}.json"
+    words = ["evaluate", reference, "--nfe", "1", "2", "--samples", "64", "--seed", "3", *more]
+    assert main([*words, "--json", str(file)]) == 0
+    return Report.from_json(file.read_text())
+
+
+def test_a_model_measured_again_gives_the_numbers_of_its_run(home: Path) -> None:
+    registry = Registry.at(Home.here())
+    again = measured(home, "moons/2", "--keep")
+    entry = registry.entry("moons/2")
+    assert again.nfes == (1, 2)
+    assert again.metrics() == entry.record.metrics
+    assert [kept.metrics for kept in entry.evaluations] == [again.metrics()]
+
+
+def test_reports_of_the_runs_compare_as_models_measured_side_by_side(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = {name: measured(home, name) for name in ("moons/1", "moons/2")}
+    gathered = gather(Registry.at(Home.here()), reports)
+    words = ["--nfe", "1", "2", "--samples", "64", "--seed", "3", "--out", str(home / "all")]
+    capsys.readouterr()
+    assert main(["compare", *reports, *words]) == 0
+    assert capsys.readouterr().out.startswith(gathered.table)
+    for name in ("table.md", "table.csv", "samples.png", "quality.png"):
+        assert (home / "all" / name).stat().st_size > 0
+
+
+def test_reports_on_different_yardsticks_are_not_gathered(home: Path) -> None:
+    other = home / "other.json"
+    words = ["evaluate", "moons/1", "--nfe", "1", "--samples", "64", "--seed", "4"]
+    assert main([*words, "--json", str(other)]) == 0
+    reports = {"moons/1": Report.from_json(other.read_text()), "moons/2": measured(home, "moons/2")}
+    with pytest.raises(ValueError, match="the same data, features, count, draws and seed"):
+        gather(Registry.at(Home.here()), reports)
+
+
+@pytest.mark.parametrize("reference", ["moons/1", "moons/2"])
+def test_samples_are_drawn_into_a_picture(reference: str, home: Path) -> None:
+    file = home / "samples.png"
+    assert main(["sample", reference, "--n", "20", "--out", str(file)]) == 0
+    with Image.open(file) as image:
+        assert min(image.size) > 100
+    file.unlink()
+
+
+def test_fid_is_refused_before_anything_is_measured(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "moons/1", "--fid", str(home / "missing.pth")]) == USER_ERROR
+    shown = capsys.readouterr()
+    assert "FID" in shown.err
+    assert shown.out == ""
