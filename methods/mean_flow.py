@@ -37,7 +37,7 @@ class MeanFlow(AbstractMethod):
         A logit-normal law of mean m on their times has mean -m on ours.
     Differs from the paper: the prediction is a forward pass of its own, and the derivative is taken
         without a graph on the rows off the diagonal alone. The value is the same.
-    Cost: one forward pass a step, and a derivative (about two) on the rows off the diagonal.
+    Cost: one forward pass a step, and a derivative (one or two) on the rows off the diagonal.
     Fails by: slow early progress at one step; spikes when the time embedding is steep; conditional
         noise in the target, which the adaptive weight tames.
 
@@ -104,6 +104,7 @@ class MeanFlow(AbstractMethod):
                     lambda x, s, t: nets.online(x, s, t, some),
                     (x[rows], s[rows], t[rows]),
                     (v[rows], torch.ones_like(s[rows]), torch.zeros_like(t[rows])),
+                    value=u[rows],
                 )
             gap = self.tangent(now) * (t - s)[rows]
             target[rows] += rows_like(gap, du_ds) * du_ds

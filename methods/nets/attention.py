@@ -12,6 +12,8 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .affine import Linear
+
 
 def heads_of(width: int, head_width: int) -> int:
     """Number of heads of this width in a layer.
@@ -42,8 +44,8 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -69,9 +71,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, *, heads: int, context_width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(context_width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(context_width, 2 * width)
+        self.out = Linear(width, width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.condition import NULL_LABEL, Condition
+from .affine import shifted
 from .time_embedding import VanishingLinear
 
 
@@ -66,9 +67,9 @@ class ConditionEmbedding(nn.Module):
         if self.label is not None:
             label_B = None if condition is None else condition.label
             if label_B is None:
-                e_BE = e_BE + self.label.weight[self.classes]
+                e_BE = shifted(e_BE, self.label.weight[self.classes])
             else:
-                e_BE = e_BE + self.label(_with_null_last(label_B, self.classes))
+                e_BE = shifted(e_BE, self.label(_with_null_last(label_B, self.classes)))
         if self.guidance is not None and condition is not None and condition.guidance is not None:
             e_BE = e_BE + self.guidance(1.0 - condition.guidance.reciprocal())
         return e_BE

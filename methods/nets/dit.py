@@ -14,6 +14,7 @@ from torch.nn import functional
 from ..core.condition import Condition
 from ..core.dropout import Dropout
 from ..core.flow_map import Domain, FlowMap
+from .affine import Linear, modulated, shifted
 from .attention import CrossAttention, SelfAttention, heads_of
 from .condition_embedding import TokenEmbedding, check_condition
 from .embedding import Embedding
@@ -31,7 +32,7 @@ def _zeroed(linear: nn.Linear) -> nn.Linear:
 
 
 def _modulated(x_BND: Tensor, scale_BD: Tensor, shift_BD: Tensor) -> Tensor:
-    return standardised(x_BND) * (1 + scale_BD[:, None]) + shift_BD[:, None]
+    return modulated(standardised(x_BND), scale_BD[:, None], shift_BD[:, None])
 
 
 @final
@@ -56,16 +57,16 @@ class DiTBlock(nn.Module):
         dropout: Dropout,
     ) -> None:
         super().__init__()
-        self.modulation = _zeroed(nn.Linear(embedding_width, 6 * width))
+        self.modulation = _zeroed(Linear(embedding_width, 6 * width))
         self.attention = SelfAttention(width, heads=heads)
         # The gate is zero at the start already; two zeros in a row would have no gradient.
         nn.init.xavier_uniform_(self.attention.out.weight)
         self.cross_attention: CrossAttention | None = None
         if context_width:
             self.cross_attention = CrossAttention(width, heads=heads, context_width=context_width)
-        self.inner = nn.Linear(width, _EXPANSION * width)
+        self.inner = Linear(width, _EXPANSION * width)
         self.dropout = dropout
-        self.outer = nn.Linear(_EXPANSION * width, width)
+        self.outer = Linear(_EXPANSION * width, width)
 
     def forward(self, x_BND: Tensor, e_BE: Tensor, tokens: tuple[Tensor, Tensor] | None) -> Tensor:
         """Channels of the next block."""
@@ -128,7 +129,7 @@ class DiT(FlowMap):
         self.embedding = Embedding(width, classes=classes, guided=guided, max_cycles=max_cycles)
         self.tokens = TokenEmbedding(vocabulary, width) if vocabulary else None
         size = channels * patch * patch
-        self.stem = nn.Linear(size, width)
+        self.stem = Linear(size, width)
         patches = height * image_width // patch**2
         self.position_ND = nn.Parameter(_POSITION_STD * torch.randn(patches, width))
         self.blocks = nn.ModuleList(
@@ -141,8 +142,8 @@ class DiT(FlowMap):
             )
             for ordinal in range(depth)
         )
-        self.modulation = _zeroed(nn.Linear(width, 2 * width))
-        self.head = _zeroed(nn.Linear(width, size))
+        self.modulation = _zeroed(Linear(width, 2 * width))
+        self.head = _zeroed(Linear(width, size))
 
     def forward(
         self,
@@ -157,7 +158,7 @@ class DiT(FlowMap):
         )
         tokens = None if self.tokens is None else self.tokens(condition, len(x))
         e_BE = self.embedding(s, t - s, condition)
-        y_BND = self.stem(self._patches(x)) + self.position_ND
+        y_BND = shifted(self.stem(self._patches(x)), self.position_ND)
         for block in self.blocks:
             y_BND = block(y_BND, e_BE, tokens)
         scale_BD, shift_BD = self.modulation(e_BE).chunk(2, dim=1)

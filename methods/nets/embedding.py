@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.condition import Condition
+from .affine import Linear
 from .condition_embedding import ConditionEmbedding
 from .time_embedding import TimeEmbedding
 
@@ -33,7 +34,7 @@ class Embedding(nn.Module):
         self.condition = ConditionEmbedding(
             width, classes=classes, guided=guided, max_cycles=max_cycles
         )
-        self.shared = nn.Linear(width, width)
+        self.shared = Linear(width, width)
 
     def forward(self, s_B: Tensor, h_B: Tensor, condition: Condition | None) -> Tensor:
         """Vector of each row."""

@@ -13,6 +13,7 @@ from torch.nn import functional
 from ..core.condition import Condition
 from ..core.dropout import Dropout
 from ..core.flow_map import Domain, FlowMap
+from .affine import Linear, modulated
 from .condition_embedding import check_condition
 from .embedding import Embedding
 
@@ -30,14 +31,14 @@ class MlpBlock(nn.Module):
     def __init__(self, width: int, *, embedding_width: int, dropout: Dropout) -> None:
         super().__init__()
         self.dropout = dropout
-        self.inner = nn.Linear(width, width)
-        self.modulation = nn.Linear(embedding_width, 2 * width)
-        self.outer = nn.Linear(width, width)
+        self.inner = Linear(width, width)
+        self.modulation = Linear(embedding_width, 2 * width)
+        self.outer = Linear(width, width)
 
     def forward(self, x_BC: Tensor, e_BE: Tensor) -> Tensor:
         """Channels of the next block."""
         scale_BC, shift_BC = self.modulation(e_BE).chunk(2, dim=1)
-        y_BC = self.inner(functional.silu(x_BC)) * (1 + scale_BC) + shift_BC
+        y_BC = modulated(self.inner(functional.silu(x_BC)), scale_BC, shift_BC)
         out_BC: Tensor = x_BC + self.outer(self.dropout(functional.silu(y_BC)))
         return out_BC
 
@@ -90,14 +91,14 @@ class MLP(FlowMap):
         self.embedding = Embedding(
             embedding_width, classes=classes, guided=guided, max_cycles=max_cycles
         )
-        self.stem = nn.Linear(size, width)
+        self.stem = Linear(size, width)
         self.blocks = nn.ModuleList(
             MlpBlock(
                 width, embedding_width=embedding_width, dropout=Dropout(dropout, ordinal=ordinal)
             )
             for ordinal in range(depth)
         )
-        self.head = nn.Linear(width, size)
+        self.head = Linear(width, size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

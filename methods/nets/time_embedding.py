@@ -12,6 +12,8 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
+from .affine import Linear, scaled
+
 _FREQUENCIES: Final = 16
 _MIN_CYCLES: Final = 0.25  # monotone over [0, 1]
 
@@ -44,7 +46,7 @@ class PeriodicFeatures(Frequencies):
     def forward(self, value_B: Tensor) -> Tensor:
         """Features of each row."""
         value_B1 = value_B[:, None]
-        angle_BF = value_B1 * self.omega_F
+        angle_BF = scaled(value_B1, self.omega_F)
         return torch.cat([value_B1, angle_BF.sin(), angle_BF.cos()], dim=1)
 
 
@@ -57,10 +59,12 @@ class VanishingFeatures(Frequencies):
     def forward(self, value_B: Tensor) -> Tensor:
         """Features of each row."""
         value_B1 = value_B[:, None]
-        half_BF = value_B1 * self.omega_F * 0.5
+        half_BF = scaled(value_B1, 0.5 * self.omega_F)
         sine_BF = half_BF.sin()
         # 1 - cos(2 a) = 2 sin(a)^2 loses no digits for small a.
-        return torch.cat([value_B1, (2 * half_BF).sin(), 2 * sine_BF * sine_BF], dim=1)
+        return torch.cat(
+            [value_B1, scaled(half_BF, 2.0).sin(), scaled(sine_BF * sine_BF, 2.0)], dim=1
+        )
 
 
 @final
@@ -78,7 +82,7 @@ class VanishingLinear(nn.Module):
     def __init__(self, width: int, *, max_cycles: float) -> None:
         super().__init__()
         self.features = VanishingFeatures(max_cycles=max_cycles)
-        self.linear = nn.Linear(VanishingFeatures.size, width, bias=False)
+        self.linear = Linear(VanishingFeatures.size, width, bias=False)
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, value_B: Tensor) -> Tensor:
@@ -103,7 +107,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, *, max_cycles: float) -> None:
         super().__init__()
         self.start_features = PeriodicFeatures(max_cycles=max_cycles)
-        self.start = nn.Linear(PeriodicFeatures.size, width)
+        self.start = Linear(PeriodicFeatures.size, width)
         self.length = VanishingLinear(width, max_cycles=max_cycles)
 
     def forward(self, s_B: Tensor, h_B: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from ..core.condition import Condition
 from ..core.dropout import Dropout
 from ..core.flow_map import Domain, FlowMap
+from .affine import Conv2d
 from .attention import heads_of
 from .condition_embedding import TokenEmbedding, check_condition
 from .embedding import Embedding
@@ -106,7 +107,7 @@ class UNet(FlowMap):
         )
         self.tokens = TokenEmbedding(vocabulary, embedding_width) if vocabulary else None
         widths = [width * multiplier for multiplier in multipliers]
-        self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
+        self.stem = Conv2d(image_channels, widths[0], 3, padding=1)
         maker = _StageMaker(
             embedding_width=embedding_width,
             context_width=embedding_width if vocabulary else 0,
@@ -115,7 +116,7 @@ class UNet(FlowMap):
         )
         self.down, self.middle, self.up = _layers(widths, blocks, attention_levels, maker)
         self.norm = GroupNorm(widths[0])
-        self.head = nn.Conv2d(widths[0], image_channels, 3, padding=1)
+        self.head = Conv2d(widths[0], image_channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None, "a convolution has a bias by default"
         nn.init.zeros_(self.head.bias)

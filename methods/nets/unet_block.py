@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.dropout import Dropout
+from .affine import Conv2d, Linear, modulated
 from .attention import CrossAttention, SelfAttention
 from .norm import GroupNorm, standardised
 
@@ -36,22 +37,22 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm_in = GroupNorm(channels_in)
-        self.conv_in = nn.Conv2d(channels_in, channels, 3, padding=1)
-        self.modulation = nn.Linear(embedding_width, 2 * channels)
+        self.conv_in = Conv2d(channels_in, channels, 3, padding=1)
+        self.modulation = Linear(embedding_width, 2 * channels)
         self.norm_out = GroupNorm(channels)
         self.dropout = dropout
-        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         assert self.conv_out.bias is not None, "a convolution has a bias by default"
         nn.init.zeros_(self.conv_out.bias)
         is_same = channels_in == channels
-        self.skip = nn.Identity() if is_same else nn.Conv2d(channels_in, channels, 1)
+        self.skip = nn.Identity() if is_same else Conv2d(channels_in, channels, 1)
 
     def forward(self, x_BCHW: Tensor, e_BE: Tensor) -> Tensor:
         """Channels of the next layer."""
         y_BCHW = self.conv_in(functional.silu(self.norm_in(x_BCHW)))
         scale_BC11, shift_BC11 = self.modulation(e_BE)[:, :, None, None].chunk(2, dim=1)
-        y_BCHW = self.norm_out(y_BCHW) * (1 + scale_BC11) + shift_BC11
+        y_BCHW = modulated(self.norm_out(y_BCHW), scale_BC11, shift_BC11)
         y_BCHW = self.conv_out(self.dropout(functional.silu(y_BCHW)))
         out_BCHW: Tensor = self.skip(x_BCHW) + y_BCHW
         return out_BCHW
@@ -117,7 +118,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.conv = Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
         """Image of half the side."""
@@ -137,7 +138,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels, 1)
+        self.conv = Conv2d(channels_in, channels, 1)
 
     def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
         """Image of twice the side."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from onestep.methods.core.calculus import (
     AbstractDerivative,
     CentralDifference,
+    ForwardDifference,
     ForwardMode,
     Function,
 )
@@ -57,6 +58,14 @@ class TestMeanFlowByDifferences(MethodContract):
         return MeanFlow(times=TIMES, derivative=CentralDifference())
 
 
+class TestMeanFlowByOneMoreForward(MethodContract):
+    exactness = Exact(control=MeanFlow(tangent=Constant(value=0.0), times=TIMES))
+
+    @pytest.fixture
+    def method(self) -> MeanFlow:
+        return MeanFlow(times=TIMES, derivative=ForwardDifference())
+
+
 def moment(n: int) -> Moment:
     return Moment(step=0, total=10, rng=Rng.seeded(5), batch_size=n)
 
@@ -84,7 +93,15 @@ class Altered(AbstractDerivative):
     dt: float
     sign: float = 1.0
 
-    def along(self, fn: Function, at: Sequence[Tensor], tangent: Sequence[Tensor]) -> Tensor:
+    def along(
+        self,
+        fn: Function,
+        at: Sequence[Tensor],
+        tangent: Sequence[Tensor],
+        *,
+        value: Tensor | None = None,
+    ) -> Tensor:
+        del value
         one = tangent[1]
         return self.sign * ForwardMode().along(fn, at, (tangent[0], self.ds * one, self.dt * one))
 
