@@ -157,6 +157,19 @@ def derivative_along(
     return pair
 
 
+def dual_parts(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Value and tangent of a dual number, or x and None.
+
+    They part only where no graph is recorded, which would have to know that they belong together.
+    """
+    return (x, None) if torch.is_grad_enabled() else forward_ad.unpack_dual(x)
+
+
+def dual(value: Tensor, tangent: Tensor) -> Tensor:
+    """The dual number of a value and a tangent."""
+    return forward_ad.make_dual(value, tangent)
+
+
 def _check_step(step: float) -> None:
     if not 0.0 < step <= 0.1:
         raise ValueError(f"derivative.step must lie in (0, 0.1], got {step}")

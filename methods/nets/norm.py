@@ -11,7 +11,8 @@ from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+
+from ..core.calculus import dual, dual_parts
 
 _EPS: Final = 1e-5
 _MAX_GROUPS: Final = 32
@@ -71,11 +72,11 @@ def standardised(x: Tensor) -> Tensor:
         y: Tensor = _Standardise.apply(exact.contiguous())[0]  # type: ignore[no-untyped-call]
         return y
     # A function of autograd's takes longer than its kernels.
-    value, tangent = forward_ad.unpack_dual(exact.contiguous())
+    value, tangent = dual_parts(exact.contiguous())
     y, mean, rstd = torch.native_layer_norm(value, value.shape[-1:], None, None, _EPS)
     if tangent is None:
         return y
-    return forward_ad.make_dual(y, _jacobian_product(tangent, value, mean, rstd))
+    return dual(y, _jacobian_product(tangent, value, mean, rstd))
 
 
 @final
