@@ -10,6 +10,7 @@ from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Final, final
 
+from ..platform.commands.arguments import add_overrides
 from .settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -43,14 +44,10 @@ class Serve:
         Args:
             parser: Parser of this command alone.
         """
-        parser.add_argument(
-            "overrides",
-            nargs="*",
-            metavar="override",
-            help="Hydra override, such as serve.model=digits/3 or serve.port=8080",
-        )
-        parser.add_argument(
-            "--dry-run", action="store_true", help="print the resolved settings and stop"
+        add_overrides(
+            parser,
+            "Hydra override, such as serve.model=digits/3 or serve.port=8080",
+            shown="the resolved settings",
         )
 
     def run(self, arguments: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import Final, final
 
+from ..platform.commands.arguments import add_overrides
+
 _DESCRIPTION: Final = """\
 Search for better settings with Ray Tune and Optuna. A trial is a list of overrides of
 `onestep train`; pasting its line into a shell repeats it.
@@ -36,18 +38,12 @@ class Sweep:
         Args:
             parser: Parser of this command alone.
         """
-        parser.add_argument(
-            "overrides",
-            nargs="*",
-            metavar="override",
-            help="sweep=... and sweep.KEY=... for the sweep, all others for every trial",
+        add_overrides(
+            parser,
+            "sweep=... and sweep.KEY=... for the sweep, all others for every trial",
+            shown="the resolved sweep and one trial,",
         )
         parser.add_argument("--resume", metavar="NAME", help="go on with this sweep")
-        parser.add_argument(
-            "--dry-run",
-            action="store_true",
-            help="print the resolved sweep and one trial, and stop",
-        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Sweeps.

@@ -4,6 +4,7 @@ import argparse
 from typing import ClassVar, final
 
 from ..home import Home
+from .arguments import add_yardstick
 
 
 @final
@@ -24,11 +25,7 @@ examples:
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("references", nargs="+", help="such as digits/3 or champion")
-        parser.add_argument(
-            "--nfe", type=int, nargs="+", default=[1, 2, 4, 8], help="network evaluations"
-        )
-        parser.add_argument("--samples", type=int, default=2000, help="at most this many a draw")
-        parser.add_argument("--seed", type=int, default=7, help="seed of the noise")
+        add_yardstick(parser)
         parser.add_argument("--out", default="comparison", help="folder to write into")
 
     def run(self, arguments: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ import argparse
 from typing import ClassVar, final
 
 from ..home import Home
+from .arguments import add_yardstick
 
 
 @final
@@ -26,13 +27,7 @@ examples:
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("reference", help="such as digits/3 or champion")
-        parser.add_argument(
-            "--nfe", type=int, nargs="+", default=[1, 2, 4, 8], help="network evaluations"
-        )
-        parser.add_argument(
-            "--samples", type=int, default=2000, help="at most this many in each of eight draws"
-        )
-        parser.add_argument("--seed", type=int, default=7, help="seed of the noise")
+        add_yardstick(parser)
         parser.add_argument("--json", metavar="FILE", help="write the whole report here")
         parser.add_argument("--keep", action="store_true", help="add the numbers to the registry")
         parser.add_argument(

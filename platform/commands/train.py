@@ -6,6 +6,7 @@ from typing import Any, ClassVar, final
 
 from ..configuration import compose
 from ..experiment import Experiment
+from .arguments import add_overrides
 
 
 @final
@@ -31,10 +32,7 @@ examples:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
-        parser.add_argument("overrides", nargs="*", metavar="override", help="Hydra override")
-        parser.add_argument(
-            "--dry-run", action="store_true", help="print the resolved experiment and stop"
-        )
+        add_overrides(parser, "Hydra override", shown="the resolved experiment")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Train, or print what would be trained."""

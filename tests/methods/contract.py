@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
-from importlib.resources import files
 from typing import Any, ClassVar, Final, final
 
 import pytest
@@ -20,6 +19,7 @@ from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.method import AbstractMethod
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
+from onestep.platform.configuration import compose
 from onestep.tests.methods.exactness import Elsewhere as Elsewhere
 from onestep.tests.methods.exactness import Exact as Exact
 from onestep.tests.methods.exactness import Order as Order
@@ -248,8 +248,7 @@ class MethodContract:
         package, _, name = type(method).__module__.rpartition(".")
         if package != "onestep.methods":
             pytest.skip("the method is defined in a test")
-        text = files("onestep.methods.conf").joinpath("method", f"{name}.yaml").read_text()
-        node = yaml.safe_load(text)
+        node = compose("train", [f"method={name}"])["method"]
         assert type(instantiate(node, _convert_="all")) is type(method)
         fields = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
         assert {key for key in node if key != "_target_"} == fields

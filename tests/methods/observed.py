@@ -1,4 +1,4 @@
-"""A flow map that writes down what it is asked, so that a test can count evaluations."""
+"""Flow maps made of other maps: one writes down what it is asked, one minds the label."""
 
 from dataclasses import dataclass
 from typing import final
@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from onestep.methods.core.condition import Condition
-from onestep.methods.core.flow_map import FlowMap
+from onestep.methods.core.condition import NULL_LABEL, Condition
+from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.shape import rows_like
 
 
 @final
@@ -39,8 +40,8 @@ class ObservedMap(FlowMap):
 
     calls: list[Call]
 
-    def __init__(self, flow_map: FlowMap) -> None:
-        super().__init__(domain=flow_map.domain)
+    def __init__(self, flow_map: FlowMap, *, domain: Domain | None = None) -> None:
+        super().__init__(domain=flow_map.domain if domain is None else domain)
         self.flow_map = flow_map
         self.calls = []
 
@@ -59,6 +60,27 @@ class ObservedMap(FlowMap):
     def rows(self) -> list[int]:
         """Rows of each evaluation."""
         return [len(call.x) for call in self.calls]
+
+
+@final
+class TwoMaps(FlowMap):
+    """One map where there is a label, another where there is none."""
+
+    def __init__(self, labelled: FlowMap, unlabelled: FlowMap) -> None:
+        super().__init__(domain=Domain())
+        self.labelled, self.unlabelled = labelled, unlabelled
+
+    def forward(
+        self,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        assert condition is not None
+        assert condition.label is not None
+        is_null = rows_like(condition.label == NULL_LABEL, x)
+        return torch.where(is_null, self.unlabelled(x, s, t), self.labelled(x, s, t))
 
 
 @final

@@ -36,7 +36,7 @@ from onestep.tests.methods.exactness import (
     assert_not_stationary,
     assert_stationary,
 )
-from onestep.tests.methods.observed import ObservedMap
+from onestep.tests.methods.observed import ObservedMap, TwoMaps
 
 TIMES = SortedTimes(diagonal=Constant(value=0.25))
 PLAIN = MeanFlow(times=TIMES, weighting=Unweighted())
@@ -233,27 +233,6 @@ def test_every_power_of_the_weight_is_exact_on_gaussian_data(power: float) -> No
 STD = (0.3, 0.6)
 UNCONDITIONAL = GaussianMap(mean=[0.2, 0.1], std=STD)
 CONDITIONAL = GaussianMap(mean=[0.7, -0.2], std=STD)
-
-
-@final
-class TwoMaps(FlowMap):
-    """One map where there is a label, another where there is none."""
-
-    def __init__(self, labelled: FlowMap, unlabelled: FlowMap) -> None:
-        super().__init__(domain=Domain())
-        self.labelled, self.unlabelled = labelled, unlabelled
-
-    def forward(
-        self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
-        condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
-        assert condition is not None
-        assert condition.label is not None
-        is_null = rows_like(condition.label == NULL_LABEL, x)
-        return torch.where(is_null, self.unlabelled(x, s, t), self.labelled(x, s, t))
 
 
 def guided(scale: float) -> TwoMaps:

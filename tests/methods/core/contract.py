@@ -14,13 +14,14 @@ from torch import Tensor
 from onestep.methods.core.calculus import derivative_along
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.coupling import AbstractCoupling
-from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.flow_map import Domain
 from onestep.methods.core.path import AbstractPath
 from onestep.methods.core.record import Batch, Moment
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.sampler import AbstractSampler
 from onestep.methods.core.times import AbstractTimes, Interval
 from onestep.methods.oracle import GaussianMap
+from onestep.tests.methods.observed import ObservedMap
 
 LEAST_P = 1e-4
 """Laws are refused below this probability; the seeds are fixed."""
@@ -271,26 +272,6 @@ def chi_square(s: Tensor, t: Tensor, atoms: Mapping[tuple[float, float], float])
     return float(found.pvalue)
 
 
-class CountingMap(FlowMap):
-    """A map that counts its evaluations."""
-
-    def __init__(self, flow_map: FlowMap, *, domain: Domain | None = None) -> None:
-        super().__init__(domain=flow_map.domain if domain is None else domain)
-        self.flow_map = flow_map
-        self.evaluations = 0
-
-    def forward(
-        self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
-        condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
-        self.evaluations += 1
-        u: Tensor = self.flow_map(x, s, t, condition)
-        return u
-
-
 ORACLE = GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4])
 
 
@@ -339,9 +320,9 @@ class SamplerContract:
     def test_the_evaluations_are_as_declared(self) -> None:
         for steps in (1, 2, 4):
             sampler = self.sampler(steps)
-            counting = CountingMap(self.oracle, domain=self.accepted)
+            counting = ObservedMap(self.oracle, domain=self.accepted)
             sampler.sample(counting, self.noise(sampler))
-            assert sampler.nfe is None or counting.evaluations == sampler.nfe
+            assert sampler.nfe is None or len(counting.calls) == sampler.nfe
 
     def test_samples_have_the_shape_of_the_noise_and_no_graph(self) -> None:
         sampler = self.sampler(2)
@@ -362,10 +343,10 @@ class SamplerContract:
     def test_maps_outside_the_domain_are_refused(self) -> None:
         sampler = self.sampler(3)
         for domain in self.refused:
-            counting = CountingMap(self.oracle, domain=domain)
+            counting = ObservedMap(self.oracle, domain=domain)
             with pytest.raises(ValueError, match=f"got one with domain {domain.kind}"):
                 sampler.sample(counting, self.noise(sampler))
-            assert counting.evaluations == 0
+            assert len(counting.calls) == 0
 
     def test_the_wrong_number_of_draws_is_refused(self) -> None:
         sampler = self.sampler(2)

@@ -2,38 +2,17 @@
 
 import pytest
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from onestep.methods.core.condition import NULL_LABEL, Condition
-from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.condition import Condition
 from onestep.methods.core.guidance import Guidance, LabelDropout
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.core.contract import moment
+from onestep.tests.methods.observed import ObservedMap, TwoMaps
 
 CONDITIONAL = GaussianMap(mean=[0.7], std=[0.5])
 UNCONDITIONAL = GaussianMap(mean=[-0.3], std=[0.5])
-
-
-class TwoGaussians(FlowMap):
-    """One Gaussian for label 0, another without a label; counts its evaluations."""
-
-    def __init__(self) -> None:
-        super().__init__(domain=Domain())
-        self.evaluations = 0
-
-    def forward(
-        self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
-        condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
-        self.evaluations += 1
-        assert condition is not None
-        assert condition.label is not None
-        is_null = (condition.label == NULL_LABEL)[:, None]
-        return torch.where(is_null, UNCONDITIONAL(x, s, t), CONDITIONAL(x, s, t))
+GAUSSIANS = TwoMaps(CONDITIONAL, UNCONDITIONAL)
 
 
 X = torch.tensor([[0.2], [-0.4], [1.0]], dtype=torch.float64)
@@ -51,23 +30,9 @@ def test_the_fixed_point_is_guidance_of_the_declared_scale(omega: float, kappa: 
     """With the guided field as the conditional network, the target is that field again."""
     guidance = Guidance(omega=omega, kappa=kappa)
     mean = guidance.scale * 0.7 + (1.0 - guidance.scale) * -0.3
-
-    class Fixed(FlowMap):
-        def forward(
-            self,
-            x: Float[Tensor, "b *d"],
-            s: Float[Tensor, "b"],
-            t: Float[Tensor, "b"],
-            condition: Condition | None = None,
-        ) -> Float[Tensor, "b *d"]:
-            assert condition is not None
-            assert condition.label is not None
-            null = bool((condition.label == NULL_LABEL).all())
-            u: Tensor = UNCONDITIONAL(x, s, t) if null else gaussian_velocity(mean)
-            return u
-
+    fixed = TwoMaps(GaussianMap(mean=[mean], std=[0.5]), UNCONDITIONAL)
     v = CONDITIONAL.velocity(X, S)
-    got = guidance.target(v, Fixed(domain=Domain()), X, S, LABELS, plain=NONE)
+    got = guidance.target(v, fixed, X, S, LABELS, plain=NONE)
     torch.testing.assert_close(got, gaussian_velocity(mean), atol=1e-12, rtol=0)
 
 
@@ -75,16 +40,16 @@ def test_only_times_in_the_interval_and_labelled_rows_are_guided() -> None:
     v = CONDITIONAL.velocity(X, S)
     guidance = Guidance(omega=2.0, s_lo=0.3, s_hi=1.0)
     plain = torch.tensor([False, False, True])
-    got = guidance.target(v, TwoGaussians(), X, S, LABELS, plain=plain)
+    got = guidance.target(v, GAUSSIANS, X, S, LABELS, plain=plain)
     assert torch.equal(got[[0, 2]], v[[0, 2]])
     assert (got[1] - v[1]).abs() > 0.1
 
 
 def test_the_target_carries_no_gradient_and_calls_the_network_once_without_kappa() -> None:
-    flow_map, v = TwoGaussians(), CONDITIONAL.velocity(X, S)
+    flow_map, v = ObservedMap(GAUSSIANS), CONDITIONAL.velocity(X, S)
     got = Guidance(omega=2.0).target(v, flow_map, X.requires_grad_(), S, LABELS, plain=NONE)
     X.requires_grad_(False)
-    assert flow_map.evaluations == 1
+    assert len(flow_map.calls) == 1
     assert not got.requires_grad
 
 
