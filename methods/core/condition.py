@@ -43,10 +43,6 @@ class Condition:
         """The same condition on another device."""
         return self._map(lambda part: part.to(device))
 
-    def repeat(self, times: int) -> Self:
-        """The rows repeated as a block: a, b, a, b for two times."""
-        return self._map(lambda part: part.repeat(times, *[1] * (part.dim() - 1)))
-
     def null(self) -> Self:
         """No condition in every row."""
         return self.drop(None)

@@ -45,15 +45,13 @@ class StreamedBatch(TypedDict):
 @final
 @dataclass(frozen=True, kw_only=True)
 class ReadFiles:
-    """Reads and decodes the files of some rows and keeps those of one side of the split.
+    """Reads and decodes the files of some rows and keeps those to train on.
 
     Attributes:
         source: The folder.
-        held_out: Which side of the split is kept.
     """
 
     source: ImageFolder
-    held_out: bool
 
     def __call__(self, rows: "DataBatch") -> Columns:
         """Columns x, label and index of the rows that are kept."""
@@ -63,7 +61,7 @@ class ReadFiles:
         for number, path in enumerate(rows["path"]):
             with open(path, "rb") as file:
                 content = file.read()
-            if bool(is_held_out([content], self.source.held_out_fraction)) == self.held_out:
+            if not is_held_out([content], self.source.held_out_fraction):
                 kept.append(number)
                 pixels.append(decode(content, place=path, side=side, channels=channels))
         return _columns(pixels, rows["label"][kept], rows["index"][kept], self.source.shape)
@@ -72,28 +70,25 @@ class ReadFiles:
 @final
 @dataclass(frozen=True, kw_only=True)
 class DecodeRows:
-    """Decodes some rows of a hub data set and keeps those of one side of the split.
+    """Decodes some rows of a hub data set and keeps those to train on.
 
     Attributes:
         source: The data set.
-        held_out: Which side of the split is kept; None keeps all rows, of a split that is named.
     """
 
     source: HuggingFace
-    held_out: bool | None
 
     def __call__(self, rows: "DataBatch") -> Columns:
         """Columns x, label and index of the rows that are kept."""
         assert isinstance(rows, dict), "the batch format is columns of NumPy"
         index = np.asarray(rows["index"])
+        is_all = self.source.held_out_split is not None
         kept, pixels, labels = [], [], []
         for place in range(len(index)):
             number = int(index[place])
             row = {name: values[place] for name, values in rows.items()}
             x = self.source.decode(row, number)
-            if self.held_out is None or self.held_out == bool(
-                is_held_out([x.tobytes()], self.source.held_out_fraction)
-            ):
+            if is_all or not is_held_out([x.tobytes()], self.source.held_out_fraction):
                 kept.append(place)
                 pixels.append(x)
                 labels.append(self.source.label(row, number))
@@ -113,19 +108,6 @@ def stream_train(source: ImageFolder | HuggingFace) -> "Dataset":
     Args:
         source: A folder of images or a hub data set.
     """
-    return _stream(source, held_out=False)
-
-
-def stream_held_out(source: ImageFolder | HuggingFace) -> "Dataset":
-    """The held-out examples as a lazy Ray Data set with columns x (uint8), label and index.
-
-    Args:
-        source: A folder of images or a hub data set.
-    """
-    return _stream(source, held_out=True)
-
-
-def _stream(source: ImageFolder | HuggingFace, *, held_out: bool) -> "Dataset":
     import ray.data  # seconds; sets in memory do without
 
     if isinstance(source, ImageFolder):
@@ -139,15 +121,11 @@ def _stream(source: ImageFolder | HuggingFace, *, held_out: bool) -> "Dataset":
             for index, (path, label) in enumerate(files)
         ]
         return ray.data.from_items(rows).map_batches(
-            ReadFiles(source=source, held_out=held_out), batch_size=_READ_ROWS, batch_format="numpy"
+            ReadFiles(source=source), batch_size=_READ_ROWS, batch_format="numpy"
         )
-    is_named = source.held_out_split is not None
-    split = source.held_out_split if held_out and source.held_out_split else source.split
-    table = source.encoded_rows(split)
+    table = source.encoded_rows(source.split)
     return ray.data.from_huggingface(table).map_batches(
-        DecodeRows(source=source, held_out=None if is_named else held_out),
-        batch_size=_READ_ROWS,
-        batch_format="numpy",
+        DecodeRows(source=source), batch_size=_READ_ROWS, batch_format="numpy"
     )
 
 

@@ -1,7 +1,6 @@
 """The evaluation of one flow map: its curve over network evaluations, with provenance."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.noise import draw_noise
 from ...methods.core.sampler import AbstractSampler
-from ..data.source import Dataset
 from .benchmark import Benchmark
 from .bootstrap import mean_interval
 from .metric import Space
@@ -22,29 +20,6 @@ from .trajectory import allowed_triples, semigroup_error, straightness
 
 NFES: Final = (1, 2, 4, 8)
 _TRAJECTORIES: Final = 128
-
-
-def evaluate(
-    flow_map: FlowMap,
-    dataset: Dataset,
-    *,
-    home: Path,
-    nfes: Sequence[int] = NFES,
-    samples: int = 1000,
-    seed: int = 0,
-) -> Report:
-    """Evaluate one map; to evaluate several, prepare one ``Benchmark`` for all of them.
-
-    Args:
-        flow_map: The map, in evaluation mode.
-        dataset: The set that it was trained on.
-        home: Folder of the platform, where the classifier is kept.
-        nfes: Numbers of evaluations; those that the map's domain does not allow are left out.
-        samples: Samples of a draw; at most as many as there are held-out and training data.
-        seed: Seed of everything that is random.
-    """
-    benchmark = Benchmark.prepare(dataset, home=home, samples=samples, seed=seed)
-    return evaluate_on(benchmark, flow_map, nfes=nfes)
 
 
 def evaluate_on(

@@ -21,14 +21,6 @@ def test_rows_are_taken_from_every_part() -> None:
     assert parts(FULL[1:]) == [[1, 2], [7, -1, 8, 9], [1.5, 3.0]]
 
 
-def test_rows_are_repeated_as_a_block() -> None:
-    assert parts(FULL[:2].repeat(2)) == [
-        [3, 1, 3, 1],
-        [5, 6, 7, -1, 5, 6, 7, -1],
-        [2.0, 1.5, 2.0, 1.5],
-    ]
-
-
 def test_dropped_rows_lose_every_part() -> None:
     dropped = FULL.drop(torch.tensor([True, False, True]))
     null = NULL_LABEL
@@ -47,7 +39,7 @@ def test_the_null_condition_has_the_shape_of_the_condition() -> None:
 
 def test_parts_that_are_not_used_stay_unused() -> None:
     only = Condition(label=torch.tensor([0, 1]))
-    for made in (only[:1], only.repeat(2), only.null(), only.to("cpu")):
+    for made in (only[:1], only.null(), only.to("cpu")):
         assert made.label is not None
         assert made.tokens is None
         assert made.guidance is None

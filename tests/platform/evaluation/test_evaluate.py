@@ -18,7 +18,7 @@ from onestep.platform.evaluation.baseline import distinct_rows, gaussian_samples
 from onestep.platform.evaluation.benchmark import GAUSSIAN, TRAINING_DATA, Benchmark
 from onestep.platform.evaluation.bootstrap import jackknife_interval, mean_interval
 from onestep.platform.evaluation.classifier import ClassifierRecipe
-from onestep.platform.evaluation.evaluate import evaluate, evaluate_on
+from onestep.platform.evaluation.evaluate import evaluate_on
 from onestep.platform.evaluation.features import ClassifierAltered, feature_space
 from onestep.platform.evaluation.report import Report
 from onestep.platform.evaluation.sampling import SamplesNotFinite, draw_samples, samplers_at
@@ -148,14 +148,6 @@ def test_equal_seeds_give_equal_reports(modes: Benchmark, report: Report) -> Non
     oracle = GaussianMap(mean=[0.0, 0.0], std=[1.0, 1.0])
     again = evaluate_on(modes, oracle, model="oracle", nfes=(1, 4), ema="half_life_50000")
     assert again == report
-
-
-def test_one_call_evaluates_a_map(home: Path) -> None:
-    dataset = EightGaussians(samples=400, held_out=80).load()
-    oracle = GaussianMap(mean=[0.0, 0.0], std=[1.0, 1.0])
-    found = evaluate(oracle, dataset, home=home, nfes=(2,), samples=40)
-    assert found.nfes == (2,)
-    assert found.provenance.count == 40
 
 
 def test_each_domain_gets_the_sampler_that_it_allows() -> None:
