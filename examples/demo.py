@@ -32,7 +32,7 @@ from onestep.platform.training.watcher import Console
 from onestep.serving.host import Hosted
 from onestep.serving.settings import ServeSettings
 from onestep.sweeps.search import sweep
-from onestep.sweeps.settings import settings_of
+from onestep.sweeps.settings import SweepSettings, settings_of
 
 ALIAS = "champion"
 PLAN = Path(__file__).with_name("demo.yaml")
@@ -64,10 +64,9 @@ def run_stages() -> Sequence[Path]:
     stages = Stages(total=len(plan["students"]) + 5)
 
     teacher = stages.run("teacher, flow matching", lambda: train(plan["teacher"]))
-    found = stages.run(
-        "sweep, Ray Tune with Optuna", lambda: sweep(settings_of(plan["sweep"]), say=Console().say)
-    )
-    won = [line for line in found.best_overrides if "diagonal" in line or "weighting" in line]
+    settings = settings_of(plan["sweep"])
+    found = stages.run("sweep, Ray Tune with Optuna", lambda: sweep(settings, say=Console().say))
+    won = chosen(settings, found.best_overrides)
     print(f"  the winner trains MeanFlow: {' '.join(won)}")
 
     students: dict[str, Trained] = {}
@@ -106,6 +105,12 @@ class Stages:
         now = time.monotonic()
         print(f"  {now - begin:.0f} s, {now - self._begin:.0f} s in all", flush=True)
         return result
+
+
+def chosen(settings: SweepSettings, overrides: Sequence[str]) -> list[str]:
+    """What a search has chosen, with the lines that put its curriculum in the place of another."""
+    swept = settings.space.first
+    return [line for line in overrides if line.partition("=")[0] in swept or line[0] in "~+"]
 
 
 def train(overrides: Sequence[str]) -> Trained:

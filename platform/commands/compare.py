@@ -4,7 +4,7 @@ import argparse
 from typing import ClassVar, final
 
 from ..home import Home
-from .arguments import add_yardstick
+from .arguments import add_yardstick, check_yardstick
 
 
 @final
@@ -35,10 +35,12 @@ examples:
         from ..evaluation.comparison import compare
         from ..registry.store import Registry
 
+        check_yardstick(arguments)
         home = Home.here()
+        registry = Registry.at(home)
         comparison = compare(
-            Registry.at(home),
-            arguments.references,
+            registry,
+            [str(registry.resolve(reference)) for reference in arguments.references],
             home=home.root,
             nfes=arguments.nfe,
             samples=arguments.samples,

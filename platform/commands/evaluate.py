@@ -4,7 +4,7 @@ import argparse
 from typing import ClassVar, final
 
 from ..home import Home
-from .arguments import add_yardstick
+from .arguments import add_yardstick, check_yardstick
 
 
 @final
@@ -15,7 +15,8 @@ class Evaluate:
     summary: ClassVar[str] = "measure a registered model against held-out data"
     description: ClassVar[str] = """Measure a registered model against held-out data.
 
-Every number comes with its floor (data against data), the trivial baselines and an interval.
+Every number but FID comes with its floor (data against data), the trivial baselines and an
+interval.
 
 examples:
   onestep evaluate champion
@@ -47,8 +48,10 @@ examples:
         from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
-        home, reference = Home.here(), arguments.reference
+        check_yardstick(arguments)
+        home = Home.here()
         registry = Registry.at(home)
+        reference = str(registry.resolve(arguments.reference))  # an alias may move meanwhile
         flow_map, record = load_flow_map(registry, reference)
         weights = None if arguments.fid is None else Path(arguments.fid)
         if weights is not None:
@@ -67,7 +70,7 @@ examples:
                 found = fid_at(flow_map, benchmark, nfe=nfe, weights=weights)
                 print(f"FID at {nfe} NFE: {found}")
                 metrics[f"eval/fid/nfe_{nfe}"] = found.value
-                provenance["fid_weights_sha256"] = found.weights_sha256
+                provenance[f"fid/nfe_{nfe}"] = asdict(found)
         if arguments.keep:
             registry.add_evaluation(reference, metrics, provenance=provenance)
         if arguments.json:

@@ -31,7 +31,8 @@ examples:
   onestep registry lineage champion
   onestep registry history digits@champion
   onestep registry promote digits/3 champion --why "best at one step"
-  onestep registry promote digits/3 champion --why "best" --metric eval/one_nn@1 --at-most 0.62
+  onestep registry promote digits/3 champion --why "best" \\
+    --metric eval/1nn_accuracy/nfe_1 --at-most 0.62
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -127,7 +128,10 @@ def _show(entry: "ModelEntry", *, as_json: bool) -> list[str]:
         ("overrides", " ".join(record.overrides) or "-"),
     ]
     rows += [(f"parent {role}", parent) for role, parent in record.parents.items()]
-    rows += [(name, f"{value:.6g}") for name, value in entry.metrics.items()]
+    rows += [(name, f"{value:.6g}") for name, value in record.metrics.items()]
+    for later in entry.evaluations:
+        rows.append((f"measured {later.at[:19]}", json.dumps(dict(later.provenance))))
+        rows += [(f"  {name}", f"{value:.6g}") for name, value in later.metrics.items()]
     return _aligned(rows)
 
 

@@ -68,8 +68,9 @@ examples:
             figure = scatter_panels(held_out, {arguments.reference: {arguments.nfe: x}})
         else:
             columns = record.classes if labels is not None and arguments.label is None else 10
-            whole = x[: max(1, len(x) // columns) * columns]
-            figure = sample_grid({arguments.reference: whole}, columns=min(columns, len(whole)))
+            columns = min(columns, len(x))
+            blank = x.new_full((-len(x) % columns, *x.shape[1:]), -1.0)
+            figure = sample_grid({arguments.reference: torch.cat([x, blank])}, columns=columns)
         save_png(figure, Path(arguments.out))
         print(f"{arguments.n} samples of {arguments.reference} by {sampler}: {arguments.out}")
         return 0

@@ -72,14 +72,15 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
 
 def headline(metrics: dict[str, float]) -> str:
     """The numbers that decide between models, a line for each number of evaluations."""
-    shown = ("1nn_accuracy", "sliced_w2", "class_agreement", "mass_tv")
+    from ..evaluation.compare import HEADLINES
+
     nfes = sorted({int(name.rsplit("nfe_", 1)[1]) for name in metrics if "/nfe_" in name})
     lines = []
     for nfe in nfes:
         cells = [
-            f"{short} {metrics[name]:.3f}"
-            for short in shown
-            if (name := f"eval/{short}/nfe_{nfe}") in metrics
+            f"{metric.removeprefix('eval/')} {metrics[name]:.3f}"
+            for metric in HEADLINES
+            if (name := f"{metric}/nfe_{nfe}") in metrics
         ]
         lines.append(f"{nfe:3d} NFE   " + "   ".join(cells))
     return "\n".join(lines)

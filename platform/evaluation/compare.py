@@ -74,17 +74,17 @@ def check_comparable(reports: Sequence[Report]) -> None:
         reports: Reports of several models.
 
     Raises:
-        ValueError: If there are none, or they differ in data, feature space or counts.
+        ValueError: If there are none, or they differ in data, feature space, counts or seed.
     """
     if not reports:
         raise ValueError("a comparison needs at least one report, got none")
     yardsticks = {
-        (p.data, p.data_digest[:12], p.features[:19], p.count, p.draws)
+        (p.data, p.data_digest[:12], p.features[:19], p.count, p.draws, p.seed)
         for p in (report.provenance for report in reports)
     }
     if len(yardsticks) > 1:
         raise ValueError(
-            "reports can be compared on the same data, features and counts only, "
+            "reports can be compared on the same data, features, counts and seed only, "
             f"got {sorted(yardsticks)}"
         )
 

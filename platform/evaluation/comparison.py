@@ -16,7 +16,7 @@ from ..registry.model import dataset_of, load_flow_map
 from ..registry.record import ModelRecord
 from ..registry.store import Registry
 from .benchmark import Benchmark
-from .compare import to_csv, to_markdown
+from .compare import check_comparable, to_csv, to_markdown
 from .evaluate import evaluate_on
 from .figures import quality_against_nfe, sample_grid, save_png, scatter_panels
 from .report import Report
@@ -134,17 +134,9 @@ def gather(registry: Registry, reports: Mapping[str, Report]) -> Comparison:
         The comparison.
 
     Raises:
-        ValueError: If the reports rest on different yardsticks.
+        ValueError: If there are none, or they rest on different yardsticks.
     """
-    yardsticks = {
-        (p.data_digest, p.features, p.count, p.draws, p.seed)
-        for p in (report.provenance for report in reports.values())
-    }
-    if len(yardsticks) > 1:
-        raise ValueError(
-            "reports to compare must have the same data, features, count, draws and seed, "
-            f"got {len(yardsticks)} different ones"
-        )
+    check_comparable(tuple(reports.values()))
     models = {reference: load_flow_map(registry, reference) for reference in reports}
     return _side_by_side(models, _dataset(models), reports)
 

@@ -75,11 +75,14 @@ class ModelEntry:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All metrics; a later evaluation goes before an earlier one and before the record."""
-        merged = dict(self.record.metrics)
+        """The record's metrics, and what only a later evaluation has measured.
+
+        A number keeps the yardstick on which it was registered; a gate may rest on it.
+        """
+        merged: dict[str, float] = {}
         for evaluation in self.evaluations:
             merged |= evaluation.metrics
-        return merged
+        return merged | dict(self.record.metrics)
 
     @classmethod
     def read(cls, version: MlflowVersion, *, aliases: Iterable[str]) -> Self:

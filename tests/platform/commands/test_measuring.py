@@ -71,7 +71,7 @@ def test_reports_on_different_yardsticks_are_not_gathered(home: Path) -> None:
     words = ["evaluate", "moons/1", "--nfe", "1", "--samples", "64", "--seed", "4"]
     assert main([*words, "--json", str(other)]) == 0
     reports = {"moons/1": Report.from_json(other.read_text()), "moons/2": measured(home, "moons/2")}
-    with pytest.raises(ValueError, match="the same data, features, count, draws and seed"):
+    with pytest.raises(ValueError, match="the same data, features, counts and seed"):
         gather(Registry.at(Home.here()), reports)
 
 

@@ -141,17 +141,17 @@ class StoreContract:
             registry.history(model, "champion")
 
     def test_lineage_goes_back_to_the_beginning(self, registry, model, add):
-        teacher = add(metrics={"eval/one_nn@1": 0.92})
+        teacher = add(metrics={"eval/1nn_accuracy/nfe_1": 0.92})
         student = add(
             parents={"teacher": str(teacher), "pairs": "sha256:12ab"},
-            metrics={"eval/one_nn@1": 0.64},
+            metrics={"eval/1nn_accuracy/nfe_1": 0.64},
         )
         registry.promote(student, "champion", why="best")
         grandchild = add(parents={"init": str(student)})
         assert registry.lineage(grandchild).render().splitlines() == [
             f"{model}/3 MeanFlow",
-            f"+-- init: {model}/2 MeanFlow [champion] (eval/one_nn@1 0.64)",
-            f"    +-- teacher: {model}/1 MeanFlow (eval/one_nn@1 0.92)",
+            f"+-- init: {model}/2 MeanFlow [champion] (eval/1nn_accuracy/nfe_1 0.64)",
+            f"    +-- teacher: {model}/1 MeanFlow (eval/1nn_accuracy/nfe_1 0.92)",
             "    +-- pairs: sha256:12ab",
         ]
 
@@ -184,9 +184,10 @@ class StoreContract:
 
     def test_a_later_evaluation_is_added_and_the_record_stays(self, registry, model, add):
         version = add(metrics={"eval/w2": 0.5, "eval/mmd": 0.1})
-        registry.add_evaluation(version, {"eval/w2": 0.4}, provenance={"samples": 1000})
+        later = {"eval/w2": 0.4, "eval/fid": 7.0}
+        registry.add_evaluation(version, later, provenance={"samples": 1000})
         entry = registry.entry(version)
-        assert entry.metrics == {"eval/w2": 0.4, "eval/mmd": 0.1}
+        assert entry.metrics == {"eval/w2": 0.5, "eval/mmd": 0.1, "eval/fid": 7.0}
         assert entry.record.metrics == {"eval/w2": 0.5, "eval/mmd": 0.1}
         assert [one.provenance for one in entry.evaluations] == [{"samples": 1000}]
 

@@ -1,0 +1,55 @@
+"""The demo's plan: every stage is an experiment that is accepted, before anything is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from onestep.examples.demo import chosen
+from onestep.platform.configuration import compose
+from onestep.platform.experiment import Experiment
+from onestep.platform.training.assembly import Assembly, assemble
+from onestep.sweeps.plan import Plan
+from onestep.sweeps.settings import settings_of
+
+PLAN: dict[str, Any] = yaml.safe_load(
+    (Path(__file__).parent.parent / "examples" / "demo.yaml").read_text()
+)
+
+
+def assembled(overrides: list[str]) -> Assembly:
+    """The things of a stage that has no parents in the registry."""
+    alone = [line for line in overrides if not line.startswith("parents.")]
+    return assemble(Experiment.from_dict(compose("train", alone)))
+
+
+@pytest.mark.parametrize("name", ["teacher", "mean_flow", "shortcut"])
+def test_a_stage_is_accepted(name: str) -> None:
+    overrides = PLAN["teacher"] if name == "teacher" else PLAN["students"][name]
+    assert assembled(overrides).source.name == "digits"
+
+
+def test_the_student_of_pairs_names_the_teacher() -> None:
+    filled = [line.replace("{teacher}", "digits/1") for line in PLAN["students"]["reflow"]]
+    experiment = Experiment.from_dict(compose("train", filled))
+    assert experiment.parents.teacher == experiment.parents.initial == "digits/1"
+
+
+def test_one_stage_has_two_workers() -> None:
+    counts = [
+        Experiment.from_dict(compose("train", overrides)).workers.num_workers
+        for name, overrides in PLAN["students"].items()
+        if name != "reflow"
+    ]
+    reflow = PLAN["students"]["reflow"]
+    assert counts == [1, 1]
+    assert "workers.num_workers=2" in reflow
+
+
+def test_the_winner_of_the_sweep_trains_mean_flow() -> None:
+    settings = settings_of(PLAN["sweep"])
+    won = chosen(settings, Plan.of(settings).example)
+    swept = {line.partition("=")[0] for line in won if line[0] not in "~+"}
+    assert swept == set(settings.space.first)
+    assert assembled([*PLAN["students"]["mean_flow"], *won]).source.name == "digits"
