@@ -1,0 +1,75 @@
+"""The rules of Euler and Heun at a few evaluations of a velocity.
+
+    python benchmarks/few_steps.py
+
+Trains flow matching on digits for two minutes of one thread, and compares samples of equally many
+evaluations with held-out digits. It decides which rule a velocity is sampled by where nobody names
+one (methods/core/sampler_choice.py).
+"""
+
+import tempfile
+from pathlib import Path
+
+from record import machine, save
+
+from onestep.methods.core.grid import UniformGrid
+from onestep.methods.core.ode import Euler, Heun
+from onestep.methods.core.sampler import AbstractSampler
+from onestep.platform.configuration import compose
+from onestep.platform.evaluation.benchmark import Benchmark
+from onestep.platform.evaluation.sampling import draw_samples
+from onestep.platform.experiment import Experiment
+from onestep.platform.training.assembly import assemble
+from onestep.platform.training.measurement import served_map
+from onestep.platform.training.place import Place
+from onestep.platform.training.reporter import MemoryReporter
+from onestep.platform.training.worker import work
+
+OVERRIDES = [
+    "data=digits",
+    "net=mlp_digits",
+    "method=flow_matching",
+    "training.samples=300000",
+    "training.threads=1",
+]
+NFES = (2, 4, 6, 8, 10, 16)
+METRICS = ("eval/1nn_accuracy", "eval/sliced_w2")
+
+
+def main() -> None:
+    about = machine()
+    experiment = Experiment.from_dict(compose("train", OVERRIDES), tuple(OVERRIDES))
+    assembly = assemble(experiment)
+    dataset = assembly.source.load()
+    with tempfile.TemporaryDirectory() as folder:
+        last = work(
+            experiment.to_dict(), place=Place(), reporter=MemoryReporter(), folder=Path(folder)
+        )
+        assert last is not None, "the only worker leads"
+        flow_map = served_map(assembly, last, dataset)
+        benchmark = Benchmark.prepare(dataset, home=Path(folder), samples=2000, draws=4, seed=7)
+    cases = []
+    for nfe in NFES:
+        rules: list[AbstractSampler] = [
+            Euler(grid=UniformGrid(steps=nfe)),
+            Heun(grid=UniformGrid(steps=nfe // 2)),
+        ]
+        for rule in rules:
+            x = draw_samples(
+                flow_map,
+                rule,
+                n=benchmark.draws * benchmark.count,
+                shape=dataset.shape,
+                seed=benchmark.seed,
+                labels=benchmark.labels,
+            )
+            scores = benchmark.judge(x)
+            found = {name: scores[name].value for name in METRICS}
+            cases.append({"nfe": nfe, "rule": type(rule).__name__, **found})
+            print(f"{nfe:3d} NFE {type(rule).__name__:5s} {found}", flush=True)
+    floors = {name: benchmark.floors[name] for name in METRICS}
+    save("few_steps", {"overrides": OVERRIDES, "floors": floors, "cases": cases}, about)
+
+
+if __name__ == "__main__":
+    main()
