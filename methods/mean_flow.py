@@ -1,11 +1,15 @@
 """Mean flow: one network learns the average velocity over every interval."""
 
+import warnings
 from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from .core.calculus import AbstractDerivative, ForwardMode
+from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
@@ -50,8 +54,8 @@ class MeanFlow(AbstractMethod):
             from flow matching. Below 1 the minimum is biased.
         derivative: How the derivative along the path is taken.
         label_dropout: How often a sample is seen without its label.
-        guidance: Classifier-free guidance in the target; without label dropout the network never
-            learns the unconditional velocity that it needs.
+        guidance: Classifier-free guidance in the target. Without label dropout the network never
+            learns the unconditional velocity that it needs, and construction warns.
 
     Raises:
         ValueError: If the tangent schedule leaves [0, 1].
@@ -68,6 +72,13 @@ class MeanFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
+        if self.guidance.is_on and self.label_dropout.probability == 0.0:
+            warnings.warn(
+                "method.guidance without label dropout trains against an unconditional velocity "
+                "that the network never learns; set method.label_dropout.probability above 0",
+                UserWarning,
+                stacklevel=3,
+            )
 
     @property
     def domain(self) -> Domain:
@@ -84,15 +95,7 @@ class MeanFlow(AbstractMethod):
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t, rows = times.s, times.t, times.off_rows
         x, v = self.path.at(batch.noise, batch.x1, s)
-
-        condition = batch.condition
-        if condition is None and self.guidance.is_on:
-            raise ValueError("guidance needs labelled data, got data without labels")
-        if condition is not None:
-            plain = self.label_dropout.draw(len(batch), now, device=s.device)
-            condition = condition.drop(plain)
-            if self.guidance.is_on:
-                v = self.guidance.target(v, nets.online, x, s, condition, plain=plain)
+        v, condition = self._guided(nets, batch, now, x=x, v=v, s=s)
 
         u = nets.online(x, s, t, condition)
 
@@ -115,3 +118,25 @@ class MeanFlow(AbstractMethod):
             logs={"error": error.detach()},
             times=s,
         )
+
+    def _guided(
+        self,
+        nets: Nets,
+        batch: Batch,
+        now: Moment,
+        *,
+        x: Float[Tensor, "b *d"],
+        v: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+    ) -> tuple[Float[Tensor, "b *d"], Condition | None]:
+        """The velocity pushed away from the unconditional one, and the labels that were kept."""
+        condition = batch.condition
+        if condition is None:
+            if self.guidance.is_on:
+                raise ValueError("guidance needs labelled data, got data without labels")
+            return v, None
+        plain = self.label_dropout.draw(len(batch), now, device=s.device)
+        condition = condition.drop(plain)
+        if self.guidance.is_on:
+            v = self.guidance.target(v, nets.online, x, s, condition, plain=plain)
+        return v, condition

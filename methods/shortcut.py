@@ -39,7 +39,8 @@ class Shortcut(AbstractMethod):
         times are uniform instead of lying on a grid. Guidance in the target is left out.
     Cost: one forward pass a step, and two of the target network on the rows off the diagonal.
     Fails by: one step converges last; without the moving average the ladder is unstable, and with
-        one slower than the run the jumps stay where they began; only powers of two can be sampled.
+        one slower than the run the jumps stay where they began; only powers of two can be sampled;
+        without a label only the velocity is learnt, so jumps need one.
 
     Attributes:
         path: Interpolant between noise and data.
@@ -50,7 +51,8 @@ class Shortcut(AbstractMethod):
         weighting: Weight of each sample.
         clip: Largest absolute value of the intermediate state and of the target, above 0; the data
             are in [-1, 1] or of unit variance.
-        label_dropout: How often a diagonal row is seen without its label.
+        label_dropout: How often a diagonal row is seen without its label. Jumps never lose theirs,
+            so that without a label the network is a velocity only.
 
     Raises:
         ValueError: If the clip is not positive, or the path's velocity is infinite at the data.

@@ -33,6 +33,7 @@ PURE_STANDARD: Final = {
     "math",
     "types",
     "typing",
+    "warnings",
 }
 """Standard modules without files, clock, environment, processes or global random numbers."""
 VAGUE: Final = {"util", "utils", "common", "misc", "helper", "helpers"}

@@ -2,8 +2,8 @@
 
 Its traps are known here and nowhere else. Fused attention kernels have no forward derivative, so
 the plain one is pinned. Compiled graphs may lose tangents, so they are left. Autocast rounds
-tangents to half precision, so it is switched off. Tangents are not kept for backward: the
-derivative is a constant of the loss.
+tangents to half precision, so it is switched off. The ways of ``AbstractDerivative`` keep no graph:
+the derivative is a constant of the loss. Only ``derivative_along`` keeps one.
 """
 
 from abc import ABC, abstractmethod
@@ -140,7 +140,8 @@ def derivative_along(
 ) -> tuple[Tensor, Tensor]:
     """Value and exact derivative of a function at a point along a tangent.
 
-    Gradients flow through both unless the caller has switched them off.
+    Gradients flow through both unless the caller has switched them off. Both are in float32 or
+    better.
 
     Args:
         fn: A function of as many tensors as there are points.
@@ -150,7 +151,7 @@ def derivative_along(
     Returns:
         fn(at), and d fn(at + h tangent) / d h at h = 0.
     """
-    with _traps():
+    with _full_precision(at[0]), _traps():
         pair: tuple[Tensor, Tensor] = torch.func.jvp(  # type: ignore[assignment]
             fn, tuple(at), tuple(tangent)
         )

@@ -58,12 +58,13 @@ class MinibatchOTCoupling(AbstractCoupling):
     A permutation keeps every datum and every noise of the batch exactly once; drawing pairs from
     the plan with replacement would keep 63 % of them.
 
-    Reference: Pooladian et al. 2023, arXiv:2304.14772; Tong et al. 2023, arXiv:2302.00482.
+    Reference: Pooladian et al. 2023, arXiv:2304.14772v2; Tong et al. 2023, arXiv:2302.00482v4,
+        Alg. 3.
 
     Attributes:
         by_label: Whether noise stays within its label, which keeps the law of the noise given the
-            label normal in conditional models (Cheng and Schwing 2025, arXiv:2503.10636). Without
-            it a label's noise is skewed towards its data.
+            label normal in conditional models (Cheng and Schwing 2025, arXiv:2503.10636v1).
+            Without it a label's noise is skewed towards its data.
     """
 
     by_label: bool = False

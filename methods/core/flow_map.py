@@ -68,8 +68,8 @@ class Domain:
         return self.kind in (DomainKind.DIAGONAL, DomainKind.TRIANGLE, DomainKind.GRID)
 
     def admits(self, s: float, t: float) -> bool:
-        """Whether a jump from s to t was trained."""
-        if not -_ROUNDING <= s <= t <= 1.0 + _ROUNDING:
+        """Whether a jump from s to t was trained: it has the right form and lies in the range."""
+        if not self.t_lo - _ROUNDING <= s <= t <= self.t_hi + _ROUNDING:
             return False
         match self.kind:
             case DomainKind.DIAGONAL:

@@ -14,7 +14,7 @@ from .condition import Condition
 from .coordinate import AbstractCoordinate, TimeCoordinate
 from .flow_map import Domain, FlowMap
 from .grid import AbstractGrid, UniformGrid
-from .sampler import AbstractSampler, times_like
+from .sampler import AbstractSampler, finish, require_velocity, times_like
 
 
 class Tableau(NamedTuple):
@@ -24,6 +24,7 @@ class Tableau(NamedTuple):
     stages: tuple[tuple[float, ...], ...]
     weights: tuple[float, ...]
     order: int
+    """Power of the step with which the error falls."""
 
 
 EULER = Tableau(nodes=(0.0,), stages=((),), weights=(1.0,), order=1)
@@ -35,23 +36,6 @@ RK4 = Tableau(
     weights=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
     order=4,
 )
-
-
-def _require_velocity(name: str, domain: Domain) -> None:
-    if not domain.has_velocity:
-        raise ValueError(
-            f"{name} needs a map trained on the diagonal, got one with domain {domain.kind}"
-        )
-
-
-def _finish(
-    flow_map: FlowMap, x: Float[Tensor, "b *d"], condition: Condition | None
-) -> Float[Tensor, "b *d"]:
-    """Denoise once where the map's range ends before the data."""
-    t_hi = flow_map.domain.t_hi
-    if t_hi == 1.0:
-        return x
-    return x + (1.0 - t_hi) * flow_map.velocity(x, times_like(t_hi, x), condition)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +64,7 @@ class AbstractRungeKutta(AbstractSampler, ABC):
     @property
     @final
     def nfe(self) -> int:
-        """Evaluations of the map for one sample, where its range reaches the data."""
+        """Evaluations of the map for one sample, and one more if its range ends before the data."""
         return self.grid.steps * len(self.tableau.nodes)
 
     @final
@@ -94,7 +78,7 @@ class AbstractRungeKutta(AbstractSampler, ABC):
             ValueError: If the map was not trained on the diagonal, or begins at t = 0 where the
                 coordinate is infinite.
         """
-        _require_velocity(type(self).__name__, domain)
+        require_velocity(type(self).__name__, domain)
         if domain.t_lo == 0.0 and not self.coordinate.reaches_noise:
             raise ValueError(
                 f"{type(self.coordinate).__name__} needs a map whose range begins above t = 0, "
@@ -109,7 +93,7 @@ class AbstractRungeKutta(AbstractSampler, ABC):
         x = noise[0] * (1.0 - domain.t_lo)
         for s, t in pairwise(self.grid.times(domain.t_lo, domain.t_hi)):
             x = self._step(flow_map, x, s, t, condition)
-        return _finish(flow_map, x, condition)
+        return finish(flow_map, x, condition)
 
     @final
     def invert(
@@ -242,7 +226,7 @@ class Dopri5(AbstractSampler):
         Raises:
             ValueError: If the map was not trained on the diagonal.
         """
-        _require_velocity("Dopri5", domain)
+        require_velocity("Dopri5", domain)
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
@@ -257,4 +241,4 @@ class Dopri5(AbstractSampler):
         path = torchdiffeq.odeint(
             velocity, x, span, rtol=self.rtol, atol=self.atol, method="dopri5"
         )
-        return _finish(flow_map, path[-1], condition)
+        return finish(flow_map, path[-1], condition)

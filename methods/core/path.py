@@ -54,7 +54,8 @@ class AbstractPath(ABC):
 class LinearPath(AbstractPath):
     """The straight line: alpha = 1 - t, beta = t.
 
-    Reference: Liu et al. 2022, arXiv:2209.03003v1, Eq. (1); Lipman et al. 2022, arXiv:2210.02747.
+    Reference: Liu et al. 2022, arXiv:2209.03003v1, Eq. (1); Lipman et al. 2022,
+        arXiv:2210.02747v2, section 4.1.
     """
 
     def coefficients(self, t: Float[Tensor, "*b"]) -> Coefficients:
@@ -73,7 +74,7 @@ class LinearPath(AbstractPath):
 class TrigonometricPath(AbstractPath):
     """The quarter circle: alpha = cos(pi t / 2), beta = sin(pi t / 2).
 
-    Reference: Albergo and Vanden-Eijnden 2022, arXiv:2209.15571.
+    Reference: Albergo and Vanden-Eijnden 2022, arXiv:2209.15571v1.
     """
 
     def coefficients(self, t: Float[Tensor, "*b"]) -> Coefficients:
@@ -93,7 +94,7 @@ class TrigonometricPath(AbstractPath):
 class PolynomialPath(AbstractPath):
     """Powers of time: alpha = 1 - t^n, beta = t^n.
 
-    Reference: Lipman et al. 2024 (flow matching guide), arXiv:2412.06264, section 4.
+    Reference: Lipman et al. 2024 (flow matching guide), arXiv:2412.06264v1, section 4.
 
     Attributes:
         power: n, at least 1; 1 is the linear path.

@@ -78,10 +78,38 @@ def times_like(time: float, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
     return torch.full((len(x),), time, dtype=x.dtype, device=x.device)
 
 
+def require_velocity(who: str, domain: Domain) -> None:
+    """Refuse a map that is no velocity.
+
+    Args:
+        who: What needs the velocity, as the error begins.
+        domain: The map's domain.
+
+    Raises:
+        ValueError: If the map was not trained on the diagonal.
+    """
+    if not domain.has_velocity:
+        raise ValueError(
+            f"{who} needs a map trained on the diagonal, got one with domain {domain.kind}"
+        )
+
+
+def finish(
+    flow_map: FlowMap, x: Float[Tensor, "b *d"], condition: Condition | None
+) -> Float[Tensor, "b *d"]:
+    """The data from a state at the end of the map's range: denoised once if it ends before them."""
+    t_hi = flow_map.domain.t_hi
+    if t_hi == 1.0:
+        return x
+    return x + (1.0 - t_hi) * flow_map.velocity(x, times_like(t_hi, x), condition)
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Jumps(AbstractSampler):
     """One jump of the map for each interval of a grid; by default one jump from noise to data.
+
+    Where the map's range ends before the data, one denoising leads on to them.
 
     Attributes:
         grid: Where the jumps begin and end.
@@ -96,7 +124,7 @@ class Jumps(AbstractSampler):
 
     @property
     def nfe(self) -> int:
-        """Evaluations of the map for one sample."""
+        """Evaluations of the map for one sample, and one more if its range ends before the data."""
         return self.grid.steps
 
     def check(self, domain: Domain) -> None:
@@ -106,7 +134,8 @@ class Jumps(AbstractSampler):
             domain: The map's domain.
 
         Raises:
-            ValueError: If a jump lies outside the domain.
+            ValueError: If a jump lies outside the domain, or its range ends before the data and
+                it has no velocity to denoise by.
         """
         times = self.grid.times(domain.t_lo, domain.t_hi)
         for s, t in pairwise(times):
@@ -116,6 +145,8 @@ class Jumps(AbstractSampler):
                     f"got one with domain {domain.kind}"
                     + (f" of {domain.steps} steps" if domain.steps else "")
                 )
+        if domain.t_hi < 1.0:
+            require_velocity(f"denoising at t = {domain.t_hi:g}", domain)
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
@@ -125,7 +156,7 @@ class Jumps(AbstractSampler):
         times = self.grid.times(domain.t_lo, domain.t_hi)
         for s, t in pairwise(times):
             x = flow_map.jump(x, times_like(s, x), times_like(t, x), condition)
-        return x
+        return finish(flow_map, x, condition)
 
 
 @final
@@ -160,12 +191,17 @@ class Renoise(AbstractSampler):
             domain: The map's domain.
 
         Raises:
-            ValueError: If the map has no jump to the data from these times.
+            ValueError: If the map has no jump to the data, or its range ends before them.
         """
         if domain.kind not in (DomainKind.TO_DATA, DomainKind.TRIANGLE):
             raise ValueError(
                 "Renoise needs a map trained to jump to data from every time, "
                 f"got one with domain {domain.kind}"
+            )
+        if domain.t_hi < 1.0:
+            raise ValueError(
+                "Renoise needs a map whose range reaches the data, "
+                f"got one that ends at t = {domain.t_hi:g}"
             )
 
     def _walk(

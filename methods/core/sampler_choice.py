@@ -7,8 +7,9 @@ from .grid import UniformGrid
 from .ode import Euler, Heun
 from .sampler import AbstractSampler, Jumps, Renoise
 
-_LEAST_FOR_HEUN: Final = 8
-"""With fewer evaluations of a velocity, many short Euler steps beat half as many of Heun's."""
+_LEAST_FOR_HEUN: Final = 4
+"""With fewer evaluations of a velocity, short Euler steps beat half as many of Heun's; from here on
+Heun's are better (benchmarks/few_steps.py)."""
 
 
 def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
@@ -20,10 +21,20 @@ def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
 
     Returns:
         Jumps where the domain has them, an ODE solver for a velocity, or None if there is no
-        sampler: a one-step generator has one evaluation only, a dyadic map a power of two.
+        sampler: a one-step generator has one evaluation only, a dyadic map a power of two, and
+        a map whose range ends before the data needs a velocity there.
     """
+    sampler = _fastest(domain.kind, nfe)
+    try:
+        sampler.check(domain)
+    except ValueError:
+        return None
+    return sampler
+
+
+def _fastest(kind: DomainKind, nfe: int) -> AbstractSampler:
     grid = UniformGrid(steps=nfe)
-    match domain.kind:
+    match kind:
         case DomainKind.TO_DATA if nfe > 1:
             return Renoise(grid=grid)
         case DomainKind.DIAGONAL if nfe >= _LEAST_FOR_HEUN and nfe % 2 == 0:
@@ -31,9 +42,4 @@ def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
         case DomainKind.DIAGONAL:
             return Euler(grid=grid)
         case _:
-            jumps = Jumps(grid=grid)
-    try:
-        jumps.check(domain)
-    except ValueError:
-        return None
-    return jumps
+            return Jumps(grid=grid)

@@ -115,7 +115,7 @@ class Cosine(_Ramp):
 class Sigmoid(_Ramp):
     """A logistic curve from start to end; values closer than ``snap`` to either end become it.
 
-    Reference: Zhang et al. 2025 (alpha-Flow), arXiv:2510.20771, its curriculum for alpha.
+    Reference: Zhang et al. 2025 (alpha-Flow), arXiv:2510.20771v1, its curriculum for alpha.
     """
 
     steepness: float = 25.0

@@ -44,7 +44,7 @@ class LogitNormal(AbstractTimeLaw):
     """The logit of the time is normal.
 
     Reference: Esser et al. 2024, arXiv:2403.03206v1, section 3.1. EDM's log-normal noise level
-    (arXiv:2206.00364, ln sigma ~ N(m, q)) is LogitNormal(mean=-m, std=q) on our linear path.
+    (arXiv:2206.00364v2, ln sigma ~ N(m, q)) is LogitNormal(mean=-m, std=q) on our linear path.
     Convention: for a paper whose time runs from data to noise the mean changes sign.
 
     Attributes:

@@ -1,7 +1,7 @@
 """The contract of methods has the power to refuse methods that break it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import pytest
@@ -15,7 +15,7 @@ from onestep.methods.core.path import LinearPath
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.schedule import Constant
 from onestep.methods.core.shape import sum_rows
-from onestep.tests.methods.contract import Elsewhere, Exact, MethodContract
+from onestep.tests.methods.contract import Elsewhere, Exact, MethodContract, Order
 from onestep.tests.methods.exactness import ORACLE, WRONG, Setting, assert_exactness
 
 
@@ -50,10 +50,11 @@ Defect = Callable[[Tensor, Nets, Tensor, Tensor], Tensor]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Defective(AbstractMethod):
-    """Flow matching at uniform times with a defect."""
+    """Flow matching at uniform times with a defect, and a target that is off by a gap."""
 
     defect: Defect = plain
     sign: float = 1.0
+    gap: float = 0.0
     coupling: AbstractCoupling = IndependentCoupling()
 
     @property
@@ -67,7 +68,7 @@ class Defective(AbstractMethod):
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
         x, v = LinearPath().at(batch.noise, batch.x1, t)
-        error = sum_rows((nets.online.velocity(x, t) - self.sign * v).square())
+        error = sum_rows((nets.online.velocity(x, t) - self.sign * v - self.gap).square())
         return Loss(terms={"error": self.defect(error, nets, x, t)})
 
 
@@ -122,3 +123,25 @@ def test_a_minimum_elsewhere_is_not_the_oracle() -> None:
         assert_exactness(Elsewhere(minimiser=WRONG, setting=setting), Defective())
     with pytest.raises(AssertionError, match="negative control"):
         assert_exactness(Elsewhere(minimiser=ORACLE, setting=setting), Defective())
+
+
+LINEAR = Order(
+    order=1.0,
+    gaps=(0.2, 0.1),
+    methods=(Defective(gap=0.2), Defective(gap=0.1)),
+    reference=Defective(),
+)
+"""The gradient is linear in what the target is off by."""
+
+
+def test_a_wrong_order_is_noticed() -> None:
+    assert_exactness(LINEAR, Defective())
+    with pytest.raises(AssertionError, match=r"slope 1\.00"):
+        assert_exactness(replace(LINEAR, order=2.0), Defective())
+
+
+@pytest.mark.parametrize("reference", [None, Defective()], ids=["noise", "no noise"])
+def test_an_order_without_a_bias_is_noticed(reference: AbstractMethod | None) -> None:
+    unbiased = replace(LINEAR, methods=(Defective(), Defective()), reference=reference)
+    with pytest.raises(AssertionError, match="drowns in its noise"):
+        assert_exactness(unbiased, Defective())

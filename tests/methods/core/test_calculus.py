@@ -104,6 +104,17 @@ def test_autocast_leaves_the_derivative_alone(derivative: AbstractDerivative) ->
     assert torch.equal(got, want)
 
 
+def test_autocast_leaves_value_and_derivative_of_a_graph_alone() -> None:
+    layer = nn.Linear(8, 8)
+    x = Rng.seeded(1).normal(4, 8)
+    want = derivative_along(layer, (x,), (x,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = derivative_along(layer, (x,), (x,))
+    for mine, exact in zip(got, want, strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, exact)
+
+
 def test_attention_has_a_derivative() -> None:
     """The fused kernels have none; the plain one is chosen inside and nowhere else."""
     q = Rng.seeded(2).normal(2, 3, 4, 8, dtype=torch.float64)

@@ -21,6 +21,17 @@ ORACLE = GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4])
             [(0, 1), (0.5, 1), (0.25, 0.5), (0.3, 0.3)],
             [(0.25, 0.75), (0, 0.125), (0, 0.75), (0.3, 0.8)],
         ),
+        (
+            Domain(t_lo=0.1, t_hi=0.9),
+            [(0.1, 0.9), (0.1 - 1e-8, 0.9 + 1e-8), (0.9, 0.9)],
+            [(0, 0.9), (0.1, 1), (0.09, 0.5), (0.5, 0.91), (0, 0), (1, 1)],
+        ),
+        (Domain(kind=DomainKind.TO_DATA, t_lo=0.1), [(0.1, 1)], [(0, 1)]),
+        (
+            Domain(kind=DomainKind.DIAGONAL, t_lo=0.1, t_hi=0.9),
+            [(0.1, 0.1), (0.3, 0.3)],
+            [(0, 0), (0.95, 0.95)],
+        ),
     ],
     ids=lambda value: str(value.kind) if isinstance(value, Domain) else None,
 )

@@ -25,17 +25,19 @@ from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise
 from onestep.methods.core.sampler_choice import sampler_for
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.core.contract import ORACLE, SamplerContract
+from onestep.tests.methods.observed import ObservedMap
 
 DIAGONAL = Domain(kind=DomainKind.DIAGONAL)
 TO_DATA = Domain(kind=DomainKind.TO_DATA)
 FROM_NOISE = Domain(kind=DomainKind.FROM_NOISE)
 GRID = Domain(kind=DomainKind.GRID, steps=8)
+TO_DATA_EARLY = Domain(kind=DomainKind.TO_DATA, t_hi=0.9)
+FROM_NOISE_EARLY = Domain(kind=DomainKind.FROM_NOISE, t_hi=0.9)
 EDM = Domain(kind=DomainKind.DIAGONAL, t_lo=1.0 / 81.0, t_hi=1.0 / 1.002)
 """Noise levels from 80 to 0.002."""
 
 
 class TestEuler(SamplerContract):
-    order = 1.0
     refused = (TO_DATA, FROM_NOISE)
     accepted = DIAGONAL
 
@@ -44,7 +46,6 @@ class TestEuler(SamplerContract):
 
 
 class TestHeun(SamplerContract):
-    order = 2.0
     refused = (TO_DATA, FROM_NOISE)
     accepted = GRID
 
@@ -53,7 +54,6 @@ class TestHeun(SamplerContract):
 
 
 class TestMidpoint(SamplerContract):
-    order = 2.0
     surpasses = True
     refused = (TO_DATA, FROM_NOISE)
 
@@ -62,7 +62,6 @@ class TestMidpoint(SamplerContract):
 
 
 class TestRungeKutta4(SamplerContract):
-    order = 4.0
     refused = (TO_DATA, FROM_NOISE)
 
     def sampler(self, steps: int) -> AbstractSampler:
@@ -70,7 +69,6 @@ class TestRungeKutta4(SamplerContract):
 
 
 class TestHeunByAngle(SamplerContract):
-    order = 2.0
     refused = (TO_DATA, FROM_NOISE)
 
     def sampler(self, steps: int) -> AbstractSampler:
@@ -138,9 +136,13 @@ class TestJumpsOnAGivenGrid(SamplerContract):
         (GRID, 3, None),
         (GRID, 16, None),
         (DIAGONAL, 1, Euler),
-        (DIAGONAL, 6, Euler),
-        (DIAGONAL, 9, Euler),
-        (DIAGONAL, 10, Heun),
+        (TO_DATA_EARLY, 1, None),
+        (TO_DATA_EARLY, 3, None),
+        (Domain(t_lo=0.1, t_hi=0.9), 3, Jumps),
+        (DIAGONAL, 2, Euler),
+        (DIAGONAL, 3, Euler),
+        (DIAGONAL, 4, Heun),
+        (DIAGONAL, 5, Euler),
     ],
     ids=str,
 )
@@ -156,8 +158,12 @@ def test_each_domain_gets_the_sampler_that_it_allows(
 
 
 class TestHeunByNoiseLevel(SamplerContract):
-    """EDM's sampler, against the standard deviations that it has on data of width 1/2."""
+    """EDM's sampler, against the standard deviations that it has on data of width 1/2.
 
+    With more steps than these the last one, from the least noise level to the data, has the error.
+    """
+
+    steps = (16, 32)
     refused = (TO_DATA, FROM_NOISE)
     accepted = Domain(kind=DomainKind.DIAGONAL, t_lo=1.0 / 81.0)
     oracle = GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4], domain=accepted)
@@ -176,14 +182,53 @@ class TestHeunByNoiseLevel(SamplerContract):
         assert got == pytest.approx(golden, abs=2e-6)
 
 
-def test_a_range_that_ends_early_is_left_by_one_denoising() -> None:
-    domain = Domain(kind=DomainKind.DIAGONAL, t_lo=0.1, t_hi=0.9)
-    oracle = GaussianMap(mean=[0.7], std=[0.5], domain=domain)
+@pytest.mark.parametrize(
+    ("sampler", "kind"),
+    [
+        (Dopri5(rtol=1e-10, atol=1e-10), DomainKind.DIAGONAL),
+        (RungeKutta4(grid=UniformGrid(steps=200)), DomainKind.DIAGONAL),
+        (Jumps(), DomainKind.TRIANGLE),
+        (Jumps(grid=UniformGrid(steps=3)), DomainKind.TRIANGLE),
+    ],
+    ids=["Dopri5", "RungeKutta4", "1 jump", "3 jumps"],
+)
+def test_a_range_that_ends_early_is_left_by_one_denoising(
+    sampler: AbstractSampler, kind: DomainKind
+) -> None:
+    oracle = GaussianMap(mean=[0.7], std=[0.5], domain=Domain(kind=kind, t_lo=0.1, t_hi=0.9))
     noise = torch.tensor([[[0.3]]], dtype=torch.float64)
-    got = Dopri5(rtol=1e-10, atol=1e-10).sample(oracle, noise)
+    got = sampler.sample(oracle, noise)
     low, high = (torch.tensor([t], dtype=torch.float64) for t in (0.1, 0.9))
     x = oracle.jump(0.9 * noise[0], low, high)
     torch.testing.assert_close(got, x + 0.1 * oracle.velocity(x, high), atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "sampler", [Jumps(grid=UniformGrid(steps=3)), Heun()], ids=["jumps", "ode"]
+)
+def test_the_denoising_is_one_evaluation_more(sampler: AbstractSampler) -> None:
+    net = ObservedMap(GaussianMap(mean=[0.7], std=[0.5], domain=Domain(t_lo=0.1, t_hi=0.9)))
+    sampler.sample(net, torch.zeros(1, 4, 1, dtype=torch.float64))
+    assert sampler.nfe is not None
+    assert len(net.calls) == sampler.nfe + 1
+
+
+@pytest.mark.parametrize(
+    ("sampler", "domain", "words"),
+    [
+        (Renoise(), TO_DATA_EARLY, r"reaches the data, got one that ends at t = 0\.9"),
+        (Renoise(), Domain(t_hi=0.9), r"reaches the data, got one that ends at t = 0\.9"),
+        (Jumps(), TO_DATA_EARLY, r"1 jumps need a map trained from 0 to 0\.9"),
+        (Jumps(), FROM_NOISE_EARLY, r"denoising at t = 0\.9 needs a map trained on the diagonal"),
+    ],
+)
+def test_a_map_that_cannot_be_led_to_the_data_is_refused(
+    sampler: AbstractSampler, domain: Domain, words: str
+) -> None:
+    net = ObservedMap(ORACLE, domain=domain)
+    with pytest.raises(ValueError, match=words):
+        sampler.sample(net, torch.zeros(sampler.draws, 4, 2, dtype=torch.float64))
+    assert len(net.calls) == 0
 
 
 def test_the_jump_of_a_velocity_is_an_euler_step() -> None:

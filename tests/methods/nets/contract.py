@@ -6,14 +6,16 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from onestep.methods.core.calculus import ForwardMode, Function, derivative_along
 from onestep.methods.core.condition import NULL_LABEL, Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.nets.embedding import Embedding
 from onestep.methods.nets.time_embedding import VanishingLinear
 
 ROWS = 6
+
+Points = tuple[Tensor, Tensor, Tensor]
 
 
 def randomised(net: FlowMap) -> FlowMap:
@@ -60,6 +62,17 @@ class NetContract(ABC):
         t = s + (1 - s) * torch.rand(ROWS, generator=generator, dtype=dtype)
         return x, v, s, t
 
+    def along_the_path(self) -> tuple[Function, Points, Points]:
+        """A labelled, guided network of wakened weights, a point and the path's direction."""
+        net = wakened(self.build(classes=3, guided=True)).double()
+        x, v, s, t = self.draw()
+        condition = Condition(
+            label=torch.tensor([0, 1, 2, NULL_LABEL, 0, 1]),
+            guidance=torch.linspace(1.0, 4.0, ROWS, dtype=torch.float64),
+        )
+        tangent = (v, torch.ones_like(s), torch.zeros_like(t))
+        return (lambda x, s, t: net(x, s, t, condition)), (x, s, t), tangent
+
     def test_a_net_trained_on_the_diagonal_ignores_the_end_time(self) -> None:
         net = randomised(self.build())
         x, v, s, t = self.draw(torch.float32)
@@ -82,23 +95,21 @@ class NetContract(ABC):
         assert (net(x, s, t) - net.velocity(x, s)).abs().max() > 1e-4
 
     def test_the_derivative_along_the_path_matches_differences(self) -> None:
-        net = wakened(self.build(classes=3, guided=True)).double().requires_grad_(False)
-        x, v, s, t = self.draw()
-        condition = Condition(
-            label=torch.tensor([0, 1, 2, NULL_LABEL, 0, 1]),
-            guidance=torch.linspace(1.0, 4.0, ROWS, dtype=torch.float64),
-        )
-        with sdpa_kernel(SDPBackend.MATH):
-            _, du_ds = torch.func.jvp(
-                lambda x, s, t: net(x, s, t, condition),
-                (x, s, t),
-                (v, torch.ones_like(s), torch.zeros_like(t)),
-            )
+        u, at, tangent = self.along_the_path()
+        _, du_ds = derivative_along(u, at, tangent)
         gap = 1e-5
-        ahead = net(x + gap * v, s + gap, t, condition)
-        behind = net(x - gap * v, s - gap, t, condition)
+        ahead, behind = (
+            u(*(x + step * w for x, w in zip(at, tangent, strict=True))) for step in (gap, -gap)
+        )
         difference = (ahead - behind) / (2 * gap)
         assert (du_ds - difference).norm() < 1e-6 * difference.norm()
+
+    def test_the_derivative_without_a_graph_is_that_with_one(self) -> None:
+        """Layers of ours take the value and the tangent of a dual number apart, without a graph."""
+        u, at, tangent = self.along_the_path()
+        got = ForwardMode().along(u, at, tangent)
+        _, want = derivative_along(u, at, tangent)
+        torch.testing.assert_close(got, want.detach(), atol=1e-11, rtol=1e-11)
 
     def test_the_gradient_of_the_derivative_matches_differences(self) -> None:
         net = wakened(self.build()).double()
@@ -106,8 +117,7 @@ class NetContract(ABC):
 
         def derivative() -> Tensor:
             tangents = (v, torch.ones_like(s), torch.zeros_like(t))
-            with sdpa_kernel(SDPBackend.MATH):
-                return torch.func.jvp(net, (x, s, t), tangents)[1].square().mean()
+            return derivative_along(net, (x, s, t), tangents)[1].square().mean()
 
         weights = list(net.parameters())
         gradients = torch.autograd.grad(derivative(), weights, materialize_grads=True)

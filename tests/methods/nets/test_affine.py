@@ -25,21 +25,27 @@ def strided() -> Layers:
     return ours, theirs, Rng.seeded(0).normal(3, 2, 6, 6, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("has_graph", [False, True])
 @pytest.mark.parametrize("make", [linear, strided])
-def test_a_layer_is_torchs_own_with_derivative_and_gradients(make: Callable[[], Layers]) -> None:
+def test_a_layer_is_torchs_own_with_derivative_and_gradients(
+    make: Callable[[], Layers], has_graph: bool
+) -> None:
     ours, theirs, x = make()
     theirs.load_state_dict(ours.state_dict())
     w = Rng.seeded(1).normal(*x.shape, dtype=torch.float64)
     results = []
     for layer in (ours, theirs):
-        value, derivative = derivative_along(layer, (x,), (w,))
-        (value.square().sum() + derivative.square().sum()).backward()
+        with torch.set_grad_enabled(has_graph):
+            value, derivative = derivative_along(layer, (x,), (w,))
+        if has_graph:
+            (value.square().sum() + derivative.square().sum()).backward()
         results.append((value, derivative, *(p.grad for p in layer.parameters())))
     for mine, want in zip(*results, strict=True):
         torch.testing.assert_close(mine, want, atol=1e-12, rtol=1e-12)
 
 
-def test_a_weight_with_a_tangent_keeps_it() -> None:
+@pytest.mark.parametrize("has_graph", [False, True])
+def test_a_weight_with_a_tangent_keeps_it(has_graph: bool) -> None:
     layer, _, x = linear()
     direction = torch.ones(4, 6, dtype=torch.float64)
 
@@ -47,9 +53,26 @@ def test_a_weight_with_a_tangent_keeps_it() -> None:
         result: Tensor = torch.func.functional_call(layer, {"weight": weight}, (x,))
         return result
 
-    _, got = derivative_along(at, (layer.weight, x), (direction, torch.ones_like(x)))
+    with torch.set_grad_enabled(has_graph):
+        _, got = derivative_along(at, (layer.weight, x), (direction, torch.ones_like(x)))
     want = x @ direction.T + torch.ones_like(x) @ layer.weight.T
     torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-12)
+
+
+def test_a_bias_with_a_tangent_keeps_it_with_a_graph_and_is_refused_without() -> None:
+    """Without a graph a bias is a constant; torch refuses to give one number two tangents."""
+    layer, _, x = linear()
+
+    def at(bias: Tensor, x: Tensor) -> Tensor:
+        result: Tensor = torch.func.functional_call(layer, {"bias": bias}, (x,))
+        return result
+
+    point, tangent = (layer.bias, x), (torch.ones(4, dtype=torch.float64), torch.ones_like(x))
+    _, got = derivative_along(at, point, tangent)
+    want = torch.ones_like(x) @ layer.weight.T + 1.0
+    torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-12)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="already has a forward gradient"):
+        derivative_along(at, point, tangent)
 
 
 def test_one_product_for_a_value_and_one_for_a_tangent(monkeypatch: pytest.MonkeyPatch) -> None:
