@@ -1,7 +1,7 @@
 """Settings: frozen records from plain values, each value checked against the type of its field."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -25,18 +25,40 @@ def settings(record: type[R], name: str, values: object) -> R:
             of another type or out of range.
     """
     kinds = get_type_hints(record)
-    known = {f.name for f in fields(record)}  # type: ignore[arg-type]
-    allowed = ", ".join(kind for kind in kinds if kind in known)
+    parts = fields(record)  # type: ignore[arg-type]
+    given = by_name(name, values, [part.name for part in parts])
+    missing = [
+        part.name
+        for part in parts
+        if part.name not in given and part.default is part.default_factory is MISSING
+    ]
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(missing)}")
+    typed = {key: typed_value(f"{name}.{key}", value, kinds[key]) for key, value in given.items()}
+    return record(**typed)
+
+
+def by_name(name: str, values: object, allowed: Sequence[str]) -> Mapping[str, Any]:
+    """Plain values by name, of which none is unknown.
+
+    Args:
+        name: What they are called in messages.
+        values: The values.
+        allowed: All names there are.
+
+    Returns:
+        The values.
+
+    Raises:
+        ValueError: If they are not by name, or a name is unknown.
+    """
+    names = ", ".join(allowed)
     if not isinstance(values, Mapping):
-        raise ValueError(f"{name} must be settings by name ({allowed}), got {values!r}")
-    unknown = sorted(set(values) - known)
+        raise ValueError(f"{name} must be settings by name ({names}), got {values!r}")
+    unknown = sorted(str(key) for key in values if key not in allowed)
     if unknown:
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}, allowed: {allowed}")
-    typed = {key: typed_value(f"{name}.{key}", value, kinds[key]) for key, value in values.items()}
-    try:
-        return record(**typed)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}, allowed: {names}")
+    return values
 
 
 def typed_value(name: str, value: object, kind: Any) -> Any:
@@ -60,14 +82,22 @@ def typed_value(name: str, value: object, kind: Any) -> Any:
     options = get_args(kind)
     if NoneType in options:
         return None if value is None else typed_value(name, value, options[0])
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int and is_number and float(value).is_integer():  # type: ignore[arg-type]
-        return int(value)  # type: ignore[call-overload]
-    if kind is float and is_number:
-        return float(value)  # type: ignore[arg-type]
-    if kind is str and (isinstance(value, str) or is_number):
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if kind is int and number is not None and (isinstance(number, int) or number.is_integer()):
+        return int(number)
+    if kind is float and number is not None and _fits_a_float(number):
+        return float(number)
+    if kind is str and (isinstance(value, str) or number is not None):
         return str(value)
     if kind in (int, float, bool, str) and not (kind is bool and isinstance(value, bool)):
         wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
         raise ValueError(f"{name} must be {wanted[kind]}, got {value!r}")
     return value
+
+
+def _fits_a_float(number: float) -> bool:
+    try:
+        float(number)
+    except OverflowError:
+        return False
+    return True

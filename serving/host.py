@@ -30,7 +30,8 @@ class Hosted:
     """Serves a registered model over HTTP inside a ``with`` block.
 
     The model is loaded once in this process first: what is missing, altered or no image model is
-    refused before Ray starts. On the way out it takes down what it started and nothing else.
+    refused before Ray starts, and so is a cluster that serves an application of this name before
+    anything of it is touched. On the way out it takes down what it started and nothing else.
 
     Args:
         settings: What to serve, and where.
@@ -97,7 +98,13 @@ class Hosted:
 
         # Serve says at each deployment that it runs already; its warnings are still shown.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        if not is_own and not serve.status().proxies:
+        status = serve.status()
+        if (other := status.applications.get(APP_NAME)) is not None:
+            raise ValueError(
+                f"the Ray cluster must not serve an application {APP_NAME!r} yet, which would be "
+                f"replaced and in the end deleted, got one that is {other.status.value}"
+            )
+        if not is_own and not status.proxies and not status.applications:
             stack.callback(serve.shutdown)
         serve.start(
             proxy_location="HeadOnly",

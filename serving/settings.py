@@ -4,25 +4,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Self, final
 
+from ..platform.settings import by_name, settings
+
 _MAX_PORT: Final = 65535
 
 
-def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+def _check_whole(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
         raise ValueError(f"serve.{name} must be a whole number in {low}..{high}, got {value!r}")
 
 
-def _check_text(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
+def _check_text(name: str, value: str | None) -> None:
+    if value == "":
         raise ValueError(f"serve.{name} must be a text that is not empty, got {value!r}")
-
-
-def _check_keys(got: Mapping[str, Any], allowed: set[str]) -> None:
-    unknown = sorted(got.keys() - allowed)
-    if unknown:
-        raise ValueError(
-            f"unknown setting serve.{unknown[0]}; allowed: {', '.join(sorted(allowed))}"
-        )
 
 
 @final
@@ -40,7 +34,7 @@ class AppSettings:
         max_waiting: Requests that may wait before the next is refused.
 
     Raises:
-        ValueError: If a value is of the wrong kind or out of range.
+        ValueError: If a value is out of range.
     """
 
     model: str = "champion"
@@ -53,10 +47,8 @@ class AppSettings:
 
     def __post_init__(self) -> None:
         _check_text("model", self.model)
-        for name in ("tracking_uri", "artifacts"):
-            value = self.tracking_uri if name == "tracking_uri" else self.artifacts
-            if value is not None:
-                _check_text(name, value)
+        _check_text("tracking_uri", self.tracking_uri)
+        _check_text("artifacts", self.artifacts)
         _check_whole("replicas", self.replicas, 1, 1024)
         _check_whole("threads", self.threads, 1, 256)
         _check_whole("bucket", self.bucket, 1, 1024)
@@ -79,8 +71,7 @@ class AppSettings:
         Raises:
             ValueError: If a key is unknown or a value is refused.
         """
-        _check_keys(values, {part.name for part in fields(cls)})
-        return cls(**values)
+        return settings(cls, "serve", values)
 
     def with_model(self, reference: str) -> Self:
         """The same application with another model."""
@@ -99,7 +90,7 @@ class ServeSettings:
         start_timeout_s: Seconds that the first healthy answer may take.
 
     Raises:
-        ValueError: If a value is of the wrong kind or out of range.
+        ValueError: If a value is out of range.
     """
 
     app: AppSettings = field(default_factory=AppSettings)
@@ -125,8 +116,10 @@ class ServeSettings:
         Raises:
             ValueError: If a key is unknown or a value is refused.
         """
-        own = {part.name for part in fields(cls)} - {"app"}
-        inner = {part.name for part in fields(AppSettings)}
-        _check_keys(values, own | inner)
-        app = AppSettings(**{key: value for key, value in values.items() if key in inner})
-        return cls(app=app, **{key: value for key, value in values.items() if key in own})
+        inner = [part.name for part in fields(AppSettings)]
+        own = [part.name for part in fields(cls) if part.name != "app"]
+        given = by_name("serve", values, [*inner, *own])
+        app = AppSettings.from_dict({key: given[key] for key in inner if key in given})
+        return settings(
+            cls, "serve", {"app": app} | {key: given[key] for key in own if key in given}
+        )

@@ -3,9 +3,13 @@
 import argparse
 import json
 from collections.abc import Sequence
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from ..platform.commands.arguments import add_overrides
+from ..platform.password import hide_passwords
+
+if TYPE_CHECKING:
+    from .report import SweepResult
 
 _DESCRIPTION: Final = """\
 Search for better settings with Ray Tune and Optuna. A trial is a list of overrides of
@@ -63,7 +67,6 @@ class Sweep:
             return self._show(arguments.overrides)
         # Torch, MLflow and Ray are slow to import, and --help needs none of them.
         from ..platform.training.watcher import Console
-        from .report import TABLE
         from .search import resume, sweep
         from .settings import settings_of
 
@@ -78,9 +81,7 @@ class Sweep:
             )
         else:
             result = sweep(settings_of(arguments.overrides), say=say)
-        print((result.folder / TABLE).read_text())
-        print(f"table, figure and reports: {result.folder}")
-        print(f"all trials: optuna-dashboard {result.storage}")
+        print(text_of(result))
         return 0
 
     def _show(self, overrides: Sequence[str]) -> int:
@@ -89,9 +90,23 @@ class Sweep:
         from .settings import settings_of
 
         plan = Plan.of(settings_of(overrides))
-        print(json.dumps(plan.settings.to_dict(), indent=2))
-        print(f"\none trial:\n  {command_line(plan.example)}")
+        print(json.dumps(plan.settings.shown, indent=2))
+        print(f"\none trial:\n  {command_line(tuple(map(hide_passwords, plan.example)))}")
         return 0
+
+
+def text_of(result: "SweepResult") -> str:
+    """What is printed when a sweep has ended, without the password of its database.
+
+    Args:
+        result: What the sweep found; its table has been written.
+    """
+    from .report import TABLE
+
+    return f"""\
+{(result.folder / TABLE).read_text()}
+table, figure and reports: {result.folder}
+all trials: optuna-dashboard {hide_passwords(result.storage)}"""
 
 
 def _counts(overrides: Sequence[str]) -> dict[str, int]:

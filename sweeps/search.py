@@ -1,13 +1,11 @@
 """The search: Ray Tune runs the trials of a plan, and the study remembers them."""
 
 import datetime
-import fcntl
 import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +17,11 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from ..platform.atomic import write_json
+from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.home import Home
+from ..platform.lock import alone
+from ..platform.password import hide_passwords
 from ..platform.ray_instance import ray_instance
 from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.run import RunFacts
@@ -124,7 +125,7 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
     benchmark = plan.benchmark()
     folder = folder_of(name)
-    with _alone(folder):
+    with alone(folder, what="sweep"):  # two processes would run each other's trials twice
         write_json(folder / _SETTINGS, settings.to_dict())
         study = optuna.create_study(
             storage=storage,
@@ -168,14 +169,7 @@ def _search(
     say: Say,
 ) -> None:
     settings = plan.settings
-    facts = RunFacts(
-        experiment=benchmark.dataset.name,
-        name=folder.name,
-        config=settings.to_dict(),
-        overrides=plan.base,
-        seed=settings.seed,
-        data_digest=benchmark.dataset.digest,
-    )
+    facts = facts_of(plan, benchmark.dataset, name=folder.name)
     searcher = OverrideSearch(
         settings,
         base=plan.base,
@@ -225,6 +219,24 @@ def _search(
         ).fit()
 
 
+def facts_of(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:
+    """The facts of a sweep's own MLflow run, without the passwords of stores.
+
+    Args:
+        plan: The sweep.
+        dataset: The set of all trials.
+        name: Name of the sweep.
+    """
+    return RunFacts(
+        experiment=dataset.name,
+        name=name,
+        config=plan.settings.shown,
+        overrides=tuple(map(hide_passwords, plan.base)),
+        seed=plan.settings.seed,
+        data_digest=dataset.digest,
+    )
+
+
 def _name_of(trial: Any) -> str:
     return f"trial-{trial.config[NUMBER]}"
 
@@ -260,15 +272,3 @@ def _check_data(study: optuna.Study, benchmark: Benchmark) -> None:
             f"that of {benchmark.dataset.name} is now {digest[:12]}..."
         )
     study.set_user_attr(_DIGEST, digest)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """The folder of a sweep for one process at a time; two would run each other's trials twice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"sweep {folder.name} is running already") from None
-        yield

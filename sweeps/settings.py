@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final, Self, final
 
 from ..platform.configuration import compose
+from ..platform.password import hide_passwords
+from ..platform.settings import settings, typed_value
 from .space import Space
 
 _MODULE: Final = "onestep.sweeps.conf"
@@ -145,23 +147,15 @@ class SweepSettings:
             The settings.
 
         Raises:
-            ValueError: If a key is unknown or missing, or a value out of range.
+            ValueError: If a key is unknown or missing, or a value of another type or out of range.
         """
-        _check_keys("sweep", values, cls)
+        parts = dict(values)
         for name, record in (("metric", Objective), ("scheduler", Scheduler)):
-            _check_keys(f"sweep.{name}", values.get(name, {}), record)
-        missing = sorted({"name", "base", "space", "metric"} - set(values))
-        if missing:
-            raise ValueError(f"sweep lacks {', '.join(missing)}")
-        return cls(
-            **{
-                **values,
-                "base": tuple(values["base"]),
-                "space": Space.from_dict(values["space"]),
-                "metric": Objective(**values["metric"]),
-                "scheduler": Scheduler(**values.get("scheduler", {})),
-            }
-        )
+            if name in parts:
+                parts[name] = settings(record, f"sweep.{name}", parts[name])
+        if "space" in parts:
+            parts["space"] = Space.from_dict(parts["space"])
+        return settings(cls, "sweep", parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which ``from_dict`` makes equal settings."""
@@ -171,6 +165,12 @@ class SweepSettings:
         values["metric"]["mode"] = str(self.metric.mode)
         values["scheduler"]["kind"] = str(self.scheduler.kind)
         return values
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The same plain values without the passwords of stores, to be printed or recorded."""
+        base = [hide_passwords(one) for one in self.base]
+        return {**self.to_dict(), "base": base, "storage": hide_passwords(self.storage)}
 
 
 def settings_of(overrides: Sequence[str]) -> SweepSettings:
@@ -189,7 +189,8 @@ def settings_of(overrides: Sequence[str]) -> SweepSettings:
     own = [one for one in overrides if one.startswith(_OWN)]
     others = [one for one in overrides if not one.startswith(_OWN)]
     node = dict(compose("sweep", own, module=_MODULE)["sweep"])
-    node["base"] = _last_of_each_key([*node.get("base", ()), *others])
+    base = typed_value("sweep.base", node.get("base", ()), tuple[str, ...])
+    node["base"] = _last_of_each_key([*base, *others])
     return SweepSettings.from_dict(node)
 
 
@@ -197,14 +198,3 @@ def _last_of_each_key(overrides: Sequence[str]) -> list[str]:
     """The same overrides without assignments that a later one of the same key replaces."""
     last = {one.partition("=")[0]: place for place, one in enumerate(overrides)}
     return [one for place, one in enumerate(overrides) if last[one.partition("=")[0]] == place]
-
-
-def _check_keys(name: str, values: object, record: type) -> None:
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{name} must be a mapping, got {values!r}")
-    allowed = [f.name for f in fields(record)]
-    unknown = sorted(set(values) - set(allowed))
-    if unknown:
-        raise ValueError(
-            f"{name} has no setting {', '.join(unknown)}, allowed: {', '.join(allowed)}"
-        )

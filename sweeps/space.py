@@ -53,6 +53,8 @@ class Dimension:
             object.__setattr__(self, "kind", Kind(self.kind))
         except ValueError:
             raise ValueError(f"kind must be one of {', '.join(Kind)}, got {self.kind!r}") from None
+        if not isinstance(self.values, list | tuple):
+            raise ValueError(f"a choice needs a list of values, got {self.values!r}")
         object.__setattr__(self, "values", tuple(self.values))
         if self.kind is Kind.CHOICE:
             self._check_choice()
@@ -125,7 +127,7 @@ class Space:
             raise ValueError("sweep.space needs at least one key, got none")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: object) -> Self:
         """The space that plain values describe.
 
         Args:
@@ -135,16 +137,19 @@ class Space:
             The space.
 
         Raises:
-            ValueError: If a key's values are refused; the message names the key.
+            ValueError: If there are no values by key, or a key's values are refused; the message
+                names the key.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"sweep.space must be values by key, got {values!r}")
         dimensions = {}
         for key, node in values.items():
             if not isinstance(node, Mapping):
                 raise ValueError(f"sweep.space[{key}] must be a mapping with a kind, got {node!r}")
-            unknown = sorted(set(node) - {"kind", "low", "high", "values"})
-            if unknown or "kind" not in node:
+            if set(node) - {"kind", "low", "high", "values"} or "kind" not in node:
                 raise ValueError(
-                    f"sweep.space[{key}] takes kind, and low and high or values, got {sorted(node)}"
+                    f"sweep.space[{key}] takes kind, and low and high or values, "
+                    f"got {sorted(map(str, node))}"
                 )
             try:
                 dimensions[str(key)] = Dimension(**node)

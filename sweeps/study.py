@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..platform.password import hide_passwords
 from .record import TrialRecord
 from .settings import SweepSettings
 
@@ -47,8 +48,10 @@ def open_storage(url: str) -> RDBStorage:
             Path(address.database).parent.mkdir(parents=True, exist_ok=True)
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise ValueError(f"Optuna's database at {_shown(url)} does not answer: {reason}") from error
+        reason = hide_passwords(" ".join(str(error.__cause__ or error).split()))[:300]
+        raise ValueError(
+            f"Optuna's database at {hide_passwords(url)} does not answer: {reason}"
+        ) from error
 
 
 def ended(study: Study) -> tuple[TrialRecord, ...]:
@@ -86,10 +89,3 @@ def requeue_orphans(study: Study) -> int:
             study.enqueue_trial(orphan.params, skip_if_exists=False)
         study.tell(orphan.number, state=TrialState.FAIL)
     return len(orphans)
-
-
-def _shown(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return repr(url)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, final
 from urllib.parse import urlsplit
 
+from ..password import hide_passwords
+
 if TYPE_CHECKING:  # Ray takes a second to import, and `--help` needs none of it
     from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -53,7 +55,8 @@ class Job:
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(
                 "--address, RAY_API_SERVER_ADDRESS or RAY_ADDRESS must be the HTTP address of a "
-                f"cluster's dashboard, such as http://127.0.0.1:8265, got {self.address!r}"
+                "cluster's dashboard, such as http://127.0.0.1:8265, "
+                f"got {hide_passwords(self.address)!r}"
             )
         if self.working_dir is not None and not self.working_dir.is_dir():
             raise ValueError(f"--working-dir must be a folder, got {self.working_dir}")
@@ -61,7 +64,11 @@ class Job:
     @property
     def entrypoint(self) -> str:
         """The line that the cluster's shell runs."""
-        return shlex.join([self.python, "-m", "onestep.platform.cli", *self.command])
+        return shlex.join(self._words)
+
+    @property
+    def _words(self) -> list[str]:
+        return [self.python, "-m", "onestep.platform.cli", *self.command]
 
     @property
     def runtime_env(self) -> dict[str, str | dict[str, str]]:
@@ -73,13 +80,14 @@ class Job:
 
     @property
     def plain_line(self) -> str:
-        """The `ray job submit` line that does the same."""
+        """The `ray job submit` line that does the same, with ``***`` in the place of secrets."""
         words = ["ray", "job", "submit", "--address", self.address]
         if self.working_dir is not None:
             words += ["--working-dir", str(self.working_dir)]
         if self.variables:
-            words += ["--runtime-env-json", json.dumps({"env_vars": dict(self.variables)})]
-        return f"{shlex.join(words)} -- {self.entrypoint}"
+            shown = {name: _shown(name, value) for name, value in self.variables.items()}
+            words += ["--runtime-env-json", json.dumps({"env_vars": shown})]
+        return shlex.join(hide_passwords(word) for word in (*words, "--", *self._words))
 
 
 @final
@@ -99,7 +107,8 @@ examples:
   onestep submit --no-wait -- train method=mean_flow workers.num_workers=4 workers.gpus_per_worker=1
   onestep submit --working-dir configs --env WANDB_MODE=online -- train experiment=mine
 
-The plain `ray job submit` line that does the same is printed first.
+The plain `ray job submit` line that does the same is printed first, with *** in the place of
+passwords in URLs and of the values of --env, but for the four variables above.
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -152,17 +161,17 @@ The plain `ray job submit` line that does the same is printed first.
             working_dir=arguments.working_dir,
             variables=_variables(os.environ, arguments.env),
         )
-        client = _client(job.address)
+        client, shown = _client(job.address), hide_passwords(job.address)
         print(f"the same without onestep:\n  {job.plain_line}", flush=True)
         job_id = _submit(client, job)
         print(f"submitted {job_id}", flush=True)
         if arguments.no_wait:
-            print(f"  ray job logs --address {job.address} --follow {job_id}")
+            print(f"  ray job logs --address {shown} --follow {job_id}")
             return 0
         try:
             status = _follow(client, job_id)
         except KeyboardInterrupt:
-            print(f"\n{job_id} goes on; ray job stop --address {job.address} {job_id} ends it")
+            print(f"\n{job_id} goes on; ray job stop --address {shown} {job_id} ends it")
             raise
         print(f"{job_id}: {status}")
         return 0 if status == "SUCCEEDED" else 1
@@ -182,9 +191,15 @@ def _variables(environment: Mapping[str, str], given: Sequence[str]) -> dict[str
     for one in given:
         name, equals, value = one.partition("=")
         if not name or not equals:
-            raise ValueError(f"--env must be NAME=VALUE, got {one!r}")
+            got = f"{name}{equals}{'***' if value else ''}"
+            raise ValueError(f"--env must be NAME=VALUE, got {got!r}")
         found[name] = value
     return found
+
+
+def _shown(name: str, value: str) -> str:
+    """The value of a variable as it may be printed: any but folders and stores may be a secret."""
+    return hide_passwords(value) if name in _FORWARDED else "***"
 
 
 def _client(address: str) -> "JobSubmissionClient":
@@ -194,7 +209,9 @@ def _client(address: str) -> "JobSubmissionClient":
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, AuthenticationError) as error:
-        raise ValueError(f"no Ray cluster takes jobs at {address}: {_first_line(error)}") from error
+        raise ValueError(
+            f"no Ray cluster takes jobs at {hide_passwords(address)}: {_first_line(error)}"
+        ) from error
 
 
 def _submit(client: "JobSubmissionClient", job: Job) -> str:
@@ -221,4 +238,4 @@ async def _print_logs(client: "JobSubmissionClient", job_id: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return hide_passwords(next(iter(str(error).splitlines()), type(error).__name__))

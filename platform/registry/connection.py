@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
 
+from ..password import hide_passwords
 from .errors import ReferenceNotFound, RegistryUnreachable
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -132,14 +133,16 @@ def _kind(tracking_uri: str) -> str:
         return kind
     raise ValueError(
         f"tracking URI must begin with sqlite:///, postgresql://, mysql://, mssql://, http:// or "
-        f"https://, got {tracking_uri!r}"
+        f"https://, got {hide_passwords(tracking_uri)!r}"
     )
 
 
 def _database(tracking_uri: str) -> Path:
     path = tracking_uri.partition("://")[2].partition("?")[0].removeprefix("/")
     if not path:
-        raise ValueError(f"tracking URI must name a database file, got {tracking_uri!r}")
+        raise ValueError(
+            f"tracking URI must name a database file, got {hide_passwords(tracking_uri)!r}"
+        )
     return Path(path).absolute()
 
 
@@ -186,24 +189,16 @@ def _check_server(tracking_uri: str) -> None:
         raise _unreachable(tracking_uri, error) from error
     if answer.is_server_error:
         raise RegistryUnreachable(
-            f"the MLflow store at {_shown(tracking_uri)} does not answer: "
+            f"the MLflow store at {hide_passwords(tracking_uri)} does not answer: "
             f"HTTP status {answer.status_code}"
         )
 
 
 def _unreachable(tracking_uri: str, error: Exception) -> RegistryUnreachable:
-    reason = " ".join((str(error) or type(error).__name__).split())
+    reason = hide_passwords(" ".join((str(error) or type(error).__name__).split()))
     return RegistryUnreachable(
-        f"the MLflow store at {_shown(tracking_uri)} does not answer: {reason[:300]}"
+        f"the MLflow store at {hide_passwords(tracking_uri)} does not answer: {reason[:300]}"
     )
-
-
-def _shown(tracking_uri: str) -> str:
-    """The URI without a password, for messages."""
-    address = urlsplit(tracking_uri)
-    if address.password is None:
-        return tracking_uri
-    return tracking_uri.replace(f":{address.password}@", ":***@", 1)
 
 
 def _is_missing(error: MlflowException) -> bool:

@@ -20,6 +20,7 @@ from ..evaluation.comparison import Comparison, same_noise
 from ..evaluation.report import Report
 from ..experiment import Experiment
 from ..home import Home
+from ..lock import alone
 from ..registry.connection import check_tracking
 from ..registry.model import load_flow_map
 from ..registry.record import ModelRecord
@@ -27,15 +28,14 @@ from ..registry.reference import ModelVersion
 from ..registry.revision import code_revision
 from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
-from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble, registry_of
 from .measurement import measured, prepare_benchmark, served_map
 from .pair_generation import generate_pairs
 from .place import place_of
-from .ray_train import train_with_ray
+from .ray_train import latest, train_with_ray
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
 from .watcher import Watcher
-from .worker import CHECKPOINTS, feed_on, work
+from .worker import feed_on, work
 
 _RUN: Final = "run.json"
 
@@ -62,7 +62,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     """Train an experiment, evaluate it and register the model.
 
     Everything that can be wrong with the experiment is found before the first step. A run whose
-    folder already has a checkpoint goes on from it.
+    folder already has a checkpoint goes on from it, with any number of workers.
 
     Args:
         experiment: What to train.
@@ -72,28 +72,67 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         The registered model and its report.
 
     Raises:
-        ValueError: If the experiment is refused, or a store does not answer.
+        ValueError: If the experiment is refused, a store does not answer, or the run has ended or
+            is running already.
     """
     assembly = assemble(experiment)
     home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
     registry = registry_of(experiment)
-    experiment = _pinned(experiment, registry)
-    assembly = replace(assembly, experiment=experiment)
+    assembly = replace(assembly, experiment=_pinned(experiment, registry))
     assembly.initial_net()
     assembly.frozen()
     dataset = assembly.source.load()
+    if assembly.learner.needs.pairs is None:
+        feed_on(assembly, dataset)  # refuses data that do not fill a batch
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
-    _check_unfinished(folder)
-    watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {len(dataset.train)} rows")
+    with alone(folder, what="run"):
+        _check_unfinished(registry, folder)
+        watcher.say(
+            f"run {folder.name}: {assembly.name} on {dataset.name}, {len(dataset.train)} rows"
+        )
+        trained = _launch_in(
+            folder, assembly, dataset=dataset, registry=registry, home=home, watcher=watcher
+        )
+    watcher.say(f"registered {trained.reference}")
+    return trained
 
-    pairs: PairSet | None = None
+
+def _launch_in(
+    folder: Path,
+    assembly: Assembly,
+    *,
+    dataset: Dataset,
+    registry: Registry,
+    home: Home,
+    watcher: Watcher,
+) -> Trained:
+    """The rest of a launch, in a folder that nobody else works in."""
+    experiment, pairs = assembly.experiment, None
     if assembly.learner.needs.pairs is not None:
         experiment, pairs = _with_pairs(experiment, registry, dataset, folder, watcher)
         assembly = replace(assembly, experiment=experiment)
-    feed_on(assembly, dataset if pairs is None else pairs)  # refuses data that do not fill a batch
+        feed_on(assembly, pairs)
+    data = dataset if pairs is None else pairs
+    with _run(registry, _facts(experiment, dataset, folder), folder) as run:
+        with _reporting(experiment, run, home, watcher) as reporter:
+            last = train(experiment, folder=folder, reporter=reporter)
+        flow_map = served_map(assembly, last, data)
+        watcher.say("evaluating")
+        report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
+        flow_map.cpu()  # the evaluation has moved it to the workers' kind of device
+        # Before the version: whatever fails here is repeated, and the run has one version still.
+        figures = _figures(experiment, flow_map, dataset, report)
+        _log(run, report, figures, step=experiment.training.steps)
+        record = _record(assembly, registry, dataset, report, pairs)
+        reference = registry.register(record, flow_map.state_dict(), run_id=run.run_id)
+        write_json(folder / _RUN, {"run_id": run.run_id, "model": str(reference)})
+        run.set_tags({"onestep.model": str(reference)})
+    return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
 
-    facts = RunFacts(
+
+def _facts(experiment: Experiment, dataset: Dataset, folder: Path) -> RunFacts:
+    return RunFacts(
         experiment=dataset.name,
         name=folder.name,
         config=experiment.to_dict(),
@@ -101,25 +140,13 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         seed=experiment.seed,
         data_digest=dataset.digest,
     )
-    with _run(registry, facts, folder) as run:
-        with _reporting(experiment, run, home, watcher) as reporter:
-            last = train(experiment, folder=folder, reporter=reporter)
-        flow_map = served_map(assembly, last, dataset if pairs is None else pairs)
-        watcher.say("evaluating")
-        report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
-        flow_map.cpu()  # the evaluation has moved it to the workers' kind of device
-        figures = _figures(experiment, flow_map, dataset, report)
-        weights = flow_map.state_dict()
-        record = _record(assembly, registry, dataset, report, pairs)
-        reference = registry.register(record, weights, run_id=run.run_id)
-        run.log_metrics(report.metrics(), step=experiment.training.steps)
-        run.log_json(json.loads(report.to_json()), "report.json")
-        for name, figure in figures.items():
-            run.log_figure(figure, f"figures/{name}")
-        run.set_tags({"onestep.model": str(reference)})
-        write_json(folder / _RUN, {"run_id": run.run_id, "model": str(reference)})
-    watcher.say(f"registered {reference}")
-    return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
+
+
+def _log(run: Run, report: Report, figures: Mapping[str, Figure], *, step: int) -> None:
+    run.log_metrics(report.metrics(), step=step)
+    run.log_json(json.loads(report.to_json()), "report.json")
+    for name, figure in figures.items():
+        run.log_figure(figure, f"figures/{name}")
 
 
 def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
@@ -127,7 +154,8 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
 
     Args:
         experiment: What to train.
-        folder: Folder of the run; its latest checkpoint is gone on from.
+        folder: Folder of the run; its latest checkpoint is gone on from, whatever number of
+            workers wrote it.
         reporter: Told the metrics.
 
     Returns:
@@ -140,19 +168,27 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
         place=place_of(experiment),
         reporter=reporter,
         folder=folder,
-        resume=checkpoints.latest(folder / CHECKPOINTS),
+        resume=latest(folder),
     )
     assert last is not None, "the leading worker writes a checkpoint at the end"
     return last
 
 
-def _check_unfinished(folder: Path) -> None:
+def _check_unfinished(registry: Registry, folder: Path) -> None:
     note = folder / _RUN
-    model = json.loads(note.read_text()).get("model") if note.exists() else None
+    if not note.exists():
+        return
+    noted = json.loads(note.read_text())
+    model = noted.get("model") or _registered_by(noted["run_id"], registry)
     if model is not None:
         raise ValueError(
             f"run {folder.name} has ended and registered {model}; choose another name by run=..."
         )
+
+
+def _registered_by(run_id: str, registry: Registry) -> ModelVersion | None:
+    """What a run registered that was cut off before it could note so, or None."""
+    return next((one.reference for one in registry.list() if one.run_id == run_id), None)
 
 
 def _fresh(name: str) -> str:
@@ -164,7 +200,7 @@ def _pinned(experiment: Experiment, registry: Registry) -> Experiment:
     """The experiment with its parents as versions, which do not move as aliases do."""
     parents = experiment.parents
     pinned = {
-        role: str(registry.resolve(reference))
+        role: str(registry.entry(reference).reference)
         for role in ("initial", "teacher", "weak")
         if (reference := getattr(parents, role))
     }
@@ -226,7 +262,6 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
         run = Run(registry.connection, json.loads(note.read_text())["run_id"])
     else:
         run = Run.start(registry.connection, facts)
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(note, {"run_id": run.run_id})
     with run:
         yield run

@@ -2,8 +2,8 @@
 
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -18,14 +18,18 @@ from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE, batches, stream_train
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
+from . import checkpoint as checkpoints
 from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged, WorkersFailed
 from .feed import Epochs
 from .place import Place
 from .reporter import Reporter
-from .worker import work
+from .worker import CHECKPOINTS, work
 
 _POLL_S: Final = 0.5
 _TRAIN: Final = "train"
+_STORAGE: Final = "ray"
+_NOTE: Final = "checkpoint_manager_snapshot.json"
+"""Ray Train's list of the checkpoints that it has kept whole."""
 _SHUFFLED_BATCHES: Final = 16
 """Batches among whose rows a worker picks the next one at random."""
 
@@ -77,8 +81,14 @@ class RayReporter:
         if metrics:
             self._mailbox.put.remote(dict(metrics), step)
             return
-        kept = None if checkpoint is None else ray.train.Checkpoint.from_directory(str(checkpoint))
-        ray.train.report({"step": step}, checkpoint=kept)
+        if checkpoint is None:
+            ray.train.report({"step": step})
+            return
+        ray.train.report(
+            {"step": step},
+            checkpoint=ray.train.Checkpoint.from_directory(str(checkpoint)),
+            checkpoint_dir_name=checkpoint.name,  # by which all checkpoints of a run are ordered
+        )
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -101,14 +111,15 @@ def _loop(config: Mapping[str, Any]) -> None:
 
 
 def _work_at(place: Place, config: Mapping[str, Any]) -> None:
-    start = ray.train.get_checkpoint()
-    with ExitStack() as stack:
+    # What the run began from; workers that are started again go on from what Ray has kept since.
+    begin: Path | None = config["begin"]
+    with tempfile.TemporaryDirectory() as folder:
         work(
             config["experiment"],
             place=place,
             reporter=RayReporter(config["mailbox"]),
-            folder=Path(stack.enter_context(tempfile.TemporaryDirectory())),
-            resume=None if start is None else Path(stack.enter_context(start.as_directory())),
+            folder=Path(folder),
+            resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
             stream=_stream(place, Experiment.from_dict(config["experiment"])),
         )
 
@@ -135,12 +146,47 @@ def _datasets(experiment: Experiment) -> dict[str, Any]:
     return {_TRAIN: stream_train(source)}
 
 
+def latest(folder: Path) -> Path | None:
+    """The checkpoint of a run with the most steps, of one process or of Ray's workers.
+
+    The trajectory does not depend on the number of workers, so each goes on from the other's.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        The checkpoint, or None.
+
+    Raises:
+        CheckpointAltered: If what Ray Train has noted of its checkpoints cannot be read.
+    """
+    found = checkpoints.latest(folder / CHECKPOINTS)
+    place = folder / _STORAGE / folder.name
+    if not (place / _NOTE).exists():
+        return found
+    try:
+        # Not the folders themselves, of which a killed upload may have left a part.
+        kept = ray.train.Result.from_path(str(place)).checkpoint
+    except Exception as error:  # Ray's class for it is private
+        raise CheckpointAltered(f"checkpoints in {place} cannot be read: {error}") from error
+    return _furthest([found, _path_of(kept)])
+
+
+def _path_of(checkpoint: ray.train.Checkpoint | None) -> Path | None:
+    return None if checkpoint is None else Path(checkpoint.path)
+
+
+def _furthest(found: Iterable[Path | None]) -> Path | None:
+    """The checkpoint with the most steps; its name tells them, whoever wrote it."""
+    return max((one for one in found if one is not None), key=lambda one: one.name, default=None)
+
+
 def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
     """Train with Ray Train; a run of the same folder goes on from its last checkpoint.
 
     Args:
         experiment: What to train.
-        folder: Folder of the run, where Ray keeps its checkpoints.
+        folder: Folder of the run; Ray keeps its checkpoints in a folder of its own in there.
         reporter: Told the metrics, in this process.
 
     Returns:
@@ -152,6 +198,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     """
     workers = experiment.workers
     cpus = round(workers.num_workers * workers.cpus_per_worker)
+    begin = latest(folder)
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)):
         mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
         has_gpu = workers.gpus_per_worker > 0
@@ -160,7 +207,11 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
             resources["GPU"] = workers.gpus_per_worker
         trainer = TorchTrainer(
             _loop,
-            train_loop_config={"experiment": experiment.to_dict(), "mailbox": mailbox},
+            train_loop_config={
+                "experiment": experiment.to_dict(),
+                "mailbox": mailbox,
+                "begin": begin,
+            },
             datasets=_datasets(experiment),
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo", timeout_s=300),
             scaling_config=ray.train.ScalingConfig(
@@ -170,7 +221,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
             ),
             run_config=ray.train.RunConfig(
                 name=folder.name,
-                storage_path=str(folder.parent / "ray"),
+                storage_path=str(folder / _STORAGE),
                 checkpoint_config=ray.train.CheckpointConfig(
                     num_to_keep=experiment.training.keep_checkpoints
                 ),
@@ -185,9 +236,10 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         refusal: ValueError | None = ray.get(mailbox.refusal.remote())
         if refusal is not None:
             raise refusal
-        if result.checkpoint is None:
+        last = _furthest([begin, _path_of(result.checkpoint)])
+        if last is None:
             raise WorkersFailed(f"Ray Train ended without a checkpoint: {result.error}")
-        return Path(result.checkpoint.path)
+        return last
 
 
 def _fit(trainer: TorchTrainer) -> ray.train.Result:

@@ -57,6 +57,8 @@ def work(
     assembly = assemble(Experiment.from_dict(experiment))
     training = assembly.experiment.training
     set_threads(training, place)
+    # On a GPU, convolutions would round to ten bits, and a difference along a path divides by h.
+    torch.backends.cudnn.allow_tf32 = False
     learning, recipe = start(assembly, place, stream=stream)
     if resume is not None:
         found = checkpoints.load(resume, recipe=recipe)

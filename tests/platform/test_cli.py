@@ -136,17 +136,16 @@ def test_a_run_is_trained_and_a_checkpoint_of_another_network_refused(
 ) -> None:
     assert main(["train", *TINY, "run=mine"]) == 0
     assert "eight_gaussians/1" in capsys.readouterr().out
-    # As after a kill: the checkpoint is there, a registered model is not.
-    note = home / "runs" / "mine" / "run.json"
-    note.write_text(json.dumps({"run_id": json.loads(note.read_text())["run_id"]}))
-    kept = sorted((home / "runs").rglob("*"))
+    # As after a kill: the checkpoint is there, the note of a registered model is not.
+    (home / "runs" / "mine" / "run.json").unlink()
+    kept = sorted((home / "runs" / "mine" / "checkpoints").rglob("*"))
     assert main(["train", *TINY, "run=mine", "net.width=24"]) == USER_ERROR
     said = capsys.readouterr().err
     last = [line for line in said.splitlines() if line.startswith("onestep train: ")]
     assert len(last) == 1
     assert "belongs to another network, method or data set" in last[0]
     assert "Traceback" not in said
-    assert sorted((home / "runs").rglob("*")) == kept
+    assert sorted((home / "runs" / "mine" / "checkpoints").rglob("*")) == kept
 
 
 def test_a_dry_run_prints_the_experiment_and_writes_nothing(

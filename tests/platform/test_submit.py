@@ -1,4 +1,5 @@
 import argparse
+import json
 import os
 import secrets
 import shlex
@@ -64,6 +65,42 @@ def test_the_plain_line_submits_the_same_job(tmp_path: Path) -> None:
     ]
     assert line[9:] == ["--", *shlex.split(job.entrypoint)]
     assert job.runtime_env == {"env_vars": dict(job.variables), "working_dir": str(tmp_path)}
+
+
+def test_the_plain_line_shows_no_secret_and_the_job_has_them_all() -> None:
+    uri = "https://ada:secret@mlflow:5000"
+    job = Job(
+        command=("train", f"storage.tracking_uri={uri}"),
+        address="https://ada:secret@cluster:8265",
+        variables={"MLFLOW_TRACKING_URI": uri, "WANDB_API_KEY": "secret", "EMPTY": ""},
+    )
+    assert "secret" not in job.plain_line
+    line = shlex.split(job.plain_line)
+    assert line[4] == "https://ada:***@cluster:8265"
+    assert json.loads(line[6]) == {
+        "env_vars": {
+            "MLFLOW_TRACKING_URI": "https://ada:***@mlflow:5000",
+            "WANDB_API_KEY": "***",
+            "EMPTY": "***",
+        }
+    }
+    assert line[-1] == "storage.tracking_uri=https://ada:***@mlflow:5000"
+    assert shlex.split(job.entrypoint)[-1] == f"storage.tracking_uri={uri}"
+    assert job.runtime_env == {"env_vars": dict(job.variables)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--address", "http://ada:secret@127.0.0.1:9", "--", "train"],
+        ["--address", "ray://ada:secret@127.0.0.1:9", "--", "train"],
+        ["--address", _ADDRESS, "--env", "=secret", "--", "train"],
+    ],
+)
+def test_a_refusal_shows_no_secret(words: list[str], bare: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"\*\*\*") as caught:
+        Submit().run(arguments(*words))
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ from typing import Final
 import httpx
 import pytest
 import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from onestep.methods.core.noise import draw_noise
+from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.errors import ReferenceNotFound
 from onestep.platform.registry.store import Registry
 from onestep.serving.app import GENERATOR, build
-from onestep.serving.host import Hosted
+from onestep.serving.host import APP_NAME, Hosted
 from onestep.serving.image import encode_png, to_uint8
 from onestep.serving.loading import load_engine
 from onestep.serving.settings import AppSettings, ServeSettings
@@ -91,6 +94,24 @@ def test_the_application_of_a_config_file_has_a_generator_and_an_ingress_without
     assert generator.num_replicas == 2
     assert generator.user_config == {"model": "digits/3"}
     assert (ingress.ray_actor_options or {})["num_cpus"] == 0
+
+
+@pytest.mark.ray
+def test_an_application_of_another_on_the_cluster_is_left_alone(store: str) -> None:
+    with ray_instance(num_cpus=2):
+        # Without a proxy, because an application is what counts.
+        serve.start(proxy_location="Disabled")
+        idle = serve.deployment(Idle).options(ray_actor_options={"num_cpus": 0})
+        serve.run(idle.bind(), name=APP_NAME, route_prefix=None)
+        refusal = "must not serve an application 'onestep' yet, .* got one that is RUNNING"
+        with pytest.raises(ValueError, match=refusal), Hosted(settings(store)):
+            pass
+        assert serve.status().applications[APP_NAME].status == ApplicationStatus.RUNNING
+        serve.shutdown()
+
+
+class Idle:
+    """An application that does nothing."""
 
 
 def _ask_until(stop: Event, url: str) -> list[bytes]:

@@ -28,6 +28,8 @@ def test_application_settings_travel_as_plain_values() -> None:
         ("host", ""),
         ("model", None),
         ("tracking_uri", ""),
+        ("artifacts", True),
+        ("bucket", None),
     ],
 )
 def test_a_bad_value_is_refused_with_what_was_got(key: str, value: object) -> None:
@@ -37,8 +39,13 @@ def test_a_bad_value_is_refused_with_what_was_got(key: str, value: object) -> No
 
 @pytest.mark.parametrize("build", [ServeSettings.from_dict, AppSettings.from_dict])
 def test_an_unknown_key_is_refused_with_the_known_ones(build: type) -> None:
-    with pytest.raises(ValueError, match=r"unknown setting serve\.prot; allowed: .*replicas"):
+    with pytest.raises(ValueError, match=r"serve has no setting prot, allowed: .*replicas"):
         build({"prot": 1})
+
+
+def test_the_settings_of_serve_are_flat() -> None:
+    with pytest.raises(ValueError, match=r"serve has no setting app, allowed: model, .*, port"):
+        ServeSettings.from_dict({"app": {"replicas": 2}})
 
 
 def test_a_relative_store_means_the_same_file_in_another_folder(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from onestep.sweeps.command import Sweep
+from onestep.sweeps.command import Sweep, text_of
+from onestep.sweeps.report import TABLE, SweepResult
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.trial import experiment_of
 
@@ -31,6 +32,36 @@ def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(
     assert experiment.method["times"]["diagonal"]["end"] == 0.25
     assert experiment.training.threads == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_a_dry_run_shows_no_password(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    uri = "postgresql+psycopg://ada:secret@host/db"
+    words = ("data=moons", "net=mlp", f"sweep.storage={uri}", f"storage.tracking_uri={uri}")
+    assert Sweep().run(arguments("--dry-run", *words)) == 0
+    shown = capsys.readouterr().out
+    assert "secret" not in shown
+    assert shown.count("postgresql+psycopg://ada:***@host/db") == 3
+
+
+def test_the_lines_about_a_sweep_that_ended_show_no_password(tmp_path: Path) -> None:
+    (tmp_path / TABLE).write_text("the table\n")
+    result = SweepResult(
+        best_overrides=(),
+        best_value=1.0,
+        trials=(),
+        study_name="toy-1",
+        storage="postgresql+psycopg://ada:secret@host/optuna",
+        folder=tmp_path,
+    )
+    assert text_of(result).splitlines() == [
+        "the table",
+        "",
+        f"table, figure and reports: {tmp_path}",
+        "all trials: optuna-dashboard postgresql+psycopg://ada:***@host/optuna",
+    ]
 
 
 @pytest.mark.parametrize(

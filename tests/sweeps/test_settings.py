@@ -43,12 +43,53 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         (["sweep.scheduler.kind=hyperband"], "one of none, asha, got 'hyperband'"),
         (["sweep.scheduler.reduction=1"], "reduction at least 2"),
         (["sweep.name=../x"], "sweep.name must be"),
-        (["sweep.metric=1"], "sweep.metric must be a mapping"),
+        (["sweep.metric=1"], r"sweep.metric must be settings by name \(name, nfe, mode\), got 1"),
+        (["sweep.trials=many"], "sweep.trials must be a whole number, got 'many'"),
+        (["sweep.trials=2.5"], "sweep.trials must be a whole number, got 2.5"),
+        (["sweep.trials=true"], "sweep.trials must be a whole number, got True"),
+        (["sweep.concurrency=null"], "sweep.concurrency must be a whole number, got None"),
+        (["sweep.name=[a]"], r"sweep.name must be a text, got \['a'\]"),
+        (["sweep.name=null"], "sweep.name must be a text, got None"),
+        (["sweep.storage=null"], "sweep.storage must be a text, got None"),
+        (["sweep.metric.nfe=1.5"], "sweep.metric.nfe must be a whole number, got 1.5"),
+        (["sweep.metric.mode=[min]"], r"must be min or max, got \['min'\]"),
+        (
+            ["sweep.scheduler.grace_samples=x"],
+            "sweep.scheduler.grace_samples must be a whole number, got 'x'",
+        ),
+        (["sweep.scheduler=asha"], "sweep.scheduler must be settings by name .*, got 'asha'"),
+        (["+sweep.scheduler.1=2"], "sweep.scheduler has no setting 1, allowed: kind"),
+        (["sweep.space=3"], "sweep.space must be values by key, got 3"),
+        (
+            ["+sweep.space.net={kind: choice, values: 5}"],
+            r"sweep.space\[net\]: a choice needs a list of values, got 5",
+        ),
+        (["sweep.base=null"], "sweep.base must be a list, got None"),
+        (["sweep.base='data=moons'"], "sweep.base must be a list, got 'data=moons'"),
+        (["sweep.base=[[a]]"], r"sweep.base must be a text, got \['a'\]"),
     ],
 )
 def test_a_bad_setting_is_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         settings_of(overrides)
+
+
+def test_a_number_can_name_a_sweep() -> None:
+    assert settings_of(["sweep.name=5"]).name == "5"
+
+
+def test_shown_settings_have_no_password_and_those_that_travel_do() -> None:
+    url = "postgresql+psycopg://ada:secret@host/optuna"
+    settings = settings_of([f"sweep.storage={url}", f"storage.tracking_uri={url}"])
+    assert settings.to_dict()["storage"] == url
+    shown = settings.shown
+    assert "secret" not in json.dumps(shown)
+    assert shown["storage"] == "postgresql+psycopg://ada:***@host/optuna"
+    assert shown["base"][:-1] == list(settings.base[:-1])
+    assert {**shown, "storage": url, "base": settings.base} == {
+        **settings.to_dict(),
+        "base": settings.base,
+    }
 
 
 def test_an_unknown_setting_is_refused_by_name(settings: SweepSettings) -> None:

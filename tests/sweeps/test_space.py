@@ -30,6 +30,11 @@ def dimension(**values: Any) -> Dimension:
         ({"kind": "choice", "values": [1, 1]}, "at least two different values"),
         ({"kind": "choice", "values": [1, [2]]}, "between plain values"),
         ({"kind": "choice", "low": 0, "values": [1, 2]}, "not low and high"),
+        ({"kind": "choice", "values": 5}, "a choice needs a list of values, got 5"),
+        ({"kind": "choice", "values": "adam"}, "a choice needs a list of values, got 'adam'"),
+        ({"kind": "choice", "values": {"a": 1, "b": 2}}, "a choice needs a list of values, got"),
+        ({"kind": "choice", "values": None}, "a choice needs a list of values, got None"),
+        ({"kind": ["choice"]}, "kind must be one of uniform"),
         ({"kind": "uniform", "low": 0.0, "hgih": 1.0}, "takes kind, and low and high or values"),
         ({"low": 0.0, "high": 1.0}, "takes kind"),
     ],
@@ -42,6 +47,17 @@ def test_a_bad_dimension_is_refused_with_its_key(values: dict[str, Any], said: s
 def test_an_empty_space_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one key"):
         Space.from_dict({})
+
+
+@pytest.mark.parametrize("values", [3, None, "method.weighting.power", ["net"]])
+def test_a_space_that_is_no_mapping_is_refused(values: object) -> None:
+    with pytest.raises(ValueError, match=r"sweep\.space must be values by key, got"):
+        Space.from_dict(values)
+
+
+def test_keys_of_several_kinds_are_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"takes kind, .*, got \['1', 'kind'\]"):
+        Space.from_dict({"key": {"kind": "uniform", 1: 2}})
 
 
 def test_the_kinds_are_distributions_of_optuna() -> None:

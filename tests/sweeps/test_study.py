@@ -134,6 +134,13 @@ def test_the_seed_decides_the_suggestions_and_a_resumed_sampler_does_not_repeat_
     assert not set(first_suggestions("3", start=2, seed=3)) & set(once)
 
 
+@pytest.mark.parametrize("kind", ["postgresql+nothing", "sqlite+nothing", "no kind"])
+def test_a_database_that_cannot_be_opened_is_named_without_its_password(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"//ada:\*\*\*@host/db does not answer: ") as caught:
+        open_storage(f"{kind}://ada:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
 def test_the_number_of_a_trial_is_that_of_the_study(storage: RDBStorage) -> None:
     searcher = search(storage)
     assert [searcher.suggest(name)[NUMBER] for name in ("a", "b")] == [0, 1]

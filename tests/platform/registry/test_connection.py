@@ -94,6 +94,13 @@ def test_a_store_of_another_kind_is_refused(uri, message):
         check_tracking(uri)
 
 
+@pytest.mark.parametrize("uri", ["redis://ada:secret@host/0", "sqlite://?password=secret"])
+def test_a_store_of_another_kind_is_named_without_its_password(uri):
+    with pytest.raises(ValueError, match=r"got '.*\*\*\*") as caught:
+        check_tracking(uri)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_store_that_answers_passes(local_registry):
     check_tracking(local_registry().connection.tracking_uri)
 

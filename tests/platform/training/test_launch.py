@@ -3,9 +3,11 @@
 import json
 import shutil
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import torch
@@ -13,12 +15,14 @@ import torch
 from onestep.platform.data.pairs import read_pairs
 from onestep.platform.experiment import Experiment
 from onestep.platform.home import Home
+from onestep.platform.lock import alone
 from onestep.platform.registry.errors import ReferenceNotFound, RegistryUnreachable
 from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
 from onestep.platform.training import checkpoint
 from onestep.platform.training.errors import TrainingDiverged
 from onestep.platform.training.launch import launch
+from onestep.platform.training.reporter import Reporter
 from onestep.platform.training.watcher import Silence
 from onestep.tests.platform.training.group import Died, run_group, state_at
 from onestep.tests.platform.training.launching import launch_and_die
@@ -101,17 +105,18 @@ def test_reflow_makes_pairs_with_their_lineage_and_names_its_parents(home: Home)
 def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
     launch(experiment(run="teacher"), Silence())
     launch(replace(experiment(run="better"), seed=4), Silence())
-    student = experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/1"})
-    trained = launch(student, Silence())
-    # As after a kill: the pairs are there, a registered model is not.
-    (trained.folder / "run.json").write_text(json.dumps({"run_id": trained.run_id}))
+    parents = {"teacher": "eight_gaussians/1"}
+    failing = {"lr": 1e80, "training": {"clip_norm": 0.0}}
+    student = experiment(REFLOW, run="student", parents=parents, **failing)
+    with pytest.raises(TrainingDiverged):  # and the pairs are there
+        launch(student, Silence())
     for changed in (
         replace(student, parents=replace(student.parents, teacher="eight_gaussians/2")),
         replace(student, pairs=replace(student.pairs, steps=student.pairs.steps + 1)),
     ):
         with pytest.raises(ValueError, match="made by another teacher or with other settings"):
             launch(changed, Silence())
-    assert len(Registry.at(home).list()) == 3
+    assert len(Registry.at(home).list()) == 2
 
 
 def test_a_run_that_has_ended_is_not_trained_again(home: Home) -> None:
@@ -119,6 +124,71 @@ def test_a_run_that_has_ended_is_not_trained_again(home: Home) -> None:
     with pytest.raises(ValueError, match="run once has ended and registered eight_gaussians/1"):
         launch(experiment(run="once"), Silence())
     assert len(Registry.at(home).list()) == 1
+
+
+def test_a_run_that_was_killed_once_it_had_registered_registers_no_second_version(
+    home: Home,
+) -> None:
+    trained = launch(experiment(run="once"), Silence())
+    # As after a kill between the registration and the note of it.
+    (trained.folder / "run.json").write_text(json.dumps({"run_id": trained.run_id}))
+    with pytest.raises(ValueError, match="run once has ended and registered eight_gaussians/1"):
+        launch(experiment(run="once"), Silence())
+    assert len(Registry.at(home).list()) == 1
+
+
+@final
+class BlockingWatcher:
+    """Puts a file in the way of the figures of a run, before it is evaluated.
+
+    Args:
+        home: The home of the run, which is named first.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home, self._silence = home, Silence()
+
+    @property
+    def block(self) -> Path:
+        note = json.loads((self._home.root / "runs" / "first" / "run.json").read_text())
+        run = Registry.at(self._home).connection.client.get_run(note["run_id"])
+        return Path(run.info.artifact_uri.removeprefix("file://")) / "figures"
+
+    def say(self, line: str) -> None:
+        if line == "evaluating":
+            self.block.touch()
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        with self._silence.counting(what) as count:
+            yield count
+
+    @contextmanager
+    def training(self, experiment: Experiment) -> Iterator[Reporter]:
+        with self._silence.training(experiment) as bar:
+            yield bar
+
+
+def test_a_run_whose_figures_cannot_be_kept_registers_one_version_when_it_is_repeated(
+    home: Home,
+) -> None:
+    watcher = BlockingWatcher(home)
+    with pytest.raises(OSError, match="figures"):
+        launch(experiment(), watcher)
+    assert Registry.at(home).list() == ()
+    watcher.block.unlink()
+    trained = launch(experiment(), Silence())
+    assert [entry.reference for entry in Registry.at(home).list()] == [trained.reference]
+
+
+def test_a_run_that_another_process_works_on_is_refused(home: Home) -> None:
+    folder = home.root / "runs" / "first"
+    with alone(folder, what="run"):
+        before = sorted(folder.iterdir())
+        refusal = f"run first is running already: another process works in {folder}"
+        with pytest.raises(ValueError, match=refusal):
+            launch(experiment(), Silence())
+    assert sorted(folder.iterdir()) == before
 
 
 def test_a_killed_run_goes_on_in_a_new_process_under_its_name(home: Home) -> None:

@@ -1,6 +1,7 @@
 """The loop under Ray Train: the same weights, also after a worker has died."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,14 @@ import pytest
 
 from onestep.platform.experiment import Experiment
 from onestep.platform.ray_instance import ray_instance
-from onestep.platform.training.errors import CheckpointMismatch, TrainingDiverged
-from onestep.platform.training.ray_train import train_with_ray
+from onestep.platform.training.errors import (
+    CheckpointAltered,
+    CheckpointMismatch,
+    TrainingDiverged,
+    WorkersFailed,
+)
+from onestep.platform.training.launch import train
+from onestep.platform.training.ray_train import latest, train_with_ray
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.tests.platform.training.group import distance, state_at, train_here
 from onestep.tests.platform.training.recipe import BATCH, DIGITS, MEAN_FLOW, recipe
@@ -43,6 +50,7 @@ def test_two_ray_workers_walk_the_trajectory_of_one_and_report_every_row(tmp_pat
     experiment = Experiment.from_dict(values | {"workers": WORKERS})
     reporter = MemoryReporter()
     last = train_with_ray(experiment, folder=tmp_path / "together", reporter=reporter)
+    assert last.is_relative_to(tmp_path / "together")
     assert distance(state_at(last), alone) < 1e-10
     ours = [row["loss/online"] for row in reported.rows if "loss/online" in row]
     theirs = [row["loss/online"] for row in reporter.rows]
@@ -54,6 +62,41 @@ def test_two_ray_workers_walk_the_trajectory_of_one_and_report_every_row(tmp_pat
     assert again.rows == []
     with pytest.raises(CheckpointMismatch, match="belongs to another network, method or data set"):
         train_with_ray(replace(experiment, seed=8), folder=tmp_path / "together", reporter=again)
+
+
+def test_a_killed_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> None:
+    folder, kept = tmp_path / "run", {"checkpoint_every": 2 * BATCH, "keep_checkpoints": 9}
+    method = {**DYING, "at": 6, "flag": str(tmp_path / "died")}
+    values = recipe(method, steps=8, data=DIGITS, training=kept)
+    one = Experiment.from_dict(values)
+    two = Experiment.from_dict(values | {"workers": {**WORKERS, "max_failures": 0}})
+    (tmp_path / "died").touch()
+    whole, _ = train_here(values, folder)
+    for step in (4, 6, 8):  # as if it had been killed after step 2
+        shutil.rmtree(folder / "checkpoints" / f"step-{step:010d}")
+
+    (tmp_path / "died").unlink()
+    by_two = MemoryReporter()
+    with pytest.raises(WorkersFailed):
+        train(two, folder=folder, reporter=by_two)
+    assert [row["step"] for row in by_two.rows] == [3, 4, 5, 6]
+
+    by_one = MemoryReporter()
+    last = train(one, folder=folder, reporter=by_one)
+    assert by_one.rows[0]["step"] in (5, 7)  # Ray may not have noted the last one in time
+    assert distance(state_at(last), whole) < 1e-10
+
+    again = MemoryReporter()
+    assert train(two, folder=folder, reporter=again) == last
+    assert again.rows == []
+
+
+def test_a_broken_note_of_ray_is_refused_and_not_trained_over(tmp_path: Path) -> None:
+    place = tmp_path / "run" / "ray" / "run"
+    place.mkdir(parents=True)
+    (place / "checkpoint_manager_snapshot.json").write_text('{"half"')
+    with pytest.raises(CheckpointAltered, match=f"checkpoints in {place} cannot be read"):
+        latest(tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -1,0 +1,18 @@
+"""Passwords of stores: hidden in all that the platform prints or writes into a record."""
+
+import re
+from typing import Final
+
+# After the colon, digits and a slash are a port. A password may hold a slash or an @ that should
+# have been percent-encoded: databases accept it, and half a password would be shown otherwise.
+_OF_A_USER: Final = re.compile(r"(?<=://)([^\s:/@\[]*):(?!\d+[/?#])[^\s@]*@(?:[^\s/@]*@)*")
+_OF_A_QUERY: Final = re.compile(r"([?&]\w*(?:password|passwd|pwd)=)[^\s&#]*", re.IGNORECASE)
+
+
+def hide_passwords(text: str) -> str:
+    """The same text with ``***`` for the password of each URL in it.
+
+    Args:
+        text: A URL, or a text with URLs, such as an override or an error of a database.
+    """
+    return _OF_A_QUERY.sub(r"\1***", _OF_A_USER.sub(r"\1:***@", text))

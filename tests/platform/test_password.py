@@ -1,0 +1,39 @@
+import pytest
+
+from onestep.platform.password import hide_passwords
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql+psycopg://ada:secret@host/optuna", "postgresql+psycopg://ada:***@host/optuna"),
+        ("https://:secret@host:5000", "https://:***@host:5000"),
+        ("mysql://ada:123456@host", "mysql://ada:***@host"),
+        ("mysql://ada:se@cret@host/db", "mysql://ada:***@host/db"),
+        ("mysql://ada:se/cret@host/db", "mysql://ada:***@host/db"),
+        (
+            "postgresql://host/db?user=ada&password=secret",
+            "postgresql://host/db?user=ada&password=***",
+        ),
+        ("storage.tracking_uri=http://ada:secret@host", "storage.tracking_uri=http://ada:***@host"),
+        ("http://ada:one@a and http://eve:two@b", "http://ada:***@a and http://eve:***@b"),
+    ],
+)
+def test_a_password_is_hidden_and_all_else_is_shown(text: str, shown: str) -> None:
+    assert hide_passwords(text) == shown
+    assert hide_passwords(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:////home/ada/a:b@c/mlflow.db",
+        "http://127.0.0.1:5000/files@v1",
+        "http://[::1]:5000/files@v1",
+        "postgresql://ada@host:5432/optuna",
+        "digits@champion",
+        "",
+    ],
+)
+def test_a_text_without_a_password_stays_as_it_is(text: str) -> None:
+    assert hide_passwords(text) == text
