@@ -12,6 +12,8 @@ from typing import Final
 
 _OBJECT_STORE_BYTES: Final = 256 * 2**20
 _RAY_CORE: Final = "ray._raylet"
+_own: Final[set[str]] = set()
+"""Folder of the instance that this process has started, while it runs."""
 
 
 def set_ray_environment() -> None:
@@ -46,7 +48,7 @@ def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
         num_cpus: Logical CPUs of an instance of its own.
 
     Yields:
-        Whether the instance is its own; it ends with the context.
+        Whether the instance is this process's own, and ends with the context that started it.
 
     Raises:
         ValueError: If the cluster does not answer.
@@ -55,7 +57,7 @@ def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
     import ray
 
     if ray.is_initialized():
-        yield False
+        yield bool(_own)
         return
     address = address or os.environ.get("RAY_ADDRESS", "")
     if address:
@@ -80,7 +82,9 @@ def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
             log_to_driver=False,
             _temp_dir=folder,
         )
+        _own.add(folder)
         yield True
     finally:
+        _own.discard(folder)
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
