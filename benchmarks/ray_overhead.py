@@ -28,9 +28,9 @@ OVERRIDES = [
     "data=digits",
     "net=mlp_digits",
     "method=mean_flow",
-    "training.samples=128000",
-    "training.log_every=8000",
-    "training.checkpoint_every=64000",
+    "training.samples=64000",
+    "training.log_every=4000",
+    "training.checkpoint_every=32000",
     "training.threads=1",
 ]
 
