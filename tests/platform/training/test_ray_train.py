@@ -64,6 +64,7 @@ def test_two_ray_workers_walk_the_trajectory_of_one_and_report_every_row(tmp_pat
         train_with_ray(replace(experiment, seed=8), folder=tmp_path / "together", reporter=again)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> None:
     folder, kept = tmp_path / "run", {"checkpoint_every": 2 * BATCH, "keep_checkpoints": 9}
     method = {**DYING, "at": 6, "flag": str(tmp_path / "died")}
