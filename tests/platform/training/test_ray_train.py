@@ -118,7 +118,7 @@ def test_a_worker_that_dies_is_started_again_and_changes_nothing(tmp_path: Path)
 
 @pytest.mark.slow
 def test_divergence_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
-    values = recipe(DYING, steps=30, lr=1e80, data=DIGITS, training={"clip_norm": 0.0})
+    values = recipe(DYING, steps=30, lr=1e160, data=DIGITS, training={"clip_norm": 0.0})
     experiment = Experiment.from_dict(values | {"workers": {**WORKERS, "max_failures": 0}})
     with pytest.raises(TrainingDiverged, match=r"loss/online is (nan|inf) at step \d+; lower"):
         train_with_ray(experiment, folder=tmp_path / "run", reporter=MemoryReporter())
