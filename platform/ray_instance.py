@@ -25,6 +25,8 @@ def set_ray_environment() -> None:
     # Ray Train hands on a report once per poll of its controller, by default every two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's default of 15 starves its workers beside any other load, up to its own timeouts.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Trials find data by the folder that they were started in.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_ADDRESS"}:

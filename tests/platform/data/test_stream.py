@@ -1,5 +1,4 @@
 import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from onestep.platform.data.stream import (
     shards,
     stream_train,
 )
+from onestep.platform.ray_instance import ray_instance
 
 
 @pytest.fixture
@@ -31,30 +31,17 @@ def source(tmp_path: Path) -> ImageFolder:
 
 
 @pytest.fixture(scope="module")
-def ray_instance() -> Iterator[None]:
-    with (
-        pytest.MonkeyPatch.context() as environment,
-        tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder,
-    ):
-        environment.setenv("RAY_AUTH_MODE", "disabled")
-        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        import ray
-
-        ray.init(
-            "local",
-            num_cpus=1,
-            include_dashboard=False,
-            namespace=f"stream-{os.getpid()}",
-            log_to_driver=False,
-            _temp_dir=folder,
-        )
+def ray() -> Iterator[None]:
+    before = dict(os.environ)
+    with ray_instance():
         yield
-        ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")
-@pytest.mark.usefixtures("ray_instance")
+@pytest.mark.usefixtures("ray")
 def test_two_workers_share_the_training_examples_and_see_no_held_out_one(
     source: ImageFolder,
 ) -> None:
@@ -80,7 +67,7 @@ def test_two_workers_share_the_training_examples_and_see_no_held_out_one(
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")
-@pytest.mark.usefixtures("ray_instance")
+@pytest.mark.usefixtures("ray")
 def test_a_hub_set_streams_the_examples_that_it_loads(
     source: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
