@@ -1,7 +1,8 @@
 """Passwords of stores: hidden in all that the platform prints or writes into a record."""
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 # After the colon, digits and a slash are a port. A password may hold a slash or an @ that should
 # have been percent-encoded: databases accept it, and half a password would be shown otherwise.
@@ -16,3 +17,18 @@ def hide_passwords(text: str) -> str:
         text: A URL, or a text with URLs, such as an override or an error of a database.
     """
     return _OF_A_QUERY.sub(r"\1***", _OF_A_USER.sub(r"\1:***@", text))
+
+
+def without_passwords(value: Any) -> Any:
+    """The same plain value with ``***`` for the passwords in all its texts.
+
+    Args:
+        value: What a JSON file holds; tuples become lists.
+    """
+    if isinstance(value, str):
+        return hide_passwords(value)
+    if isinstance(value, Mapping):
+        return {key: without_passwords(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_passwords(part) for part in value]
+    return value

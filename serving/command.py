@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final, final
 
 from ..platform.commands.arguments import add_overrides
+from ..platform.password import without_passwords
 from .settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Serve:
         node = compose("serve", arguments.overrides, module=_CONF)
         settings = ServeSettings.from_dict(node["serve"])
         if arguments.dry_run:
-            print(json.dumps(asdict(settings), indent=2))
+            print(json.dumps(without_passwords(asdict(settings)), indent=2))
             return 0
         return self._serve(settings)
 

@@ -1,14 +1,14 @@
 """The engine turns requests into images with one flow map: plain torch, no server, no Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..methods.core.condition import UNGUIDED, Condition
+from ..methods.core.condition import Condition
 from ..methods.core.flow_map import DomainKind, FlowMap
 from ..methods.core.noise import draw_noise
 from ..methods.core.sampler import AbstractSampler
@@ -68,7 +68,7 @@ class Engine:
                 f"a served model makes images of shape (1 or 3, height, width), "
                 f"got {shape} from {record.name}"
             )
-        if record.net.get("vocabulary", 0):
+        if _setting(record.net, "vocabulary"):
             raise ValueError(
                 f"a served model takes class labels, got {record.name}, a model of tokens"
             )
@@ -202,12 +202,13 @@ class Engine:
         return images[:rows]
 
     def _condition(self, labels: Tensor) -> Condition | None:
-        if self.record.classes == 0:
-            return None
-        is_guided = bool(self.record.net.get("guided", False))
-        return Condition(
-            label=labels, guidance=torch.full((len(labels),), UNGUIDED) if is_guided else None
-        )
+        return None if self.record.classes == 0 else Condition(label=labels)
+
+
+def _setting(node: Mapping[str, Any], name: str) -> Any:
+    """A field of a network, or of the one that it is laid around."""
+    inner = node.get("net")
+    return _setting(inner, name) if isinstance(inner, Mapping) else node.get(name)
 
 
 def _label_of(draw: Draw) -> int:

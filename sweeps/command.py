@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from ..platform.commands.arguments import add_overrides
-from ..platform.password import hide_passwords
+from ..platform.password import hide_passwords, without_passwords
 
 if TYPE_CHECKING:
     from .report import SweepResult
@@ -90,7 +90,7 @@ class Sweep:
         from .settings import settings_of
 
         plan = Plan.of(settings_of(overrides))
-        print(json.dumps(plan.settings.shown, indent=2))
+        print(json.dumps(without_passwords(plan.settings.to_dict()), indent=2))
         print(f"\none trial:\n  {command_line(tuple(map(hide_passwords, plan.example)))}")
         return 0
 

@@ -21,7 +21,6 @@ from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.home import Home
 from ..platform.lock import alone
-from ..platform.password import hide_passwords
 from ..platform.ray_instance import ray_instance
 from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.run import RunFacts
@@ -169,7 +168,7 @@ def _search(
     say: Say,
 ) -> None:
     settings = plan.settings
-    facts = facts_of(plan, benchmark.dataset, name=folder.name)
+    facts = _facts(plan, benchmark.dataset, name=folder.name)
     searcher = OverrideSearch(
         settings,
         base=plan.base,
@@ -219,19 +218,12 @@ def _search(
         ).fit()
 
 
-def facts_of(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:
-    """The facts of a sweep's own MLflow run, without the passwords of stores.
-
-    Args:
-        plan: The sweep.
-        dataset: The set of all trials.
-        name: Name of the sweep.
-    """
+def _facts(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:
     return RunFacts(
         experiment=dataset.name,
         name=name,
-        config=plan.settings.shown,
-        overrides=tuple(map(hide_passwords, plan.base)),
+        config=plan.settings.to_dict(),
+        overrides=plan.base,
         seed=plan.settings.seed,
         data_digest=dataset.digest,
     )

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any, Final, Self, final
 
 from ..platform.configuration import compose
-from ..platform.password import hide_passwords
 from ..platform.settings import settings, typed_value
 from .space import Space
 
@@ -165,12 +164,6 @@ class SweepSettings:
         values["metric"]["mode"] = str(self.metric.mode)
         values["scheduler"]["kind"] = str(self.scheduler.kind)
         return values
-
-    @property
-    def shown(self) -> dict[str, Any]:
-        """The same plain values without the passwords of stores, to be printed or recorded."""
-        base = [hide_passwords(one) for one in self.base]
-        return {**self.to_dict(), "base": base, "storage": hide_passwords(self.storage)}
 
 
 def settings_of(overrides: Sequence[str]) -> SweepSettings:

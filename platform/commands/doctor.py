@@ -6,6 +6,7 @@ from typing import ClassVar, final
 from ..configuration import compose
 from ..experiment import Experiment
 from ..home import Home
+from ..password import hide_passwords
 
 
 @final
@@ -45,7 +46,7 @@ examples:
         print(f"{'devices':<12} {torch.cuda.device_count()} GPU, {torch.get_num_threads()} threads")
         print(f"{'home':<12} {home.root}")
         check_tracking(home.tracking_uri, artifacts=home.artifacts)
-        print(f"{'model store':<12} {home.tracking_uri} answers")
+        print(f"{'model store':<12} {hide_passwords(home.tracking_uri)} answers")
         assembly = assemble(experiment)
         costs = measure(assembly.net(), assembly.source.shape, assembly.source.classes)
         print(f"\nderivatives of {experiment.net['_target_']} on {assembly.source.name}")

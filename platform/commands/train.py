@@ -6,6 +6,7 @@ from typing import Any, ClassVar, final
 
 from ..configuration import compose
 from ..experiment import Experiment
+from ..password import without_passwords
 from .arguments import add_overrides
 
 
@@ -50,7 +51,7 @@ examples:
         experiments = sequence.check()
         if arguments.dry_run:
             for experiment in experiments:
-                print(json.dumps(resolved(experiment), indent=2))
+                print(json.dumps(without_passwords(resolved(experiment)), indent=2))
             return 0
         from ..training.watcher import Console
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Self, final
 
+from ..password import without_passwords
 from .reference import ModelVersion, check_name
 
 _FORMAT: Final = 1
@@ -90,8 +91,9 @@ class ModelRecord:
         }
 
     def to_json(self) -> str:
-        """The record as JSON, in the order of its fields."""
-        return json.dumps({"format": _FORMAT} | asdict(self), indent=2, allow_nan=False) + "\n"
+        """The record as JSON, in the order of its fields, without the passwords of stores."""
+        values = {"format": _FORMAT} | without_passwords(asdict(self))
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:

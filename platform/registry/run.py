@@ -10,6 +10,7 @@ from typing import Any, Final, Self, final
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param, RunTag
 
+from ..password import without_passwords
 from .connection import Connection
 from .reference import check_name
 from .revision import code_revision, installed_versions
@@ -54,7 +55,7 @@ class RunFacts:
     def tags(self) -> dict[str, str]:
         """The facts as tags of an MLflow run."""
         return {
-            "onestep.overrides": json.dumps(list(self.overrides)),
+            "onestep.overrides": json.dumps(without_passwords(self.overrides)),
             "onestep.seed": str(self.seed),
             "onestep.data_digest": self.data_digest,
             "onestep.revision": self.revision,
@@ -112,11 +113,12 @@ class Run:
             run_id = connection.client.create_run(
                 experiment, run_name=facts.name, tags=tags
             ).info.run_id
-            params = [Param(key, value[:_LONGEST_PARAM]) for key, value in _flat(facts.config)]
+            config = without_passwords(facts.config)
+            params = [Param(key, value[:_LONGEST_PARAM]) for key, value in _flat(config)]
             for first in range(0, len(params), _PARAMS_PER_CALL):
                 connection.client.log_batch(run_id, params=params[first : first + _PARAMS_PER_CALL])
         run = cls(connection, run_id)
-        run.log_json(facts.config, "config.json")
+        run.log_json(config, "config.json")
         return run
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from onestep.platform.password import hide_passwords
+from onestep.platform.password import hide_passwords, without_passwords
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,13 @@ def test_a_password_is_hidden_and_all_else_is_shown(text: str, shown: str) -> No
 )
 def test_a_text_without_a_password_stays_as_it_is(text: str) -> None:
     assert hide_passwords(text) == text
+
+
+def test_passwords_are_hidden_however_deep_they_lie() -> None:
+    url, shown = "mysql://ada:secret@host", "mysql://ada:***@host"
+    value = {"storage": {"tracking_uri": url}, "overrides": (f"a={url}", "b=1"), "seed": 3}
+    assert without_passwords(value) == {
+        "storage": {"tracking_uri": shown},
+        "overrides": [f"a={shown}", "b=1"],
+        "seed": 3,
+    }

@@ -155,9 +155,11 @@ def test_a_model_that_makes_no_images_is_refused(shape: tuple[int, ...]) -> None
         Engine(gaussian(shape=shape), record_of(shape=shape))
 
 
-def test_a_model_of_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes class labels"):
-        Engine(gaussian(), record_of(net={"_target_": "any.Net", "vocabulary": 5}))
+def test_a_model_of_tokens_is_refused_also_inside_a_preconditioner() -> None:
+    inner = {"_target_": "any.Net", "vocabulary": 5}
+    for net in (inner, {"_target_": "any.Preconditioned", "net": inner}):
+        with pytest.raises(ValueError, match="takes class labels"):
+            Engine(gaussian(), record_of(net=net))
 
 
 def test_a_bucket_without_rows_is_refused() -> None:

@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,8 @@ from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
-from onestep.sweeps.plan import Plan
 from onestep.sweeps.record import Outcome
-from onestep.sweeps.search import facts_of, resume
-from onestep.sweeps.settings import settings_of
+from onestep.sweeps.search import resume
 from onestep.sweeps.trial import experiment_of
 
 _SMALL: Final = (
@@ -35,7 +32,6 @@ _KILLED: Final = """
 import os, signal, sys
 from dataclasses import replace
 from onestep.sweeps.search import sweep
-from onestep.sweeps.settings import settings_of
 from onestep.sweeps.space import Space
 
 space = Space.from_dict({
@@ -63,16 +59,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_sweep_that_is_unknown_cannot_go_on(home: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no sweep 'nothing' .* only none"):
         resume("nothing")
-
-
-def test_the_run_of_a_sweep_holds_no_password(home: Path) -> None:
-    uri = "postgresql+psycopg://ada:secret@host/db"
-    words = ("data=moons", "net=mlp", f"sweep.storage={uri}", f"storage.tracking_uri={uri}")
-    plan = Plan.of(settings_of(words))
-    facts = facts_of(plan, plan.assembly.source.load(), name="toy-1")
-    assert "secret" not in json.dumps([facts.config, facts.tags])
-    assert facts.config["storage"] == "postgresql+psycopg://ada:***@host/db"
-    assert "storage.tracking_uri=postgresql+psycopg://ada:***@host/db" in facts.overrides
 
 
 @pytest.mark.ray

@@ -78,20 +78,6 @@ def test_a_number_can_name_a_sweep() -> None:
     assert settings_of(["sweep.name=5"]).name == "5"
 
 
-def test_shown_settings_have_no_password_and_those_that_travel_do() -> None:
-    url = "postgresql+psycopg://ada:secret@host/optuna"
-    settings = settings_of([f"sweep.storage={url}", f"storage.tracking_uri={url}"])
-    assert settings.to_dict()["storage"] == url
-    shown = settings.shown
-    assert "secret" not in json.dumps(shown)
-    assert shown["storage"] == "postgresql+psycopg://ada:***@host/optuna"
-    assert shown["base"][:-1] == list(settings.base[:-1])
-    assert {**shown, "storage": url, "base": settings.base} == {
-        **settings.to_dict(),
-        "base": settings.base,
-    }
-
-
 def test_an_unknown_setting_is_refused_by_name(settings: SweepSettings) -> None:
     values: dict[str, Any] = settings.to_dict()
     with pytest.raises(ValueError, match=r"sweep has no setting trails, allowed: name, base"):

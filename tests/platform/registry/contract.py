@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -210,6 +212,24 @@ class StoreContract:
         with open(path, "rb") as stream:
             assert stream.read(8) == b"\x89PNG\r\n\x1a\n"
         assert {one.path for one in client.list_artifacts(run.run_id)} >= {"config.json"}
+
+    def test_neither_a_run_nor_a_model_keeps_a_password(self, registry, model, tmp_path):
+        uri = "postgresql+psycopg://ada:secret@host/db"
+        override = f"storage.tracking_uri={uri}"
+        config = {"storage": {"tracking_uri": uri}}
+        asked = replace(facts(model), config=config, overrides=(override,))
+        with Run.start(registry.connection, asked) as run:
+            pass
+        client = registry.connection.client
+        kept = client.get_run(run.run_id).data
+        assert kept.params["storage.tracking_uri"] == "postgresql+psycopg://ada:***@host/db"
+        path = client.download_artifacts(run.run_id, "config.json", str(tmp_path))
+        assert "secret" not in str(kept.tags) + Path(path).read_text()
+        made = replace(record(model), experiment=config, overrides=(override,))
+        reference = registry.register(made, WEIGHTS, run_id=run.run_id)
+        assert registry.load(str(reference)).record.overrides == (
+            override.replace("secret", "***"),
+        )
 
     def test_a_run_that_fails_says_so(self, registry, model):
         with pytest.raises(ZeroDivisionError), Run.start(registry.connection, facts(model)) as run:
