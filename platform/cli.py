@@ -17,6 +17,7 @@ _ORDER: Final = (
     "sample",
     "sweep",
     "compare",
+    "average",
     "registry",
     "serve",
     "submit",
