@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
 from ...methods.core.method import AbstractLearner, AbstractMethod, View
 from ...methods.core.rng import mix
-from ...methods.core.schedule import Schedule
+from ...methods.core.schedule import Schedule, require_range
 from ..build import build
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
@@ -147,6 +148,7 @@ def assemble(experiment: Experiment) -> Assembly:
         learner=learner,
         learning_rate=build(experiment.learning_rate, Schedule),
     )
+    require_range("learning_rate", assembly.learning_rate, 0.0, math.inf)
     if training.shards % workers.num_workers:
         raise ValueError(
             f"workers.num_workers must divide training.shards, "

@@ -99,6 +99,24 @@ def test_a_wrong_override_is_refused_in_one_sentence(
     assert sentence in refused("train", "net=unet_digits", "training.samples=8192", override)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        # Schedules outside their range.
+        (["learning_rate=constant", "learning_rate.value=-1"], "learning_rate must stay in [0, inf"),
+        (
+            ["diagonal@method.times.diagonal=velocity_first"]
+            + ["method.times.diagonal.boundaries=[1.5]"],
+            "piecewise schedule on the clock progress needs boundaries between 0 and 1, got (1.5,)",
+        ),
+    ],
+)
+def test_overrides_that_are_wrong_together_are_refused(
+    overrides: list[str], sentence: str, refused: Refused
+) -> None:
+    assert sentence in refused("train", *TINY, *overrides)
+
+
 def test_a_method_without_its_teacher_is_refused_in_a_dry_run_too(refused: Refused) -> None:
     assert "parents.teacher=" in refused("train", "method=reflow", "--dry-run")
 
