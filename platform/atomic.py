@@ -38,9 +38,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fchmod(stream.fileno(), 0o644)  # mkstemp gives 0600; others may read our files
             os.fsync(stream.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            # A full disk does not say by itself which file it has no room for.
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     _sync_folder(path.parent)
 

@@ -193,11 +193,13 @@ class Piecewise(Schedule):
 
     Attributes:
         values: One value for each piece.
-        boundaries: Readings at which the next piece begins, rising, one fewer than the values.
+        boundaries: Readings at which the next piece begins, rising, one fewer than the values;
+            each is above 0, and below 1 on the clock progress, so that no piece is empty.
         clock: What the readings count.
 
     Raises:
-        ValueError: If the counts do not fit or the boundaries do not rise.
+        ValueError: If the counts do not fit, or the boundaries do not rise or lie outside the
+            clock's range.
     """
 
     values: tuple[float, ...]
@@ -213,6 +215,12 @@ class Piecewise(Schedule):
             raise ValueError(
                 "piecewise schedule needs rising boundaries, one fewer than values, "
                 f"got values {self.values} and boundaries {self.boundaries}"
+            )
+        end = 1.0 if self.clock is Clock.PROGRESS else math.inf
+        if not all(0.0 < boundary < end for boundary in self.boundaries):
+            raise ValueError(
+                f"piecewise schedule on the clock {self.clock} needs boundaries between 0 and "
+                f"{end:g}, got {self.boundaries}"
             )
 
     def __call__(self, now: Moment) -> float:

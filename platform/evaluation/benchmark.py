@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ...methods.core.rng import mix
 from ..data.source import Dataset
+from ..experiment import LEAST_SAMPLES
 from .agreement import CHECKERBOARD, ClassAgreement, ForbiddenSquares
-from .baseline import distinct_rows, gaussian_samples, resampled_rows
+from .baseline import class_pools, distinct_rows, gaussian_samples, resampled_rows
 from .classifier import ClassifierRecipe
 from .features import FeatureSpace, feature_space, has_classifier
 from .frechet import FrechetFeatures
@@ -62,12 +63,37 @@ def metrics_alone(dataset: Dataset) -> tuple[AbstractMetric, ...]:
     return tuple(metrics)
 
 
-def _held_out_rows(dataset: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
-    """Points of the plane in their order, of which any run is balanced; of images a random part."""
-    if len(dataset.shape) == 1 or n == len(dataset.held_out):
-        return torch.arange(n)
-    rng = torch.Generator().manual_seed(mix(seed, 1))
-    return torch.randperm(len(dataset.held_out), generator=rng)[:n].sort().values
+def held_out_rows(dataset: Dataset, samples: int, seed: int) -> Int[Tensor, "n"]:
+    """The held-out data that samples are compared with; it takes no time to find them.
+
+    Points of the plane come in their order, of which any run is balanced; of images a random part.
+
+    Args:
+        dataset: The set.
+        samples: Samples of a draw; at most as many as there are held-out and training data.
+        seed: Seed of the part.
+
+    Returns:
+        Their numbers.
+
+    Raises:
+        ValueError: If they are too few, or there is no training example of the class of one.
+    """
+    held_out, train = dataset.held_out, dataset.train
+    n = min(samples, len(held_out), len(train))
+    if n < LEAST_SAMPLES:
+        raise ValueError(
+            f"an evaluation needs at least {LEAST_SAMPLES} samples, held-out and training data, "
+            f"got {samples}, {len(held_out)} and {len(train)}"
+        )
+    if len(dataset.shape) == 1 or n == len(held_out):
+        rows = torch.arange(n)
+    else:
+        rng = torch.Generator().manual_seed(mix(seed, 1))
+        rows = torch.randperm(len(held_out), generator=rng)[:n].sort().values
+    if held_out.label is not None and train.label is not None:
+        class_pools(held_out.label[rows], train.label)  # refuses a class without examples
+    return rows
 
 
 @final
@@ -121,14 +147,10 @@ class Benchmark:
         Raises:
             ValueError: If the counts are too small.
         """
-        n = min(samples, len(dataset.held_out), len(dataset.train))
-        if n < 8 or draws < 1:
-            raise ValueError(
-                f"an evaluation needs at least 8 samples and 1 draw, got {n} of {samples} asked "
-                f"for and {draws}"
-            )
+        if draws < 1:
+            raise ValueError(f"an evaluation needs at least 1 draw, got {draws}")
+        x, label = dataset.held_out.take(held_out_rows(dataset, samples, seed))
         space = feature_space(dataset, home=home, recipe=recipe)
-        x, label = dataset.held_out.take(_held_out_rows(dataset, n, seed))
         # Training data is only asked for its nearest points, so it needs no features.
         train_x, train_label = dataset.train.everything()
         reference = Reference(

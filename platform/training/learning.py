@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol, final
 
 import torch
@@ -111,6 +112,27 @@ class Learning:
         self._follow(now)
         self.step += 1
         return logs
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Who moves at this step."""
+        return self._players(self._moment((0,)))
+
+    def rehearse(self, rows: int) -> None:
+        """Compute the loss of each player of this step on the first rows of a shard.
+
+        Nothing changes: not the networks, not the averages, not the coupling's state.
+
+        Args:
+            rows: How many rows, at most those of a shard.
+        """
+        now, kept = self._moment((0,)), self._coupling
+        batch, (rng,) = self._paired(now, (0,))
+        self._coupling = kept
+        for player in self._players(now):
+            self._freeze_others(player)
+            terms, _ = self._objectives[player](batch[slice(0, rows)], replace(now, rng=rng))
+            combine(terms, self._balance, self._named, now, self._place)
 
     def state(self) -> dict[str, Any]:
         """Everything that ``load`` needs to go on bitwise."""

@@ -117,25 +117,38 @@ def start(
     Raises:
         ValueError: If data, parents or pairs are missing or do not fit.
     """
-    experiment, training = assembly.experiment, assembly.experiment.training
     if stream is None:
         data = _data(assembly)
         digest, feed = data.digest, feed_on(assembly, data)
     else:
         digest, feed = "", _streamed(assembly, stream)
+    return learning_on(assembly, feed, place), assembly.recipe(digest)
+
+
+def learning_on(assembly: Assembly, feed: AbstractFeed, place: Place) -> Learning:
+    """The state of an experiment before its first step.
+
+    Args:
+        assembly: The things of the experiment.
+        feed: Where rows come from.
+        place: Where this worker stands.
+
+    Returns:
+        The state.
+    """
+    experiment = assembly.experiment
     optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
-    learning = Learning(
+    return Learning(
         assembly.learner,
         assembly.initial_net().to(place.device),
         assembly.frozen(),
         optimizer=optimizer,
         learning_rate=assembly.learning_rate,
         feed=feed,
-        training=training,
+        training=experiment.training,
         seed=experiment.seed,
         place=place,
     )
-    return learning, assembly.recipe(digest)
 
 
 def feed_on(assembly: Assembly, data: Dataset | PairSet) -> AbstractFeed:

@@ -76,11 +76,11 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 try:
     atomic.write_safetensors(Path({str(path)!r}), {{"a": torch.zeros(100_000)}})
 except OSError as error:
-    print(type(error).__name__, error.errno is not None)
+    print(type(error).__name__, error.errno is not None, error.filename)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["OSError", "True"]
+    assert done.stdout.split() == ["OSError", "True", str(path)]
     assert path.read_text() == "old"
     assert names(tmp_path) == ["weights.safetensors"]

@@ -107,6 +107,12 @@ def test_a_product_multiplies_its_factors() -> None:
         (lambda: Doubling(start=0, end=8), "power of two, got 0 and 8"),
         (lambda: Piecewise(values=(1.0,), boundaries=(0.5,)), "one fewer than values"),
         (lambda: Piecewise(values=(1.0, 2.0, 3.0), boundaries=(0.5, 0.5)), "rising boundaries"),
+        (lambda: Piecewise(values=(1.0, 2.0), boundaries=(1.0,)), "progress .* between 0 and 1,"),
+        (lambda: Piecewise(values=(1.0, 2.0), boundaries=(0.0,)), "progress .* between 0 and 1,"),
+        (
+            lambda: Piecewise(values=(1.0, 2.0), boundaries=(-5.0,), clock=Clock.SAMPLES),
+            "samples .* between 0 and inf,",
+        ),
         (lambda: Linear(start=0.0, end=1.0, clock="hour"), "'hour' is not a valid Clock"),  # type: ignore[arg-type]
     ],
 )

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from onestep.methods.core.flow_map import Domain
+from onestep.methods.nets.mlp import MLP
 from onestep.platform.cli import USER_ERROR, main
 from onestep.platform.evaluation.comparison import gather
 from onestep.platform.evaluation.report import Report
@@ -117,6 +120,47 @@ def test_samples_are_drawn_into_a_picture(reference: str, home: Path) -> None:
     with Image.open(file) as image:
         assert min(image.size) > 100
     file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--n", "0"), "--n must be in 1..10000, got 0"),
+        (("--n", "10001"), "--n must be in 1..10000, got 10001"),
+        (("--seed", "-1"), "--seed must be at least 0, got -1"),
+        (("--nfe", "0"), "numbers of evaluations must be at least 1, got [0]"),
+        (("--label", "0"), "moons/2 has no classes, got --label 0"),
+    ],
+)
+def test_samples_out_of_range_are_refused_and_no_picture_is_written(
+    words: tuple[str, ...], sentence: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "refused.png"
+    assert main(["sample", "moons/2", *words, "--out", str(file)]) == USER_ERROR
+    assert capsys.readouterr().err == f"onestep sample: {sentence}\n"
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("label", ["-1", "2"])
+def test_a_label_that_the_model_does_not_know_is_refused(
+    label: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = MLP(shape=(2,), domain=Domain(), classes=2, width=8, depth=1, embedding_width=8)
+    registry = Registry.at(Home.here())
+    entry = registry.entry("moons/2")
+    node = {"_target_": "onestep.methods.nets.mlp.MLP", "width": 8, "depth": 1}
+    labelled = replace(
+        entry.record,
+        name="sides",
+        net={**node, "embedding_width": 8},
+        classes=2,
+        label_names=("a", "b"),
+    )
+    reference = registry.register(labelled, net.state_dict(), run_id=entry.run_id)
+    file = home / "refused.png"
+    assert main(["sample", str(reference), "--label", label, "--out", str(file)]) == USER_ERROR
+    assert capsys.readouterr().err == f"onestep sample: --label must be in 0..1, got {label}\n"
+    assert not file.exists()
 
 
 def test_fid_is_refused_before_anything_is_measured(
