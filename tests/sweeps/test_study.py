@@ -134,11 +134,18 @@ def test_the_seed_decides_the_suggestions_and_a_resumed_sampler_does_not_repeat_
     assert not set(first_suggestions("3", start=2, seed=3)) & set(once)
 
 
-@pytest.mark.parametrize("kind", ["postgresql+nothing", "sqlite+nothing", "no kind"])
+@pytest.mark.parametrize("kind", ["postgresql+nothing", "sqlite+nothing"])
 def test_a_database_that_cannot_be_opened_is_named_without_its_password(kind: str) -> None:
     with pytest.raises(ValueError, match=r"//ada:\*\*\*@host/db does not answer: ") as caught:
         open_storage(f"{kind}://ada:secret@host/db")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["no kind://ada:secret@host/db", "mysql://ada:sec@ret@host/db"])
+def test_what_is_no_url_of_a_database_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"a database must .*//ada:\*\*\*@host/db") as caught:
+        open_storage(url)
+    assert "ret" not in str(caught.value)
 
 
 def test_the_number_of_a_trial_is_that_of_the_study(storage: RDBStorage) -> None:
