@@ -18,6 +18,7 @@ _ORDER: Final = (
     "sample",
     "sweep",
     "compare",
+    "average",
     "registry",
     "serve",
     "submit",

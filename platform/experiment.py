@@ -31,6 +31,8 @@ class Training:
         ema_ramp: Share of the samples seen so far above which no half-life goes, so that early
             averages forget the start.
         ema_served: Which of the averages is evaluated and registered, from 0.
+        ema_snapshots: How often in a run two more averages are written down, from which
+            ``onestep average`` makes one of any width; 0 for never.
         log_every: Samples between two rows of metrics.
         checkpoint_every: Samples between two checkpoints; 0 for one at the end.
         keep_checkpoints: Latest checkpoints that stay on disk.
@@ -52,6 +54,7 @@ class Training:
     ema_half_lives: tuple[float, ...] = (50_000.0,)
     ema_ramp: float = 0.05
     ema_served: int = 0
+    ema_snapshots: int = 0
     log_every: int = 10_000
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
@@ -82,6 +85,11 @@ class Training:
             raise ValueError(
                 "training.ema_half_lives must be one or more positive numbers of samples and "
                 f"ema_ramp positive, got {self.ema_half_lives} and {self.ema_ramp}"
+            )
+        if not 0 <= self.ema_snapshots <= self.steps:
+            raise ValueError(
+                f"training.ema_snapshots must be in [0, {self.steps}], the steps of the run, "
+                f"got {self.ema_snapshots}"
             )
         if not 0 <= self.ema_served < len(self.ema_half_lives):
             raise ValueError(

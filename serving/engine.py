@@ -90,9 +90,10 @@ class Engine:
 
     @property
     def default_steps(self) -> int:
-        """Fewest evaluations; the most for a velocity, which needs many."""
-        is_velocity = self._flow_map.domain.kind is DomainKind.DIAGONAL
-        return self.steps[-1] if is_velocity else self.steps[0]
+        """Fewest evaluations; the most for a velocity whose paths are not straight."""
+        domain = self._flow_map.domain
+        needs_many = domain.kind is DomainKind.DIAGONAL and not domain.is_straight
+        return self.steps[-1] if needs_many else self.steps[0]
 
     def accept(
         self,

@@ -40,15 +40,19 @@ class Domain:
         t_lo: First time at which the map was trained, in [0, 1): 1 / (1 + sigma_max) for EDM.
         t_hi: Last time at which it was trained, in (t_lo, 1].
         steps: Finest grid, a power of two; 0 unless the kind is GRID.
+        is_straight: Whether a velocity was trained to have straight paths, so that one Euler step
+            is meant to be enough.
 
     Raises:
-        ValueError: If the times are out of order or the grid does not fit the kind.
+        ValueError: If the times are out of order, or the grid or the straightness does not fit the
+            kind.
     """
 
     kind: DomainKind = DomainKind.TRIANGLE
     t_lo: float = 0.0
     t_hi: float = 1.0
     steps: int = 0
+    is_straight: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.t_lo < self.t_hi <= 1.0:
@@ -61,6 +65,8 @@ class Domain:
                 f"domain steps must be a power of two for kind grid and 0 otherwise, "
                 f"got {self.steps} for {self.kind}"
             )
+        if self.is_straight and self.kind is not DomainKind.DIAGONAL:
+            raise ValueError(f"only a domain of kind diagonal can be straight, got {self.kind}")
 
     @property
     def has_velocity(self) -> bool:

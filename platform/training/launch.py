@@ -174,6 +174,29 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
     return last
 
 
+def model_of(folder: Path) -> str:
+    """The model that a run has registered.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        Its reference.
+
+    Raises:
+        ValueError: If there is no such run, or it has not ended.
+    """
+    note = folder / _RUN
+    model = json.loads(note.read_text()).get("model") if note.exists() else None
+    if model is None:
+        have = sorted(path.parent.name for path in folder.parent.glob(f"*/{_RUN}"))
+        raise ValueError(
+            f"run {folder.name} must have registered a model, got none; runs here: "
+            f"{', '.join(have) or 'none'}"
+        )
+    return str(model)
+
+
 def _check_unfinished(registry: Registry, folder: Path) -> None:
     note = folder / _RUN
     if not note.exists():

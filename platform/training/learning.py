@@ -23,6 +23,7 @@ from .ema import MovingAverages, average_into
 from .feed import AbstractFeed
 from .objective import Objective, combine
 from .place import Place
+from .snapshot import PowerAverages
 
 
 class OptimizerFactory(Protocol):
@@ -69,6 +70,7 @@ class Learning:
         if training.compile:
             self.nets.online.compile()
         self.averages = MovingAverages(online, training.ema_half_lives, ramp=training.ema_ramp)
+        self.power_averages = PowerAverages(online) if training.ema_snapshots else None
         self._coupling = self._placed(learner.coupling.initial(feed.num_data, feed.shape))
         players = (ONLINE, *learner.needs.companions) if isinstance(learner, AbstractGame) else ()
         objectives = {
@@ -117,6 +119,7 @@ class Learning:
             "online": nets.online.state_dict(),
             "target": None if nets.target is None else nets.target.state_dict(),
             "averages": self.averages.state(),
+            "power_averages": self.power_averages.state() if self.power_averages else [],
             "companions": {name: part.state_dict() for name, part in nets.companions.items()},
             "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
             "coupling": dict(self._coupling),
@@ -134,6 +137,8 @@ class Learning:
         if nets.target is not None:
             nets.target.load_state_dict(state["target"])
         self.averages.load(state["averages"])
+        if self.power_averages:
+            self.power_averages.load(state["power_averages"])
         for name, part in nets.companions.items():
             part.load_state_dict(state["companions"][name])
         for name, each in self.optimizers.items():
@@ -225,6 +230,8 @@ class Learning:
             samples=now.samples + training.batch_size,
             batch_size=training.batch_size,
         )
+        if self.power_averages:
+            self.power_averages.update(self.nets.online, step=now.step + 1)
         if target is not None and self.nets.target is not None:
             average_into(self.nets.target, self.nets.online, target.decay(now))
 

@@ -119,6 +119,7 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
             place=place,
             reporter=RayReporter(config["mailbox"]),
             folder=Path(folder),
+            kept=config["run"],
             resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
             stream=_stream(place, Experiment.from_dict(config["experiment"])),
         )
@@ -211,6 +212,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                 "experiment": experiment.to_dict(),
                 "mailbox": mailbox,
                 "begin": begin,
+                "run": folder,
             },
             datasets=_datasets(experiment),
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo", timeout_s=300),

@@ -57,6 +57,7 @@ def test_whole_numbers_may_be_written_with_an_exponent() -> None:
         ({"ema_half_lives": (0.0,)}, "one or more positive numbers"),
         ({"ema_ramp": 0.0}, "ema_ramp positive, got"),
         ({"ema_served": 1}, "ema_served must be below 1, got 1"),
+        ({"ema_snapshots": -1}, r"ema_snapshots must be in \[0, "),
         ({"precision": "half"}, "one of float32, bfloat16, float64, got 'half'"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1, got 0"),
     ],

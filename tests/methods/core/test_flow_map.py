@@ -48,6 +48,7 @@ def test_a_domain_survives_a_registry() -> None:
         Domain(),
         Domain(kind=DomainKind.GRID, steps=16),
         Domain(kind=DomainKind.TO_DATA, t_lo=0.1),
+        Domain(kind=DomainKind.DIAGONAL, is_straight=True),
     ):
         values = domain.to_dict()
         assert type(values["kind"]) is str
@@ -62,6 +63,7 @@ def test_a_domain_survives_a_registry() -> None:
         ({"kind": DomainKind.GRID, "steps": 12}, "power of two"),
         ({"kind": DomainKind.GRID}, "power of two"),
         ({"steps": 8}, "0 otherwise, got 8 for triangle"),
+        ({"is_straight": True}, "only a domain of kind diagonal can be straight, got triangle"),
     ],
 )
 def test_a_domain_that_makes_no_sense_is_refused(values: dict[str, object], words: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import torch
 from PIL import Image
 
 from onestep.platform.cli import USER_ERROR, main
@@ -52,6 +53,40 @@ def test_a_model_measured_again_gives_the_numbers_of_its_run(home: Path) -> None
     assert again.nfes == (1, 2)
     assert again.metrics() == entry.record.metrics
     assert [kept.metrics for kept in entry.evaluations] == [again.metrics()]
+
+
+def test_an_average_of_another_width_is_measured_and_kept_with_its_parent(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "method=mean_flow", "evaluation.nfes=[1]", "run=wide", *TRAIN]
+    assert main([*words, "training.ema_snapshots=2"]) == 0
+    registry = Registry.at(Home.here())
+    parent = registry.resolve("moons/3")
+    yardstick = ["--nfe", "1", "--samples", "64"]
+    capsys.readouterr()
+    assert main(["average", "wide", "--width", "0.1", "0.2", "--keep", *yardstick]) == 0
+    out = capsys.readouterr().out
+    assert "moons/3, relative width 0.2" in out
+    made = registry.load("moons/5")
+    assert made.record.ema == "relative width 0.2"
+    assert made.record.parents["averaged"] == str(parent)
+    assert "eval/sliced_w2/nfe_1" in made.record.metrics
+    online = registry.load(parent).weights
+    assert any(not torch.equal(made.weights[name], online[name]) for name in online)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["none", "--width", "0.1"], "run none must have registered a model, got none"),
+        (["wide", "--width", "0.4"], "must lie in (0, 0.25], got 0.4"),
+    ],
+)
+def test_an_average_of_nothing_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert main(["average", *words]) == USER_ERROR
+    assert says in capsys.readouterr().err
 
 
 def test_reports_of_the_runs_compare_as_models_measured_side_by_side(
