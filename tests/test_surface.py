@@ -88,10 +88,10 @@ ROUTES: Final = {
 }
 OPTIONS: Final = {
     "train": ["--dry-run"],
-    "evaluate": ["--fid", "--json", "--keep", "--nfe", "--samples", "--seed"],
-    "sample": ["--label", "--n", "--nfe", "--out", "--seed"],
+    "evaluate": ["--dry-run", "--fid", "--json", "--keep", "--nfe", "--samples", "--seed"],
+    "sample": ["--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
     "sweep": ["--dry-run", "--resume"],
-    "compare": ["--nfe", "--out", "--samples", "--seed"],
+    "compare": ["--dry-run", "--nfe", "--out", "--samples", "--seed"],
     "average": ["--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--dry-run"],

@@ -12,6 +12,7 @@ from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
 from .store import Registry
+from .trust import check_trusted
 
 
 def load_flow_map(
@@ -35,6 +36,7 @@ def load_flow_map(
 
 def build_flow_map(record: ModelRecord) -> FlowMap:
     """The network that a record describes, with fresh weights."""
+    check_trusted(record.net, what=f"the network of a model {record.name!r}")
     return build(
         record.net,
         FlowMap,
@@ -87,7 +89,9 @@ def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     Raises:
         ValueError: If the data here are not those.
     """
-    dataset = build(record.experiment["data"], AbstractSource).load()
+    node = record.experiment["data"]
+    check_trusted(node, what=f"the data of {model}")
+    dataset = build(node, AbstractSource).load()
     if dataset.digest != record.data_digest:
         raise ValueError(
             f"{model} was trained on data {record.data_digest[:12]}..., "

@@ -148,6 +148,31 @@ def test_overrides_that_are_wrong_together_are_refused(
     assert sentence in refused("train", *TINY, *overrides)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "storage.tracking_uri=redis://ada:secret@host/0"),
+        ("train", "storage.tracking_uri=mysql://ada:secret@host,other/db"),
+        ("train", "storage.tracking_uri=mysql://ada:#secret@host/db"),
+        ("train", "+storage.tracking_uri=mysql://ada@server:secret@host/db"),
+        ("train", "storage.url=mysql://ada:secret@host/db"),
+        ("sweep", "--resume", "one", "sweep.storage=mysql://ada:secret@host/db"),
+        ("sweep", "sweep.storage=[mysql://ada:secret@host/db]"),
+        ("sweep", "--dry-run", "sweep.storage={mysql://ada:secret@host/db: 1}"),
+    ],
+)
+def test_a_refusal_does_not_show_a_password(words: tuple[str, ...], refused: Refused) -> None:
+    assert "secret" not in refused(*words)
+
+
+def test_a_word_too_many_does_not_show_a_password(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["registry", "list", "digits", "storage.tracking_uri=mysql://ada:secret@host/db"])
+    assert (
+        "unrecognized arguments: storage.tracking_uri=mysql://ada:***@" in capsys.readouterr().err
+    )
+
+
 def test_a_method_without_its_teacher_is_refused_in_a_dry_run_too(refused: Refused) -> None:
     assert "parents.teacher=" in refused("train", "method=reflow", "--dry-run")
 

@@ -1,5 +1,6 @@
 """`onestep evaluate`, `sample` and `compare` on models that `onestep train` has registered."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -161,6 +162,79 @@ def test_a_label_that_the_model_does_not_know_is_refused(
     assert main(["sample", str(reference), "--label", label, "--out", str(file)]) == USER_ERROR
     assert capsys.readouterr().err == f"onestep sample: --label must be in 0..1, got {label}\n"
     assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (
+            [
+                "evaluate",
+                "moons/1",
+                "evaluation.nfes=[1,4]",
+                "evaluation.samples=64",
+                "--seed",
+                "3",
+            ],
+            {"model": "moons/1", "nfes": [1, 4], "samples": 64, "seed": 3, "keep": False},
+        ),
+        (
+            ["compare", "moons/1", "evaluation.seed=5", "moons/2", "--nfe", "2"],
+            {"models": ["moons/1", "moons/2"], "nfes": [2], "samples": 2000, "seed": 5},
+        ),
+        (["sample", "moons/2", "--n", "20"], {"model": "moons/2", "n": 20, "nfe": 1}),
+    ],
+)
+def test_overrides_choose_the_store_and_a_dry_run_shows_what_would_be_done(
+    words: list[str],
+    shown: dict[str, object],
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # As after `onestep train storage.tracking_uri=...`: the environment does not name the store.
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{home / 'mlflow.db'}"
+    capsys.readouterr()
+    assert main([*words, "--dry-run", f"storage.tracking_uri={store}"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {**told, **shown, "tracking_uri": store}
+    assert not any(tmp_path.iterdir())
+
+
+def test_samples_are_drawn_from_the_store_that_an_override_names(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    words = [f"storage.tracking_uri=sqlite:///{home / 'mlflow.db'}", "--n", "20"]
+    assert main(["sample", "moons/2", *words, "--out", str(tmp_path / "samples.png")]) == 0
+    assert (tmp_path / "samples.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("evaluate", "moons/1", "data=digits"), "overrides must be of storage.tracking_uri, eval"),
+        (("evaluate", "moons/1", "storage.wandb=true"), "got storage.wandb"),
+        (("evaluate", "moons/1", "evaluation.seed=-1"), "samples and seed at least 0"),
+        (("evaluate", "moons/1", "--seed", "3", "evaluation.seed=4"), "either evaluation.seed or"),
+        (("compare", "moons/1", "net=mlp"), "got net"),
+        (("compare", "evaluation.seed=4"), "needs one or more models"),
+        (("sample", "moons/1", "evaluation.seed=4"), "must be of storage.tracking_uri, got eval"),
+        (("sample", "moons/1", "--dry-run", "--label", "9"), "no classes, got --label 9"),
+    ],
+)
+def test_other_overrides_are_refused(
+    words: tuple[str, ...], sentence: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(words) == USER_ERROR
+    told = capsys.readouterr()
+    assert sentence in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
 
 
 def test_fid_is_refused_before_anything_is_measured(
