@@ -17,6 +17,7 @@ from ...methods.core.schedule import Schedule
 from ..build import build
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
+from ..evaluation.sampling import samplers_at
 from ..experiment import Experiment, module_of
 from ..home import Home
 from ..registry.model import fill, load_flow_map
@@ -171,6 +172,7 @@ def assemble(experiment: Experiment) -> Assembly:
             f"workers.gpus_per_worker is {workers.gpus_per_worker:g}, but this machine has no GPU "
             "and workers.address names no cluster"
         )
+    samplers_at(learner.domain, experiment.evaluation.nfes)  # refuses where there is none
     _check_optimizer(assembly)
     _check_parents(assembly)
     return assembly
