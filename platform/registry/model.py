@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ...methods.core.flow_map import Domain, FlowMap
 from ..build import build
 from ..data.source import AbstractSource, Dataset
+from ..data.stream_sample import load
 from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
@@ -75,7 +76,7 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], *, model: str) -> None:
 
 
 def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
-    """The data that a model was trained on, loaded and checked.
+    """The data that a model was trained on, or what it keeps of a stream, loaded and checked.
 
     Args:
         record: Record of the model.
@@ -87,7 +88,8 @@ def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     Raises:
         ValueError: If the data here are not those.
     """
-    dataset = build(record.experiment["data"], AbstractSource).load()
+    stream: bool = record.experiment["training"]["stream"]
+    dataset = load(build(record.experiment["data"], AbstractSource), stream=stream)
     if dataset.digest != record.data_digest:
         raise ValueError(
             f"{model} was trained on data {record.data_digest[:12]}..., "

@@ -16,6 +16,7 @@ from ..atomic import write_json
 from ..data.errors import DataNotFound
 from ..data.pairs import PairSet, read_pairs
 from ..data.source import Dataset
+from ..data.stream_sample import check_fills, load
 from ..evaluation.comparison import Comparison, same_noise
 from ..evaluation.report import Report
 from ..experiment import Experiment
@@ -82,15 +83,17 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     assembly = replace(assembly, experiment=_pinned(experiment, registry))
     assembly.initial_net()
     assembly.frozen()
-    dataset = assembly.source.load()
-    if assembly.learner.needs.pairs is None:
+    is_streamed = experiment.training.stream
+    dataset = load(assembly.source, stream=is_streamed)
+    if is_streamed:
+        check_fills(dataset, experiment.training.batch_size)
+    elif assembly.learner.needs.pairs is None:
         feed_on(assembly, dataset)  # refuses data that do not fill a batch
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
     with alone(folder, what="run"):
         _check_unfinished(registry, folder)
-        watcher.say(
-            f"run {folder.name}: {assembly.name} on {dataset.name}, {len(dataset.train)} rows"
-        )
+        rows = "streamed" if is_streamed else f"{len(dataset.train)} rows"
+        watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
         trained = _launch_in(
             folder, assembly, dataset=dataset, registry=registry, home=home, watcher=watcher
         )

@@ -199,6 +199,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     """
     workers = experiment.workers
     cpus = round(workers.num_workers * workers.cpus_per_worker)
+    cpus += experiment.training.stream  # somebody has to read for the workers
     begin = latest(folder)
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)):
         mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
