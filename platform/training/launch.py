@@ -31,6 +31,7 @@ from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from .assembly import Assembly, assemble, registry_of
 from .measurement import measured, prepare_benchmark, served_map
+from .nodes import check_nodes
 from .pair_generation import generate_pairs
 from .place import place_of
 from .ray_train import latest, train_with_ray
@@ -92,6 +93,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
     with alone(folder, what="run"):
         _check_unfinished(registry, folder)
+        check_nodes(experiment, folder)
         rows = "streamed" if is_streamed else f"{len(dataset.train)} rows"
         watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
         trained = _launch_in(
