@@ -78,31 +78,26 @@ def write_json(path: Path, value: Mapping[str, Any] | list[Any], *, mode: int = 
     return write_bytes(path, text.encode(), mode=mode)
 
 
-def write_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
-) -> str:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write tensors as safetensors whole or not at all, and give the SHA-256 of the file.
 
     Args:
         path: File to write.
         tensors: Tensors by name; those that share memory are written once for each name.
-        metadata: Short texts for the header of the file.
 
     Returns:
         SHA-256 of the file, in hexadecimal.
     """
     # Serialised here and written by us, because the library's own writer hides a full disk
     # in an error that is no OSError.
-    return write_bytes(path, encode_safetensors(tensors, metadata=metadata))
+    return write_bytes(path, encode_safetensors(tensors))
 
 
-def encode_safetensors(
-    tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
-) -> bytes:
+def encode_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a safetensors file that holds these tensors."""
     # A copy for each name: the format refuses tensors that share memory, as tied weights do.
     rows = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    payload: bytes = safetensors.torch.save(rows, dict(metadata) if metadata else None)
+    payload: bytes = safetensors.torch.save(rows)
     return payload
 
 

@@ -1,7 +1,7 @@
 """Things from their configuration: a ``_target_`` node and the class that it has to give."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any, TypeVar
@@ -46,18 +46,6 @@ def _checked(thing: object, node: Mapping[str, Any], expected: type[T]) -> T:
     if not isinstance(thing, expected):
         raise ValueError(f"{node['_target_']} is no {expected.__name__}")
     return thing
-
-
-def targets(node: object) -> Iterator[str]:
-    """Every ``_target_`` of a node and the nodes inside it."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for part in node.values():
-            yield from targets(part)
-    elif isinstance(node, list | tuple):
-        for part in node:
-            yield from targets(part)
 
 
 def class_at(dotted: str) -> type:

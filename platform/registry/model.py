@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ...methods.core.flow_map import Domain, FlowMap
 from ..build import build
 from ..data.source import AbstractSource, Dataset
+from ..data.stream_sample import load
 from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
@@ -77,7 +78,7 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], *, model: str) -> None:
 
 
 def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
-    """The data that a model was trained on, loaded and checked.
+    """The data that a model was trained on, or what it keeps of a stream, loaded and checked.
 
     Args:
         record: Record of the model.
@@ -89,9 +90,9 @@ def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     Raises:
         ValueError: If the data here are not those.
     """
-    node = record.experiment["data"]
+    node, stream = record.experiment["data"], bool(record.experiment["training"]["stream"])
     check_trusted(node, what=f"the data of {model}")
-    dataset = build(node, AbstractSource).load()
+    dataset = load(build(node, AbstractSource), stream=stream)
     if dataset.digest != record.data_digest:
         raise ValueError(
             f"{model} was trained on data {record.data_digest[:12]}..., "

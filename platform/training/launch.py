@@ -15,6 +15,7 @@ from ...methods.core.flow_map import FlowMap
 from ..atomic import write_json
 from ..data.pairs import PairSet
 from ..data.source import Dataset
+from ..data.stream_sample import check_fills, load
 from ..evaluation.comparison import Comparison, same_noise
 from ..evaluation.report import Report
 from ..experiment import Experiment
@@ -29,6 +30,7 @@ from ..registry.store import Registry
 from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble, registry_of
 from .measurement import check_evaluation, measured, prepare_benchmark, served_map
+from .nodes import check_nodes
 from .pairing import Pairing
 from .place import place_of
 from .ray_train import latest, train_with_ray
@@ -82,20 +84,24 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     assembly = replace(assembly, experiment=_pinned(experiment, registry))
     assembly.initial_net()
     assembly.frozen()
-    dataset = assembly.source.load()
+    is_streamed = experiment.training.stream
+    dataset = load(assembly.source, stream=is_streamed)
+    if is_streamed:
+        check_fills(dataset, experiment.training.batch_size)
     check_evaluation(experiment, dataset)
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
     pairing = None
     if assembly.learner.needs.pairs is not None:
         pairing = Pairing.of(assembly.experiment, dataset, registry=registry, folder=folder)
         assembly = replace(assembly, experiment=pairing.experiment)
-    rehearse(assembly, dataset if pairing is None else pairing.examples)
+    if not is_streamed or experiment.training.batch_size <= len(dataset.train):
+        rehearse(assembly, dataset if pairing is None else pairing.examples)
     facts = _facts(assembly.experiment, dataset, folder)
     with alone(folder, what="run"):
         _check_unfinished(registry, folder)
-        watcher.say(
-            f"run {folder.name}: {assembly.name} on {dataset.name}, {len(dataset.train)} rows"
-        )
+        check_nodes(experiment, folder)
+        rows = "streamed" if is_streamed else f"{len(dataset.train)} rows"
+        watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
         pairs = None if pairing is None else pairing.pairs(registry, watcher)
         data = dataset if pairs is None else pairs
         _check_checkpoint(folder, recipe=assembly.recipe(data.digest))
