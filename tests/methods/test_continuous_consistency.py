@@ -219,9 +219,7 @@ def test_a_wide_offset_has_the_gradient_of_mean_flow_to_the_data() -> None:
         (1e9 * wide.loss(built(wide, net), batch, moment(64)).total * weight(s)).sum(),
         net.last.weight,  # type: ignore[arg-type]
     )[0]
-    flow = MeanFlow(
-        times=SortedTimes(law=wide.times.law, diagonal=NOTHING), weighting=Unweighted()
-    )
+    flow = MeanFlow(times=SortedTimes(law=wide.times.law, diagonal=NOTHING), weighting=Unweighted())
     assert flow.tangent == WHOLE
     x, v = flow.path.at(batch.noise, batch.x1, s)
     one = torch.ones_like(s)
@@ -242,7 +240,7 @@ def weight(s: Tensor) -> Tensor:
 
 
 def test_the_step_is_never_longer_than_one() -> None:
-    s, x, x0, x1 = at_random(64)
+    s, _, x0, x1 = at_random(64)
     far = 1e6 * (x1 - x0)
     for share in (0.0, 1.0):
         length = TRAINING.step(far, far, s, share=share).norm(dim=1)
