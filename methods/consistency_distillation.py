@@ -10,6 +10,7 @@ from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.method import AbstractMethod, Ema, Needs, View
+from .core.noise_weighting import require_weight_at
 from .core.pair_times import GridTimes
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
@@ -53,7 +54,8 @@ class ConsistencyDistillation(AbstractMethod):
         label_dropout: How often a sample is seen without its label, by the teacher too.
 
     Raises:
-        ValueError: If a grid that begins at pure noise meets a step that is infinite there.
+        ValueError: If a grid that begins at pure noise meets a step that is infinite there, or a
+            weight that is none.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -70,6 +72,7 @@ class ConsistencyDistillation(AbstractMethod):
                 "a step in the noise level needs a grid that begins above t = 0, "
                 f"got {type(self.times.spacing).__name__}"
             )
+        require_weight_at(self.times.t_lo, self.weighting)
 
     @property
     def domain(self) -> Domain:

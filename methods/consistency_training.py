@@ -10,6 +10,7 @@ from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.method import AbstractMethod, Ema, Needs
+from .core.noise_weighting import require_weight_at
 from .core.pair_times import GridTimes
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
@@ -50,6 +51,9 @@ class ConsistencyTraining(AbstractMethod):
         distance: How both jumps are compared.
         weighting: Weight of each sample, from its error and its two times.
         label_dropout: How often a sample is seen without its label.
+
+    Raises:
+        ValueError: If the weight is none at the first time of the grid, from which samples come.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -58,6 +62,9 @@ class ConsistencyTraining(AbstractMethod):
     distance: AbstractDistance = SquaredL2()
     weighting: AbstractWeighting = Unweighted()
     label_dropout: LabelDropout = LabelDropout()
+
+    def __post_init__(self) -> None:
+        require_weight_at(self.times.t_lo, self.weighting)
 
     @property
     def domain(self) -> Domain:

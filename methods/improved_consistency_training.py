@@ -10,7 +10,7 @@ from .core.distance import AbstractDistance, PseudoHuber
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.method import AbstractMethod, Needs
-from .core.noise_weighting import InverseGap
+from .core.noise_weighting import InverseGap, require_weight_at
 from .core.pair_times import GridTimes
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
@@ -47,6 +47,9 @@ class ImprovedConsistencyTraining(AbstractMethod):
         distance: How both jumps are compared.
         weighting: Weight of each sample, from its error and its two times.
         label_dropout: How often a sample is seen without its label.
+
+    Raises:
+        ValueError: If the weight is none at the first time of the grid, from which samples come.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -56,6 +59,9 @@ class ImprovedConsistencyTraining(AbstractMethod):
     distance: AbstractDistance = PseudoHuber(scale=0.00054)
     weighting: AbstractWeighting = InverseGap()
     label_dropout: LabelDropout = LabelDropout()
+
+    def __post_init__(self) -> None:
+        require_weight_at(self.times.t_lo, self.weighting)
 
     @property
     def domain(self) -> Domain:

@@ -78,3 +78,19 @@ class DataWeighting(AbstractWeighting):
         del t
         weight = (s / (1.0 - s)).square() + self.sigma_data**-2
         return error * weight**self.power
+
+
+def require_weight_at(t_lo: float, weighting: AbstractWeighting) -> None:
+    """Refuse a weight that leaves out pure noise where a grid of times begins there.
+
+    Args:
+        t_lo: First time of the grid.
+        weighting: The weight.
+
+    Raises:
+        ValueError: If pure noise, from which samples are made, would never be trained.
+    """
+    if t_lo == 0.0 and isinstance(weighting, InverseGap) and weighting.power > 0.0:
+        raise ValueError(
+            "inverse gap weighting is 0 at pure noise: times must begin above t = 0, got 0"
+        )

@@ -180,15 +180,17 @@ class RatioTimes(AbstractTimes):
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
         s = self.law.draw(n, now.rng, dtype=torch.float64)
-        # sigma_t / sigma_s instead of the levels, which have no end where s is nearly 0.
-        ratio = self.ratio((1.0 - s) / s, now)
-        t = s / (s + (1.0 - s) * ratio)
         return Interval(
             s=s.to(dtype),
-            t=t.to(dtype),
+            t=self.after(s, now).to(dtype),
             off_per_shard=now.rng.rows_per_shard(n),
             shards=now.rng.shards,
         )
+
+    def after(self, s: Float[Tensor, "n"], now: Moment) -> Float[Tensor, "n"]:
+        """The later time of the pair that begins at s."""
+        # By the ratio, since the levels themselves have no end where s is nearly 0.
+        return s / (s + (1.0 - s) * self.ratio((1.0 - s) / s, now))
 
     def ratio(self, sigma: Float[Tensor, "n"], now: Moment) -> Float[Tensor, "n"]:
         """Noise level at t over that at s, in [0, 1)."""

@@ -10,7 +10,8 @@ from onestep.methods.consistency_training import ConsistencyTraining
 from onestep.methods.core.distance import PseudoHuber, SquaredL2
 from onestep.methods.core.dropout import dropout_masks
 from onestep.methods.core.flow_map import FlowMap
-from onestep.methods.core.pair_times import GridTimes
+from onestep.methods.core.noise_weighting import InverseGap
+from onestep.methods.core.pair_times import GridTimes, UniformSpacing
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
@@ -153,3 +154,11 @@ def test_both_jumps_have_the_same_dropout() -> None:
 def test_a_distance_without_an_offset_is_refused() -> None:
     with pytest.raises(ValueError, match="scale above 0, got 0"):
         ImprovedConsistencyTraining(distance=PseudoHuber(scale=0.0))
+
+
+def test_a_weight_that_leaves_out_pure_noise_is_refused() -> None:
+    with pytest.raises(ValueError, match="times must begin above t = 0, got 0"):
+        ImprovedConsistencyTraining(times=GridTimes(spacing=UniformSpacing()))
+    ImprovedConsistencyTraining(
+        times=GridTimes(spacing=UniformSpacing()), weighting=InverseGap(power=0.0)
+    )
