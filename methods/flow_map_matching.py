@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind, FlowMap
+from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.method import AbstractMethod, Needs, View
 from .core.motion import end_motion, start_motion
@@ -110,9 +109,7 @@ class EulerianMatching(AbstractMatching):
         x, condition = jumps.start, jumps.batch.condition
         with torch.no_grad():
             velocity = nets.frozen["teacher"].velocity(x, jumps.s, condition).to(x.dtype)
-        rate = start_motion(
-            nets.online, x, jumps.s, jumps.t, condition, velocity=velocity
-        ).rate
+        rate = start_motion(nets.online, x, jumps.s, jumps.t, condition, velocity=velocity).rate
         return SquaredL2()(rate, torch.zeros_like(rate))
 
 

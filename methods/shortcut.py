@@ -82,8 +82,8 @@ class Shortcut(AbstractMethod):
             )
         if isinstance(self.times, DiagonalTimes | FromNoiseTimes | ToDataTimes):
             raise ValueError(
-                "the parts of a jump must be jumps that are taught: method.times must be DyadicTimes "
-                f"or of the whole triangle, got {type(self.times).__name__}"
+                "the parts of a jump must be taught too: method.times must be DyadicTimes or of "
+                f"the whole triangle, got {type(self.times).__name__}"
             )
         if isinstance(self.times, DyadicTimes) and not self.tiling.is_dyadic:
             raise ValueError(

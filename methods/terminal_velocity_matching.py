@@ -1,4 +1,4 @@
-"""Terminal velocity matching: the end of a jump moves with the velocity that a slow copy has there."""
+"""Terminal velocity matching: the end of a jump moves with the velocity of a slow copy there."""
 
 from dataclasses import dataclass
 from typing import final

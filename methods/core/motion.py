@@ -1,7 +1,7 @@
 """How the end of a jump moves: with its end time, and with its start carried along a velocity.
 
-For the exact map the first is the velocity at the end (Lagrange), the second is zero (Euler). All of
-it keeps its graph: these are derivatives that a loss differentiates through.
+For the exact map the first is the velocity at the end (Lagrange), the second is zero (Euler). Both
+keep their graph: these are derivatives that a loss differentiates through.
 """
 
 from typing import NamedTuple

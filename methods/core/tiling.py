@@ -195,10 +195,8 @@ class ListedTiles(AbstractTiling):
         del now
         # A sum of lengths may miss the end of the jump by rounding.
         ends = [1.0 if abs(a + b - 1.0) <= _ROUNDING else a + b for a, b, _ in self.tiles]
-        found = []
-        for start, (_, _, weight), end in zip(
-            (a for a, _, _ in self.tiles), self.tiles, ends, strict=True
-        ):
+        found = list[Tile]()
+        for (start, _, weight), end in zip(self.tiles, ends, strict=True):
             before = [k for k in range(len(found)) if abs(ends[k] - start) <= _ROUNDING]
             numbers = (ends[before[0]] if before else start, end, weight)
             at, until, share = (torch.full((n,), number, dtype=dtype) for number in numbers)

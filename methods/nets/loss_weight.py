@@ -1,4 +1,4 @@
-"""A loss weight that is learned beside the network: each (s, t) counts by how well it can be fitted.
+"""A loss weight that is learned beside the network: how well each (s, t) can be fitted.
 
 Shape suffixes: B rows, F features.
 """
@@ -39,7 +39,7 @@ class LossWeight(nn.Module):
 @final
 @dataclass(frozen=True, kw_only=True)
 class LearnedWeighting:
-    """exp(-w(s, t)) (error + offset) + w(s, t), least where exp(w) is the mean error there + offset.
+    """exp(-w(s, t)) (error + offset) + w(s, t): least where exp(w) is the mean error plus offset.
 
     Reference: Kendall et al. 2017, arXiv:1705.07115v3, Eq. (7); Karras et al. 2023 (EDM2),
         arXiv:2312.02696v2, appendix B.2.

@@ -239,7 +239,10 @@ def test_the_teacher_is_asked_where_and_when_the_jump_ends() -> None:
     (call,) = teacher.calls
     times = FlowMapMatching().times.draw(64, moment(64), dtype=torch.float64)
     batch = pairs(64)
-    x = rows_like(1.0 - times.s, batch.noise) * batch.noise + rows_like(times.s, batch.x1) * batch.x1
+    x = (
+        rows_like(1.0 - times.s, batch.noise) * batch.noise
+        + rows_like(times.s, batch.x1) * batch.x1
+    )
     assert torch.equal(call.s, times.t)
     torch.testing.assert_close(call.x, WRONG.jump(x, times.s, times.t), atol=1e-12, rtol=0.0)
 
@@ -249,7 +252,10 @@ def test_progressive_matching_is_the_composition_of_the_teachers_jumps(count: in
     teacher, online = WRONG, small_map()
     times = FlowMapMatching().times.draw(64, moment(64), dtype=torch.float64)
     batch = pairs(64)
-    x = rows_like(1.0 - times.s, batch.noise) * batch.noise + rows_like(times.s, batch.x1) * batch.x1
+    x = (
+        rows_like(1.0 - times.s, batch.noise) * batch.noise
+        + rows_like(times.s, batch.x1) * batch.x1
+    )
     end, h = x, (times.t - times.s) / count
     for k in range(count):
         end = teacher.jump(end, times.s + k * h, times.s + (k + 1) * h)

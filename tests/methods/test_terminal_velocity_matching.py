@@ -82,9 +82,7 @@ def small_map(seed: int = 0) -> SmallMap:
         return SmallMap(shape=(2,), domain=Domain()).double()
 
 
-def found(
-    method: TerminalVelocityMatching, online: FlowMap, target: FlowMap, batch: Batch
-) -> Loss:
+def found(method: TerminalVelocityMatching, online: FlowMap, target: FlowMap, batch: Batch) -> Loss:
     return method.loss(Nets(online=online, target=target), batch, moment(len(batch)))
 
 

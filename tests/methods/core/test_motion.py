@@ -1,4 +1,4 @@
-"""The motion of a jump's end: exact maps obey Lagrange and Euler, and derivatives keep their graph."""
+"""The motion of a jump's end: exact maps obey Lagrange and Euler; derivatives keep their graph."""
 
 import pytest
 import torch
