@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
-from onestep.methods.core.method import AbstractMethod
+from onestep.methods.core.method import AbstractLearner, AbstractMethod
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.platform.configuration import compose
@@ -55,20 +55,16 @@ class SmallMap(FlowMap):
         return u.reshape(x.shape)
 
 
-class MethodContract:
-    """Inherit as ``class TestMeanFlow(MethodContract)``, give the fixture and the exactness.
+class LossContract:
+    """What every loss must satisfy, that of a method or of a player's turn in a game.
 
     Attributes:
-        exactness: What the method's gradient does at the oracle.
         shapes: Shapes of samples that the method takes.
         labelled: Whether the method takes class labels.
-        through: Roles of frozen maps, or ``target``, that the method differentiates through.
     """
 
-    exactness: ClassVar[Exact | Order | Elsewhere]
     shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((2,), (1, 8, 8))
     labelled: ClassVar[bool] = True
-    through: ClassVar[frozenset[str]] = frozenset()
 
     @pytest.fixture
     def method(self) -> AbstractMethod:
@@ -207,7 +203,58 @@ class MethodContract:
         ]
         torch.testing.assert_close(torch.cat(halves), whole, atol=1e-12, rtol=1e-12)
 
-    # Gradients.
+
+class ConfigurationContract:
+    """What a method or game must satisfy as a value that configuration files describe."""
+
+    @pytest.fixture
+    def learner(self) -> AbstractLearner:
+        """The method or game under test."""
+        raise NotImplementedError
+
+    def test_the_method_is_a_frozen_final_dataclass(self, learner: AbstractLearner) -> None:
+        assert dataclasses.is_dataclass(learner)
+        assert type(learner).__dict__["__final__"]
+        field = dataclasses.fields(learner)[0]
+        assert field.kw_only
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(learner, field.name, None)
+
+    def test_the_method_survives_a_configuration_file(self, learner: AbstractLearner) -> None:
+        node = yaml.safe_load(yaml.safe_dump(to_node(learner)))
+        assert instantiate(node, _convert_="all") == learner
+        assert replace(learner) == learner  # type: ignore[type-var]
+
+    def test_the_file_of_the_method_builds_it_and_names_every_field(
+        self, learner: AbstractLearner
+    ) -> None:
+        package, _, name = type(learner).__module__.rpartition(".")
+        if package != "onestep.methods":
+            pytest.skip("the method is defined in a test")
+        node = compose("train", [f"method={name}"])["method"]
+        assert type(instantiate(node, _convert_="all")) is type(learner)
+        fields = {field.name for field in dataclasses.fields(learner)}  # type: ignore[arg-type]
+        assert {key for key in node if key != "_target_"} == fields
+
+    def test_a_misspelt_field_is_refused(self, learner: AbstractLearner) -> None:
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            type(learner)(misspelt=1)  # type: ignore[call-arg]
+
+
+class MethodContract(LossContract, ConfigurationContract):
+    """Inherit as ``class TestMeanFlow(MethodContract)``, give the fixture and the exactness.
+
+    Attributes:
+        exactness: What the method's gradient does at the oracle.
+        through: Roles of frozen maps, or ``target``, that the method differentiates through.
+    """
+
+    exactness: ClassVar[Exact | Order | Elsewhere]
+    through: ClassVar[frozenset[str]] = frozenset()
+
+    @pytest.fixture
+    def learner(self, method: AbstractMethod) -> AbstractMethod:
+        return method
 
     def test_gradients_reach_the_online_net_and_the_companions_alone(
         self, method: AbstractMethod, case: tuple[Nets, Batch]
@@ -226,36 +273,6 @@ class MethodContract:
 
     def test_the_gradient_is_exact_as_declared(self, method: AbstractMethod) -> None:
         assert_exactness(self.exactness, method)
-
-    # Configuration.
-
-    def test_the_method_is_a_frozen_final_dataclass(self, method: AbstractMethod) -> None:
-        assert dataclasses.is_dataclass(method)
-        assert type(method).__dict__["__final__"]
-        field = dataclasses.fields(method)[0]
-        assert field.kw_only
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(method, field.name, None)
-
-    def test_the_method_survives_a_configuration_file(self, method: AbstractMethod) -> None:
-        node = yaml.safe_load(yaml.safe_dump(to_node(method)))
-        assert instantiate(node, _convert_="all") == method
-        assert replace(method) == method  # type: ignore[type-var]
-
-    def test_the_file_of_the_method_builds_it_and_names_every_field(
-        self, method: AbstractMethod
-    ) -> None:
-        package, _, name = type(method).__module__.rpartition(".")
-        if package != "onestep.methods":
-            pytest.skip("the method is defined in a test")
-        node = compose("train", [f"method={name}"])["method"]
-        assert type(instantiate(node, _convert_="all")) is type(method)
-        fields = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
-        assert {key for key in node if key != "_target_"} == fields
-
-    def test_a_misspelt_field_is_refused(self, method: AbstractMethod) -> None:
-        with pytest.raises(TypeError, match="unexpected keyword argument"):
-            type(method)(misspelt=1)  # type: ignore[call-arg]
 
 
 def to_node(value: object) -> Any:

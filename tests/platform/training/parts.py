@@ -156,7 +156,7 @@ class Judge(nn.Module):
 
     def forward(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
         score: Tensor = self.layers(x.flatten(1))
-        return score[:, 0]
+        return score[:, 0].to(x.dtype)
 
 
 def _judge(online: FlowMap) -> nn.Module:

@@ -1,0 +1,285 @@
+"""Flow generator matching: a one-step generator whose own flow is led to its teacher's."""
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.flow_map import Domain, DomainKind, FlowMap, Velocity
+from .core.game import ONLINE, AbstractGame
+from .core.method import Needs, View
+from .core.path import AbstractPath, LinearPath
+from .core.record import Batch, Loss, Moment, Nets
+from .core.shape import sum_rows
+from .core.times import DiagonalTimes
+
+FAKE: Final = "fake"
+"""The player that learns the velocity of what the generator makes."""
+TEACHER: Final = "teacher"
+
+
+class AbstractForm(ABC):
+    """How velocities at a point of a generated path become the losses of both players."""
+
+    @property
+    @abstractmethod
+    def uses_data(self) -> bool:
+        """Whether the fake velocity sees real data beside generated ones."""
+
+    @abstractmethod
+    def generator(
+        self,
+        teacher: Float[Tensor, "b *d"],
+        fake: Float[Tensor, "b *d"],
+        u: Float[Tensor, "b *d"],
+    ) -> Float[Tensor, "b"]:
+        """Loss of the generator, to be differentiated through all three velocities.
+
+        Args:
+            teacher: The teacher's velocity.
+            fake: The fake velocity.
+            u: The velocity of the path itself.
+        """
+
+    @abstractmethod
+    def generated(
+        self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b"]:
+        """Loss of the fake velocity on a generated path whose velocity is u."""
+
+    @abstractmethod
+    def real(self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+        """Loss of the fake velocity on a path to real data, added where it uses data."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ScoreIdentity(AbstractForm):
+    """The losses of FGM and of score identity distillation.
+
+        2 delta . (v_teacher - u) - 2 alpha |delta|^2   with delta = v_teacher - v_fake
+
+    With alpha = 1/2 its gradient is that of E |v_teacher - v_generator|^2, as long as the fake
+    velocity is that of the generator. The part of that gradient which flows through delta alone
+    (FGM's L_1) is noisy, and alpha = 1 leaves it out.
+
+    Reference: Huang et al. 2024, arXiv:2410.19310v1, Eq. (4.11) for alpha = 1; Zhou et al. 2024
+        (SiD), arXiv:2404.04057v1, for the family, with alpha = 1.2.
+
+    Attributes:
+        alpha: In [0, 2].
+
+    Raises:
+        ValueError: If alpha is out of range.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha <= 2.0:
+            raise ValueError(f"form.alpha must be in [0, 2], got {self.alpha}")
+
+    @property
+    def uses_data(self) -> bool:
+        """Never."""
+        return False
+
+    def generator(
+        self,
+        teacher: Float[Tensor, "b *d"],
+        fake: Float[Tensor, "b *d"],
+        u: Float[Tensor, "b *d"],
+    ) -> Float[Tensor, "b"]:
+        """Loss of the generator, to be differentiated through all three velocities."""
+        delta = teacher - fake
+        return 2.0 * sum_rows(delta * (teacher - u - self.alpha * delta))
+
+    def generated(
+        self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b"]:
+        """Loss of the fake velocity on a generated path whose velocity is u."""
+        return sum_rows((fake - u).square())
+
+    def real(self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+        """Loss of the fake velocity on a path to real data, added where it uses data."""
+        raise AssertionError("this form uses no data")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class InverseDistillation(AbstractForm):
+    """The losses of universal inverse distillation, with real data in the fake velocity.
+
+        generator  alpha (|v_teacher - (beta / alpha) u|^2 - |v_fake - (beta / alpha) u|^2)
+        fake       alpha |v_fake - (beta / alpha) u|^2
+                   + (1 - alpha) |v_fake - (1 - beta) / (1 - alpha) u_real|^2
+
+    The second is the negative of what the generator can reach in the first, a game of one value.
+    With alpha = beta = 1 no data are used and the losses are FGM's: ScoreIdentity(alpha=0.5).
+
+    Reference: Kornilov et al. 2025, arXiv:2509.22459v1, section 3.
+
+    Attributes:
+        alpha: Share of generated samples, in (0, 1].
+        beta: Share of their velocity, in (0, 1]; 1 if and only if alpha is.
+
+    Raises:
+        ValueError: If a share is out of range, or one of them alone is 1.
+    """
+
+    alpha: float = 0.94
+    beta: float = 0.96
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.alpha <= 1.0 and 0.0 < self.beta <= 1.0):
+            raise ValueError(
+                f"form.alpha and beta must be in (0, 1], got {self.alpha} and {self.beta}"
+            )
+        if (self.alpha == 1.0) != (self.beta == 1.0):
+            raise ValueError(
+                "form.alpha and beta are both 1, which leaves real data out, or both below: "
+                f"got {self.alpha} and {self.beta}"
+            )
+
+    @property
+    def uses_data(self) -> bool:
+        """Unless their share is zero."""
+        return self.alpha < 1.0
+
+    def generator(
+        self,
+        teacher: Float[Tensor, "b *d"],
+        fake: Float[Tensor, "b *d"],
+        u: Float[Tensor, "b *d"],
+    ) -> Float[Tensor, "b"]:
+        """Loss of the generator, to be differentiated through all three velocities."""
+        scaled = self.beta / self.alpha * u
+        # |a|^2 - |b|^2 as (a - b) . (a + b): close velocities must not cancel.
+        return self.alpha * sum_rows((teacher - fake) * (teacher + fake - 2.0 * scaled))
+
+    def generated(
+        self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b"]:
+        """Loss of the fake velocity on a generated path whose velocity is u."""
+        return self.alpha * sum_rows((fake - self.beta / self.alpha * u).square())
+
+    def real(self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+        """Loss of the fake velocity on a path to real data, added where it uses data."""
+        rest = 1.0 - self.alpha
+        return rest * sum_rows((fake - (1.0 - self.beta) / rest * u).square())
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FlowGeneratorMatching(AbstractGame):
+    """Flow generator matching: the flow of what a generator makes must be the teacher's flow.
+
+        L = E |v_teacher(x, t) - v_generator(x, t)|^2   at x = alpha x0 + beta G(z), fresh x0
+
+    v_generator has no closed form. A second network, the fake velocity, learns it by flow matching
+    on generated samples; for any f, E f . v_generator = E f . u with u the velocity of the path,
+    which turns L into a loss whose gradient in G needs the fake velocity's values alone. Neither
+    pairs nor trajectories of the teacher are needed, and in the plain form no data.
+
+    Reference: Huang et al. 2024, arXiv:2410.19310v1, Eq. (4.11) and Alg. 1; real data in
+        the fake velocity: Kornilov et al. 2025, arXiv:2509.22459v1.
+    Convention: theirs runs data -> noise; with (t', v') theirs, t' = 1 - t and v' = -v.
+    Differs from the paper: the generator is the network at (s, t) = (0, 1) and not at a fixed noise
+        level between; the fake velocity starts as a copy of the generator's initial weights, which
+        are the teacher's if the run names it as its initial model. Guidance is left out.
+    Cost: at every step one forward pass of the generator and one step of the fake velocity; at
+        the generator's steps, one pass more of each and of the teacher.
+    Fails by: a generator that starts as its teacher makes nothing but the mean of the data at
+        first; a fake velocity that lags behind biases the gradient; the teacher's errors are
+        learnt too.
+
+    Attributes:
+        path: Interpolant between noise and generated data; the teacher's own.
+        times: Law of the time; times outside the teacher's range are moved to its ends.
+        form: The losses, from the identity.
+        fake_steps: Steps of the fake velocity for each of the generator, at least 1.
+
+    Raises:
+        ValueError: If there are no steps of the fake velocity.
+    """
+
+    path: AbstractPath = LinearPath()
+    times: DiagonalTimes = DiagonalTimes()
+    form: AbstractForm = ScoreIdentity()
+    fake_steps: int = 5
+
+    def __post_init__(self) -> None:
+        if self.fake_steps < 1:
+            raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
+
+    @property
+    def coupling(self) -> AbstractCoupling:
+        """The generator's noise is its own: nothing pairs it with data."""
+        return IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        """One jump from noise."""
+        return Domain(kind=DomainKind.FROM_NOISE)
+
+    @property
+    def needs(self) -> Needs:
+        """A teacher, and the fake velocity as a companion."""
+        return Needs(frozen={TEACHER: View.VELOCITY}, companions={FAKE: _copied})
+
+    def players(self, now: Moment) -> tuple[str, ...]:
+        """The fake velocity at every step, the generator at some."""
+        return (FAKE, ONLINE) if (now.step + 1) % self.fake_steps == 0 else (FAKE,)
+
+    def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        """Losses of the samples in a player's turn."""
+        teacher = nets.frozen[TEACHER]
+        t = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device).t
+        t = t.clamp(teacher.domain.t_lo, teacher.domain.t_hi)
+        x0 = now.rng.normal(*batch.x1.shape, dtype=batch.x1.dtype).to(batch.x1.device)
+        if player == ONLINE:
+            return self._generator_loss(nets, batch, x0, t)
+        return self._fake_loss(nets, batch, x0, t)
+
+    def _generator_loss(self, nets: Nets, batch: Batch, x0: Tensor, t: Tensor) -> Loss:
+        x, u = self.path.at(x0, _generated(nets.online, batch), t)
+        teacher = nets.frozen[TEACHER].velocity(x, t, batch.condition)
+        fake = _fake(nets).velocity(x, t, batch.condition)
+        error = sum_rows((teacher - fake).detach().square())
+        return Loss(
+            terms={"generator": self.form.generator(teacher, fake, u)},
+            logs={"error": error},
+            times=t,
+        )
+
+    def _fake_loss(self, nets: Nets, batch: Batch, x0: Tensor, t: Tensor) -> Loss:
+        with torch.no_grad():
+            x1 = _generated(nets.online, batch)
+        fake = _fake(nets)
+        x, u = self.path.at(x0, x1, t)
+        error = self.form.generated(fake.velocity(x, t, batch.condition), u)
+        if self.form.uses_data:
+            x, u = self.path.at(x0, batch.x1, t)
+            error = error + self.form.real(fake.velocity(x, t, batch.condition), u)
+        return Loss(terms={"fake": error}, times=t)
+
+
+def _generated(online: FlowMap, batch: Batch) -> Float[Tensor, "b *d"]:
+    z = batch.noise
+    zero = torch.zeros(len(batch), dtype=z.dtype, device=z.device)
+    return online.jump(z, zero, zero + 1.0, batch.condition)
+
+
+def _copied(online: FlowMap) -> nn.Module:
+    return Velocity(copy.deepcopy(online))
+
+
+def _fake(nets: Nets) -> FlowMap:
+    fake = nets.companions[FAKE]
+    assert isinstance(fake, FlowMap), "the platform builds what needs declares"
+    return fake

@@ -1,0 +1,140 @@
+"""What every game must satisfy. A test class inherits ``GameContract`` and names its game."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Final, final
+
+import pytest
+import torch
+from torch import nn
+
+from onestep.methods.core.coupling import AbstractCoupling
+from onestep.methods.core.flow_map import Domain
+from onestep.methods.core.game import ONLINE, AbstractGame
+from onestep.methods.core.method import AbstractMethod, Needs
+from onestep.methods.core.record import Batch, CompanionFactory, Loss, Moment, Nets
+from onestep.methods.core.rng import Rng
+from onestep.tests.methods.contract import ConfigurationContract, LossContract
+from onestep.tests.methods.exactness import Exact, assert_exactness
+
+STEPS: Final = 100
+"""Steps within which every player moves."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Turn(AbstractMethod):
+    """One player's turn of a game, seen as a method whose online network is that player.
+
+    Attributes:
+        game: The game.
+        player: Whose turn it is.
+        others: Networks that take the place of the other players, by name. With one named online
+            the network in training plays the companion.
+    """
+
+    game: AbstractGame
+    player: str = ONLINE
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def coupling(self) -> AbstractCoupling:
+        return self.game.coupling
+
+    @property
+    def domain(self) -> Domain:
+        return self.game.domain
+
+    @property
+    def needs(self) -> Needs:
+        needs = self.game.needs
+        return replace(needs, companions={name: self._make(name) for name in needs.companions})
+
+    def _make(self, name: str) -> CompanionFactory:
+        if name in self.others:
+            return lambda online: self.others[name]
+        return self.game.needs.companions[name]
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        generator = self.others.get(ONLINE)
+        if generator is not None:
+            companions = {**nets.companions, self.player: nets.online}
+            nets = replace(nets, online=generator, companions=companions)  # type: ignore[arg-type]
+        return self.game.loss(self.player, nets, batch, now)
+
+
+class GameContract(LossContract, ConfigurationContract):
+    """Inherit as ``class TestDMD2(GameContract)``, give the fixture, the players, the exactness.
+
+    Attributes:
+        players: Every player, in no order.
+        exactness: Turns, the others being where they should be, and where their gradients vanish;
+            empty for a game without a closed form.
+        through: Roles of frozen maps, or ``target``, that the game differentiates through.
+    """
+
+    players: ClassVar[tuple[str, ...]]
+    exactness: ClassVar[tuple[tuple[Turn, Exact], ...]] = ()
+    through: ClassVar[frozenset[str]] = frozenset()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "player" in metafunc.fixturenames:
+            metafunc.parametrize("player", self.players)
+
+    @pytest.fixture
+    def game(self) -> AbstractGame:
+        """The game under test."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def learner(self, game: AbstractGame) -> AbstractGame:
+        return game
+
+    @pytest.fixture
+    def method(self, game: AbstractGame, player: str) -> AbstractMethod:
+        return Turn(game=game, player=player)
+
+    # Turns.
+
+    def test_the_players_are_the_network_and_the_companions(self, game: AbstractGame) -> None:
+        assert set(self.players) == {ONLINE, *game.needs.companions}
+        assert len(set(self.players)) == len(self.players)
+
+    def test_every_player_moves_and_none_twice_in_a_step(self, game: AbstractGame) -> None:
+        moves = [game.players(self._at(step)) for step in range(STEPS)]
+        assert {player for move in moves for player in move} == set(self.players)
+        assert all(len(set(move)) == len(move) > 0 for move in moves)
+
+    def test_whose_turn_it_is_depends_on_the_step_alone(self, game: AbstractGame) -> None:
+        """Workers hold other shards, and a resumed run has seen no other steps."""
+        forth = [game.players(self._at(step)) for step in range(STEPS)]
+        back = [game.players(self._at(step, shards=(1,))) for step in reversed(range(STEPS))]
+        assert forth == back[::-1]
+
+    def _at(self, step: int, shards: tuple[int, ...] = (0,)) -> Moment:
+        return Moment(step=step, total=STEPS, rng=Rng.seeded(5, step=step, shards=shards))
+
+    # Gradients.
+
+    def test_a_turn_gives_a_gradient_to_every_weight_of_its_player_and_to_nothing_held(
+        self, player: str, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        """A weight without a gradient would stop workers that share a batch."""
+        nets, batch = case
+        parts: dict[str, nn.Module] = {ONLINE: nets.online, **nets.companions}
+        for name, part in parts.items():
+            part.requires_grad_(name == player)
+        torch.autograd.backward(self.loss(method, nets, batch, self.moment()).total.sum())
+        gradients = {name: p.grad for name, p in parts[player].named_parameters()}
+        idle = [name for name, gradient in gradients.items() if gradient is None]
+        assert not idle, f"no gradient reaches {', '.join(idle)}"
+        found = [gradient for gradient in gradients.values() if gradient is not None]
+        assert all(gradient.isfinite().all() for gradient in found)
+        assert any(gradient.abs().max() > 0 for gradient in found)
+        held = {**nets.frozen} | ({} if nets.target is None else {"target": nets.target})
+        for role in held.keys() - self.through:
+            assert all(p.grad is None for p in held[role].parameters()), f"{role} has a gradient"
+
+    def test_the_gradients_vanish_as_declared(self) -> None:
+        for turn, exact in self.exactness:
+            assert_exactness(exact, turn)
