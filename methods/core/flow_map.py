@@ -114,9 +114,7 @@ class Domain:
 
 def _is_tile(s: float, t: float, *, of: int) -> bool:
     """Whether [s, t] is one of this many equal parts of [0, 1]."""
-    return (
-        abs((t - s) * of - 1.0) <= _ROUNDING and abs(s * of - round(s * of)) <= _ROUNDING * of
-    )
+    return abs((t - s) * of - 1.0) <= _ROUNDING and abs(s * of - round(s * of)) <= _ROUNDING * of
 
 
 class FlowMap(nn.Module, ABC):

@@ -101,10 +101,10 @@ class DenoiserWeighting(AbstractWeighting):
 @final
 @dataclass(frozen=True, kw_only=True)
 class TruncatedSnr(AbstractWeighting):
-    """The weight max(snr, 1) of an error in the data, in terms of the velocity: max(s^2, (1 - s)^2).
+    """The weight max(snr, 1) of errors in the data, in terms of the velocity: max(s^2, (1 - s)^2).
 
-    With snr = s^2 / (1 - s)^2 the signal-to-noise ratio, and errors in the data (1 - s) times those
-    of the velocity on the linear path.
+    The signal-to-noise ratio is snr = s^2 / (1 - s)^2 on the linear path, and an error in the data
+    is (1 - s) times that of the velocity.
 
     Reference: Salimans and Ho 2022, arXiv:2202.00512v2, section 4, truncated SNR weighting.
     """

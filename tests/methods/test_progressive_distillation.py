@@ -88,9 +88,7 @@ class TestProgressiveDistillationByFours(MethodContract):
 
     @pytest.fixture
     def method(self) -> ProgressiveDistillation:
-        return ProgressiveDistillation(
-            times=TilingTimes(steps=3), pieces=4, weighting=Unweighted()
-        )
+        return ProgressiveDistillation(times=TilingTimes(steps=3), pieces=4, weighting=Unweighted())
 
 
 def moment(n: int) -> Moment:

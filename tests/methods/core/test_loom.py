@@ -147,9 +147,7 @@ def test_fresh_noise_in_every_row_is_transport_within_the_batch() -> None:
     loom = Loom(refresh=Constant(value=1.0))
     batch = Batch(x1=data(32), index=torch.arange(32))
     paired, _ = loom.pair(batch, loom.initial(NUM_DATA, (2,)), moment())
-    again, _ = MinibatchOTCoupling().pair(
-        batch.with_noise(paired.noise.flip(0)), {}, moment()
-    )
+    again, _ = MinibatchOTCoupling().pair(batch.with_noise(paired.noise.flip(0)), {}, moment())
     assert torch.equal(again.noise, paired.noise)
     other, _ = loom.pair(batch, loom.initial(NUM_DATA, (2,)), moment(1))
     assert not set(other.noise[:, 0].tolist()) & set(paired.noise[:, 0].tolist())
