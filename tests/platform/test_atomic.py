@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,17 @@ def test_bytes_text_and_json_are_written_with_their_checksum(tmp_path):
     assert atomic.write_json(path, {"a": [1, None]}) == atomic.sha256_of(path)
     assert json.loads(path.read_text()) == {"a": [1, None]}
     assert names(path.parent) == ["file"]
+
+
+def test_the_umask_and_the_writer_decide_who_may_read_a_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        atomic.write_json(tmp_path / "file", {})
+        atomic.write_json(tmp_path / "secret", {}, mode=0o600)
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("file", "secret")]
+    assert modes == [0o640, 0o600]
 
 
 def test_tensors_are_written_as_safetensors_even_if_they_share_memory(tmp_path):

@@ -95,8 +95,11 @@ def test_a_store_that_is_away_holds_reports_back_and_fails_at_the_end_only(caplo
 
 def test_wandb_writes_its_file_here_without_being_asked_to_log_in(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    uri = "mysql://ada:secret@host/db"
+    monkeypatch.setattr("sys.argv", ["onestep", "train", f"storage.tracking_uri={uri}"])
+    config = {"seed": 1, "storage": {"tracking_uri": uri}}
     reporter = WandbReporter(
-        folder=tmp_path / "new", project="onestep", name="a run", config={"seed": 1}
+        folder=tmp_path / "new", project="onestep", name="a run", config=config
     )
     reporter.report({"loss/total": 0.123}, step=1)
     folder = reporter.folder
@@ -108,6 +111,9 @@ def test_wandb_writes_its_file_here_without_being_asked_to_log_in(tmp_path, monk
     while b"loss/total" not in file.read_bytes() and time.monotonic() < give_up_at:
         time.sleep(0.05)
     assert b"loss/total" in file.read_bytes()
+    assert b"mysql://ada:***@host/db" in file.read_bytes()
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"secret" not in path.read_bytes(), path
 
 
 def test_many_reporters_hear_the_same():
