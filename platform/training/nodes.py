@@ -2,7 +2,9 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +16,6 @@ from ..experiment import Experiment
 from ..ray_instance import ray_instance
 
 _MARKER: Final = ".seen-by-every-node"
-CURE: Final = "set ONESTEP_HOME to storage that all nodes mount at the same path"
 _WAIT_S: Final = 120.0
 """A node whose first process has to import the package takes a while to answer."""
 
@@ -23,7 +24,7 @@ def check_nodes(experiment: Experiment, folder: Path) -> None:
     """Refuse a cluster whose nodes have a folder of their own in the place of the run's.
 
     Workers read what the run began from and write checkpoints into its folder. Nodes that an
-    autoscaler adds later are not there to be asked.
+    autoscaler adds later are not there to be asked; their workers ask ``refusal_here`` themselves.
 
     Args:
         experiment: What to train.
@@ -41,7 +42,8 @@ def check_nodes(experiment: Experiment, folder: Path) -> None:
         here = ray.get_runtime_context().get_node_id()
         others = [node for node in ray.nodes() if node["NodeID"] != here and _holds(node, needed)]
         if others:
-            _check_marker(others, folder)
+            with marked(folder) as mark:
+                _ask(others, mark)
 
 
 def _holds(node: Mapping[str, Any], needed: Mapping[str, float]) -> bool:
@@ -49,29 +51,46 @@ def _holds(node: Mapping[str, Any], needed: Mapping[str, float]) -> bool:
     return node["Alive"] and all(has.get(kind, 0.0) >= some for kind, some in needed.items())
 
 
-def _check_marker(nodes: list[dict[str, Any]], folder: Path) -> None:
+def _ask(nodes: list[dict[str, Any]], mark: tuple[Path, str]) -> None:
+    answers = [
+        ray.remote(num_cpus=0, max_retries=0)(refusal_here)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote(mark)
+        for node in nodes
+    ]
+    for refusal in ray.get(answers, timeout=_WAIT_S):
+        if refusal is not None:
+            raise ValueError(refusal)
+
+
+@contextmanager
+def marked(folder: Path) -> Iterator[tuple[Path, str]]:
+    """A file in a folder by which others tell whether theirs is the same, as long as it lasts.
+
+    Args:
+        folder: The folder.
+
+    Yields:
+        The file and what it holds.
+    """
     marker, nonce = folder / _MARKER, secrets.token_hex(16)
     write_text(marker, nonce)
     try:
-        answers = [
-            ray.remote(num_cpus=0, max_retries=0)(content_of)
-            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-            .remote(marker)
-            for node in nodes
-        ]
-        for node, answer in zip(nodes, answers, strict=True):
-            if ray.get(answer, timeout=_WAIT_S) != nonce:
-                raise ValueError(
-                    f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) does not "
-                    f"see the run folder {folder}: {CURE}"
-                )
+        yield marker, nonce
     finally:
         marker.unlink(missing_ok=True)
 
 
-def content_of(path: Path) -> str | None:
-    """What a file holds, as this machine sees it; None where there is none."""
+def refusal_here(mark: tuple[Path, str]) -> str | None:
+    """Why this machine cannot work on a run whose folder is marked, or None if it can."""
+    marker, nonce = mark
     try:
-        return path.read_text()
+        if marker.read_text() == nonce:
+            return None
     except OSError:
-        return None
+        pass
+    host = socket.gethostname()
+    return (
+        f"node {host} does not see the run folder {marker.parent}: set ONESTEP_HOME to storage "
+        "that all nodes mount at the same path"
+    )

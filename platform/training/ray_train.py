@@ -21,7 +21,7 @@ from ..ray_instance import ray_instance
 from . import checkpoint as checkpoints
 from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged, WorkersFailed
 from .feed import Epochs
-from .nodes import CURE
+from .nodes import marked, refusal_here
 from .place import Place
 from .reporter import Reporter
 from .worker import CHECKPOINTS, work
@@ -31,8 +31,6 @@ _TRAIN: Final = "train"
 _STORAGE: Final = "ray"
 _NOTE: Final = "checkpoint_manager_snapshot.json"
 """Ray Train's list of the checkpoints that it has kept whole."""
-_NOT_SHARED: Final = "Unable to set up cluster storage"
-"""What Ray Train says where a worker does not see the folder that the driver wrote to."""
 _SHUFFLED_BATCHES: Final = 16
 """Batches among whose rows a worker picks the next one at random."""
 
@@ -98,6 +96,11 @@ class RayReporter:
 
 
 def _loop(config: Mapping[str, Any]) -> None:
+    refusal = refusal_here(config["mark"])
+    if refusal is not None:
+        # Ray would find it out at the first checkpoint, and cut its message to pieces.
+        ray.get(config["mailbox"].refuse.remote(ValueError(refusal)))
+        raise ValueError(refusal)
     context = ray.train.get_context()
     place = Place(
         rank=context.get_world_rank(),
@@ -204,7 +207,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     cpus = round(workers.num_workers * workers.cpus_per_worker)
     cpus += experiment.training.stream  # somebody has to read for the workers
     begin = latest(folder)
-    with ray_instance(address=workers.address, num_cpus=max(2, cpus)):
+    with ray_instance(address=workers.address, num_cpus=max(2, cpus)), marked(folder) as mark:
         mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
         has_gpu = workers.gpus_per_worker > 0
         resources = {"CPU": workers.cpus_per_worker}
@@ -216,6 +219,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                 "experiment": experiment.to_dict(),
                 "mailbox": mailbox,
                 "begin": begin,
+                "mark": mark,
                 "run": folder,
             },
             datasets=_datasets(experiment),
@@ -238,7 +242,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
             ),
         )
         with _forwarding(mailbox, reporter):
-            result = _fit(trainer, folder)
+            result = _fit(trainer, mailbox)
         refusal: ValueError | None = ray.get(mailbox.refusal.remote())
         if refusal is not None:
             raise refusal
@@ -248,13 +252,12 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         return last
 
 
-def _fit(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
+def _fit(trainer: TorchTrainer, mailbox: Any) -> ray.train.Result:
     try:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
-        if _NOT_SHARED in str(error):  # by a node that was not there when the run began
-            raise WorkersFailed(f"a node does not see the run folder {folder}: {CURE}") from error
-        raise WorkersFailed(f"Ray Train gave up: {error}") from error
+        refusal: ValueError | None = ray.get(mailbox.refusal.remote())
+        raise refusal or WorkersFailed(f"Ray Train gave up: {error}") from error
 
 
 @contextmanager

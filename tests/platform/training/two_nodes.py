@@ -3,9 +3,8 @@
     python two_nodes.py WHAT HOW FOLDER
 
 Two workers of one CPU each fill both nodes. What a refusal says is printed.
-    check own       the second node has a folder of its own in the place of the run's
-    check same      both see the run's folder
-    train own, train same    the same without asking first
+    WHAT   check, train without asking first, or both
+    HOW    own: the second node has a folder of its own in the place of the run's; or same
 """
 
 import os
@@ -72,9 +71,9 @@ def main(what: str, how: str, folder: Path) -> None:
         with second, ray_instance(address=cluster.address):
             while sum(node["Alive"] for node in ray.nodes()) < 2:
                 time.sleep(0.2)
-            if what == "check":
+            if what in ("check", "both"):
                 check_nodes(experiment, folder)
-            else:
+            if what in ("train", "both"):
                 print(train_with_ray(experiment, folder=folder, reporter=MemoryReporter()).name)
     except ValueError as error:
         print(f"{type(error).__name__}: {error}")
