@@ -62,24 +62,22 @@ def measure(command: Sequence[str]) -> dict[str, Any]:
     mark = f"{os.getpid()}-{time.time_ns()}"
     load = round(os.getloadavg()[0], 2)
     begin = time.monotonic()
-    child = subprocess.Popen(
+    lines, peak, done = [], [0], threading.Event()
+    with subprocess.Popen(
         command, env={**os.environ, MARK: mark}, stdout=subprocess.PIPE, text=True, errors="replace"
-    )
-    peak, done = [0], threading.Event()
-    watcher = threading.Thread(target=_watch, args=(child.pid, mark, peak, done), daemon=True)
-    watcher.start()
-    lines = []
-    assert child.stdout is not None, "it was asked for"
-    for line in child.stdout:
-        sys.stdout.write(line)
-        lines.append(line.rstrip("\n"))
-    status = child.wait()
+    ) as child:
+        watcher = threading.Thread(target=_watch, args=(child.pid, mark, peak, done), daemon=True)
+        watcher.start()
+        assert child.stdout is not None, "it was asked for"
+        for line in child.stdout:
+            sys.stdout.write(line)
+            lines.append(line.rstrip("\n"))
     seconds = time.monotonic() - begin
     done.set()
     watcher.join()
     return {
         "command": list(command),
-        "exit_status": status,
+        "exit_status": child.returncode,
         "seconds": round(seconds, 1),
         "peak_gib": round(peak[0] / 2**30, 3),
         "load_before": load,

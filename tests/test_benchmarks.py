@@ -98,11 +98,13 @@ def test_what_was_timed_or_tried_is_the_experiment_of_today(module: Any) -> None
 
 def test_a_budget_counts_the_whole_tree_of_processes_and_the_stages_that_are_told() -> None:
     """Its own 100 MiB, and 100 MiB of a process in a session of its own."""
-    hold = "x = b'1' * (100 << 20); import time; time.sleep(6)"
+    hold = "x = b'1' * (100 << 20); print('held', flush=True); import time; time.sleep(10)"
     script = f"""
 import subprocess, sys
 print("[1/1] holding, twice", flush=True)
-child = subprocess.Popen([sys.executable, "-c", {hold!r}], start_new_session=True)
+own = [sys.executable, "-c", {hold!r}]
+child = subprocess.Popen(own, start_new_session=True, stdout=subprocess.PIPE)
+child.stdout.readline()
 exec({hold!r})
 child.wait()
 print("  6 s, 6 s in all")
@@ -112,6 +114,6 @@ sys.exit(3)
     assert found["exit_status"] == 3
     assert found["stages"] == {"holding, twice": 6.0}
     assert 0.195 < found["peak_gib"] < 0.4
-    assert found["seconds"] >= 6.0
+    assert found["seconds"] >= 10.0
     verdicts = budgets.bars({"commands": {"demo": found}})
     assert [bar["reached"] for bar in verdicts] == [False, True, True]

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 from pathlib import Path
 from typing import Final
 
@@ -139,6 +140,20 @@ def test_the_tree_of_the_readme_lists_every_part_and_every_method() -> None:
     } - {"build/", "dist/"}
     expected = code | {f"methods/{name}.py" for name in METHODS}
     assert expected <= set(tree_paths())
+
+
+def test_the_whole_tree_has_a_line_for_every_file_as_it_is() -> None:
+    """If this fails: python docs/write_tree.py."""
+    written = runpy.run_path(str(ROOT / "docs" / "write_tree.py"))["tree"]()
+    assert (ROOT / "docs" / "tree.md").read_text() == written
+    code = [
+        path.relative_to(ROOT).as_posix()
+        for part in ("methods", "platform", "sweeps", "serving", "benchmarks", "examples")
+        for path in (ROOT / part).rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+    assert len(code) > 100
+    assert all(f"(../{path}): " in written for path in code)
 
 
 def definitions(path: str) -> set[str]:
