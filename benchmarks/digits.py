@@ -19,8 +19,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from record import RESULTS, machine, save
-
+from onestep.benchmarks.record import RESULTS, machine, recipe_of, save
 from onestep.platform.configuration import compose
 from onestep.platform.evaluation.comparison import gather
 from onestep.platform.experiment import Experiment
@@ -67,9 +66,7 @@ def train() -> dict[str, Any]:
     gather(registry, {str(trained.reference): trained.report}).write(RESULTS / "digits")
     return {
         "overrides": OVERRIDES,
-        "net": experiment.net,
-        "method": experiment.method,
-        "samples": experiment.training.samples,
+        "recipe": recipe_of(experiment),
         "seconds_with_evaluation": round(seconds),
         "core_s_with_evaluation": round(core_s),
         "within_budget": core_s <= BUDGET_CORE_S,

@@ -1,20 +1,24 @@
 """The rules of Euler and Heun at a few evaluations of a velocity.
 
-    python benchmarks/few_steps.py
+    python benchmarks/few_steps.py             measure and judge
+    python benchmarks/few_steps.py --judge     judge the stored numbers again
 
 Trains flow matching on digits for two minutes of one thread, and compares samples of equally many
 evaluations with held-out digits. It decides which rule a velocity is sampled by where nobody names
-one (methods/core/sampler_choice.py).
+one (methods/core/sampler_choice.py), and the bar is that the rule chosen there is the better one.
 """
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from record import machine, save
-
+from onestep.benchmarks.record import Bars, run
+from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.ode import Euler, Heun
 from onestep.methods.core.sampler import AbstractSampler
+from onestep.methods.core.sampler_choice import sampler_for
 from onestep.platform.configuration import compose
 from onestep.platform.evaluation.benchmark import Benchmark
 from onestep.platform.evaluation.sampling import draw_samples
@@ -36,8 +40,7 @@ NFES = (2, 4, 6, 8, 10, 16)
 METRICS = ("eval/1nn_accuracy", "eval/sliced_w2")
 
 
-def main() -> None:
-    about = machine()
+def measure() -> dict[str, Any]:
     experiment = Experiment.from_dict(compose("train", OVERRIDES), tuple(OVERRIDES))
     assembly = assemble(experiment)
     dataset = assembly.source.load()
@@ -68,8 +71,27 @@ def main() -> None:
             cases.append({"nfe": nfe, "rule": type(rule).__name__, **found})
             print(f"{nfe:3d} NFE {type(rule).__name__:5s} {found}", flush=True)
     floors = {name: benchmark.floors[name] for name in METRICS}
-    save("few_steps", {"overrides": OVERRIDES, "floors": floors, "cases": cases}, about)
+    return {"overrides": OVERRIDES, "floors": floors, "cases": cases}
+
+
+def bars(numbers: Mapping[str, Any]) -> Bars:
+    found = []
+    for nfe in NFES:
+        chosen = type(sampler_for(Domain(kind=DomainKind.DIAGONAL), nfe)).__name__
+        rules = {case["rule"]: case for case in numbers["cases"] if case["nfe"] == nfe}
+        for metric in METRICS:
+            best = min(rules, key=lambda rule: rules[rule][metric])
+            found.append(
+                {
+                    "nfe": nfe,
+                    "metric": metric,
+                    "value": chosen,
+                    "bar": f"the better rule, {best}",
+                    "reached": chosen == best,
+                }
+            )
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    run("few_steps", measure, bars)

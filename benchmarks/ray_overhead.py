@@ -1,6 +1,7 @@
 """Throughput of the training loop under Ray Train over the same loop in this process.
 
-    python benchmarks/ray_overhead.py
+    python benchmarks/ray_overhead.py             measure and judge
+    python benchmarks/ray_overhead.py --judge     judge the stored numbers again
 
 Both train the same experiment with one worker and one thread. The throughput is that of the rows
 between the first and the last report, so that starting up does not count; a checkpoint is written
@@ -13,17 +14,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from record import machine, save
-
+from onestep.benchmarks.record import Bars, at_least, run
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.training.launch import train
 
 ROUNDS = 3
+LEAST = 0.95
 OVERRIDES = [
     "data=digits",
     "net=mlp_digits",
@@ -55,8 +57,7 @@ class Speeds:
         return len(self.rows[1:]) / sum(self.rows[1:])
 
 
-def main() -> None:
-    about = machine()
+def measure() -> dict[str, Any]:
     experiment = Experiment.from_dict(compose("train", OVERRIDES))
     under_ray = replace(experiment, workers=replace(experiment.workers, ray=True))
     speeds: dict[str, list[float]] = {"plain": [], "ray": []}
@@ -69,14 +70,17 @@ def main() -> None:
                 print(f"{kind} {k}: {reporter.steps_per_s:.2f} steps/s", flush=True)
     ratios = [ray / plain for ray, plain in zip(speeds["ray"], speeds["plain"], strict=True)]
     print(f"under Ray Train: {statistics.median(ratios):.1%} of the plain loop's throughput")
-    numbers = {
+    return {
         "overrides": OVERRIDES,
         "steps_per_s": speeds,
         "ratios": ratios,
         "median_ratio": statistics.median(ratios),
     }
-    save("ray_overhead", numbers, about)
+
+
+def bars(numbers: Mapping[str, Any]) -> Bars:
+    return [at_least(numbers["median_ratio"], LEAST, number="median_ratio")]
 
 
 if __name__ == "__main__":
-    main()
+    run("ray_overhead", measure, bars)

@@ -1,17 +1,33 @@
-"""Results of benchmarks: numbers as JSON, with the machine that they were measured on."""
+"""Results of benchmarks: numbers as JSON, with the machine they come from and what bars say."""
 
+import argparse
+import json
 import os
 import platform as standard_platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from onestep.platform.atomic import write_json
+from onestep.platform.experiment import Experiment
 from onestep.platform.registry.revision import code_revision
 
 RESULTS = Path(__file__).parent / "results"
+DECISIVE = (
+    "samples",
+    "batch_size",
+    "shards",
+    "accumulate",
+    "precision",
+    "clip_norm",
+    "ema_half_lives",
+    "ema_ramp",
+    "ema_served",
+)
+"""Settings of the training that decide what is learned; the others decide how it is watched."""
+Bars = list[dict[str, Any]]
 
 
 def machine() -> dict[str, Any]:
@@ -33,6 +49,52 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "revision": code_revision(),
     }
+
+
+def recipe_of(experiment: Experiment) -> dict[str, Any]:
+    """All of an experiment that decides what is learned, as JSON gives it back."""
+    config = experiment.to_dict()
+    parts = ("data", "net", "method", "optimizer", "learning_rate", "seed")
+    recipe = {part: config[part] for part in parts}
+    recipe["training"] = {name: config["training"][name] for name in DECISIVE}
+    plain: dict[str, Any] = json.loads(json.dumps(recipe))
+    return plain
+
+
+def at_most(value: float, bar: float, **what: Any) -> dict[str, Any]:
+    """The verdict on a number that has to be small."""
+    return {**what, "value": value, "bar": f"<= {bar:g}", "reached": value <= bar}
+
+
+def at_least(value: float, bar: float, **what: Any) -> dict[str, Any]:
+    """The verdict on a number that has to be large."""
+    return {**what, "value": value, "bar": f">= {bar:g}", "reached": value >= bar}
+
+
+def judged(numbers: Mapping[str, Any], bars: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Numbers with what their bars say of them, which is printed too."""
+    for bar in bars:
+        print(bar)
+    return {**numbers, "bars": list(bars), "reached": all(bar["reached"] for bar in bars)}
+
+
+def run(name: str, measure: Callable[[], dict[str, Any]], bars: Callable[[Any], Bars]) -> None:
+    """Measure, or take the stored numbers, judge and write.
+
+    Args:
+        name: Name of the result.
+        measure: Gives the numbers.
+        bars: What the bars say of the numbers.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--judge", action="store_true", help="judge the stored numbers again")
+    if parser.parse_args().judge:
+        numbers = json.loads((RESULTS / f"{name}.json").read_text())
+        about = numbers.pop("machine")
+    else:
+        about = machine()
+        numbers = measure()
+    save(name, judged(numbers, bars(numbers)), about)
 
 
 def save(name: str, numbers: Mapping[str, Any], about: Mapping[str, Any]) -> Path:

@@ -1,15 +1,18 @@
 """Time to sample in one step over 50 Heun steps of the same network.
 
-python benchmarks/sampling_speed.py
+python benchmarks/sampling_speed.py             measure and judge
+python benchmarks/sampling_speed.py --judge     judge the stored numbers again
 """
 
 import statistics
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from record import machine, save
-from step_time import network
 
+from onestep.benchmarks.record import Bars, at_least, run
+from onestep.benchmarks.step_time import network
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.noise import draw_noise
@@ -17,11 +20,11 @@ from onestep.methods.core.ode import Heun
 from onestep.methods.core.sampler import AbstractSampler, Jumps
 
 ROUNDS = 7
+LEAST = 40.0
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    about, cases = machine(), []
+def measure() -> dict[str, Any]:
+    cases = []
     for name, shape in (("mlp_digits", (1, 8, 8)), ("unet_digits", (1, 8, 8))):
         net, title = network(name, shape)
         net.eval()
@@ -45,8 +48,16 @@ def main() -> None:
             one = statistics.median(seconds["one_step"][1:])
             cases.append({"network": title, "rows": rows, "one_step_s": one, "times_faster": ratio})
             print(f"{title}, {rows} rows: one step {one * 1e3:.2f} ms, {ratio:.0f}x faster")
-    save("sampling_speed", {"cases": cases}, about)
+    return {"cases": cases}
+
+
+def bars(numbers: Mapping[str, Any]) -> Bars:
+    return [
+        at_least(case["times_faster"], LEAST, network=case["network"], rows=case["rows"])
+        for case in numbers["cases"]
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    run("sampling_speed", measure, bars)

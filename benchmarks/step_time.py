@@ -1,6 +1,7 @@
 """Time of a MeanFlow step over a flow-matching step: same network, same batch, in turns.
 
-    python benchmarks/step_time.py
+    python benchmarks/step_time.py             measure and judge
+    python benchmarks/step_time.py --judge     judge the stored numbers again
 
 A quarter of the rows lies off the diagonal. Each round takes one step of every kind in turn, and
 the ratio of each kind is the median over rounds of its time over flow matching's in that round.
@@ -9,11 +10,13 @@ The error of a derivative is measured against float64 at the same weights.
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
-from record import machine, save
 
+from onestep.benchmarks.record import Bars, at_most, run
 from onestep.methods.core.calculus import AbstractDerivative, ForwardMode
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import FlowMap
@@ -30,6 +33,7 @@ from onestep.platform.training.derivative_costs import measure, recommend
 
 ROUNDS = 25
 DIAGONAL = 0.75
+MOST = {"exact_ratio": 1.3, "recommended_ratio": 1.2}
 
 
 def network(name: str, shape: tuple[int, ...]) -> tuple[FlowMap, str]:
@@ -102,9 +106,7 @@ def compare(name: str, shape: tuple[int, ...], rows: int) -> dict[str, object]:
     return result
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    about = machine()
+def measure_all() -> dict[str, Any]:
     cases = [
         ("mlp_digits", (1, 8, 8), 256),
         ("unet_digits", (1, 8, 8), 128),
@@ -112,8 +114,17 @@ def main() -> None:
         ("dit_tiny", (1, 8, 8), 128),
     ]
     results = [compare(*case) for case in cases]
-    save("step_time", {"off_diagonal_share": 1 - DIAGONAL, "cases": results}, about)
+    return {"off_diagonal_share": 1 - DIAGONAL, "cases": results}
+
+
+def bars(numbers: Mapping[str, Any]) -> Bars:
+    return [
+        at_most(case[ratio], most, network=case["network"], ratio=ratio)
+        for case in numbers["cases"]
+        for ratio, most in MOST.items()
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    run("step_time", measure_all, bars)

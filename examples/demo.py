@@ -25,6 +25,7 @@ from onestep.platform.evaluation.comparison import Comparison, gather
 from onestep.platform.evaluation.figures import sample_grid, save_png
 from onestep.platform.experiment import Experiment
 from onestep.platform.home import Home
+from onestep.platform.password import hide_passwords
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.launch import Trained, launch
@@ -175,8 +176,8 @@ How to go on
   onestep registry lineage {ALIAS}
   onestep compare {teacher.reference} {best}
   onestep train experiment=digits_mean_flow         20 minutes to better digits
-  mlflow ui --backend-store-uri {home.tracking_uri}
-  pip install optuna-dashboard && optuna-dashboard {optuna_storage}"""
+  mlflow ui --backend-store-uri {hide_passwords(home.tracking_uri)}
+  pip install optuna-dashboard && optuna-dashboard {hide_passwords(optuna_storage)}"""
     )
 
 

@@ -65,7 +65,7 @@ class ReFlow(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """The diagonal, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.DIAGONAL, t_hi=self.path.t_hi)
+        return Domain(kind=DomainKind.DIAGONAL, t_hi=self.path.t_hi, is_straight=True)
 
     @property
     def needs(self) -> Needs:

@@ -1,34 +1,34 @@
-"""Shortcut models: a long jump must equal two jumps of half its length."""
+"""Shortcut models: a long jump must equal the shorter jumps that it is cut into."""
 
 from dataclasses import dataclass
 from typing import final
 
 import torch
 
-from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind, FlowMap
+from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.method import AbstractMethod, Ema, Needs
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
-from .core.shape import rows_like
-from .core.times import DyadicTimes
+from .core.tiling import AbstractTiling, EqualTiles, tiled_velocity
+from .core.times import AbstractTimes, DiagonalTimes, DyadicTimes, FromNoiseTimes, ToDataTimes
 from .core.weighting import AbstractWeighting, Unweighted
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Shortcut(AbstractMethod):
-    """Shortcut models: flow matching on the diagonal, self-consistency on dyadic jumps.
+    """Shortcut models: flow matching on the diagonal, self-consistency on the jumps.
 
         u(x, s, t) = (u(x, s, m) + u(X(s, m)(x), m, t)) / 2   with m = (s + t) / 2
 
     The right side comes from a moving average of the network and is held constant. The diagonal
-    anchors the ladder of lengths, and errors climb it from there.
+    anchors the ladder of lengths, and errors climb it from there. Other tilings put other parts of
+    the jump in place of its halves.
 
     Reference: Frans et al. 2024, arXiv:2410.12557v1, Eq. (5) and Alg. 1; the moving average, the
         shares and the clipping after their code.
@@ -36,17 +36,21 @@ class Shortcut(AbstractMethod):
     Differs from the paper: their anchor is a token for a finest step of 1/128, at which a jump is
         taken to be straight, and that leaves a bias. Here it is the diagonal itself; the halves of
         the finest jump lie between it and that jump, where the network interpolates. Diagonal
-        times are uniform instead of lying on a grid. Guidance in the target is left out.
-    Cost: one forward pass a step, and two of the target network on the rows off the diagonal.
+        times are uniform instead of lying on a grid. Guidance in the target is left out. Tilings
+        other than halves and jumps of continuous length are not theirs.
+    Cost: one forward pass a step, and on the rows off the diagonal one of the target network for
+        each tile, two by default.
     Fails by: one step converges last; without the moving average the ladder is unstable, and with
-        one slower than the run the jumps stay where they began; only powers of two can be sampled;
-        without a label only the velocity is learnt, so jumps need one.
+        one slower than the run the jumps stay where they began; with dyadic times only powers of
+        two can be sampled; without a label only the velocity is learnt, so jumps need one.
 
     Attributes:
         path: Interpolant between noise and data.
         coupling: How noise is paired with data within the batch.
-        times: Dyadic jumps and the share of diagonal rows. The paper's text teaches a quarter of
-            the rows by jumps, its code an eighth.
+        times: Jumps, dyadic or of continuous length over the whole triangle (``SortedTimes``), and
+            the share of diagonal rows. The paper's text teaches a quarter of the rows by jumps, its
+            code an eighth.
+        tiling: How a jump is cut. Dyadic jumps take dyadic tiles.
         target: The moving average that teaches.
         weighting: Weight of each sample.
         clip: Largest absolute value of the intermediate state and of the target, above 0; the data
@@ -55,12 +59,14 @@ class Shortcut(AbstractMethod):
             so that without a label the network is a velocity only.
 
     Raises:
-        ValueError: If the clip is not positive, or the path's velocity is infinite at the data.
+        ValueError: If the clip is not positive, the path's velocity is infinite at the data, the
+            times are not those of jumps of every length, or the tiling leaves their grid.
     """
 
     path: AbstractPath = LinearPath()
     coupling: AbstractCoupling = IndependentCoupling()
-    times: DyadicTimes = DyadicTimes()
+    times: AbstractTimes = DyadicTimes()
+    tiling: AbstractTiling = EqualTiles(count=2)
     target: Ema = Ema(decay=Constant(value=0.999))
     weighting: AbstractWeighting = Unweighted()
     clip: float = 4.0
@@ -71,14 +77,26 @@ class Shortcut(AbstractMethod):
             raise ValueError(f"method.clip must be positive, got {self.clip}")
         if self.path.t_hi < 1.0:
             raise ValueError(
-                "dyadic jumps need a path whose velocity is finite up to the data, "
+                "jumps that are cut need a path whose velocity is finite up to the data, "
                 f"got {type(self.path).__name__}"
+            )
+        if isinstance(self.times, DiagonalTimes | FromNoiseTimes | ToDataTimes):
+            raise ValueError(
+                "the parts of a jump must be taught too: method.times must be DyadicTimes or of "
+                f"the whole triangle, got {type(self.times).__name__}"
+            )
+        if isinstance(self.times, DyadicTimes) and not self.tiling.is_dyadic:
+            raise ValueError(
+                "DyadicTimes need tiles of length 2^-k at multiples of it, "
+                f"got {self.tiling}; allowed with it are jumps of continuous length"
             )
 
     @property
     def domain(self) -> Domain:
-        """Dyadic jumps."""
-        return Domain(kind=DomainKind.GRID, steps=self.times.steps)
+        """Dyadic jumps, or the whole triangle."""
+        if isinstance(self.times, DyadicTimes):
+            return Domain(kind=DomainKind.GRID, steps=self.times.steps)
+        return Domain()
 
     @property
     def needs(self) -> Needs:
@@ -100,35 +118,12 @@ class Shortcut(AbstractMethod):
         target = v.clone()
         if len(rows):
             some = None if condition is None else condition[rows]
+            tiles = self.tiling.draw(len(rows), now, dtype=s.dtype)
             with torch.no_grad(), dropout_rows(rows):
-                halves = self.two_halves(nets.target, x[rows], s[rows], t[rows], some)
-                target[rows] = halves.to(target.dtype)
+                whole = tiled_velocity(
+                    nets.target, x[rows], s[rows], t[rows], some, tiles=tiles, limit=self.clip
+                )
+            target[rows] = whole.clamp(-self.clip, self.clip)
 
         error = SquaredL2()(nets.online(x, s, t, condition), target)
         return Loss(terms={"shortcut": self.weighting(error, s, t)}, times=s)
-
-    def two_halves(
-        self,
-        teacher: FlowMap,
-        x: torch.Tensor,
-        s: torch.Tensor,
-        t: torch.Tensor,
-        condition: Condition | None,
-    ) -> torch.Tensor:
-        """Average velocity of two jumps of half the length, the second from where the first ends.
-
-        Args:
-            teacher: Map that takes the jumps.
-            x: States at s.
-            s: Start times.
-            t: End times.
-            condition: Condition of each row.
-
-        Returns:
-            The velocity that one jump of the whole length should have.
-        """
-        middle = 0.5 * (s + t)
-        first = teacher(x, s, middle, condition)
-        reached = (x + rows_like(middle - s, x) * first).clamp(-self.clip, self.clip)
-        second = teacher(reached, middle, t, condition)
-        return (0.5 * (first + second)).clamp(-self.clip, self.clip)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` once the block ends well.
 
     The bytes go to a file beside `path`, are forced to disk, and replace it in one move. Whatever
@@ -24,30 +24,33 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Args:
         path: File to write; its folder is made if it is missing.
+        mode: Who may read and write it, less what the umask takes away.
 
     Yields:
         IO[bytes]: The open file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
+    part = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)  # mkstemp gives 0600; others may read our files
             os.fsync(stream.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            # A full disk does not say by itself which file it has no room for.
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     _sync_folder(path.parent)
 
 
-def write_bytes(path: Path, payload: bytes) -> str:
+def write_bytes(path: Path, payload: bytes, *, mode: int = 0o666) -> str:
     """Write bytes whole or not at all, and give their SHA-256 in hexadecimal."""
-    with replacing(path) as stream:
+    with replacing(path, mode=mode) as stream:
         stream.write(payload)
     return sha256(payload)
 
@@ -57,12 +60,13 @@ def write_text(path: Path, text: str) -> str:
     return write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> str:
+def write_json(path: Path, value: Mapping[str, Any] | list[Any], *, mode: int = 0o666) -> str:
     """Write JSON whole or not at all, and give the SHA-256 of its bytes.
 
     Args:
         path: File to write.
         value: Plain values; numbers must be finite, which JSON asks for.
+        mode: Who may read and write it, less what the umask takes away.
 
     Returns:
         SHA-256 of the file, in hexadecimal.
@@ -70,34 +74,30 @@ def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> str:
     Raises:
         ValueError: If a number is not finite.
     """
-    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    return write_bytes(path, text.encode(), mode=mode)
 
 
-def write_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
-) -> str:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write tensors as safetensors whole or not at all, and give the SHA-256 of the file.
 
     Args:
         path: File to write.
         tensors: Tensors by name; those that share memory are written once for each name.
-        metadata: Short texts for the header of the file.
 
     Returns:
         SHA-256 of the file, in hexadecimal.
     """
     # Serialised here and written by us, because the library's own writer hides a full disk
     # in an error that is no OSError.
-    return write_bytes(path, encode_safetensors(tensors, metadata=metadata))
+    return write_bytes(path, encode_safetensors(tensors))
 
 
-def encode_safetensors(
-    tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
-) -> bytes:
+def encode_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a safetensors file that holds these tensors."""
     # A copy for each name: the format refuses tensors that share memory, as tied weights do.
     rows = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    payload: bytes = safetensors.torch.save(rows, dict(metadata) if metadata else None)
+    payload: bytes = safetensors.torch.save(rows)
     return payload
 
 

@@ -1,7 +1,7 @@
 """Things from their configuration: a ``_target_`` node and the class that it has to give."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any, TypeVar
@@ -48,22 +48,32 @@ def _checked(thing: object, node: Mapping[str, Any], expected: type[T]) -> T:
     return thing
 
 
-def targets(node: object) -> Iterator[str]:
-    """Every ``_target_`` of a node and the nodes inside it."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for part in node.values():
-            yield from targets(part)
-    elif isinstance(node, list | tuple):
-        for part in node:
-            yield from targets(part)
+def class_at(dotted: str) -> type:
+    """The class at a dotted path; its module is imported.
+
+    Args:
+        dotted: Path of a module and name of a class in it.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If it cannot be imported, or is no class.
+    """
+    module, _, name = dotted.rpartition(".")
+    try:
+        target = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"cannot import {dotted}: {_first_line(error)}") from error
+    if not isinstance(target, type):
+        raise ValueError(f"{dotted} is no class")
+    return target
 
 
 def _check_fields(node: Mapping[str, Any], runtime: tuple[str, ...]) -> None:
     if "_target_" not in node:
         raise ValueError(f"a node needs a _target_ that names its class, got {dict(node)}")
-    target = _class_at(str(node["_target_"]))
+    target = class_at(str(node["_target_"]))
     allowed = inspect.signature(target).parameters
     given = {key: value for key, value in node.items() if not key.startswith("_")}
     for key in (*given, *runtime):
@@ -77,17 +87,6 @@ def _check_fields(node: Mapping[str, Any], runtime: tuple[str, ...]) -> None:
         for inner in value if isinstance(value, list | tuple) else [value]:
             if isinstance(inner, Mapping) and "_target_" in inner:
                 _check_fields(inner, ())
-
-
-def _class_at(dotted: str) -> type:
-    module, _, name = dotted.rpartition(".")
-    try:
-        target = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot import {dotted}: {_first_line(error)}") from error
-    if not isinstance(target, type):
-        raise ValueError(f"{dotted} is no class")
-    return target
 
 
 def _check_kind(name: str, value: object, annotation: object) -> None:

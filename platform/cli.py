@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Final, Protocol
 
 from .. import __version__
+from .password import hide_passwords
 
 _GROUP: Final = "onestep.commands"
 _ORDER: Final = (
@@ -17,6 +18,7 @@ _ORDER: Final = (
     "sample",
     "sweep",
     "compare",
+    "average",
     "registry",
     "serve",
     "submit",
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # argparse takes all overrides or none at the first option; the others come back as the rest.
     overrides: list[str] | None = vars(arguments).get("overrides")
     if rest and (overrides is None or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {hide_passwords(' '.join(rest))}")
     if overrides is not None:
         overrides.extend(rest)
     if chosen is None:
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return hide_passwords(" ".join(str(error).split())) or type(error).__name__
 
 
 def _parser(

@@ -8,9 +8,11 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from .password import hide_passwords
 
 PLATFORM = "onestep.platform.conf"
 
@@ -81,6 +83,12 @@ def _sentence(error: Exception) -> str:
     """Hydra's message on one line, without its advice and its search path."""
     if isinstance(error, MissingConfigException) and error.options:
         return f"there is no {error.missing_cfg_file}, allowed: {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        hidden = hide_passwords(error.override)
+        if hidden != error.override:  # the message may hold a part of it
+            return (
+                f"cannot read {hidden}: a value with signs as # or {{ needs quotes, 'key=\"value\"'"
+            )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("See https", "full_key", "object_type"))]
     return ". ".join(dict.fromkeys(line.rstrip(".") for line in kept))

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self, final
+from typing import Any, Final, Self, final
 
 from ..methods.core.precision import Precision
 from .settings import settings, typed_value
 
 Node = Mapping[str, Any]
+LEAST_SAMPLES: Final = 8
+"""Fewer samples of a draw, or held-out data, can tell no model from another."""
 
 
 @final
@@ -31,6 +33,8 @@ class Training:
         ema_ramp: Share of the samples seen so far above which no half-life goes, so that early
             averages forget the start.
         ema_served: Which of the averages is evaluated and registered, from 0.
+        ema_snapshots: How often in a run two more averages are written down, from which
+            ``onestep average`` makes one of any width; 0 for never.
         log_every: Samples between two rows of metrics.
         checkpoint_every: Samples between two checkpoints; 0 for one at the end.
         keep_checkpoints: Latest checkpoints that stay on disk.
@@ -52,6 +56,7 @@ class Training:
     ema_half_lives: tuple[float, ...] = (50_000.0,)
     ema_ramp: float = 0.05
     ema_served: int = 0
+    ema_snapshots: int = 0
     log_every: int = 10_000
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
@@ -82,6 +87,11 @@ class Training:
             raise ValueError(
                 "training.ema_half_lives must be one or more positive numbers of samples and "
                 f"ema_ramp positive, got {self.ema_half_lives} and {self.ema_ramp}"
+            )
+        if not 0 <= self.ema_snapshots <= self.steps:
+            raise ValueError(
+                f"training.ema_snapshots must be in [0, {self.steps}], the steps of the run, "
+                f"got {self.ema_snapshots}"
             )
         if not 0 <= self.ema_served < len(self.ema_half_lives):
             raise ValueError(
@@ -229,8 +239,9 @@ class Evaluation:
     """How a trained model is measured.
 
     Attributes:
-        nfes: Numbers of network evaluations of a sample.
-        samples: Samples drawn at each; 0 for as many as are held out.
+        nfes: Numbers of network evaluations of a sample, at each of which the trained map has a
+            sampler; the default list stands for those of its numbers that the map allows.
+        samples: Samples drawn at each, at least 8; 0 for as many as are held out.
         seed: Seed of the noise.
 
     Raises:
@@ -243,10 +254,15 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nfes", tuple(self.nfes))
-        if any(nfe < 1 for nfe in self.nfes) or self.samples < 0 or self.seed < 0:
+        if not self.nfes or min(self.nfes) < 1 or self.seed < 0:
             raise ValueError(
-                "evaluation.nfes must be positive, samples and seed at least 0, got "
-                f"{self.nfes}, {self.samples} and {self.seed}"
+                "evaluation.nfes must be one or more positive numbers and seed at least 0, got "
+                f"{list(self.nfes)} and {self.seed}"
+            )
+        if self.samples < 0 or 0 < self.samples < LEAST_SAMPLES:
+            raise ValueError(
+                f"evaluation.samples must be 0, for all, or at least {LEAST_SAMPLES}, "
+                f"got {self.samples}"
             )
 
 

@@ -4,10 +4,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-# After the colon, digits and a slash are a port. A password may hold a slash or an @ that should
-# have been percent-encoded: databases accept it, and half a password would be shown otherwise.
-_OF_A_USER: Final = re.compile(r"(?<=://)([^\s:/@\[]*):(?!\d+[/?#])[^\s@]*@(?:[^\s/@]*@)*")
-_OF_A_QUERY: Final = re.compile(r"([?&]\w*(?:password|passwd|pwd)=)[^\s&#]*", re.IGNORECASE)
+# A password may hold a slash or an @ that should have been percent-encoded: databases accept it,
+# and a part of it would be shown otherwise. A user may hold an @, as ada@server in Azure. After the
+# colon of a web address, digits and a slash are a port.
+_OF_A_USER: Final = re.compile(
+    r"(?<=//)(?!(?:(?<=http://)|(?<=https://))[^\s:/\[]*:\d+[/?#])([^\s:/\[]*):\S*@"
+)
+# After a semicolon or its code: the connection string of a driver, inside the query.
+_OF_A_QUERY: Final = re.compile(
+    r"((?:[?&;]|%3b)\w*(?:password|passwd|pwd)(?:=|%3d))[^\s&]*", re.IGNORECASE
+)
 
 
 def hide_passwords(text: str) -> str:

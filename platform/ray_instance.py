@@ -12,6 +12,8 @@ from typing import Final
 
 _OBJECT_STORE_BYTES: Final = 256 * 2**20
 _RAY_CORE: Final = "ray._raylet"
+_TOKEN: Final = secrets.token_hex(32)
+"""Ray remembers the first token that its process has used, so there is one for each process."""
 _own: Final[set[str]] = set()
 """Folder of the instance that this process has started, while it runs."""
 
@@ -33,7 +35,7 @@ def set_ray_environment() -> None:
         return
     if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         # A token of our own leaves no file behind that changes the next cluster.
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_AUTH_TOKEN"] = _TOKEN
     if _RAY_CORE not in sys.modules:
         # Ray reads the mode when it is imported. After that, only ray.init may turn tokens on, and
         # for an instance of our own it does.

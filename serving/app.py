@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, Final, final
 
 from fastapi import FastAPI
@@ -38,11 +39,20 @@ class Generator:
         Requests that wait for the old model are still answered by it.
 
         Args:
-            config: ``model``, a reference, and perhaps ``name``, under which it is served.
+            config: ``model``, a version, and perhaps ``name``, under which it is served.
+
+        Raises:
+            ValueError: If the model is an alias, or there is none, or it makes no images.
         """
         # MLflow takes seconds to import, and the ingress, which imports this too, needs none.
+        from ..platform.registry.reference import ModelVersion
         from .loading import load_engine
 
+        if not ModelVersion.is_written(config["model"]):
+            raise ValueError(
+                "user_config.model must be a version such as digits/3, because each replica would "
+                f"look up an alias when it starts (args.model takes one), got {config['model']!r}"
+            )
         settings = self._settings.with_model(config["model"])
         engine, version = await asyncio.to_thread(load_engine, settings)
         self._service = EngineService(
@@ -140,14 +150,19 @@ INGRESS: Final[Deployment] = serve.deployment(name="Ingress")(serve.ingress()(In
 def build(args: Mapping[str, Any]) -> Application:
     """The application, as a Serve config file names it: ``onestep.serving.app:build``.
 
+    An alias is looked up here, once, and the replicas are given the version: one that starts again
+    after the alias has moved serves what the others do.
+
     Args:
         args: Fields of ``AppSettings``.
 
     Returns:
         The application, not yet running.
     """
+    from .loading import version_of
+
     settings = AppSettings.from_dict(args)
-    return build_application(settings, {"model": settings.model})
+    return build_application(settings, {"model": version_of(settings), "name": settings.model})
 
 
 def build_application(settings: AppSettings, config: Mapping[str, str]) -> Application:
@@ -155,7 +170,7 @@ def build_application(settings: AppSettings, config: Mapping[str, str]) -> Appli
 
     Args:
         settings: How many replicas, and of what size.
-        config: ``model``, a reference, and perhaps ``name``, under which it is served.
+        config: ``model``, a version, and perhaps ``name``, under which it is served.
 
     Returns:
         The application, not yet running.
@@ -163,7 +178,8 @@ def build_application(settings: AppSettings, config: Mapping[str, str]) -> Appli
     # Serve restarts the replicas of an application that is run again unless its version stays.
     # All but the model is in the version, so a new model is a new user config and no restart.
     fixed = settings.to_dict() | {"model": ""}
-    version = str(sorted(fixed.items()))
+    # Its digest, because Serve shows versions, and the store's URL may hold a password.
+    version = sha256(str(sorted(fixed.items())).encode()).hexdigest()[:16]
     generator = GENERATOR.options(
         version=version,
         _internal=True,

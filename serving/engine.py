@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, final
 
 import torch
@@ -53,7 +54,7 @@ class Engine:
     different sizes may round differently.
 
     Args:
-        flow_map: The model, on the device where it shall run.
+        flow_map: The model; it runs on the device where its parameters lie.
         record: What the registry knows about it.
         bucket: Rows of every forward, at least 1; missing ones are filled and thrown away.
 
@@ -78,6 +79,8 @@ class Engine:
         self.bucket = bucket
         self._shape = shape
         self._flow_map = flow_map.eval()
+        tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
+        self._device = next(tensors).device
         samplers = {n: sampler_for(flow_map.domain, n) for n in range(1, MAX_STEPS + 1)}
         self._samplers = {n: sampler for n, sampler in samplers.items() if sampler is not None}
         self.steps = tuple(self._samplers)
@@ -90,9 +93,10 @@ class Engine:
 
     @property
     def default_steps(self) -> int:
-        """Fewest evaluations; the most for a velocity, which needs many."""
-        is_velocity = self._flow_map.domain.kind is DomainKind.DIAGONAL
-        return self.steps[-1] if is_velocity else self.steps[0]
+        """Fewest evaluations; the most for a velocity whose paths are not straight."""
+        domain = self._flow_map.domain
+        needs_many = domain.kind is DomainKind.DIAGONAL and not domain.is_straight
+        return self.steps[-1] if needs_many else self.steps[0]
 
     def accept(
         self,
@@ -198,11 +202,13 @@ class Engine:
     ) -> Float[Tensor, "b c h w"]:
         rows = len(labels)
         fill = torch.arange(self.bucket).clamp(max=rows - 1)
-        images = sampler.sample(self._flow_map, noise[:, fill], self._condition(labels[fill]))
-        return images[:rows]
+        # The noise is drawn on the CPU, so that an image does not depend on the device.
+        filled = noise[:, fill].to(self._device)
+        images = sampler.sample(self._flow_map, filled, self._condition(labels[fill]))
+        return images[:rows].cpu()
 
     def _condition(self, labels: Tensor) -> Condition | None:
-        return None if self.record.classes == 0 else Condition(label=labels)
+        return None if self.record.classes == 0 else Condition(label=labels.to(self._device))
 
 
 def _setting(node: Mapping[str, Any], name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Final
 
 from ..platform.home import Home
 from ..platform.registry.model import load_flow_map
+from ..platform.registry.reference import ModelVersion
 from ..platform.registry.store import Registry
 from .engine import Engine
 from .settings import AppSettings
@@ -27,6 +28,20 @@ def locate(settings: AppSettings) -> AppSettings:
     if uri.startswith(_SQLITE):
         uri = _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
     return replace(settings, tracking_uri=uri, artifacts=home.artifacts)
+
+
+def version_of(settings: AppSettings) -> str:
+    """The version that the settings name; only for an alias the registry is asked.
+
+    Args:
+        settings: Which model, from which registry.
+
+    Returns:
+        The version.
+    """
+    if ModelVersion.is_written(settings.model):
+        return settings.model
+    return str(Registry.at(_home(settings)).resolve(settings.model))
 
 
 def load_engine(settings: AppSettings) -> tuple[Engine, str]:

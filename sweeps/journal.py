@@ -1,22 +1,23 @@
-"""The journal: one line, one report file and one MLflow run for each trial that ends."""
+"""The journal: one line and one MLflow run for each trial that ends."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
+from mlflow.entities import RunInfo
 from optuna.study import Study
 from ray.tune import Callback
 
-from ..platform.atomic import write_json
 from ..platform.evaluation.report import Report
 from ..platform.registry.connection import Connection
+from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.run import Run, RunFacts
-from .record import Outcome, TrialRecord
+from .record import Outcome, TrialRecord, report_file
 from .searcher import NUMBER
 from .settings import SweepSettings
-from .trial import REPORT
+from .study import ended
 
 Say = Callable[[str], None]
 _PARENT: Final = "mlflow.parentRunId"
@@ -26,6 +27,8 @@ _RUN: Final = "mlflow_run"
 @final
 class Journal(Callback):
     """Writes down each trial when it ends; Ray Tune calls it in the process of the sweep.
+
+    A store that is away for a while does not end the sweep: what it misses is written later.
 
     Args:
         study: The study.
@@ -58,23 +61,42 @@ class Journal(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Write down a trial that ended by itself or was stopped."""
-        self._write(trial.config[NUMBER], trial.last_result)
+        self._write(trial.config[NUMBER])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Write down a trial whose process failed."""
-        self._write(trial.config[NUMBER], {})
+        self._write(trial.config[NUMBER])
 
-    def _write(self, number: int, result: Mapping[str, Any]) -> None:
+    def catch_up(self) -> None:
+        """Write the runs of ended trials that the store lacks, as after an outage or a kill.
+
+        Raises:
+            RegistryUnreachable: If the store does not answer.
+        """
+        known = self._runs()
+        for record in ended(self._study):
+            run = known.get(self._name(record.number))
+            if run is not None and run.status == "RUNNING":  # it was cut off while it was written
+                with self._connection.asking():
+                    self._connection.client.delete_run(run.run_id)
+            if run is None or run.status == "RUNNING":
+                self._record(record)
+
+    def _write(self, number: int) -> None:
         frozen = next(one for one in self._study.get_trials(deepcopy=False) if one.number == number)
         record = TrialRecord.of(frozen)
         self._say(line_of(record, self._settings))
-        report = Report.from_json(result[REPORT]) if REPORT in result else None
-        if report is not None:
-            file = self._folder / "trials" / f"{number}.json"
-            write_json(file, json.loads(report.to_json()))
+        try:
+            self._record(record)
+        except RegistryUnreachable as error:  # the study has the trial, and others are running
+            self._say(f"  not in MLflow yet: {error}")
+
+    def _record(self, record: TrialRecord) -> None:
+        file = report_file(self._folder, record.number)
+        report = Report.from_json(file.read_text()) if file.exists() else None
         facts = replace(
             self._facts,
-            name=f"{self._facts.name}-{number}",
+            name=self._name(record.number),
             config=record.values,
             overrides=record.overrides,
         )
@@ -87,6 +109,23 @@ class Journal(Callback):
             if record.value is not None:
                 run.log_metrics({"sweep/objective": record.value}, step=record.samples)
             run.finish("FAILED" if record.outcome is Outcome.FAILED else "FINISHED")
+
+    def _runs(self) -> dict[str, RunInfo]:
+        """The runs of trials that are in the store, by name."""
+        group = self._connection.experiment(self._facts.experiment)
+        asked = f"attributes.run_name LIKE '{self._name('%')}'"
+        found: dict[str, RunInfo] = {}
+        token: str | None = None
+        with self._connection.asking():
+            while True:
+                page = self._connection.client.search_runs([group], asked, page_token=token)
+                found |= {str(one.info.run_name): one.info for one in page}
+                token = page.token
+                if not token:
+                    return found
+
+    def _name(self, number: int | str) -> str:
+        return f"{self._facts.name}-{number}"
 
 
 def line_of(record: TrialRecord, settings: SweepSettings) -> str:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final, Self, final
 
 from optuna.trial import FrozenTrial, TrialState
@@ -15,6 +16,8 @@ INTERVAL: Final = "interval"
 SAMPLES: Final = "samples"
 STOPPED: Final = "stopped"
 ERROR: Final = "error"
+REPORT: Final = "report"
+"""Key of the whole report, as JSON, in the last result of a trial."""
 
 
 class Outcome(StrEnum):
@@ -33,7 +36,7 @@ class TrialRecord:
 
     Attributes:
         number: Its number in the study.
-        overrides: The overrides that repeat it.
+        overrides: The overrides that repeat it, without the passwords of stores.
         values: Value of each swept key.
         outcome: How it ended.
         value: The metric; None if it failed.
@@ -74,6 +77,11 @@ class TrialRecord:
     def command(self) -> str:
         """The shell line that repeats the trial."""
         return command_line(self.overrides)
+
+
+def report_file(folder: Path, number: int) -> Path:
+    """Where the report on a trial lies in the folder of its sweep, if it was measured whole."""
+    return folder / "trials" / f"{number}.json"
 
 
 def command_line(overrides: tuple[str, ...]) -> str:

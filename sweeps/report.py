@@ -24,7 +24,7 @@ class SweepResult:
     """The outcome of a sweep.
 
     Attributes:
-        best_overrides: Overrides that repeat the best trial.
+        best_overrides: Overrides that repeat the best trial, without the passwords of stores.
         best_value: Its metric.
         trials: All trials that ended, by number.
         study_name: Name of the sweep and of its Optuna study.

@@ -5,14 +5,14 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import optuna
-from optuna.storages import RDBStorage
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
@@ -23,6 +23,7 @@ from ..platform.home import Home
 from ..platform.lock import alone
 from ..platform.ray_instance import ray_instance
 from ..platform.registry.connection import Connection, check_tracking
+from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.run import RunFacts
 from .journal import Journal, Say
 from .plan import Plan
@@ -125,7 +126,8 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
     benchmark = plan.benchmark()
     folder = folder_of(name)
     with alone(folder, what="sweep"):  # two processes would run each other's trials twice
-        write_json(folder / _SETTINGS, settings.to_dict())
+        # With the passwords of stores, which a resumed sweep needs again.
+        write_json(folder / _SETTINGS, settings.to_dict(), mode=0o600)
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -138,47 +140,60 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
             f"sweep {name}: {settings.trials} trials, {settings.metric}, {done} ended before"
             + (f", {again} start again" if again else "")
         )
-        if done < settings.trials:
-            _search(
-                plan,
-                study,
-                storage,
-                benchmark,
-                home=home,
-                folder=folder,
-                left=settings.trials - done,
-                say=say,
-            )
-        result = result_of_sweep(
-            ended(study), settings, study_name=name, storage=url, folder=folder
+        journal = Journal(
+            study,
+            settings,
+            folder=folder,
+            connection=Connection(home.tracking_uri, artifacts=home.artifacts),
+            facts=_facts(plan, benchmark.dataset, name=name),
+            say=say,
         )
-        write_report(result, settings)
+        with _kept(journal, name):
+            left = settings.trials - done
+            if left > 0:
+                searcher = OverrideSearch(
+                    settings,
+                    base=plan.base,
+                    total=plan.samples,
+                    folder=folder,
+                    study_name=name,
+                    storage=storage,
+                    start=len(study.get_trials(deepcopy=False)),
+                )
+                _search(plan, searcher, journal, benchmark, home=home, folder=folder, left=left)
+            result = result_of_sweep(
+                ended(study), settings, study_name=name, storage=url, folder=folder
+            )
+            write_report(result, settings)
     return result
+
+
+@contextmanager
+def _kept(journal: Journal, name: str) -> Iterator[None]:
+    """The MLflow run of a sweep, from which in the end no trial is missing."""
+    try:
+        with journal.run:
+            journal.catch_up()
+            yield
+            journal.catch_up()
+    except RegistryUnreachable as error:
+        raise RegistryUnreachable(
+            f"no trial of sweep {name} is lost, and --resume {name} writes into MLflow what is "
+            f"missing there: {error}"
+        ) from error
 
 
 def _search(
     plan: Plan,
-    study: optuna.Study,
-    storage: RDBStorage,
+    searcher: OverrideSearch,
+    journal: Journal,
     benchmark: Benchmark,
     *,
     home: Home,
     folder: Path,
     left: int,
-    say: Say,
 ) -> None:
     settings = plan.settings
-    facts = _facts(plan, benchmark.dataset, name=folder.name)
-    searcher = OverrideSearch(
-        settings,
-        base=plan.base,
-        total=plan.samples,
-        study_name=study.study_name,
-        storage=storage,
-        start=len(study.get_trials(deepcopy=False)),
-    )
-    connection = Connection(home.tracking_uri, artifacts=home.artifacts)
-    journal = Journal(study, settings, folder=folder, connection=connection, facts=facts, say=say)
     workers = plan.experiment.workers
     resources = {"cpu": workers.cpus_per_worker, "gpu": workers.gpus_per_worker}
     for key, value in _TUNE.items():
@@ -190,12 +205,15 @@ def _search(
         partial(
             try_overrides,
             metric=settings.to_dict()["metric"],
-            environment=_environment(home),
             is_staged=is_staged,
         ),
+        # By way of Ray's memory, not of the files in which Ray Tune keeps what it runs: passwords
+        # of stores are among them.
+        base=plan.base,
         benchmark=benchmark,
+        environment=_environment(home),
     )
-    with journal.run, ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
+    with ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
         tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
@@ -247,7 +265,7 @@ def _scheduler(plan: Plan) -> TrialScheduler | None:
 
 def _environment(home: Home) -> Mapping[str, str]:
     """Where a trial on any machine finds the home and the stores."""
-    passed_on = ("ONESTEP_DATA", "WANDB_MODE")
+    passed_on = ("ONESTEP_DATA", "ONESTEP_TRUST", "WANDB_MODE")
     return {
         "ONESTEP_HOME": str(home.root),
         "MLFLOW_TRACKING_URI": home.tracking_uri,

@@ -1,7 +1,9 @@
 """The searcher: Ray's OptunaSearch, whose suggestions are lists of overrides."""
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, final
 
 import optuna
@@ -10,7 +12,9 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from ray.tune.search.optuna import OptunaSearch
 
-from .record import ERROR, INTERVAL, OVERRIDES, SAMPLES, STOPPED
+from ..platform.atomic import write_json
+from ..platform.password import without_passwords
+from .record import ERROR, INTERVAL, OVERRIDES, REPORT, SAMPLES, STOPPED, report_file
 from .settings import SweepSettings
 from .space import override
 
@@ -24,7 +28,7 @@ UNEXPECTED: Final = "the trial's process failed; Ray Tune's folder of the sweep 
 
 @final
 class OverrideSearch(OptunaSearch):
-    """Suggests a list of overrides for each trial, and keeps it with the trial in the study.
+    """Suggests overrides for each trial, and keeps all that repeat it with the trial in the study.
 
     The study alone says what has ended: it is written at once, where the pickles that Ray Tune
     makes of a searcher lag behind it. So a sweep goes on from the study, not from a pickle.
@@ -33,6 +37,7 @@ class OverrideSearch(OptunaSearch):
         settings: The sweep.
         base: Overrides of every trial.
         total: Samples of a whole trial.
+        folder: Folder of the sweep, for the reports.
         study_name: Name of the study.
         storage: Its database.
         start: Trials that the study has already. It moves the seed, for a sampler that started
@@ -45,6 +50,7 @@ class OverrideSearch(OptunaSearch):
         *,
         base: tuple[str, ...],
         total: int,
+        folder: Path,
         study_name: str,
         storage: RDBStorage,
         start: int,
@@ -60,6 +66,7 @@ class OverrideSearch(OptunaSearch):
         self.study: Study = optuna.load_study(study_name=study_name, storage=storage)
         self._base = base
         self._total = total
+        self._folder = folder
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The overrides of a new trial.
@@ -68,13 +75,25 @@ class OverrideSearch(OptunaSearch):
             trial_id: Ray Tune's name of the trial.
 
         Returns:
-            The trial's configuration: its number and its overrides.
+            The trial's configuration: its number and the overrides that are its own. Ray Tune
+            writes it into files, so that those of all trials, with passwords, are not in it.
         """
         super().suggest(trial_id)
         trial = self._ot_trials[trial_id]
-        overrides = [*self._base, *(override(key, value) for key, value in trial.params.items())]
-        trial.set_user_attr(OVERRIDES, overrides)
-        return {NUMBER: trial.number, OVERRIDES: overrides}
+        own = [override(key, value) for key, value in trial.params.items()]
+        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
+        return {NUMBER: trial.number, OVERRIDES: own}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For Ray Tune's pickle of the sweep, which would hold the URL of the database.
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Writes nothing: the study is what a sweep goes on from.
+
+        Args:
+            checkpoint_path: Where Ray Tune would have a pickle.
+        """
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Keep a value on the way; progress alone is not kept.
@@ -106,6 +125,8 @@ class OverrideSearch(OptunaSearch):
                 trial.set_user_attr(ERROR, UNEXPECTED if error else f"the metric is {value}")
             super().on_trial_complete(trial_id, None, error=True)
             return
+        if REPORT in result:  # before the study says that it has ended, or a kill would lose it
+            write_json(report_file(self._folder, trial.number), json.loads(result[REPORT]))
         samples = int(result[SAMPLES])
         trial.set_user_attr(SAMPLES, samples)
         trial.set_user_attr(STOPPED, samples < self._total)

@@ -8,10 +8,10 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..platform.password import hide_passwords
+from ..platform.registry.address import address_of
 from .record import TrialRecord
 from .settings import SweepSettings
 
@@ -42,8 +42,8 @@ def open_storage(url: str) -> RDBStorage:
         ValueError: If the URL is none, its driver is not installed or nobody answers.
     """
     optuna.logging.set_verbosity(logging.WARNING)
+    address = address_of(url)
     try:
-        address = make_url(url)
         if address.get_backend_name() == "sqlite" and address.database:
             Path(address.database).parent.mkdir(parents=True, exist_ok=True)
         return RDBStorage(url)

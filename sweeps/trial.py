@@ -15,13 +15,12 @@ from ..platform.configuration import compose
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.report import Report
 from ..platform.experiment import Experiment
+from ..platform.password import hide_passwords
 from ..platform.training.trial import measure, run_trial
-from .record import ERROR, OVERRIDES, SAMPLES
+from .record import ERROR, OVERRIDES, REPORT, SAMPLES
 from .searcher import HIGH, LOW, OBJECTIVE
 from .settings import Objective
 
-REPORT: Final = "report"
-"""Key of the whole report, as JSON, in the last result of a trial."""
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
 
@@ -89,18 +88,20 @@ def try_overrides(
     config: Mapping[str, Any],
     *,
     metric: Mapping[str, Any],
+    is_staged: bool,
+    base: tuple[str, ...],
     benchmark: Benchmark,
     environment: Mapping[str, str],
-    is_staged: bool,
 ) -> None:
     """Run one trial; Ray Tune calls this.
 
     Args:
         config: What the searcher suggested.
         metric: The number to improve, as plain values.
+        is_staged: Whether checkpoints before the last are measured.
+        base: Overrides of every trial.
         benchmark: The yardstick.
         environment: Where the home and the stores are.
-        is_staged: Whether checkpoints before the last are measured.
 
     Raises:
         Exception: Whatever the trial did not foresee.
@@ -108,7 +109,7 @@ def try_overrides(
     os.environ.update(environment)
     objective = Objective(**metric)
     try:
-        experiment = experiment_of(tuple(config[OVERRIDES]))
+        experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
         reporter = TuneReporter(experiment, objective, benchmark, is_staged=is_staged)
         with tempfile.TemporaryDirectory() as folder:
@@ -125,4 +126,4 @@ def try_overrides(
 
 
 def _sentence(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return hide_passwords(" ".join(f"{type(error).__name__}: {error}".split()))[:500]

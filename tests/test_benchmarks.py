@@ -1,15 +1,35 @@
-"""Committed results belong to the recipes of today."""
+"""Committed results reach their bars, and belong to the recipes of today."""
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from onestep.benchmarks import (
+    budgets,
+    digits,
+    few_steps,
+    planar,
+    ray_overhead,
+    sampling_speed,
+    step_time,
+)
+from onestep.benchmarks.record import Bars, recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 
 RESULTS: Final = Path(__file__).parent.parent / "benchmarks" / "results"
+BARS: Final[dict[str, Callable[[Any], Bars]]] = {
+    "few_steps": few_steps.bars,
+    "ray_overhead": ray_overhead.bars,
+    "sampling_speed": sampling_speed.bars,
+    "step_time": step_time.bars,
+    "budgets": budgets.bars,
+}
+STORED: Final = sorted(path.stem for path in RESULTS.glob("*.json"))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -18,19 +38,80 @@ def read(name: str) -> dict[str, Any]:
     return stored
 
 
-def composed(*overrides: str) -> Experiment:
-    return Experiment.from_dict(compose("train", list(overrides)))
+def recipe_today(*overrides: str) -> dict[str, Any]:
+    return recipe_of(Experiment.from_dict(compose("train", list(overrides))))
 
 
-def test_the_digits_were_learned_by_the_recipe_of_today() -> None:
+def test_no_result_goes_unjudged() -> None:
+    assert set(STORED) <= {*BARS, "digits", "planar"}
+    assert {"digits", "planar", "ray_overhead", "sampling_speed", "step_time"} <= set(STORED)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_every_bar_is_reached(name: str) -> None:
+    assert read(name)["reached"] is True
+
+
+@pytest.mark.parametrize("name", [name for name in STORED if name in BARS])
+def test_the_verdicts_are_those_of_the_bars_of_today(name: str) -> None:
+    stored = read(name)
+    assert stored["bars"] == BARS[name](stored)
+    assert stored["bars"]
+    assert stored["reached"] is all(bar["reached"] for bar in stored["bars"])
+
+
+def test_the_bars_are_those_that_the_platform_has_to_reach() -> None:
+    assert step_time.MOST == {"exact_ratio": 1.3, "recommended_ratio": 1.2}
+    assert ray_overhead.LEAST == 0.95
+    assert sampling_speed.LEAST == 40.0
+    assert digits.AT_MOST == {("eval/1nn_accuracy", 1): 0.62, ("eval/1nn_accuracy", 2): 0.59}
+    assert digits.AT_MOST_FLOORS == {("eval/sliced_w2", 1): 1.4, ("eval/sliced_w2", 2): 1.15}
+    assert set(digits.AT_LEAST.values()) == {0.98}
+    assert read("planar")["bars"] == planar.BARS
+
+
+def test_the_digits_were_learned_by_the_recipe_of_today_within_the_budget() -> None:
     stored = read("digits")
-    assert stored["samples"] == composed(*stored["overrides"]).training.samples
-    assert stored["net"] == composed(*stored["overrides"]).net
-    assert stored["method"] == composed(*stored["overrides"]).method
+    assert stored["recipe"] == recipe_today(*stored["overrides"])
+    assert stored["within_budget"] is True
+    assert stored["baselines_that_reach_all"] == []
+    judged = [digits.verdict(row) for row in stored["measurements"] if digits.is_barred(row)]
+    assert stored["bars"] == judged
+    assert stored["reached"] is all(bar["reached"] for bar in judged)
 
 
-@pytest.mark.parametrize("recipe", sorted(read("planar")["recipes"]))
+@pytest.mark.parametrize("recipe", planar.RECIPES)
 def test_the_plane_was_learned_by_the_recipe_of_today(recipe: str) -> None:
-    stored, experiment = read("planar")["recipes"][recipe], composed(f"experiment={recipe}")
-    assert stored["samples"] == experiment.training.samples
-    assert stored["config"]["method"] == experiment.method
+    assert read("planar")["recipes"][recipe]["recipe"] == recipe_today(f"experiment={recipe}")
+
+
+def test_the_verdicts_on_the_plane_are_those_of_its_numbers() -> None:
+    stored = read("planar")
+    assert stored["verdicts"] == planar.verdicts(stored["recipes"])
+    assert stored["reached"] is planar.reached(stored["verdicts"])
+
+
+@pytest.mark.parametrize("module", [few_steps, ray_overhead], ids=["few_steps", "ray_overhead"])
+def test_what_was_timed_or_tried_is_the_experiment_of_today(module: Any) -> None:
+    assert read(module.__name__.rsplit(".", 1)[1])["overrides"] == module.OVERRIDES
+
+
+def test_a_budget_counts_the_whole_tree_of_processes_and_the_stages_that_are_told() -> None:
+    """Its own 100 MiB, and 100 MiB of a process in a session of its own."""
+    hold = "x = b'1' * (100 << 20); import time; time.sleep(6)"
+    script = f"""
+import subprocess, sys
+print("[1/1] holding, twice", flush=True)
+child = subprocess.Popen([sys.executable, "-c", {hold!r}], start_new_session=True)
+exec({hold!r})
+child.wait()
+print("  6 s, 6 s in all")
+sys.exit(3)
+"""
+    found = budgets.measure([sys.executable, "-c", script])
+    assert found["exit_status"] == 3
+    assert found["stages"] == {"holding, twice": 6.0}
+    assert 0.195 < found["peak_gib"] < 0.4
+    assert found["seconds"] >= 6.0
+    verdicts = budgets.bars({"commands": {"demo": found}})
+    assert [bar["reached"] for bar in verdicts] == [False, True, True]

@@ -67,6 +67,39 @@ def test_every_start_of_ray_asks_for_a_token(file: str) -> None:
     assert any(place.endswith(".ray/auth_token") for place in config["file_mounts"])
 
 
+def test_the_comment_on_shared_storage_is_a_configuration_that_ray_accepts() -> None:
+    """Uncommented as it says: mounts on the machines, and the home on them in the containers."""
+    lines = (_ROOT / "cluster.yaml").read_text().splitlines()
+    comment = [line.removeprefix("  #").removeprefix(" ") for line in lines if line[:3] == "  #"]
+    options = next(line for line in comment if line.strip().startswith("-v ")).split(" -e ")
+    start = next(k for k, line in enumerate(comment) if "initialization_commands:" in line)
+    commands = yaml.safe_load("\n".join(comment[start:]))
+    config = read("cluster.yaml") | commands
+    config["docker"]["run_options"] += [options[0].strip(), *(f"-e {one}" for one in options[1:])]
+    prepared = prepare(config)
+    assert len(prepared["initialization_commands"]) == 3
+    place = options[0].split(":")[-1]
+    assert f"-e ONESTEP_HOME={place}" in prepared["docker"]["run_options"]
+    assert all(place in line for line in commands["initialization_commands"])
+
+
+def test_own_machines_share_a_home() -> None:
+    config = read("cluster/on-prem.yaml")
+    for kind in ("head", "worker"):
+        start = config[f"{kind}_start_ray_commands"][-1]
+        assert " ONESTEP_HOME=/mnt/onestep " in start.partition("ray start")[0]
+
+
+def test_the_pods_of_a_cluster_share_a_home() -> None:
+    cluster, _ = resources()
+    for group in groups(cluster):
+        spec = group["template"]["spec"]
+        (container,), (volume,) = spec["containers"], spec["volumes"]
+        home = {one["name"]: one["value"] for one in container["env"]}["ONESTEP_HOME"]
+        assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": home}]
+        assert volume["persistentVolumeClaim"] == {"claimName": "onestep-home"}
+
+
 @pytest.mark.parametrize("file", _LAUNCHED)
 def test_every_node_installs_the_checkout_that_it_was_sent(file: str) -> None:
     config = read(file)

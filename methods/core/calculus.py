@@ -3,7 +3,8 @@
 Its traps are known here and nowhere else. Fused attention kernels have no forward derivative, so
 the plain one is pinned. Compiled graphs may lose tangents, so they are left. Autocast rounds
 tangents to half precision, so it is switched off. The ways of ``AbstractDerivative`` keep no graph:
-the derivative is a constant of the loss. Only ``derivative_along`` keeps one.
+the derivative is a constant of the loss, and so is a difference of ``value_of``. Only
+``derivative_along`` keeps one.
 """
 
 from abc import ABC, abstractmethod
@@ -128,11 +129,23 @@ class ForwardDifference(AbstractDerivative):
         value: Tensor | None = None,
     ) -> Tensor:
         """Derivative of fn at a point along a tangent, without a graph, in float32 or better."""
-        is_rounded = torch.is_autocast_enabled(at[0].device.type)
-        with torch.no_grad(), _full_precision(at[0]):
-            here = fn(*at) if value is None or is_rounded else value.detach()
-            ahead = fn(*_moved(at, tangent, self.step))
-        return (ahead - here) / self.step
+        here = value_of(fn, at, known=value)
+        return (value_of(fn, _moved(at, tangent, self.step)) - here) / self.step
+
+
+def value_of(fn: Function, at: Sequence[Tensor], *, known: Tensor | None = None) -> Tensor:
+    """Value of fn at a point, without a graph, in float32 or better: for differences of values.
+
+    Args:
+        fn: A function of as many tensors as there are points.
+        at: Where to evaluate it.
+        known: fn(at), where it is known; of no use under autocast, which rounds it.
+    """
+    is_rounded = torch.is_autocast_enabled(at[0].device.type)
+    if known is not None and not is_rounded:
+        return known.detach()
+    with torch.no_grad(), _full_precision(at[0]):
+        return fn(*at)
 
 
 def derivative_along(

@@ -77,28 +77,46 @@ class MinibatchOTCoupling(AbstractCoupling):
     def pair(self, batch: Batch, state: CouplingState, now: Moment) -> tuple[Batch, CouplingState]:
         """The batch with noise in the order of the optimal assignment of its shard."""
         x0 = _fresh_noise(batch, now)
-        rows = now.rng.rows_per_shard(len(batch))
-        order = torch.cat(
-            [
-                self._assign(batch, x0, torch.arange(start, start + rows))
-                for start in range(0, len(batch), rows)
-            ]
-        )
-        return batch.with_noise(x0[order.to(x0.device)]), state
+        return batch.with_noise(x0[optimal_order(batch, x0, now, by_label=self.by_label)]), state
 
-    def _assign(
-        self, batch: Batch, x0: Float[Tensor, "b *d"], rows: Int[Tensor, "n"]
-    ) -> Int[Tensor, "n"]:
-        if not self.by_label:
-            return rows[optimal_assignment(batch.x1[rows], x0[rows])]
-        if batch.condition is None or batch.condition.label is None:
-            raise ValueError("coupling by label needs labelled data, got a batch without labels")
-        labels = batch.condition.label[rows].cpu()
-        order = rows.clone()
-        for label in labels.unique():
-            group = rows[labels == label]
-            order[labels == label] = group[optimal_assignment(batch.x1[group], x0[group])]
-        return order
+
+def optimal_order(
+    batch: Batch, x0: Float[Tensor, "b *d"], now: Moment, *, by_label: bool
+) -> Int[Tensor, "b"]:
+    """The row of x0 that belongs to each row of a batch, optimal within each shard.
+
+    Args:
+        batch: Data.
+        x0: Noise, as many rows.
+        now: The moment, whose shards the rows lie in.
+        by_label: Whether noise stays within its label.
+
+    Returns:
+        A permutation of the rows of each shard.
+
+    Raises:
+        ValueError: If labels are to be kept and there are none.
+    """
+    rows = now.rng.rows_per_shard(len(batch))
+    parts = torch.arange(len(batch)).split(rows)
+    assign = _assign_by_label if by_label else _assign
+    return torch.cat([assign(batch, x0, part) for part in parts]).to(x0.device)
+
+
+def _assign(batch: Batch, x0: Float[Tensor, "b *d"], rows: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    return rows[optimal_assignment(batch.x1[rows], x0[rows])]
+
+
+def _assign_by_label(
+    batch: Batch, x0: Float[Tensor, "b *d"], rows: Int[Tensor, "n"]
+) -> Int[Tensor, "n"]:
+    if batch.condition is None or batch.condition.label is None:
+        raise ValueError("coupling by label needs labelled data, got a batch without labels")
+    labels = batch.condition.label[rows].cpu()
+    order = rows.clone()
+    for label in labels.unique():
+        order[labels == label] = _assign(batch, x0, rows[labels == label])
+    return order
 
 
 def optimal_assignment(x1: Float[Tensor, "n *d"], x0: Float[Tensor, "n *d"]) -> Int[Tensor, "n"]:

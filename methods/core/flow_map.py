@@ -25,6 +25,8 @@ class DomainKind(StrEnum):
     """All 0 <= s <= t <= 1."""
     GRID = "grid"
     """Jumps of length 2^-k that start at multiples of their length, and the diagonal."""
+    TILING = "tiling"
+    """Jumps of one length 1 / steps that start at multiples of it, and nothing else."""
 
 
 _ROUNDING: Final = 1e-6
@@ -39,16 +41,21 @@ class Domain:
         kind: Its form.
         t_lo: First time at which the map was trained, in [0, 1): 1 / (1 + sigma_max) for EDM.
         t_hi: Last time at which it was trained, in (t_lo, 1].
-        steps: Finest grid, a power of two; 0 unless the kind is GRID.
+        steps: Jumps of the finest length across [0, 1]: a power of two for GRID, at least 1 for
+            TILING, 0 for every other kind.
+        is_straight: Whether a velocity was trained to have straight paths, so that one Euler step
+            is meant to be enough.
 
     Raises:
-        ValueError: If the times are out of order or the grid does not fit the kind.
+        ValueError: If the times are out of order, or the grid or the straightness does not fit the
+            kind.
     """
 
     kind: DomainKind = DomainKind.TRIANGLE
     t_lo: float = 0.0
     t_hi: float = 1.0
     steps: int = 0
+    is_straight: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.t_lo < self.t_hi <= 1.0:
@@ -56,11 +63,20 @@ class Domain:
                 f"domain times must have 0 <= t_lo < t_hi <= 1, got {self.t_lo} and {self.t_hi}"
             )
         is_power = self.steps > 0 and self.steps & (self.steps - 1) == 0
-        if (self.kind is DomainKind.GRID) != is_power:
+        match self.kind:
+            case DomainKind.GRID:
+                fits = is_power
+            case DomainKind.TILING:
+                fits = self.steps > 0
+            case _:
+                fits = self.steps == 0
+        if not fits:
             raise ValueError(
-                f"domain steps must be a power of two for kind grid and 0 otherwise, "
-                f"got {self.steps} for {self.kind}"
+                f"domain steps must be a power of two for kind grid, at least 1 for kind tiling "
+                f"and 0 otherwise, got {self.steps} for {self.kind}"
             )
+        if self.is_straight and self.kind is not DomainKind.DIAGONAL:
+            raise ValueError(f"only a domain of kind diagonal can be straight, got {self.kind}")
 
     @property
     def has_velocity(self) -> bool:
@@ -82,17 +98,15 @@ class Domain:
                 return True
             case DomainKind.GRID:
                 return self._on_grid(s, t)
+            case DomainKind.TILING:
+                return _is_tile(s, t, of=self.steps)
 
     def _on_grid(self, s: float, t: float) -> bool:
         if t - s <= _ROUNDING:
             return True
         count = round(1.0 / (t - s))
         is_dyadic = count & (count - 1) == 0 and count <= self.steps
-        return (
-            is_dyadic
-            and abs((t - s) * count - 1.0) <= _ROUNDING
-            and abs(s * count - round(s * count)) <= _ROUNDING * count
-        )
+        return is_dyadic and _is_tile(s, t, of=count)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a configuration or a registry."""
@@ -102,6 +116,11 @@ class Domain:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
         return cls(**(values | {"kind": DomainKind(values["kind"])}))
+
+
+def _is_tile(s: float, t: float, *, of: int) -> bool:
+    """Whether [s, t] is one of this many equal parts of [0, 1]."""
+    return abs((t - s) * of - 1.0) <= _ROUNDING and abs(s * of - round(s * of)) <= _ROUNDING * of
 
 
 class FlowMap(nn.Module, ABC):

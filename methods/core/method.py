@@ -4,13 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import final
+from typing import Final, final
 
 from .balance import AbstractBalance, FixedBalance
 from .coupling import AbstractCoupling
 from .flow_map import Domain
 from .record import Batch, CompanionFactory, Loss, Moment, Nets
 from .schedule import Schedule, require_range
+
+_CONDITIONS: Final = frozenset({"guidance", "tokens"})
+"""Parts of a condition that no data set has."""
 
 
 class View(StrEnum):
@@ -69,12 +72,25 @@ class Needs:
         frozen: Registered models by role, and how each is looked at.
         companions: Small trained parts by name; never served.
         pairs: How stored pairs are mixed, or None for plain data.
+        conditions: Parts of the condition that the method itself supplies in training, beside the
+            labels of the data: ``guidance``, ``tokens``. A network that takes another is refused.
+
+    Raises:
+        ValueError: If a part of the condition is unknown.
     """
 
     target: Ema | None = None
     frozen: Mapping[str, View] = field(default_factory=dict)
     companions: Mapping[str, CompanionFactory] = field(default_factory=dict)
     pairs: PairMix | None = None
+    conditions: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.conditions <= _CONDITIONS:
+            raise ValueError(
+                f"conditions that a method supplies are among {sorted(_CONDITIONS)}, "
+                f"got {sorted(self.conditions)}"
+            )
 
 
 class AbstractLearner(ABC):

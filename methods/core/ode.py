@@ -14,7 +14,7 @@ from .condition import Condition
 from .coordinate import AbstractCoordinate, TimeCoordinate
 from .flow_map import Domain, FlowMap
 from .grid import AbstractGrid, UniformGrid
-from .sampler import AbstractSampler, finish, require_velocity, times_like
+from .sampler import AbstractSampler, finish, finishing, require_velocity, times_like
 
 
 class Tableau(NamedTuple):
@@ -61,11 +61,10 @@ class AbstractRungeKutta(AbstractSampler, ABC):
         """Independent draws of noise that one sample takes."""
         return 1
 
-    @property
     @final
-    def nfe(self) -> int:
-        """Evaluations of the map for one sample, and one more if its range ends before the data."""
-        return self.grid.steps * len(self.tableau.nodes)
+    def evaluations(self, domain: Domain) -> int:
+        """Evaluations of the map for one sample: the rule's, and the denoising if there is one."""
+        return self.grid.steps * len(self.tableau.nodes) + finishing(domain)
 
     @final
     def check(self, domain: Domain) -> None:
@@ -212,10 +211,9 @@ class Dopri5(AbstractSampler):
         """Independent draws of noise that one sample takes."""
         return 1
 
-    @property
-    def nfe(self) -> None:
-        """It depends on the map."""
-        return None
+    def evaluations(self, domain: Domain) -> None:
+        """They depend on the map, whatever its domain."""
+        del domain
 
     def check(self, domain: Domain) -> None:
         """Refuse a map that is no velocity.

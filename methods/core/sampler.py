@@ -22,10 +22,9 @@ class AbstractSampler(ABC):
     def draws(self) -> int:
         """Independent draws of noise that one sample takes."""
 
-    @property
     @abstractmethod
-    def nfe(self) -> int | None:
-        """Evaluations of the map for one sample; None if it depends on the map."""
+    def evaluations(self, domain: Domain) -> int | None:
+        """Evaluations of a map of this domain for one sample; None if they depend on the map."""
 
     @abstractmethod
     def check(self, domain: Domain) -> None:
@@ -94,13 +93,18 @@ def require_velocity(who: str, domain: Domain) -> None:
         )
 
 
+def finishing(domain: Domain) -> int:
+    """Evaluations that ``finish`` takes: 1 where the map's range ends before the data, else 0."""
+    return 0 if domain.t_hi == 1.0 else 1
+
+
 def finish(
     flow_map: FlowMap, x: Float[Tensor, "b *d"], condition: Condition | None
 ) -> Float[Tensor, "b *d"]:
     """The data from a state at the end of the map's range: denoised once if it ends before them."""
-    t_hi = flow_map.domain.t_hi
-    if t_hi == 1.0:
+    if not finishing(flow_map.domain):
         return x
+    t_hi = flow_map.domain.t_hi
     return x + (1.0 - t_hi) * flow_map.velocity(x, times_like(t_hi, x), condition)
 
 
@@ -122,10 +126,9 @@ class Jumps(AbstractSampler):
         """Independent draws of noise that one sample takes."""
         return 1
 
-    @property
-    def nfe(self) -> int:
-        """Evaluations of the map for one sample, and one more if its range ends before the data."""
-        return self.grid.steps
+    def evaluations(self, domain: Domain) -> int:
+        """Evaluations of the map for one sample: the jumps, and the denoising if there is one."""
+        return self.grid.steps + finishing(domain)
 
     def check(self, domain: Domain) -> None:
         """Refuse a map that was not trained on these jumps.
@@ -179,9 +182,9 @@ class Renoise(AbstractSampler):
         """Independent draws of noise that one sample takes."""
         return self.grid.steps
 
-    @property
-    def nfe(self) -> int:
-        """Evaluations of the map for one sample."""
+    def evaluations(self, domain: Domain) -> int:
+        """Evaluations of the map for one sample: the jumps, which all end at the data."""
+        del domain
         return self.grid.steps
 
     def check(self, domain: Domain) -> None:

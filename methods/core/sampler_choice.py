@@ -5,7 +5,7 @@ from typing import Final
 from .flow_map import Domain, DomainKind
 from .grid import UniformGrid
 from .ode import Euler, Heun
-from .sampler import AbstractSampler, Jumps, Renoise
+from .sampler import AbstractSampler, Jumps, Renoise, finishing
 
 _LEAST_FOR_HEUN: Final = 4
 """With fewer evaluations of a velocity, short Euler steps beat half as many of Heun's; from here on
@@ -13,7 +13,7 @@ Heun's are better (benchmarks/few_steps.py)."""
 
 
 def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
-    """The sampler that a domain allows at a number of evaluations.
+    """The sampler that a domain allows at a number of evaluations, all of which it spends.
 
     Args:
         domain: The map's domain.
@@ -22,9 +22,12 @@ def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
     Returns:
         Jumps where the domain has them, an ODE solver for a velocity, or None if there is no
         sampler: a one-step generator has one evaluation only, a dyadic map a power of two, and
-        a map whose range ends before the data needs a velocity there.
+        a map whose range ends before the data needs a velocity there and an evaluation of it.
     """
-    sampler = _fastest(domain.kind, nfe)
+    steps = nfe - finishing(domain)
+    if steps < 1:
+        return None
+    sampler = _fastest(domain.kind, steps)
     try:
         sampler.check(domain)
     except ValueError:
@@ -32,13 +35,13 @@ def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
     return sampler
 
 
-def _fastest(kind: DomainKind, nfe: int) -> AbstractSampler:
-    grid = UniformGrid(steps=nfe)
+def _fastest(kind: DomainKind, steps: int) -> AbstractSampler:
+    grid = UniformGrid(steps=steps)
     match kind:
-        case DomainKind.TO_DATA if nfe > 1:
+        case DomainKind.TO_DATA if steps > 1:
             return Renoise(grid=grid)
-        case DomainKind.DIAGONAL if nfe >= _LEAST_FOR_HEUN and nfe % 2 == 0:
-            return Heun(grid=UniformGrid(steps=nfe // 2))
+        case DomainKind.DIAGONAL if steps >= _LEAST_FOR_HEUN and steps % 2 == 0:
+            return Heun(grid=UniformGrid(steps=steps // 2))
         case DomainKind.DIAGONAL:
             return Euler(grid=grid)
         case _:

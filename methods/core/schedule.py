@@ -188,16 +188,82 @@ class Doubling(Schedule):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class SquareRootGrowth(_Ramp):
+    """A whole count whose square grows evenly: ceil(sqrt(a + share (b - a)) - 1).
+
+    Here a = (start + 1)^2 and b = (end + 1)^2, so that it begins at start and ends at end.
+
+    Reference: Song et al. 2023, arXiv:2303.01469v2, appendix C, the number of intervals N(k) - 1;
+        their s_0 is start + 1 and their s_1 is end.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_whole = float(self.start).is_integer() and float(self.end).is_integer()
+        if not (is_whole and 1.0 <= self.start <= self.end):
+            raise ValueError(
+                "square-root growth needs whole counts 1 <= start <= end, "
+                f"got {self.start} and {self.end}"
+            )
+
+    def _between(self, share: float) -> float:
+        low, high = (self.start + 1.0) ** 2, (self.end + 1.0) ** 2
+        # Rounded first: a root that is a whole number must not be lifted to the next.
+        return float(math.ceil(round(math.sqrt(low + share * (high - low)) - 1.0, 9)))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MatchedDecay(Schedule):
+    """A decay that comes closer to 1 as a grid grows finer: value^(points / (steps + 1)).
+
+    Reference: Song et al. 2023, arXiv:2303.01469v2, appendix C, mu(k).
+    Differs from the paper: not at all. Their code divides by the steps, not by the points.
+
+    Attributes:
+        value: Decay while the grid has ``points`` points, in (0, 1].
+        points: That number, above 0.
+        steps: Intervals of the grid, at least 1.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    value: float
+    points: float
+    steps: Schedule
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.value <= 1.0 or self.points <= 0.0:
+            raise ValueError(
+                "matched decay needs value in (0, 1] and points > 0, "
+                f"got {self.value} and {self.points}"
+            )
+        require_range("steps of a matched decay", self.steps, 1.0, math.inf)
+
+    def __call__(self, now: Moment) -> float:
+        """Value at this moment."""
+        return self.at(self.steps(now))
+
+    def at(self, steps: float) -> float:
+        """Decay on a grid of this many steps."""
+        return math.pow(self.value, self.points / (steps + 1.0))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Piecewise(Schedule):
     """Constant values between given readings of a clock.
 
     Attributes:
         values: One value for each piece.
-        boundaries: Readings at which the next piece begins, rising, one fewer than the values.
+        boundaries: Readings at which the next piece begins, rising, one fewer than the values;
+            each is above 0, and below 1 on the clock progress, so that no piece is empty.
         clock: What the readings count.
 
     Raises:
-        ValueError: If the counts do not fit or the boundaries do not rise.
+        ValueError: If the counts do not fit, or the boundaries do not rise or lie outside the
+            clock's range.
     """
 
     values: tuple[float, ...]
@@ -213,6 +279,12 @@ class Piecewise(Schedule):
             raise ValueError(
                 "piecewise schedule needs rising boundaries, one fewer than values, "
                 f"got values {self.values} and boundaries {self.boundaries}"
+            )
+        end = 1.0 if self.clock is Clock.PROGRESS else math.inf
+        if not all(0.0 < boundary < end for boundary in self.boundaries):
+            raise ValueError(
+                f"piecewise schedule on the clock {self.clock} needs boundaries between 0 and "
+                f"{end:g}, got {self.boundaries}"
             )
 
     def __call__(self, now: Moment) -> float:
@@ -261,6 +333,8 @@ def _extremes(schedule: Schedule) -> tuple[float, ...]:
             return (float(schedule.start), float(schedule.end))
         case Piecewise():
             return schedule.values
+        case MatchedDecay():
+            return tuple(schedule.at(steps) for steps in _extremes(schedule.steps))
         case Product():
             # Factors may be negative: the extremes lie at the corners.
             return tuple(math.prod(c) for c in product(*map(_extremes, schedule.factors)))

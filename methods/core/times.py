@@ -163,6 +163,35 @@ class FromNoiseTimes(AbstractTimes):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class TilingTimes(AbstractTimes):
+    """One of the equal jumps that tile [0, 1], each as likely as the others.
+
+    Attributes:
+        steps: How many jumps there are, at least 1.
+
+    Raises:
+        ValueError: If there is no jump.
+    """
+
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"times.steps must be at least 1, got {self.steps}")
+
+    def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
+        """Times of n rows, independent of each other."""
+        tile = now.rng.integers(n, below=self.steps).to(dtype)
+        return Interval(
+            s=tile / self.steps,
+            t=(tile + 1.0) / self.steps,
+            off_per_shard=now.rng.rows_per_shard(n),
+            shards=now.rng.shards,
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class DyadicTimes(AbstractTimes):
     """Jumps of length 2^-k from a multiple of their length; the other rows on the diagonal.
 

@@ -96,3 +96,22 @@ class DenoiserWeighting(AbstractWeighting):
         """Weighted errors."""
         del t
         return error * torch.square((1.0 - s) / self.sigma_data).add(s.square())
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TruncatedSnr(AbstractWeighting):
+    """The weight max(snr, 1) of errors in the data, in terms of the velocity: max(s^2, (1 - s)^2).
+
+    The signal-to-noise ratio is snr = s^2 / (1 - s)^2 on the linear path, and an error in the data
+    is (1 - s) times that of the velocity.
+
+    Reference: Salimans and Ho 2022, arXiv:2202.00512v2, section 4, truncated SNR weighting.
+    """
+
+    def __call__(
+        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        """Weighted errors."""
+        del t
+        return error * torch.maximum(s, 1.0 - s).square()

@@ -40,6 +40,21 @@ def check_condition(
         )
 
 
+def conditions_of(net: nn.Module) -> frozenset[str]:
+    """The parts of a condition beside the label that a network, or one within it, has weights for.
+
+    Args:
+        net: The network.
+    """
+    parts = set[str]()
+    for module in net.modules():
+        if isinstance(module, TokenEmbedding):
+            parts.add("tokens")
+        elif isinstance(module, ConditionEmbedding) and module.guidance is not None:
+            parts.add("guidance")
+    return frozenset(parts)
+
+
 def _with_null_last(id_: Tensor, size: int) -> Tensor:
     return torch.where(id_ == NULL_LABEL, size, id_)
 

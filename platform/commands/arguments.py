@@ -1,6 +1,27 @@
 """Arguments that several commands share."""
 
 import argparse
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..configuration import compose
+from ..experiment import Evaluation, Storage
+from ..home import Home
+from ..password import without_passwords
+from ..settings import settings
+
+_STORE: Final = "storage.tracking_uri"
+_YARDSTICK: Final = {
+    "evaluation.nfes": "nfe",
+    "evaluation.samples": "samples",
+    "evaluation.seed": "seed",
+}
+_DEFAULTS: Final[Mapping[str, Any]] = {"nfe": [1, 2, 4, 8], "samples": 2000, "seed": 7}
+OF_A_MEASUREMENT: Final = (_STORE, *_YARDSTICK)
+"""Keys of `onestep train` that a command which measures models takes too."""
+OF_A_STORE: Final = (_STORE,)
+"""Keys of `onestep train` that a command which only reads a model takes too."""
 
 
 def add_overrides(parser: argparse.ArgumentParser, what: str, *, shown: str) -> None:
@@ -22,12 +43,17 @@ def add_yardstick(parser: argparse.ArgumentParser) -> None:
         parser: Parser of a command.
     """
     parser.add_argument(
-        "--nfe", type=int, nargs="+", default=[1, 2, 4, 8], help="network evaluations"
+        "--nfe", type=int, nargs="+", default=_DEFAULTS["nfe"], help="network evaluations"
     )
     parser.add_argument(
-        "--samples", type=int, default=2000, help="at most this many in each of eight draws"
+        "--samples",
+        type=int,
+        default=_DEFAULTS["samples"],
+        help="at most this many in each of eight draws",
     )
-    parser.add_argument("--seed", type=int, default=7, help="seed of the noise, at least 0")
+    parser.add_argument(
+        "--seed", type=int, default=_DEFAULTS["seed"], help="seed of the noise, at least 0"
+    )
 
 
 def check_yardstick(arguments: argparse.Namespace) -> None:
@@ -45,3 +71,44 @@ def check_yardstick(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--samples must be at least 8, got {arguments.samples}")
     if arguments.seed < 0:
         raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
+
+
+def apply_overrides(arguments: argparse.Namespace, *, allowed: tuple[str, ...]) -> Home:
+    """The home with the store that overrides choose; those of the evaluation become options.
+
+    Args:
+        arguments: Parsed arguments with ``overrides``; the options of ``add_yardstick`` are set.
+        allowed: Keys that the command takes.
+
+    Returns:
+        The home.
+
+    Raises:
+        ValueError: If an override is of another key, or an option says the same in other words.
+    """
+    given = {override.partition("=")[0] for override in arguments.overrides}
+    if refused := sorted(given - set(allowed)):
+        raise ValueError(
+            f"{arguments.command} reads all else from the model's record: overrides must be of "
+            f"{', '.join(allowed)}, got {refused[0]}"
+        )
+    values = compose("train", arguments.overrides)
+    evaluation = settings(Evaluation, "evaluation", values["evaluation"])
+    chosen = {"nfe": list(evaluation.nfes), "samples": evaluation.samples, "seed": evaluation.seed}
+    for key in sorted(given & set(_YARDSTICK)):
+        option = _YARDSTICK[key]
+        if vars(arguments)[option] != _DEFAULTS[option]:
+            raise ValueError(f"give either {key} or --{option}, got both")
+        setattr(arguments, option, chosen[option])
+    store = settings(Storage, "storage", values["storage"])
+    return Home.here(tracking_uri=store.tracking_uri or None)
+
+
+def show(plan: Mapping[str, Any], home: Home) -> None:
+    """Print what a dry run would do.
+
+    Args:
+        plan: Plain values.
+        home: Where the models are.
+    """
+    print(json.dumps(without_passwords({**plan, "tracking_uri": home.tracking_uri}), indent=2))

@@ -3,8 +3,7 @@
 import argparse
 from typing import ClassVar, final
 
-from ..home import Home
-from .arguments import add_yardstick, check_yardstick
+from .arguments import OF_A_MEASUREMENT, add_yardstick, apply_overrides, check_yardstick, show
 
 
 @final
@@ -20,11 +19,22 @@ Writes table.md, table.csv, samples.png (all models from the same noise) and qua
 examples:
   onestep compare digits/1 digits/2 champion
   onestep compare digits/1 digits/2 --out comparison --nfe 1 2 4 8
+  onestep compare digits/1 digits/2 storage.tracking_uri=http://mlflow:5000 evaluation.samples=400
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
-        parser.add_argument("references", nargs="+", help="such as digits/3 or champion")
+        taken = " or ".join(OF_A_MEASUREMENT)
+        # One list, because nothing else says where models end and overrides begin.
+        parser.add_argument(
+            "overrides",
+            nargs="+",
+            metavar="reference",
+            help=f"such as digits/3 or champion; with an = an override of {taken}",
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print what would be compared and stop"
+        )
         add_yardstick(parser)
         parser.add_argument("--out", default="comparison", help="folder to write into")
 
@@ -35,12 +45,29 @@ examples:
         from ..evaluation.comparison import compare
         from ..registry.store import Registry
 
+        references = [word for word in arguments.overrides if "=" not in word]
+        arguments.overrides = [word for word in arguments.overrides if "=" in word]
+        if not references:
+            raise ValueError("compare needs one or more models, such as digits/3, got none")
+        home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
         check_yardstick(arguments)
-        home = Home.here()
         registry = Registry.at(home)
+        models = [str(registry.entry(reference).reference) for reference in references]
+        if arguments.dry_run:
+            show(
+                {
+                    "models": models,
+                    "nfes": arguments.nfe,
+                    "samples": arguments.samples,
+                    "seed": arguments.seed,
+                    "out": arguments.out,
+                },
+                home,
+            )
+            return 0
         comparison = compare(
             registry,
-            [str(registry.resolve(reference)) for reference in arguments.references],
+            models,
             home=home.root,
             nfes=arguments.nfe,
             samples=arguments.samples,

@@ -19,7 +19,7 @@ class Doctor:
 
 Prints versions and where things are kept, asks the model store, and measures for the chosen
 network what each way to differentiate costs beside one forward pass, with its error against
-float64, and which one to use.
+float64, and which one to use if the chosen method takes one.
 
 examples:
   onestep doctor
@@ -54,6 +54,8 @@ examples:
         for cost in costs:
             print(f"{cost.name:<28} {cost.ratio:>13.2f}x {cost.error:>15.1e}")
         chosen = recommend(costs)
-        fields = ",".join(f"{key}:{value}" for key, value in chosen.node.items())
-        print(f"\nuse: '~method.derivative' '+method.derivative={{{fields}}}'")
+        print(f"\nbest: {chosen.name}")
+        if "derivative" in experiment.method:
+            fields = ",".join(f"{key}:{value}" for key, value in chosen.node.items())
+            print(f"use: '~method.derivative' '+method.derivative={{{fields}}}'")
         return 0

@@ -3,8 +3,14 @@
 import argparse
 from typing import ClassVar, final
 
-from ..home import Home
-from .arguments import add_yardstick, check_yardstick
+from .arguments import (
+    OF_A_MEASUREMENT,
+    add_overrides,
+    add_yardstick,
+    apply_overrides,
+    check_yardstick,
+    show,
+)
 
 
 @final
@@ -23,11 +29,13 @@ examples:
   onestep evaluate digits/3 --nfe 1 2 --samples 400 --json report.json
   onestep evaluate digits/3 --keep                  the numbers join the model in the registry
   onestep evaluate cifar10/2 --fid FILE             FID too, with these Inception weights
+  onestep evaluate digits/3 storage.tracking_uri=http://mlflow:5000 evaluation.nfes=[1,2]
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("reference", help="such as digits/3 or champion")
+        add_overrides(parser, " or ".join(OF_A_MEASUREMENT), shown="what would be measured")
         add_yardstick(parser)
         parser.add_argument("--json", metavar="FILE", help="write the whole report here")
         parser.add_argument("--keep", action="store_true", help="add the numbers to the registry")
@@ -48,10 +56,24 @@ examples:
         from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
+        home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
         check_yardstick(arguments)
-        home = Home.here()
         registry = Registry.at(home)
-        reference = str(registry.resolve(arguments.reference))  # an alias may move meanwhile
+        reference = str(registry.entry(arguments.reference).reference)  # an alias may move
+        if arguments.dry_run:
+            show(
+                {
+                    "model": reference,
+                    "nfes": arguments.nfe,
+                    "samples": arguments.samples,
+                    "seed": arguments.seed,
+                    "fid": arguments.fid,
+                    "json": arguments.json,
+                    "keep": arguments.keep,
+                },
+                home,
+            )
+            return 0
         flow_map, record = load_flow_map(registry, reference)
         weights = None if arguments.fid is None else Path(arguments.fid)
         if weights is not None:

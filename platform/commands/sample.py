@@ -1,9 +1,12 @@
 """`onestep sample`: pictures from a registered model."""
 
 import argparse
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from ..home import Home
+from .arguments import OF_A_STORE, add_overrides, apply_overrides, show
+
+if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of it
+    from torch import Tensor
 
 
 @final
@@ -20,11 +23,13 @@ examples:
   onestep sample champion
   onestep sample digits/3 --nfe 2 --n 100 --seed 1 --out digits.png
   onestep sample champion --label 3 --n 16
+  onestep sample champion storage.tracking_uri=http://mlflow:5000
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("reference", help="such as digits/3 or champion")
+        add_overrides(parser, " or ".join(OF_A_STORE), shown="what would be drawn")
         parser.add_argument("--nfe", type=int, default=1, help="network evaluations of a sample")
         parser.add_argument("--n", type=int, default=100, help="how many, in 1..10000")
         parser.add_argument("--label", type=int, help="class; all of them in turn by default")
@@ -37,6 +42,7 @@ examples:
 
         import torch
 
+        from ...methods.core.flow_map import Domain
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
         from ..evaluation.sampling import draw_samples, samplers_at
         from ..registry.model import dataset_of, load_flow_map
@@ -46,19 +52,26 @@ examples:
             raise ValueError(f"--n must be in 1..10000, got {arguments.n}")
         if arguments.seed < 0:
             raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
-        flow_map, record = load_flow_map(Registry.at(Home.here()), arguments.reference)
-        labels = None
-        if record.classes:
-            labels = torch.arange(arguments.n) % record.classes
-        if arguments.label is not None:
-            if not 0 <= arguments.label < record.classes:
-                raise ValueError(
-                    f"--label must be in 0..{record.classes - 1}, got {arguments.label}"
-                    if record.classes
-                    else f"{arguments.reference} has no classes, got --label {arguments.label}"
-                )
-            labels = torch.full((arguments.n,), arguments.label)
-        ((_, sampler),) = samplers_at(flow_map.domain, [arguments.nfe])
+        home = apply_overrides(arguments, allowed=OF_A_STORE)
+        registry = Registry.at(home)
+        entry = registry.entry(arguments.reference)
+        reference, record = str(entry.reference), entry.record
+        labels = _labels(arguments, record.classes)
+        ((_, sampler),) = samplers_at(Domain.from_dict(dict(record.domain)), [arguments.nfe])
+        if arguments.dry_run:
+            show(
+                {
+                    "model": reference,
+                    "nfe": arguments.nfe,
+                    "n": arguments.n,
+                    "label": arguments.label,
+                    "seed": arguments.seed,
+                    "out": arguments.out,
+                },
+                home,
+            )
+            return 0
+        flow_map, _ = load_flow_map(registry, reference)
         x = draw_samples(
             flow_map, sampler, n=arguments.n, shape=record.shape, seed=arguments.seed, labels=labels
         )
@@ -74,3 +87,17 @@ examples:
         save_png(figure, Path(arguments.out))
         print(f"{arguments.n} samples of {arguments.reference} by {sampler}: {arguments.out}")
         return 0
+
+
+def _labels(arguments: argparse.Namespace, classes: int) -> "Tensor | None":
+    import torch
+
+    if arguments.label is None:
+        return torch.arange(arguments.n) % classes if classes else None
+    if not 0 <= arguments.label < classes:
+        raise ValueError(
+            f"--label must be in 0..{classes - 1}, got {arguments.label}"
+            if classes
+            else f"{arguments.reference} has no classes, got --label {arguments.label}"
+        )
+    return torch.full((arguments.n,), arguments.label)

@@ -129,24 +129,6 @@ def stream_train(source: ImageFolder | HuggingFace) -> "Dataset":
     )
 
 
-def shards(stream: "Dataset", workers: int) -> "list[DataIterator]":
-    """One iterator for each worker; together they pass over the stream once in an epoch.
-
-    Each worker gets equally many rows, at the cost of a few that are dropped. All workers have to
-    read at the same time, as an epoch begins only when every one of them has asked for it.
-
-    Args:
-        stream: The stream.
-        workers: Number of workers, at least 1.
-
-    Raises:
-        ValueError: If the number of workers is out of range.
-    """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    return list(stream.streaming_split(workers, equal=True))
-
-
 def batches(
     shard: "DataIterator", batch_size: int, *, shuffle_buffer: int, seed: int
 ) -> Iterator[StreamedBatch]:

@@ -42,7 +42,6 @@ class Row:
         draws: Draws that were averaged.
         features: Feature space that the report rests on.
         ema: Which weights of the model were used.
-        guidance: Guidance scale, or None.
         seed: Seed of the evaluation.
         data_digest: sha256 of the set.
     """
@@ -62,7 +61,6 @@ class Row:
     draws: int
     features: str
     ema: str
-    guidance: float | None
     seed: int
     data_digest: str
 
@@ -116,7 +114,6 @@ def _row(report: Report, m: Measurement) -> Row:
         draws=m.draws,
         features=p.features,
         ema=p.ema,
-        guidance=p.guidance,
         seed=p.seed,
         data_digest=p.data_digest,
     )

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.noise import draw_noise
-from ...methods.core.sampler import AbstractSampler
 from .benchmark import Benchmark
 from .bootstrap import mean_interval
 from .metric import Space
@@ -28,9 +27,7 @@ def evaluate_on(
     *,
     model: str = "",
     nfes: Sequence[int] = NFES,
-    samplers: Sequence[AbstractSampler] = (),
     ema: str = "",
-    guidance: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Report:
     """Evaluate one map on a prepared benchmark.
@@ -40,14 +37,11 @@ def evaluate_on(
         flow_map: The map, in evaluation mode.
         model: Reference or name of the model, for the report.
         nfes: Numbers of evaluations; those that the map's domain does not allow are left out.
-        samplers: Further samplers, such as a fine solver for a velocity.
         ema: Which weights these are, for the report.
-        guidance: Guidance scale that the map takes as input, or None.
         device: Where the map lies.
     """
     measurements: list[Measurement] = []
-    chosen = samplers_at(flow_map.domain, nfes)
-    for nfe, sampler in [*chosen, *((sampler.nfe, sampler) for sampler in samplers)]:
+    for nfe, sampler in samplers_at(flow_map.domain, nfes):
         x = draw_samples(
             flow_map,
             sampler,
@@ -55,13 +49,12 @@ def evaluate_on(
             shape=benchmark.dataset.shape,
             seed=benchmark.seed,
             labels=benchmark.labels,
-            guidance=guidance,
             device=device,
         )
         measurements += measurements_of(
             benchmark, benchmark.judge(x), nfe=nfe, sampler=str(sampler)
         )
-    measurements += _of_the_map(benchmark, flow_map, guidance=guidance, device=device)
+    measurements += _of_the_map(benchmark, flow_map, device=device)
     return Report(
         provenance=Provenance(
             model=model,
@@ -73,7 +66,6 @@ def evaluate_on(
             draws=benchmark.draws,
             seed=benchmark.seed,
             ema=ema,
-            guidance=guidance,
         ),
         measurements=tuple(measurements),
     )
@@ -111,14 +103,13 @@ def _of_the_map(
     benchmark: Benchmark,
     flow_map: FlowMap,
     *,
-    guidance: float | None,
     device: torch.device | str,
 ) -> list[Measurement]:
     n = _TRAJECTORIES
     noise = draw_noise(n, benchmark.dataset.shape, seed=benchmark.seed)[0].to(device)
     label = benchmark.reference.held_out.label
     labels = None if label is None else label[torch.arange(n) % len(label)]
-    condition = condition_of(n, labels, guidance)
+    condition = condition_of(labels)
     condition = None if condition is None else condition.to(device)
     found: dict[str, Float[Tensor, n]] = {}
     if flow_map.domain.has_velocity:

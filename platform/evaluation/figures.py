@@ -63,9 +63,7 @@ def _picture(images: Float[Tensor, "r c ch h w"]) -> np.ndarray:
     return picture
 
 
-def sample_grid(
-    panels: Mapping[str, Float[Tensor, "n c h w"]], *, columns: int, title: str = ""
-) -> Figure:
+def sample_grid(panels: Mapping[str, Float[Tensor, "n c h w"]], *, columns: int) -> Figure:
     """Images of several models side by side, one panel for each.
 
     Panels show the same noise and labels in the same place where the images were made so.
@@ -73,7 +71,6 @@ def sample_grid(
     Args:
         panels: Images in [-1, 1] by the name of the model; n is a multiple of the columns.
         columns: Images in a row of a panel.
-        title: Line above the panels.
 
     Raises:
         ValueError: If there are no panels, or a panel is not a full grid.
@@ -90,7 +87,7 @@ def sample_grid(
     high = max(wide * x.shape[0] * x.shape[3] / (x.shape[1] * x.shape[4]) for x in shown.values())
     per_row = min(4, len(shown))
     lines = -(-len(shown) // per_row)
-    figure = Figure(figsize=(wide * per_row + 0.1, (high + 0.32) * lines + (0.3 if title else 0)))
+    figure = Figure(figsize=(wide * per_row + 0.1, (high + 0.32) * lines))
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03)
     axes = figure.subplots(lines, per_row, squeeze=False).ravel()
     for axis in axes:
@@ -105,8 +102,6 @@ def sample_grid(
             interpolation="nearest",
         )
         axis.set_title(name, fontsize=9, color=_INK, pad=4)
-    if title:
-        figure.suptitle(title, fontsize=10, color=_INK)
     return figure
 
 

@@ -61,7 +61,6 @@ class Provenance:
         draws: Draws of samples.
         seed: Seed of noise, floors, baselines and intervals.
         ema: Which weights of the model were used.
-        guidance: Guidance scale that the map was given, or None.
     """
 
     model: str
@@ -73,7 +72,6 @@ class Provenance:
     draws: int
     seed: int
     ema: str = ""
-    guidance: float | None = None
 
 
 @final

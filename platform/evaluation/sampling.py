@@ -37,24 +37,16 @@ def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, Abstract
     asked = ((nfe, sampler_for(domain, nfe)) for nfe in wanted)
     found = [(nfe, sampler) for nfe, sampler in asked if sampler is not None]
     if not found:
-        raise ValueError(f"a map with domain {domain.kind} has no sampler at {wanted} evaluations")
+        ends = f", which ends at t = {domain.t_hi:g}," if domain.t_hi < 1.0 else ""
+        raise ValueError(
+            f"a map with domain {domain.kind}{ends} has no sampler at {wanted} evaluations"
+        )
     return found
 
 
-def condition_of(
-    n: int, labels: Int[Tensor, "n"] | None, guidance: float | None
-) -> Condition | None:
-    """The condition of n samples.
-
-    Args:
-        n: How many samples.
-        labels: Their classes, or None.
-        guidance: Guidance scale that the map takes as input, or None.
-    """
-    if labels is None and guidance is None:
-        return None
-    scale = None if guidance is None else torch.full((n,), guidance)
-    return Condition(label=labels, guidance=scale)
+def condition_of(labels: Int[Tensor, "n"] | None) -> Condition | None:
+    """The condition of samples of these classes; none without classes."""
+    return None if labels is None else Condition(label=labels)
 
 
 def draw_samples(
@@ -65,7 +57,6 @@ def draw_samples(
     shape: tuple[int, ...],
     seed: int,
     labels: Int[Tensor, "n"] | None = None,
-    guidance: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Float[Tensor, "n *d"]:
     """Samples 0, ..., n - 1 of a seed; any two maps are given the same noise.
@@ -77,7 +68,6 @@ def draw_samples(
         shape: Shape of one.
         seed: Seed of the noise.
         labels: Class of each sample, or None.
-        guidance: Guidance scale that the map takes as input, or None.
         device: Where the map lies.
 
     Returns:
@@ -86,7 +76,7 @@ def draw_samples(
     Raises:
         SamplesNotFinite: If a sample is infinite or undefined.
     """
-    condition = condition_of(n, labels, guidance)
+    condition = condition_of(labels)
     parts = []
     for start in range(0, n, _BATCH):
         size = min(_BATCH, n - start)

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
 
 from ..password import hide_passwords
+from .address import address_of
 from .errors import ReferenceNotFound, RegistryUnreachable
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -120,15 +121,16 @@ def check_tracking(tracking_uri: str, *, artifacts: str | None = None) -> None:
         ValueError: If the URI is of no known kind.
         RegistryUnreachable: If nobody answers, or not as MLflow does.
     """
+    connection = Connection(tracking_uri, artifacts=artifacts)
     if _kind(tracking_uri) in ("http", "https"):
         _check_server(tracking_uri)
-    connection = Connection(tracking_uri, artifacts=artifacts)
     with connection.asking():
         connection.client.search_experiments(max_results=1)
 
 
 def _kind(tracking_uri: str) -> str:
-    kind = urlsplit(tracking_uri).scheme.partition("+")[0]
+    scheme, found, _ = tracking_uri.partition("://")
+    kind = scheme.partition("+")[0] if found else ""
     if kind in ("sqlite", "http", "https", *_PORTS):
         return kind
     raise ValueError(
@@ -149,6 +151,8 @@ def _database(tracking_uri: str) -> Path:
 def _open(tracking_uri: str, kind: str) -> MlflowClient:
     if kind in _PORTS:
         _check_port(tracking_uri, _PORTS[kind])
+    if kind in ("http", "https"):
+        _check_web_address(tracking_uri)
     if kind != "sqlite":
         return _client(tracking_uri)
     database = _database(tracking_uri)
@@ -173,19 +177,32 @@ def _client(tracking_uri: str) -> MlflowClient:
 
 def _check_port(tracking_uri: str, port: int) -> None:
     """Knock before MLflow does, which would try ten times with growing pauses."""
-    address = urlsplit(tracking_uri)
+    address = address_of(tracking_uri)
     try:
         socket.create_connection(
-            (address.hostname or "localhost", address.port or port), timeout=_TIMEOUT_S
+            (address.host or "localhost", address.port or port), timeout=_TIMEOUT_S
         ).close()
     except OSError as error:
         raise _unreachable(tracking_uri, error) from error
 
 
+def _check_web_address(tracking_uri: str) -> None:
+    try:
+        is_valid = bool(httpx.URL(tracking_uri).host) and urlsplit(tracking_uri).port != 0
+    except (httpx.InvalidURL, ValueError):
+        is_valid = False  # the error may hold a part of the password
+    if not is_valid:
+        raise ValueError(
+            "tracking URI must be a web address such as https://user:password@host:5000, with "
+            f"other signs than letters and digits percent-encoded, got "
+            f"{hide_passwords(tracking_uri)!r}"
+        )
+
+
 def _check_server(tracking_uri: str) -> None:
     try:
         answer = httpx.get(f"{tracking_uri.rstrip('/')}/health", timeout=_TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except httpx.HTTPError as error:
         raise _unreachable(tracking_uri, error) from error
     if answer.is_server_error:
         raise RegistryUnreachable(

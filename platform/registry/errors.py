@@ -5,6 +5,7 @@ ValueError
     +-- RegistryUnreachable   the store does not answer
     +-- ReferenceNotFound     no such model, version or alias
     +-- ModelAltered          files or history are not what was registered
+    +-- ModelNotTrusted       its record names a class of another package
     +-- ArchitectureMismatch  the weights belong to another network
     +-- PromotionRefused      a gate or another promotion stands in the way
 """
@@ -29,6 +30,11 @@ class ReferenceNotFound(RegistryError):
 @final
 class ModelAltered(RegistryError):
     """A registered file, or the history of an alias, is not what was written."""
+
+
+@final
+class ModelNotTrusted(RegistryError):
+    """A record names a class that the user has not said may run."""
 
 
 @final

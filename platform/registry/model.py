@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from ...methods.core.flow_map import Domain, FlowMap
 from ..build import build
 from ..data.source import AbstractSource, Dataset
+from ..data.stream_sample import load
 from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
 from .store import Registry
+from .trust import check_trusted
 
 
 def load_flow_map(
@@ -35,6 +37,7 @@ def load_flow_map(
 
 def build_flow_map(record: ModelRecord) -> FlowMap:
     """The network that a record describes, with fresh weights."""
+    check_trusted(record.net, what=f"the network of a model {record.name!r}")
     return build(
         record.net,
         FlowMap,
@@ -75,7 +78,7 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], *, model: str) -> None:
 
 
 def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
-    """The data that a model was trained on, loaded and checked.
+    """The data that a model was trained on, or what it keeps of a stream, loaded and checked.
 
     Args:
         record: Record of the model.
@@ -87,7 +90,9 @@ def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     Raises:
         ValueError: If the data here are not those.
     """
-    dataset = build(record.experiment["data"], AbstractSource).load()
+    node, stream = record.experiment["data"], bool(record.experiment["training"]["stream"])
+    check_trusted(node, what=f"the data of {model}")
+    dataset = load(build(node, AbstractSource), stream=stream)
     if dataset.digest != record.data_digest:
         raise ValueError(
             f"{model} was trained on data {record.data_digest[:12]}..., "

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import Final, final
 
 import torch
 
@@ -13,16 +14,21 @@ from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
 from ...methods.core.method import AbstractLearner, AbstractMethod, View
 from ...methods.core.rng import mix
-from ...methods.core.schedule import Schedule
+from ...methods.core.sampler_choice import sampler_for
+from ...methods.core.schedule import Schedule, require_range
+from ...methods.nets.condition_embedding import conditions_of
 from ..build import build
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
-from ..experiment import Experiment, module_of
+from ..experiment import Evaluation, Experiment, module_of
 from ..home import Home
 from ..registry.model import fill, load_flow_map
 from ..registry.store import Registry
 
 Learner = AbstractMethod | AbstractGame
+_SHOWN_NFES: Final = 16
+_FIELDS: Final = {"guidance": "guided", "tokens": "vocabulary"}
+"""By which of its fields a network takes a part of the condition."""
 
 
 @final
@@ -75,12 +81,16 @@ class Assembly:
         if not self.learner.needs.frozen:
             return {}  # and the registry need not answer
         registry, nets = registry_of(self.experiment), dict[str, FlowMap]()
+        source = self.source
         for role, view in self.learner.needs.frozen.items():
             net, record = load_flow_map(registry, references[role])
-            if record.shape != self.source.shape:
+            if record.shape != source.shape:
                 raise ValueError(
-                    f"the {role} makes data of shape {record.shape}, "
-                    f"the data have {self.source.shape}"
+                    f"the {role} makes data of shape {record.shape}, the data have {source.shape}"
+                )
+            if record.classes and source.classes and record.classes != source.classes:
+                raise ValueError(
+                    f"the {role} knows {record.classes} classes, the data have {source.classes}"
                 )
             if view is View.VELOCITY and not net.domain.has_velocity:
                 raise ValueError(
@@ -147,6 +157,7 @@ def assemble(experiment: Experiment) -> Assembly:
         learner=learner,
         learning_rate=build(experiment.learning_rate, Schedule),
     )
+    require_range("learning_rate", assembly.learning_rate, 0.0, math.inf)
     if training.shards % workers.num_workers:
         raise ValueError(
             f"workers.num_workers must divide training.shards, "
@@ -171,13 +182,16 @@ def assemble(experiment: Experiment) -> Assembly:
             f"workers.gpus_per_worker is {workers.gpus_per_worker:g}, but this machine has no GPU "
             "and workers.address names no cluster"
         )
-    _check_optimizer(assembly)
+    net = assembly.net()
+    _check_optimizer(assembly, net)
+    _check_conditions(assembly, net)
     _check_parents(assembly)
+    _check_nfes(assembly)
     return assembly
 
 
-def _check_optimizer(assembly: Assembly) -> None:
-    node, parameters = assembly.experiment.optimizer, list(assembly.net().parameters())
+def _check_optimizer(assembly: Assembly, net: FlowMap) -> None:
+    node, parameters = assembly.experiment.optimizer, list(net.parameters())
     try:
         made = build(node, partial)(parameters)
     except TypeError as error:
@@ -185,6 +199,15 @@ def _check_optimizer(assembly: Assembly) -> None:
         raise ValueError(f"optimizer {node['_target_']} does not take {given}: {error}") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimizer {node['_target_']} is no torch.optim.Optimizer")
+
+
+def _check_conditions(assembly: Assembly, net: FlowMap) -> None:
+    idle = sorted(conditions_of(net) - assembly.learner.needs.conditions)
+    if idle:
+        raise ValueError(
+            f"the network takes {idle[0]} by its field {_FIELDS[idle[0]]}, which method "
+            f"{assembly.name} does not supply in training: leave the field out"
+        )
 
 
 def _check_stream(assembly: Assembly) -> None:
@@ -223,6 +246,23 @@ def _check_parents(assembly: Assembly) -> None:
         raise ValueError(
             f"method {assembly.name} has no use for parents.{useless[0]}, got {given[useless[0]]}"
         )
+
+
+def _check_nfes(assembly: Assembly) -> None:
+    nfes, domain = assembly.experiment.evaluation.nfes, assembly.learner.domain
+    refused = [nfe for nfe in nfes if sampler_for(domain, nfe) is None]
+    is_default = nfes == Evaluation().nfes
+    if not refused or (is_default and len(refused) < len(nfes)):
+        return
+    allowed = [nfe for nfe in range(1, _SHOWN_NFES + 1) if sampler_for(domain, nfe)]
+    raise ValueError(
+        f"evaluation.nfes must be numbers at which a map of method {assembly.name} has a sampler, "
+        f"which are {_listed(allowed)} up to {_SHOWN_NFES}, got {_listed(refused)}"
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
 
 
 def registry_of(experiment: Experiment) -> Registry:

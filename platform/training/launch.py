@@ -7,35 +7,37 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 from matplotlib.figure import Figure
 
 from ...methods.core.flow_map import FlowMap
 from ..atomic import write_json
-from ..data.errors import DataNotFound
-from ..data.pairs import PairSet, read_pairs
+from ..data.pairs import PairSet
 from ..data.source import Dataset
+from ..data.stream_sample import check_fills, load
 from ..evaluation.comparison import Comparison, same_noise
 from ..evaluation.report import Report
 from ..experiment import Experiment
 from ..home import Home
 from ..lock import alone
 from ..registry.connection import check_tracking
-from ..registry.model import load_flow_map
 from ..registry.record import ModelRecord
 from ..registry.reference import ModelVersion
 from ..registry.revision import code_revision
 from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
+from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble, registry_of
-from .measurement import measured, prepare_benchmark, served_map
-from .pair_generation import generate_pairs
+from .measurement import check_evaluation, measured, prepare_benchmark, served_map
+from .nodes import check_nodes
+from .pairing import Pairing
 from .place import place_of
 from .ray_train import latest, train_with_ray
+from .rehearsal import rehearse
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
 from .watcher import Watcher
-from .worker import feed_on, work
+from .worker import work
 
 _RUN: Final = "run.json"
 
@@ -82,53 +84,68 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     assembly = replace(assembly, experiment=_pinned(experiment, registry))
     assembly.initial_net()
     assembly.frozen()
-    dataset = assembly.source.load()
-    if assembly.learner.needs.pairs is None:
-        feed_on(assembly, dataset)  # refuses data that do not fill a batch
+    is_streamed = experiment.training.stream
+    dataset = load(assembly.source, stream=is_streamed)
+    if is_streamed:
+        check_fills(dataset, experiment.training.batch_size)
+    check_evaluation(experiment, dataset)
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
+    pairing = None
+    if assembly.learner.needs.pairs is not None:
+        pairing = Pairing.of(assembly.experiment, dataset, registry=registry, folder=folder)
+        assembly = replace(assembly, experiment=pairing.experiment)
+    if not is_streamed or experiment.training.batch_size <= len(dataset.train):
+        rehearse(assembly, dataset if pairing is None else pairing.examples)
+    facts = _facts(assembly.experiment, dataset, folder)
     with alone(folder, what="run"):
         _check_unfinished(registry, folder)
-        watcher.say(
-            f"run {folder.name}: {assembly.name} on {dataset.name}, {len(dataset.train)} rows"
-        )
-        trained = _launch_in(
-            folder, assembly, dataset=dataset, registry=registry, home=home, watcher=watcher
-        )
+        check_nodes(experiment, folder)
+        rows = "streamed" if is_streamed else f"{len(dataset.train)} rows"
+        watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
+        pairs = None if pairing is None else pairing.pairs(registry, watcher)
+        data = dataset if pairs is None else pairs
+        _check_checkpoint(folder, recipe=assembly.recipe(data.digest))
+        with _run(registry, facts, folder) as run:
+            with _reporting(assembly.experiment, run, home, watcher) as reporter:
+                last = train(assembly.experiment, folder=folder, reporter=reporter)
+            flow_map = served_map(assembly, last, data)
+            watcher.say("evaluating")
+            trained = _keep(
+                assembly, flow_map, run, folder, dataset=dataset, pairs=pairs, registry=registry
+            )
     watcher.say(f"registered {trained.reference}")
     return trained
 
 
-def _launch_in(
-    folder: Path,
+def _keep(
     assembly: Assembly,
+    flow_map: FlowMap,
+    run: Run,
+    folder: Path,
     *,
     dataset: Dataset,
+    pairs: PairSet | None,
     registry: Registry,
-    home: Home,
-    watcher: Watcher,
 ) -> Trained:
-    """The rest of a launch, in a folder that nobody else works in."""
-    experiment, pairs = assembly.experiment, None
-    if assembly.learner.needs.pairs is not None:
-        experiment, pairs = _with_pairs(experiment, registry, dataset, folder, watcher)
-        assembly = replace(assembly, experiment=experiment)
-        feed_on(assembly, pairs)
-    data = dataset if pairs is None else pairs
-    with _run(registry, _facts(experiment, dataset, folder), folder) as run:
-        with _reporting(experiment, run, home, watcher) as reporter:
-            last = train(experiment, folder=folder, reporter=reporter)
-        flow_map = served_map(assembly, last, data)
-        watcher.say("evaluating")
-        report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
-        flow_map.cpu()  # the evaluation has moved it to the workers' kind of device
-        # Before the version: whatever fails here is repeated, and the run has one version still.
-        figures = _figures(experiment, flow_map, dataset, report)
-        _log(run, report, figures, step=experiment.training.steps)
-        record = _record(assembly, registry, dataset, report, pairs)
-        reference = registry.register(record, flow_map.state_dict(), run_id=run.run_id)
-        write_json(folder / _RUN, {"run_id": run.run_id, "model": str(reference)})
-        run.set_tags({"onestep.model": str(reference)})
+    """Evaluate what was trained, and register it."""
+    experiment = assembly.experiment
+    report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
+    flow_map.cpu()  # the evaluation has moved it to the workers' kind of device
+    # Before the version: whatever fails here is repeated, and the run has one version still.
+    figures = _figures(experiment, flow_map, dataset, report)
+    _log(run, report, figures, step=experiment.training.steps)
+    record = _record(assembly, dataset, report, pairs)
+    reference = registry.register(record, flow_map.state_dict(), run_id=run.run_id)
+    write_json(folder / _RUN, {"run_id": run.run_id, "model": str(reference)})
+    run.set_tags({"onestep.model": str(reference)})
     return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
+
+
+def _check_checkpoint(folder: Path, *, recipe: str) -> None:
+    """Refuse a checkpoint that does not fit, before the run that it belongs to is touched."""
+    found = latest(folder)
+    if found is not None:
+        checkpoints.load(found, recipe=recipe)
 
 
 def _facts(experiment: Experiment, dataset: Dataset, folder: Path) -> RunFacts:
@@ -174,6 +191,29 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
     return last
 
 
+def model_of(folder: Path) -> str:
+    """The model that a run has registered.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        Its reference.
+
+    Raises:
+        ValueError: If there is no such run, or it has not ended.
+    """
+    note = folder / _RUN
+    model = json.loads(note.read_text()).get("model") if note.exists() else None
+    if model is None:
+        have = sorted(path.parent.name for path in folder.parent.glob(f"*/{_RUN}"))
+        raise ValueError(
+            f"run {folder.name} must have registered a model, got none; runs here: "
+            f"{', '.join(have) or 'none'}"
+        )
+    return str(model)
+
+
 def _check_unfinished(registry: Registry, folder: Path) -> None:
     note = folder / _RUN
     if not note.exists():
@@ -205,53 +245,6 @@ def _pinned(experiment: Experiment, registry: Registry) -> Experiment:
         if (reference := getattr(parents, role))
     }
     return replace(experiment, parents=replace(parents, **pinned))
-
-
-def _with_pairs(
-    experiment: Experiment, registry: Registry, dataset: Dataset, folder: Path, watcher: Watcher
-) -> tuple[Experiment, PairSet]:
-    """The experiment with its set of pairs, made now unless it is there already."""
-    parents = experiment.parents
-    place = Path(parents.pairs).absolute() if parents.pairs else folder / "pairs"
-    made_by = experiment.pairs.lineage(parents.teacher or "", dataset.digest)
-    pairs = read_pairs(place) if parents.pairs else _made_before(place, made_by)
-    if pairs is None:
-        assert parents.teacher is not None, "checked when the experiment was assembled"
-        teacher, _ = load_flow_map(registry, parents.teacher)
-        with watcher.counting("pairs") as count:
-            pairs = generate_pairs(
-                teacher,
-                dataset,
-                experiment.pairs,
-                place,
-                lineage=made_by,
-                progress=count,
-            )
-    if pairs.lineage["data_digest"] != dataset.digest:
-        raise ValueError(
-            f"pairs in {place} were made for data {pairs.lineage['data_digest'][:12]}..., "
-            f"the data here are {dataset.digest[:12]}..."
-        )
-    if parents.pairs and parents.teacher and pairs.lineage["teacher"] != parents.teacher:
-        raise ValueError(
-            f"pairs in {place} were made by {pairs.lineage['teacher']}, "
-            f"parents.teacher is {parents.teacher}"
-        )
-    return replace(experiment, parents=replace(parents, pairs=str(place))), pairs
-
-
-def _made_before(place: Path, lineage: Mapping[str, Any]) -> PairSet | None:
-    """The pairs that an earlier attempt of the same run finished, or None."""
-    try:
-        pairs = read_pairs(place)
-    except DataNotFound:
-        return None
-    if pairs.lineage != lineage:
-        raise ValueError(
-            f"pairs in {place} were made by another teacher or with other settings "
-            f"({dict(pairs.lineage)}, now {dict(lineage)}); give the run another name"
-        )
-    return pairs
 
 
 @contextmanager
@@ -300,7 +293,6 @@ def _figures(
 
 def _record(
     assembly: Assembly,
-    registry: Registry,
     dataset: Dataset,
     report: Report,
     pairs: PairSet | None,

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol, final
 
 import torch
@@ -23,6 +24,7 @@ from .ema import MovingAverages, average_into
 from .feed import AbstractFeed
 from .objective import Objective, combine
 from .place import Place
+from .snapshot import PowerAverages
 
 
 class OptimizerFactory(Protocol):
@@ -69,6 +71,7 @@ class Learning:
         if training.compile:
             self.nets.online.compile()
         self.averages = MovingAverages(online, training.ema_half_lives, ramp=training.ema_ramp)
+        self.power_averages = PowerAverages(online) if training.ema_snapshots else None
         self._coupling = self._placed(learner.coupling.initial(feed.num_data, feed.shape))
         players = (ONLINE, *learner.needs.companions) if isinstance(learner, AbstractGame) else ()
         objectives = {
@@ -110,6 +113,27 @@ class Learning:
         self.step += 1
         return logs
 
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Who moves at this step."""
+        return self._players(self._moment((0,)))
+
+    def rehearse(self, rows: int) -> None:
+        """Compute the loss of each player of this step on the first rows of a shard.
+
+        Nothing changes: not the networks, not the averages, not the coupling's state.
+
+        Args:
+            rows: How many rows, at most those of a shard.
+        """
+        now, kept = self._moment((0,)), self._coupling
+        batch, (rng,) = self._paired(now, (0,))
+        self._coupling = kept
+        for player in self._players(now):
+            self._freeze_others(player)
+            terms, _ = self._objectives[player](batch[slice(0, rows)], replace(now, rng=rng))
+            combine(terms, self._balance, self._named, now, self._place)
+
     def state(self) -> dict[str, Any]:
         """Everything that ``load`` needs to go on bitwise."""
         nets = self.nets
@@ -117,6 +141,7 @@ class Learning:
             "online": nets.online.state_dict(),
             "target": None if nets.target is None else nets.target.state_dict(),
             "averages": self.averages.state(),
+            "power_averages": self.power_averages.state() if self.power_averages else [],
             "companions": {name: part.state_dict() for name, part in nets.companions.items()},
             "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
             "coupling": dict(self._coupling),
@@ -134,6 +159,8 @@ class Learning:
         if nets.target is not None:
             nets.target.load_state_dict(state["target"])
         self.averages.load(state["averages"])
+        if self.power_averages:
+            self.power_averages.load(state["power_averages"])
         for name, part in nets.companions.items():
             part.load_state_dict(state["companions"][name])
         for name, each in self.optimizers.items():
@@ -225,6 +252,8 @@ class Learning:
             samples=now.samples + training.batch_size,
             batch_size=training.batch_size,
         )
+        if self.power_averages:
+            self.power_averages.update(self.nets.online, step=now.step + 1)
         if target is not None and self.nets.target is not None:
             average_into(self.nets.target, self.nets.online, target.decay(now))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...methods.core.flow_map import FlowMap
 from ..data.pairs import PairSet
 from ..data.source import Dataset
-from ..evaluation.benchmark import Benchmark
+from ..evaluation.benchmark import Benchmark, held_out_rows
 from ..evaluation.evaluate import evaluate_on
 from ..evaluation.report import Report
 from ..experiment import Experiment
@@ -39,6 +39,17 @@ def served_map(assembly: Assembly, checkpoint: Path, data: Dataset | PairSet) ->
     net = assembly.net()
     net.load_state_dict(averages[assembly.experiment.training.ema_served])
     return net.float().eval().requires_grad_(False)
+
+
+def check_evaluation(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse data that the evaluation of an experiment cannot be made on.
+
+    Args:
+        experiment: Its evaluation settings count.
+        dataset: Its data.
+    """
+    settings = experiment.evaluation
+    held_out_rows(dataset, settings.samples or _ALL_SAMPLES, settings.seed)
 
 
 def prepare_benchmark(experiment: Experiment, dataset: Dataset) -> Benchmark:

@@ -9,7 +9,11 @@ from torch import nn
 
 @final
 class MuonWithAdamW(torch.optim.Optimizer):
-    """torch's Muon on hidden matrices and AdamW on vectors, convolutions and the rest.
+    """torch's Muon on all matrices and AdamW on vectors, convolutions and the rest.
+
+    Differs from the paper: Muon's authors leave embeddings, the first and the last layer to AdamW.
+    Here a parameter is known by its shape alone, so every parameter of two dimensions is a matrix:
+    label and token embeddings, positions, stem and head among them.
 
     Muon orthogonalises its update in bfloat16, so that the order of a sum matters: runs on
     different numbers of workers drift apart. Resuming is exact.

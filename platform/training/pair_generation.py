@@ -24,6 +24,7 @@ def generate_pairs(
     folder: Path,
     *,
     lineage: Mapping[str, Any],
+    device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PairSet:
     """Make pairs with a teacher's flow and store them.
@@ -37,6 +38,7 @@ def generate_pairs(
         settings: How many pairs and how.
         folder: Where the set goes.
         lineage: Plain values that say where the pairs come from.
+        device: Where the teacher computes; the pairs are made ready on the CPU.
         progress: Told how many pairs are done, and of how many.
 
     Returns:
@@ -47,6 +49,7 @@ def generate_pairs(
     """
     solver = Heun(grid=UniformGrid(steps=settings.steps))
     solver.check(teacher.domain)
+    teacher = teacher.to(device)
     total = settings.count + (len(dataset.train) if settings.real else 0)
     x0 = draw_noise(settings.count, dataset.shape, seed=settings.seed)[0]
     label = _labels(dataset, settings)
@@ -57,6 +60,7 @@ def generate_pairs(
             x0,
             label,
             settings,
+            device,
             lambda done: progress(done, total),
         ),
         label=label,
@@ -69,6 +73,7 @@ def generate_pairs(
             x1,
             real_label,
             settings,
+            device,
             lambda done: progress(settings.count + done, total),
         )
         real = Pairs(x0=noise, x1=x1, label=real_label)
@@ -88,12 +93,13 @@ def _in_parts(
     x: Tensor,
     label: Tensor | None,
     settings: PairGeneration,
+    device: torch.device | str,
     progress: Callable[[int], None],
 ) -> Tensor:
     parts = []
     for first in range(0, len(x), settings.batch_size):
         rows = slice(first, first + settings.batch_size)
-        condition = None if label is None else Condition(label=label[rows])
-        parts.append(solve(x[rows], condition))
+        condition = None if label is None else Condition(label=label[rows]).to(device)
+        parts.append(solve(x[rows].to(device), condition).cpu())
         progress(min(first + settings.batch_size, len(x)))
     return torch.cat(parts)

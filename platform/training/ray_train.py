@@ -21,6 +21,7 @@ from ..ray_instance import ray_instance
 from . import checkpoint as checkpoints
 from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged, WorkersFailed
 from .feed import Epochs
+from .nodes import CURE
 from .place import Place
 from .reporter import Reporter
 from .worker import CHECKPOINTS, work
@@ -30,6 +31,8 @@ _TRAIN: Final = "train"
 _STORAGE: Final = "ray"
 _NOTE: Final = "checkpoint_manager_snapshot.json"
 """Ray Train's list of the checkpoints that it has kept whole."""
+_NOT_SHARED: Final = "Unable to set up cluster storage"
+"""What Ray Train says where a worker does not see the folder that the driver wrote to."""
 _SHUFFLED_BATCHES: Final = 16
 """Batches among whose rows a worker picks the next one at random."""
 
@@ -119,6 +122,7 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
             place=place,
             reporter=RayReporter(config["mailbox"]),
             folder=Path(folder),
+            kept=config["run"],
             resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
             stream=_stream(place, Experiment.from_dict(config["experiment"])),
         )
@@ -198,6 +202,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     """
     workers = experiment.workers
     cpus = round(workers.num_workers * workers.cpus_per_worker)
+    cpus += experiment.training.stream  # somebody has to read for the workers
     begin = latest(folder)
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)):
         mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
@@ -211,6 +216,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                 "experiment": experiment.to_dict(),
                 "mailbox": mailbox,
                 "begin": begin,
+                "run": folder,
             },
             datasets=_datasets(experiment),
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo", timeout_s=300),
@@ -232,7 +238,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
             ),
         )
         with _forwarding(mailbox, reporter):
-            result = _fit(trainer)
+            result = _fit(trainer, folder)
         refusal: ValueError | None = ray.get(mailbox.refusal.remote())
         if refusal is not None:
             raise refusal
@@ -242,10 +248,12 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         return last
 
 
-def _fit(trainer: TorchTrainer) -> ray.train.Result:
+def _fit(trainer: TorchTrainer, folder: Path) -> ray.train.Result:
     try:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
+        if _NOT_SHARED in str(error):  # by a node that was not there when the run began
+            raise WorkersFailed(f"a node does not see the run folder {folder}: {CURE}") from error
         raise WorkersFailed(f"Ray Train gave up: {error}") from error
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, final
 
+from ..password import without_passwords
 from ..registry.errors import RegistryUnreachable
 from ..registry.run import Measurement, Run, now_ms
 
@@ -123,7 +124,7 @@ class WandbReporter:
         folder: Where its files go.
         project: Group of runs.
         name: Name of the run.
-        config: The resolved configuration.
+        config: The resolved configuration; passwords of stores are left out.
         mode: `offline`, `online` or `disabled`; None for WANDB_MODE, and offline without it.
     """
 
@@ -145,10 +146,11 @@ class WandbReporter:
             dir=str(folder),
             project=project,
             name=name,
-            config=dict(config),
+            config=without_passwords(config),
             mode=mode,
             reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off"),
+            # Its metadata hold the command line, with the passwords of stores.
+            settings=wandb.Settings(silent=True, console="off", x_disable_meta=True),
         )
 
     @property

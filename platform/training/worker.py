@@ -23,6 +23,7 @@ from .feed import AbstractFeed, DataFeed, Epochs, PairFeed, StreamFeed
 from .learning import Learning, OptimizerFactory
 from .place import Place
 from .reporter import Reporter
+from .snapshot import write_snapshot
 
 CHECKPOINTS: Final = "checkpoints"
 
@@ -33,6 +34,7 @@ def work(
     place: Place,
     reporter: Reporter,
     folder: Path,
+    kept: Path | None = None,
     resume: Path | None = None,
     stream: Epochs | None = None,
 ) -> Path | None:
@@ -44,6 +46,7 @@ def work(
         reporter: Told metrics by the leading worker, and by every worker when a checkpoint is
             due, with its folder at the leading one.
         folder: Where checkpoints are written.
+        kept: Where snapshots of averages are written; None for the same folder.
         resume: Checkpoint to go on from, or None.
         stream: Batches of this worker by epoch, where the data are streamed.
 
@@ -67,6 +70,8 @@ def work(
     keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
     while learning.step < training.steps:
         meter.add(learning.advance())
+        if learning.power_averages and place.leads and _is_snapshot(learning.step, training):
+            write_snapshot(kept or folder, learning.power_averages, step=learning.step)
         is_end = learning.step == training.steps
         is_due = is_end or (keep_at > 0 and learning.step % keep_at == 0)
         # A reading refuses a loss that is no number, and such weights must not be kept.
@@ -77,6 +82,12 @@ def work(
         if is_due:
             last = _keep(learning, recipe, folder, reporter, place, keep=training.keep_checkpoints)
     return last
+
+
+def _is_snapshot(step: int, training: Training) -> bool:
+    """Whether one of the evenly spaced moments of the snapshots has just been passed."""
+    n, steps = training.ema_snapshots, training.steps
+    return step * n // steps > (step - 1) * n // steps
 
 
 def set_threads(training: Training, place: Place) -> None:
@@ -106,25 +117,38 @@ def start(
     Raises:
         ValueError: If data, parents or pairs are missing or do not fit.
     """
-    experiment, training = assembly.experiment, assembly.experiment.training
     if stream is None:
         data = _data(assembly)
         digest, feed = data.digest, feed_on(assembly, data)
     else:
         digest, feed = "", _streamed(assembly, stream)
+    return learning_on(assembly, feed, place), assembly.recipe(digest)
+
+
+def learning_on(assembly: Assembly, feed: AbstractFeed, place: Place) -> Learning:
+    """The state of an experiment before its first step.
+
+    Args:
+        assembly: The things of the experiment.
+        feed: Where rows come from.
+        place: Where this worker stands.
+
+    Returns:
+        The state.
+    """
+    experiment = assembly.experiment
     optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
-    learning = Learning(
+    return Learning(
         assembly.learner,
         assembly.initial_net().to(place.device),
         assembly.frozen(),
         optimizer=optimizer,
         learning_rate=assembly.learning_rate,
         feed=feed,
-        training=training,
+        training=experiment.training,
         seed=experiment.seed,
         place=place,
     )
-    return learning, assembly.recipe(digest)
 
 
 def feed_on(assembly: Assembly, data: Dataset | PairSet) -> AbstractFeed:

@@ -1,4 +1,4 @@
-"""Shortcut models: their ladder of jumps, its teacher, its anchor and its row counts."""
+"""Shortcut models: their ladder of jumps, its tiles, teacher, anchor and row counts."""
 
 import math
 from dataclasses import replace
@@ -8,21 +8,36 @@ import torch
 from torch import Tensor
 
 from onestep.methods.core.condition import NULL_LABEL, Condition
-from onestep.methods.core.flow_map import FlowMap
+from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from onestep.methods.core.guidance import LabelDropout
 from onestep.methods.core.path import VariancePreservingPath
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
+from onestep.methods.core.tiling import (
+    AbstractTiling,
+    EqualTiles,
+    ListedTiles,
+    RandomTiles,
+    TwoTiles,
+    tiled_velocity,
+)
 from onestep.methods.core.time_law import Uniform
-from onestep.methods.core.times import DiagonalTimes, DyadicTimes
+from onestep.methods.core.times import (
+    AbstractTimes,
+    DiagonalTimes,
+    DyadicTimes,
+    FromNoiseTimes,
+    SortedTimes,
+    ToDataTimes,
+)
 from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.oracle import GaussianMap
 from onestep.methods.oracle_mixture import MixtureMap1d
 from onestep.methods.shortcut import Shortcut
 from onestep.tests.methods.contract import CLASSES, Exact, MethodContract
 from onestep.tests.methods.exactness import ORACLE, WRONG
-from onestep.tests.methods.observed import ObservedMap
+from onestep.tests.methods.observed import AffineMap, ObservedMap
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64)
 EIGHTH = Shortcut(times=DyadicTimes(diagonal=Constant(value=0.875)))
@@ -57,27 +72,18 @@ def mixture() -> MixtureMap1d:
 
 @pytest.mark.parametrize("count", LEVELS)
 @pytest.mark.parametrize("oracle", [ORACLE, mixture()], ids=["gaussian", "mixture"])
-def test_two_halves_of_the_oracle_are_the_whole_on_every_level(oracle: FlowMap, count: int) -> None:
+@pytest.mark.parametrize("tiling", [EqualTiles(count=2), EqualTiles(count=4)], ids=str)
+def test_the_tiles_of_the_oracle_are_the_whole_on_every_level(
+    tiling: AbstractTiling, oracle: FlowMap, count: int
+) -> None:
     x = Rng.seeded(3).normal(128, 2, dtype=torch.float64).clamp(-2.0, 2.0)
     s = (torch.arange(128) % count).double() / count
     t = s + 1.0 / count
-    whole = oracle(x, s, t)
-    halves = replace(Shortcut(), clip=1e6).two_halves(oracle, x, s, t, None)
+    tiles = tiling.draw(128, moment(128), dtype=torch.float64)
+    found = tiled_velocity(oracle, x, s, t, None, tiles=tiles)
     # Divided differences of the quantile map lose a digit or two on the shortest jumps.
     limit = 1e-12 if isinstance(oracle, GaussianMap) else 1e-9
-    torch.testing.assert_close(halves, whole, atol=limit, rtol=limit)
-
-
-@pytest.mark.parametrize("weight", [2.0 / 3.0, 0.0])
-def test_another_weight_of_the_halves_is_no_identity(weight: float) -> None:
-    x = Rng.seeded(3).normal(128, 2, dtype=torch.float64)
-    s, m, t = (torch.full((128,), time, dtype=torch.float64) for time in (0.0, 0.5, 1.0))
-    first = ORACLE(x, s, m)
-    second = ORACLE(ORACLE.jump(x, s, m), m, t)
-    whole = ORACLE(x, s, t)
-    assert (0.5 * first + 0.5 * second - whole).abs().max() <= 1e-12
-    wrong = weight * first + (1.0 - weight) * second - whole
-    assert wrong.square().sum(1).mean().sqrt() >= 0.1
+    torch.testing.assert_close(found, oracle(x, s, t), atol=limit, rtol=limit)
 
 
 def test_jumps_of_the_oracle_have_no_loss_and_other_rows_the_floor() -> None:
@@ -145,12 +151,16 @@ def test_a_batch_on_the_diagonal_is_flow_matching() -> None:
 
 def test_states_and_targets_are_clipped() -> None:
     far = GaussianMap(mean=[50.0, -50.0], std=1.0)
-    x = Rng.seeded(3).normal(32, 2, dtype=torch.float64)
-    s, t = torch.zeros(32, dtype=torch.float64), torch.ones(32, dtype=torch.float64)
     target = ObservedMap(far)
-    halves = Shortcut(clip=2.0).two_halves(target, x, s, t, None)
+    method = replace(EIGHTH, clip=2.0)
+    zero = Velocity(AffineMap(ORACLE, size=2))
+    found = losses(method, zero, target, pairs(256))
+    off = method.times.draw(256, moment(256)).off_rows
     assert target.calls[1].x.abs().max() == 2.0
-    assert halves.abs().max() == 2.0
+    # The online map is zero: the loss of a jump is the square of its target, whose numbers are 2.
+    assert found[off].max() == 8.0
+    unclipped = losses(replace(EIGHTH, clip=1e6), zero, target, pairs(256))
+    assert unclipped[off].max() > 100.0
 
 
 def test_a_clip_that_is_not_positive_is_refused() -> None:
@@ -173,6 +183,56 @@ def test_jumps_keep_their_label_and_the_diagonal_loses_it() -> None:
     for call in target.calls:
         assert call.label is not None
         assert torch.equal(call.label, batch.condition.label[times.off_rows])
+
+
+# Other tilings, and jumps of any length.
+
+
+CONTINUOUS = SortedTimes(law=Uniform(), diagonal=Constant(value=0.5))
+
+
+class TestContinuousShortcut(MethodContract):
+    exactness = Exact()
+
+    @pytest.fixture
+    def method(self) -> Shortcut:
+        return Shortcut(times=CONTINUOUS, tiling=TwoTiles(split=2.0 / 3.0))
+
+
+class TestRandomShortcut(MethodContract):
+    exactness = Exact()
+
+    @pytest.fixture
+    def method(self) -> Shortcut:
+        return Shortcut(times=CONTINUOUS, tiling=RandomTiles())
+
+
+@pytest.mark.parametrize(
+    "tiling", [EqualTiles(count=3), TwoTiles(), RandomTiles(), ListedTiles()], ids=str
+)
+def test_every_tiling_is_exact_on_jumps_of_every_length(tiling: AbstractTiling) -> None:
+    method = Shortcut(times=CONTINUOUS, tiling=tiling, clip=1e6)
+    off = method.times.draw(256, moment(256)).off_rows
+    assert losses(method, ORACLE, ORACLE, pairs(256))[off].max() <= 1e-24
+
+
+def test_dyadic_jumps_are_sampled_on_their_grid_and_others_anywhere() -> None:
+    assert Shortcut().domain == Domain(kind=DomainKind.GRID, steps=64)
+    assert Shortcut(times=CONTINUOUS).domain == Domain(kind=DomainKind.TRIANGLE)
+
+
+@pytest.mark.parametrize("tiling", [TwoTiles(), RandomTiles(), EqualTiles(count=3)], ids=str)
+def test_tiles_that_leave_the_dyadic_grid_are_refused(tiling: AbstractTiling) -> None:
+    with pytest.raises(ValueError, match="DyadicTimes need tiles of length 2"):
+        Shortcut(tiling=tiling)
+
+
+@pytest.mark.parametrize("times", [DiagonalTimes(), FromNoiseTimes(), ToDataTimes()], ids=str)
+def test_times_whose_jumps_have_parts_that_are_not_taught_are_refused(
+    times: AbstractTimes,
+) -> None:
+    with pytest.raises(ValueError, match=f"got {type(times).__name__}"):
+        Shortcut(times=times)
 
 
 def test_a_path_without_a_velocity_at_the_data_is_refused() -> None:

@@ -7,7 +7,7 @@ from onestep.methods.core.method import AbstractMethod
 from onestep.methods.core.path import LinearPath
 from onestep.methods.core.schedule import Constant, Product, Schedule
 from onestep.methods.mean_flow import MeanFlow
-from onestep.platform.build import build, targets
+from onestep.platform.build import build
 
 OT = {"_target_": "onestep.methods.core.coupling.MinibatchOTCoupling", "by_label": True}
 CONSTANT = {"_target_": "onestep.methods.core.schedule.Constant", "value": 0.5}
@@ -39,11 +39,6 @@ def test_a_partial_node_lacks_its_last_arguments() -> None:
     optimizer = make([torch.nn.Parameter(torch.ones(1))])
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.param_groups[0]["lr"] == 0.25
-
-
-def test_targets_are_found_at_every_depth() -> None:
-    names = [target.rpartition(".")[2] for target in targets(METHOD)]
-    assert names == ["MeanFlow", "MinibatchOTCoupling", "Product", "Constant"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import gzip
 import json
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,18 +42,27 @@ def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return root
 
 
+def runs_in(home: Path) -> list[tuple[str, ...]]:
+    """What MLflow's database of a home says of experiments and runs."""
+    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+        experiments = database.execute("select name, lifecycle_stage from experiments")
+        runs = database.execute("select run_uuid, status from runs")
+        return [*experiments.fetchall(), *runs.fetchall()]
+
+
 @pytest.fixture
 def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
     """Runs a command that must be refused and leave nothing, and gives its one sentence."""
 
     def run(*words: str) -> str:
-        before = sorted(home.rglob("*"))
+        before, stored = sorted(home.rglob("*")), runs_in(home)
         assert main(words) == USER_ERROR
         told = capsys.readouterr()
         assert told.err.startswith(f"onestep {words[0]}: ")
         assert told.err.count("\n") == 1
         assert "Traceback" not in told.err
         assert sorted(home.rglob("*")) == before, "nothing is left half-written"
+        assert runs_in(home) == stored
         return told.err
 
     return run
@@ -87,6 +98,9 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("method=reflow", "name a registered model by parents.teacher=..., or a folder of pairs"),
         ("parents.teacher=digits/1", "has no use for parents.teacher, got digits/1"),
         ("parents.initial=digits/9", "there is no registered model 'digits'"),
+        # Inputs of the network that nothing supplies.
+        ("+net.guided=true", "takes guidance by its field guided, which method mean_flow does not"),
+        ("+net.vocabulary=9", "takes tokens by its field vocabulary, which method mean_flow does"),
         # Networks and data that do not fit.
         ("data=moons", "UNet takes images of shape (channels, height, width), got data of shape"),
         ("net.multipliers=[1,2,2,2,2]", "sides are multiples of 16, got 8 x 8"),
@@ -97,6 +111,66 @@ def test_a_wrong_override_is_refused_in_one_sentence(
     override: str, sentence: str, refused: Refused
 ) -> None:
     assert sentence in refused("train", "net=unet_digits", "training.samples=8192", override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        # Schedules outside their range.
+        (
+            ["learning_rate=constant", "learning_rate.value=-1"],
+            "learning_rate must stay in [0, inf",
+        ),
+        (
+            [
+                "diagonal@method.times.diagonal=velocity_first",
+                "method.times.diagonal.boundaries=[1.5]",
+            ],
+            "piecewise schedule on the clock progress needs boundaries between 0 and 1, got (1.5,)",
+        ),
+        # Evaluations that would fail once the training is done.
+        (["method=shortcut", "evaluation.nfes=[3]"], "1, 2, 4, 8, 16 up to 16, got 3"),
+        (["method=shortcut", "evaluation.nfes=[1,3]"], "map of method shortcut has a sampler"),
+        (["evaluation.samples=4"], "evaluation.samples must be 0, for all, or at least 8, got 4"),
+        (["data=moons", "data.held_out=6"], "held-out and training data, got 64, 6 and 128"),
+        # What the data turn out to lack.
+        (["method.guidance.omega=2"], "guidance needs labelled data, got data without labels"),
+        (
+            ["coupling@method.coupling=minibatch_ot", "method.coupling.by_label=true"],
+            "coupling by label needs labelled data, got a batch without labels",
+        ),
+        (["method=reflow", "parents.pairs=/absent"], "there is no set of pairs in /absent"),
+    ],
+)
+def test_overrides_that_are_wrong_together_are_refused(
+    overrides: list[str], sentence: str, refused: Refused
+) -> None:
+    assert sentence in refused("train", *TINY, *overrides)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "storage.tracking_uri=redis://ada:secret@host/0"),
+        ("train", "storage.tracking_uri=mysql://ada:secret@host,other/db"),
+        ("train", "storage.tracking_uri=mysql://ada:#secret@host/db"),
+        ("train", "+storage.tracking_uri=mysql://ada@server:secret@host/db"),
+        ("train", "storage.url=mysql://ada:secret@host/db"),
+        ("sweep", "--resume", "one", "sweep.storage=mysql://ada:secret@host/db"),
+        ("sweep", "sweep.storage=[mysql://ada:secret@host/db]"),
+        ("sweep", "--dry-run", "sweep.storage={mysql://ada:secret@host/db: 1}"),
+    ],
+)
+def test_a_refusal_does_not_show_a_password(words: tuple[str, ...], refused: Refused) -> None:
+    assert "secret" not in refused(*words)
+
+
+def test_a_word_too_many_does_not_show_a_password(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["registry", "list", "digits", "storage.tracking_uri=mysql://ada:secret@host/db"])
+    assert (
+        "unrecognized arguments: storage.tracking_uri=mysql://ada:***@" in capsys.readouterr().err
+    )
 
 
 def test_a_method_without_its_teacher_is_refused_in_a_dry_run_too(refused: Refused) -> None:
@@ -138,14 +212,16 @@ def test_a_run_is_trained_and_a_checkpoint_of_another_network_refused(
     assert "eight_gaussians/1" in capsys.readouterr().out
     # As after a kill: the checkpoint is there, the note of a registered model is not.
     (home / "runs" / "mine" / "run.json").unlink()
-    kept = sorted((home / "runs" / "mine" / "checkpoints").rglob("*"))
-    assert main(["train", *TINY, "run=mine", "net.width=24"]) == USER_ERROR
-    said = capsys.readouterr().err
-    last = [line for line in said.splitlines() if line.startswith("onestep train: ")]
-    assert len(last) == 1
-    assert "belongs to another network, method or data set" in last[0]
-    assert "Traceback" not in said
-    assert sorted((home / "runs" / "mine" / "checkpoints").rglob("*")) == kept
+    kept, stored = sorted(home.rglob("*")), runs_in(home)
+    for workers in ("workers.num_workers=1", "workers.num_workers=2"):
+        assert main(["train", *TINY, "run=mine", "net.width=24", workers]) == USER_ERROR
+        told = capsys.readouterr()
+        said = told.err.splitlines()
+        assert said[-1].startswith("onestep train: ")
+        assert "belongs to another network, method or data set" in said[-1]
+        assert "Traceback" not in told.err
+        assert sorted(home.rglob("*")) == kept
+        assert runs_in(home) == stored
 
 
 def test_a_dry_run_prints_the_experiment_and_writes_nothing(

@@ -2,7 +2,8 @@ from importlib.resources import files
 
 import pytest
 
-from onestep.platform.build import targets
+from onestep.methods.core.method import AbstractLearner
+from onestep.platform.build import build
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 from onestep.platform.training.assembly import assemble
@@ -38,12 +39,21 @@ def test_composing_twice_gives_the_same() -> None:
 @pytest.mark.parametrize("method", named("onestep.methods.conf", "method"))
 def test_every_method_assembles(method: str) -> None:
     overrides = [f"method={method}", "net=mlp", "data=moons"]
-    if method == "reflow":
+    needs = build(compose("train", overrides)["method"], AbstractLearner).needs
+    overrides += [f"parents.{role}=somewhere" for role in needs.frozen]
+    if needs.pairs:
         overrides.append("parents.pairs=somewhere")
     experiment = Experiment.from_dict(compose("train", overrides), tuple(overrides))
     assembly = assemble(experiment)
     assert assembly.name == method
-    assert all(target.startswith(("onestep.", "torch.")) for target in targets(experiment.method))
+
+
+def test_evaluations_that_no_sampler_spends_are_refused_before_training() -> None:
+    path = "method.path._target_=onestep.methods.core.path.VariancePreservingPath"
+    overrides = ["method=flow_matching", path, "net=mlp", "data=moons"]
+    assemble(Experiment.from_dict(compose("train", overrides)))
+    with pytest.raises(ValueError, match=r"evaluation\.nfes must be numbers .*, got 1$"):
+        assemble(Experiment.from_dict(compose("train", [*overrides, "evaluation.nfes=[1]"])))
 
 
 def test_an_unknown_key_is_told_with_the_keys_of_the_chosen_thing() -> None:

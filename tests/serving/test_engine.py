@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +52,11 @@ def test_a_velocity_is_served_by_heun_and_converges_to_m_plus_c_x0() -> None:
     x0 = draw_noise(4, SHAPE, seed=0)[0]
     torch.testing.assert_close(images, MEAN + STD * x0, atol=2e-2, rtol=0)
     assert served.default_steps == 64
+
+
+def test_a_straight_velocity_is_served_with_one_step_by_default() -> None:
+    straight = replace(DIAGONAL, is_straight=True)
+    assert Engine(gaussian(domain=straight), record_of(domain=straight)).default_steps == 1
 
 
 def test_images_are_bitwise_the_same_alone_and_in_company() -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from onestep.methods.core.noise import draw_noise
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.errors import ReferenceNotFound
 from onestep.platform.registry.store import Registry
-from onestep.serving.app import GENERATOR, build
+from onestep.serving.app import GENERATOR, Generator, build
 from onestep.serving.host import APP_NAME, Hosted
 from onestep.serving.image import encode_png, to_uint8
 from onestep.serving.loading import load_engine
@@ -87,13 +88,27 @@ def test_the_engine_of_an_alias_is_that_of_its_version(store: str) -> None:
 
 
 def test_the_application_of_a_config_file_has_a_generator_and_an_ingress_without_a_core() -> None:
-    application = build({"model": "digits/3", "replicas": 2})
+    uri = "postgresql://ada:secret@host/db"
+    application = build({"model": "digits/3", "replicas": 2, "tracking_uri": uri})
     ingress = application._bound_deployment
+    assert "secret" not in str(ingress.version)
     (generator,) = (part._bound_deployment for part in ingress.init_args)
     assert generator.name == GENERATOR.name
     assert generator.num_replicas == 2
-    assert generator.user_config == {"model": "digits/3"}
+    assert generator.user_config == {"model": "digits/3", "name": "digits/3"}
     assert (ingress.ray_actor_options or {})["num_cpus"] == 0
+
+
+def test_an_alias_of_a_config_file_is_looked_up_once_for_all_replicas(store: str) -> None:
+    args = {"model": "champion", "tracking_uri": store}
+    ingress = build(args)._bound_deployment
+    (generator,) = (part._bound_deployment for part in ingress.init_args)
+    assert generator.user_config == {"model": NETWORK, "name": "champion"}
+    with pytest.raises(ReferenceNotFound):
+        build({**args, "model": "absent"})
+    replica = Generator(args)
+    with pytest.raises(ValueError, match=r"user_config\.model must be a version .*'champion'"):
+        asyncio.run(replica.reconfigure({"model": "champion"}))
 
 
 @pytest.mark.ray

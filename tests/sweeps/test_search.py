@@ -1,3 +1,4 @@
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ _KILLED: Final = """
 import os, signal, sys
 from dataclasses import replace
 from onestep.sweeps.search import sweep
+from onestep.sweeps.settings import settings_of
 from onestep.sweeps.space import Space
 
 space = Space.from_dict({
@@ -104,3 +106,44 @@ def test_a_killed_sweep_goes_on_past_a_diverged_trial_without_losing_or_repeatin
     children = [one for one in runs if "mlflow.parentRunId" in one.data.tags]
     assert {one.data.tags["mlflow.parentRunId"] for one in children} == {parent.info.run_id}
     assert parent.info.status == "FINISHED"
+    names = {f"{folder.name}-{one.number}" for one in result.trials}
+    assert sorted(one.info.run_name for one in children) == sorted(names)
+    assert {one.info.status for one in children} == {"FINISHED", "FAILED"}
+    whole = {one.number for one in result.trials if one.outcome is Outcome.FINISHED}
+    assert {int(file.stem) for file in (folder / "trials").iterdir()} == whole
+
+
+_SECRET: Final = "hunter2"
+_WITH_A_SECRET: Final = """
+import sys
+from onestep.platform.cli import main
+
+sys.exit(main(["sweep", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_sweep_keeps_the_passwords_of_its_stores_in_one_file_of_its_owner(home: Path) -> None:
+    # SQLite passes over what it does not know in a URI.
+    mlflow, study = (
+        f"sqlite:///file:{home / name}?uri=true&password={_SECRET}"
+        for name in ("mlflow.db", "optuna.db")
+    )
+    words = [*_SMALL, f"storage.tracking_uri='{mlflow}'", f"sweep.storage='{study}'"]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITH_A_SECRET, *words, "sweep.trials=2"],
+        capture_output=True,
+        text=True,
+        cwd=home,
+    )
+    assert done.returncode == 0, done.stderr
+    assert _SECRET not in done.stdout + done.stderr
+    assert "storage.tracking_uri=" in done.stdout
+    holding = [
+        path for path in home.rglob("*") if path.is_file() and _SECRET.encode() in path.read_bytes()
+    ]
+    (folder,) = (home / "sweeps").iterdir()
+    assert holding == [folder / "sweep.json"]
+    assert stat.S_IMODE(holding[0].stat().st_mode) == 0o600
+    assert _SECRET.encode() not in b"".join(path.name.encode() for path in home.rglob("*"))

@@ -1,4 +1,5 @@
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -28,11 +29,14 @@ def storage(tmp_path: Path) -> RDBStorage:
     return open_storage(storage_url(_SETTINGS, tmp_path / "new"))
 
 
-def search(storage: RDBStorage, *, start: int = 0, seed: int = 0) -> OverrideSearch:
+def search(
+    storage: RDBStorage, *, start: int = 0, seed: int = 0, folder: Path = Path("nowhere")
+) -> OverrideSearch:
     return OverrideSearch(
         replace(_SETTINGS, seed=seed),
         base=_SETTINGS.base,
         total=_TOTAL,
+        folder=folder,
         study_name="toy-1",
         storage=storage,
         start=start,
@@ -48,12 +52,47 @@ def test_a_trial_is_kept_with_the_overrides_that_repeat_it(storage: RDBStorage) 
     suggested = searcher.suggest("a")
     searcher.on_trial_complete("a", row(2.0))
     (trial,) = ended(searcher.study)
-    assert list(trial.overrides) == suggested["overrides"]
+    assert list(trial.overrides) == [*_SETTINGS.base, *suggested["overrides"]]
     assert trial.overrides == ("method=mean_flow", f"x={trial.values['x']!r}")
     assert trial.command == f"onestep train method=mean_flow x={trial.values['x']!r}"
     assert trial.outcome is Outcome.FINISHED
     assert (trial.value, trial.interval, trial.samples) == (2.0, (1.0, 3.0), _TOTAL)
     assert searcher.study.direction == optuna.study.StudyDirection.MAXIMIZE
+
+
+def test_what_ray_tune_keeps_of_a_search_holds_no_password(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    searcher = OverrideSearch(
+        _SETTINGS,
+        base=("storage.tracking_uri=mysql://ada:secret@host/db",),
+        total=_TOTAL,
+        folder=tmp_path,
+        study_name="toy-2",
+        storage=storage,
+        start=0,
+    )
+    suggested = searcher.suggest("a")
+    searcher.save_to_dir(str(tmp_path))
+    assert not list(tmp_path.glob("*.pkl"))
+    assert "secret" not in str(suggested) + str(pickle.dumps(searcher))
+    (trial,) = searcher.study.get_trials()
+    assert trial.user_attrs["overrides"][0] == "storage.tracking_uri=mysql://ada:***@host/db"
+
+
+def test_the_report_on_a_trial_is_kept_before_the_study_says_that_the_trial_has_ended(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    searcher = search(storage, folder=tmp_path)
+    searcher.suggest("a")
+    (tmp_path / "trials").write_text("no folder")
+    with pytest.raises(FileExistsError):
+        searcher.on_trial_complete("a", {**row(2.0), "report": "{}"})
+    assert not ended(searcher.study)
+    (tmp_path / "trials").unlink()
+    searcher.on_trial_complete("a", {**row(2.0), "report": "{}"})
+    assert len(ended(searcher.study)) == 1
+    assert (tmp_path / "trials" / "0.json").read_text() == "{}\n"
 
 
 def test_progress_without_the_metric_is_let_through_and_a_metric_on_the_way_is_kept(
@@ -134,11 +173,18 @@ def test_the_seed_decides_the_suggestions_and_a_resumed_sampler_does_not_repeat_
     assert not set(first_suggestions("3", start=2, seed=3)) & set(once)
 
 
-@pytest.mark.parametrize("kind", ["postgresql+nothing", "sqlite+nothing", "no kind"])
+@pytest.mark.parametrize("kind", ["postgresql+nothing", "sqlite+nothing"])
 def test_a_database_that_cannot_be_opened_is_named_without_its_password(kind: str) -> None:
     with pytest.raises(ValueError, match=r"//ada:\*\*\*@host/db does not answer: ") as caught:
         open_storage(f"{kind}://ada:secret@host/db")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["no kind://ada:secret@host/db", "mysql://ada:sec@ret@host/db"])
+def test_what_is_no_url_of_a_database_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"a database must .*//ada:\*\*\*@host/db") as caught:
+        open_storage(url)
+    assert "ret" not in str(caught.value)
 
 
 def test_the_number_of_a_trial_is_that_of_the_study(storage: RDBStorage) -> None:

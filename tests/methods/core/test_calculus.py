@@ -11,6 +11,7 @@ from onestep.methods.core.calculus import (
     ForwardDifference,
     ForwardMode,
     derivative_along,
+    value_of,
 )
 from onestep.methods.core.rng import Rng
 from onestep.methods.oracle import GaussianMap
@@ -83,6 +84,17 @@ def test_a_value_that_autocast_has_rounded_is_not_used() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = ForwardDifference().along(layer, (x,), (x,), value=layer(x))
     assert torch.equal(got, want)
+
+
+def test_a_value_for_differences_is_in_full_precision_and_has_no_graph() -> None:
+    layer, x = nn.Linear(8, 8), Rng.seeded(1).normal(4, 8)
+    want = layer(x)
+    assert torch.equal(value_of(layer, (x,), known=want + 1.0), want + 1.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for known in (None, layer(x)):
+            got = value_of(layer, (x,), known=known)
+            assert torch.equal(got, want)
+            assert not got.requires_grad
 
 
 @pytest.mark.parametrize("step", [0.0, 0.2])

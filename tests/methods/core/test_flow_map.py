@@ -22,6 +22,11 @@ ORACLE = GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4])
             [(0.25, 0.75), (0, 0.125), (0, 0.75), (0.3, 0.8)],
         ),
         (
+            Domain(kind=DomainKind.TILING, steps=3),
+            [(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)],
+            [(0, 1), (0, 2 / 3), (0.1, 0.1 + 1 / 3), (0.3, 0.3), (0, 1 / 6), (1, 4 / 3)],
+        ),
+        (
             Domain(t_lo=0.1, t_hi=0.9),
             [(0.1, 0.9), (0.1 - 1e-8, 0.9 + 1e-8), (0.9, 0.9)],
             [(0, 0.9), (0.1, 1), (0.09, 0.5), (0.5, 0.91), (0, 0), (1, 1)],
@@ -47,7 +52,9 @@ def test_a_domain_survives_a_registry() -> None:
     for domain in (
         Domain(),
         Domain(kind=DomainKind.GRID, steps=16),
+        Domain(kind=DomainKind.TILING, steps=3),
         Domain(kind=DomainKind.TO_DATA, t_lo=0.1),
+        Domain(kind=DomainKind.DIAGONAL, is_straight=True),
     ):
         values = domain.to_dict()
         assert type(values["kind"]) is str
@@ -61,7 +68,9 @@ def test_a_domain_survives_a_registry() -> None:
         ({"t_hi": 1.5}, "got 0.0 and 1.5"),
         ({"kind": DomainKind.GRID, "steps": 12}, "power of two"),
         ({"kind": DomainKind.GRID}, "power of two"),
+        ({"kind": DomainKind.TILING}, "at least 1 for kind tiling"),
         ({"steps": 8}, "0 otherwise, got 8 for triangle"),
+        ({"is_straight": True}, "only a domain of kind diagonal can be straight, got triangle"),
     ],
 )
 def test_a_domain_that_makes_no_sense_is_refused(values: dict[str, object], words: str) -> None:

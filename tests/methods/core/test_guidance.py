@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from onestep.methods.core.condition import Condition
-from onestep.methods.core.guidance import Guidance, LabelDropout
+from onestep.methods.core.guidance import Guidance, GuidanceScales, LabelDropout
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.core.contract import moment
 from onestep.tests.methods.observed import ObservedMap, TwoMaps
@@ -80,3 +80,57 @@ def test_guidance_that_makes_no_sense_is_refused(values: dict[str, float]) -> No
 def test_a_rate_outside_the_unit_interval_is_refused() -> None:
     with pytest.raises(ValueError, match=r"probability in \[0, 1\], got 1.5"):
         LabelDropout(probability=1.5)
+
+
+# Scales that the network takes as an input.
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_scales_follow_their_power_law(power: float) -> None:
+    """Kolmogorov-Smirnov at n = 20 000 against the integral of w^-power; 1e-3 level."""
+    n, high = 20_000, 8.0
+    scale = GuidanceScales(highest=high, power=power).draw(n, moment(n), like=X)
+    assert scale.dtype == X.dtype
+    assert 1.0 <= scale.min() <= scale.max() <= high
+
+    def mass(w: Tensor) -> Tensor:
+        return w.log() if power == 1.0 else (w ** (1.0 - power) - 1.0) / (1.0 - power)
+
+    cdf = mass(scale.sort().values) / mass(torch.tensor(high, dtype=X.dtype))
+    steps = torch.arange(1, n + 1, dtype=X.dtype) / n
+    assert (cdf - steps).abs().max() <= 1.95 / n**0.5 + 1.0 / n
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 8.0])
+def test_the_fixed_point_of_a_scale_is_guidance_of_that_scale(scale: float) -> None:
+    v, null = gaussian_velocity(0.7), gaussian_velocity(-0.3)
+    own = gaussian_velocity(scale * 0.7 + (1.0 - scale) * -0.3)
+    scales = torch.full_like(S, scale)
+    got = GuidanceScales(highest=8.0).target(v, S, scales, own=own, null=null)
+    torch.testing.assert_close(got, own, atol=1e-12, rtol=0)
+
+
+def test_scale_one_and_times_outside_the_interval_leave_the_velocity_bit_for_bit() -> None:
+    v, scales = gaussian_velocity(0.7), torch.tensor([3.0, 3.0, 1.0], dtype=torch.float64)
+    guidance = GuidanceScales(highest=8.0, s_lo=0.3)
+    got = guidance.target(v, S, scales, own=v + 1.0, null=v - 1.0)
+    assert torch.equal(got[[0, 2]], v[[0, 2]])
+    torch.testing.assert_close(got[1], v[1] + 2.0 * (1.0 - 1.0 / 3.0))
+
+
+def test_scales_up_to_one_are_off() -> None:
+    assert not GuidanceScales().is_on
+    assert GuidanceScales(highest=1.5).is_on
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"highest": 0.5}, "highest >= 1 and power >= 0, got 0.5 and 1.0"),
+        ({"power": -1.0}, "highest >= 1 and power >= 0, got 1.0 and -1.0"),
+        ({"s_lo": 0.7, "s_hi": 0.3}, "0 <= s_lo <= s_hi <= 1, got 0.7 and 0.3"),
+    ],
+)
+def test_scales_out_of_range_are_refused(values: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        GuidanceScales(**values)

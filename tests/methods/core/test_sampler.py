@@ -21,8 +21,10 @@ from onestep.methods.core.ode import (
     Midpoint,
     RungeKutta4,
 )
+from onestep.methods.core.path import VariancePreservingPath
 from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise
 from onestep.methods.core.sampler_choice import sampler_for
+from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.core.contract import ORACLE, SamplerContract
 from onestep.tests.methods.observed import ObservedMap
@@ -32,6 +34,7 @@ TO_DATA = Domain(kind=DomainKind.TO_DATA)
 FROM_NOISE = Domain(kind=DomainKind.FROM_NOISE)
 GRID = Domain(kind=DomainKind.GRID, steps=8)
 TO_DATA_EARLY = Domain(kind=DomainKind.TO_DATA, t_hi=0.9)
+EARLY = Domain(t_lo=0.1, t_hi=0.9)
 FROM_NOISE_EARLY = Domain(kind=DomainKind.FROM_NOISE, t_hi=0.9)
 EDM = Domain(kind=DomainKind.DIAGONAL, t_lo=1.0 / 81.0, t_hi=1.0 / 1.002)
 """Noise levels from 80 to 0.002."""
@@ -138,7 +141,12 @@ class TestJumpsOnAGivenGrid(SamplerContract):
         (DIAGONAL, 1, Euler),
         (TO_DATA_EARLY, 1, None),
         (TO_DATA_EARLY, 3, None),
-        (Domain(t_lo=0.1, t_hi=0.9), 3, Jumps),
+        (EARLY, 1, None),
+        (EARLY, 2, Jumps),
+        (EARLY, 3, Jumps),
+        (FlowMatching(path=VariancePreservingPath()).domain, 1, None),
+        (FlowMatching(path=VariancePreservingPath()).domain, 4, Euler),
+        (FlowMatching(path=VariancePreservingPath()).domain, 5, Heun),
         (DIAGONAL, 2, Euler),
         (DIAGONAL, 3, Euler),
         (DIAGONAL, 4, Heun),
@@ -151,7 +159,10 @@ def test_each_domain_gets_the_sampler_that_it_allows(
 ) -> None:
     sampler = sampler_for(domain, nfe)
     assert type(sampler) is (found or type(None))
-    assert sampler is None or sampler.nfe == nfe
+    if sampler is not None:
+        net = ObservedMap(GaussianMap(mean=[0.7], std=[0.5]), domain=domain)
+        sampler.sample(net, torch.zeros(sampler.draws, 4, 1, dtype=torch.float64))
+        assert len(net.calls) == sampler.evaluations(domain) == nfe
 
 
 # A map whose range ends before the data and begins after the noise.
@@ -206,11 +217,10 @@ def test_a_range_that_ends_early_is_left_by_one_denoising(
 @pytest.mark.parametrize(
     "sampler", [Jumps(grid=UniformGrid(steps=3)), Heun()], ids=["jumps", "ode"]
 )
-def test_the_denoising_is_one_evaluation_more(sampler: AbstractSampler) -> None:
-    net = ObservedMap(GaussianMap(mean=[0.7], std=[0.5], domain=Domain(t_lo=0.1, t_hi=0.9)))
+def test_the_denoising_counts_among_the_evaluations(sampler: AbstractSampler) -> None:
+    net = ObservedMap(GaussianMap(mean=[0.7], std=[0.5], domain=EARLY))
     sampler.sample(net, torch.zeros(1, 4, 1, dtype=torch.float64))
-    assert sampler.nfe is not None
-    assert len(net.calls) == sampler.nfe + 1
+    assert len(net.calls) == sampler.evaluations(EARLY) == (sampler.evaluations(Domain()) or 0) + 1
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from onestep.methods.core.schedule import (
     Doubling,
     Exponential,
     Linear,
+    MatchedDecay,
     Piecewise,
     Product,
     Schedule,
     Sigmoid,
+    SquareRootGrowth,
     require_range,
 )
 from onestep.tests.methods.contract import to_node
@@ -31,6 +33,8 @@ SCHEDULES: list[Schedule] = [
     Sigmoid(start=1.0, end=0.0),
     Exponential(start=1.0, end=0.01),
     Doubling(start=2, end=16),
+    SquareRootGrowth(start=1, end=150),
+    MatchedDecay(value=0.9, points=2.0, steps=SquareRootGrowth(start=1, end=150)),
     Piecewise(values=(1.0, 0.5, 0.1), boundaries=(0.2, 0.7)),
     Product(factors=(Linear(start=0.0, end=1.0, until=0.1), Cosine(start=2.0, end=1.0))),
 ]
@@ -59,6 +63,11 @@ def test_a_schedule_survives_a_configuration(schedule: Schedule) -> None:
         (Cosine(start=1.0, end=0.0), [1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0244717]),
         (Exponential(start=1.0, end=1e-4), [1.0, 0.1, 0.01, 10**-3.6]),
         (Doubling(start=2, end=16), [2.0, 4.0, 8.0, 16.0]),
+        (SquareRootGrowth(start=1, end=11), [1.0, 6.0, 8.0, 11.0]),
+        (
+            MatchedDecay(value=0.5, points=2.0, steps=Doubling(start=1, end=8)),
+            [0.5, 0.5 ** (2 / 3), 0.5**0.4, 0.5 ** (2 / 9)],
+        ),
         (Piecewise(values=(3.0, 2.0), boundaries=(0.5,)), [3.0, 3.0, 2.0, 2.0]),
     ],
     ids=repr,
@@ -105,8 +114,24 @@ def test_a_product_multiplies_its_factors() -> None:
         (lambda: Sigmoid(start=0.0, end=1.0, snap=0.5), r"snap in \[0, 0.5\)"),
         (lambda: Doubling(start=2, end=12), "power of two, got 2 and 12"),
         (lambda: Doubling(start=0, end=8), "power of two, got 0 and 8"),
+        (lambda: SquareRootGrowth(start=0, end=8), "1 <= start <= end, got 0 and 8"),
+        (lambda: SquareRootGrowth(start=1.5, end=8.5), "whole counts"),
+        (
+            lambda: MatchedDecay(value=1.5, points=2.0, steps=Constant(value=4.0)),
+            r"value in \(0, 1\]",
+        ),
+        (
+            lambda: MatchedDecay(value=0.9, points=2.0, steps=Constant(value=0.0)),
+            r"steps of a matched decay must stay in \[1, inf\]",
+        ),
         (lambda: Piecewise(values=(1.0,), boundaries=(0.5,)), "one fewer than values"),
         (lambda: Piecewise(values=(1.0, 2.0, 3.0), boundaries=(0.5, 0.5)), "rising boundaries"),
+        (lambda: Piecewise(values=(1.0, 2.0), boundaries=(1.0,)), "progress .* between 0 and 1,"),
+        (lambda: Piecewise(values=(1.0, 2.0), boundaries=(0.0,)), "progress .* between 0 and 1,"),
+        (
+            lambda: Piecewise(values=(1.0, 2.0), boundaries=(-5.0,), clock=Clock.SAMPLES),
+            "samples .* between 0 and inf,",
+        ),
         (lambda: Linear(start=0.0, end=1.0, clock="hour"), "'hour' is not a valid Clock"),  # type: ignore[arg-type]
     ],
 )

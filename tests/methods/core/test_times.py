@@ -14,6 +14,7 @@ from onestep.methods.core.times import (
     DyadicTimes,
     FromNoiseTimes,
     SortedTimes,
+    TilingTimes,
     ToDataTimes,
 )
 from onestep.tests.methods.core.contract import LEAST_P, Cdf, TimesContract, ks, moment
@@ -95,6 +96,23 @@ class TestWholeJumps(TimesContract):
     @pytest.fixture
     def times(self) -> AbstractTimes:
         return FromNoiseTimes()
+
+
+class TestTilingTimes(TimesContract):
+    """Any number of jumps, not only powers of two."""
+
+    off_share = 1.0
+    atoms: ClassVar[dict[tuple[float, float], float]] = {
+        (k / 5, (k + 1) / 5): 1.0 / 5 for k in range(5)
+    }
+
+    @pytest.fixture
+    def times(self) -> AbstractTimes:
+        return TilingTimes(steps=5)
+
+    def test_a_tiling_without_a_jump_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"times\.steps must be at least 1, got 0"):
+            TilingTimes(steps=0)
 
 
 class TestDyadicTimes(TimesContract):

@@ -12,6 +12,7 @@ from onestep.methods.core.weighting import (
     AbstractWeighting,
     AdaptivePower,
     DenoiserWeighting,
+    TruncatedSnr,
     Unweighted,
 )
 
@@ -47,6 +48,15 @@ def test_the_denoiser_weight_turns_velocity_errors_into_errors_of_the_raw_networ
     of_data = (sigma**2 + sd**2) / (sigma * sd) ** 2
     got = DenoiserWeighting(sigma_data=sd)(torch.ones_like(s), s, s)
     torch.testing.assert_close(got, of_data * (1.0 - s) ** 2)
+
+
+def test_the_truncated_weight_is_that_of_the_data_and_at_least_one() -> None:
+    """max(snr, 1) of errors in the data, which are (1 - s) times those of the velocity."""
+    s = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    snr = (s / (1.0 - s)).square()
+    got = TruncatedSnr()(torch.ones_like(s), s, s)
+    torch.testing.assert_close(got, snr.clamp(min=1.0) * (1.0 - s).square())
+    assert TruncatedSnr()(torch.ones(2), torch.tensor([0.0, 1.0]), torch.ones(2)).tolist() == [1, 1]
 
 
 X = torch.tensor([[1.0, -2.0], [0.0, 0.5]], dtype=torch.float64)

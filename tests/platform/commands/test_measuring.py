@@ -1,13 +1,18 @@
 """`onestep evaluate`, `sample` and `compare` on models that `onestep train` has registered."""
 
+import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+import torch
 from PIL import Image
 
+from onestep.methods.core.flow_map import Domain
+from onestep.methods.nets.mlp import MLP
 from onestep.platform.cli import USER_ERROR, main
 from onestep.platform.evaluation.comparison import gather
 from onestep.platform.evaluation.report import Report
@@ -53,6 +58,40 @@ def test_a_model_measured_again_gives_the_numbers_of_its_run(home: Path) -> None
     assert [kept.metrics for kept in entry.evaluations] == [again.metrics()]
 
 
+def test_an_average_of_another_width_is_measured_and_kept_with_its_parent(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "method=mean_flow", "evaluation.nfes=[1]", "run=wide", *TRAIN]
+    assert main([*words, "training.ema_snapshots=2"]) == 0
+    registry = Registry.at(Home.here())
+    parent = registry.resolve("moons/3")
+    yardstick = ["--nfe", "1", "--samples", "64"]
+    capsys.readouterr()
+    assert main(["average", "wide", "--width", "0.1", "0.2", "--keep", *yardstick]) == 0
+    out = capsys.readouterr().out
+    assert "moons/3, relative width 0.2" in out
+    made = registry.load("moons/5")
+    assert made.record.ema == "relative width 0.2"
+    assert made.record.parents["averaged"] == str(parent)
+    assert "eval/sliced_w2/nfe_1" in made.record.metrics
+    online = registry.load(parent).weights
+    assert any(not torch.equal(made.weights[name], online[name]) for name in online)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["none", "--width", "0.1"], "run none must have registered a model, got none"),
+        (["wide", "--width", "0.4"], "must lie in (0, 0.25], got 0.4"),
+    ],
+)
+def test_an_average_of_nothing_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert main(["average", *words]) == USER_ERROR
+    assert says in capsys.readouterr().err
+
+
 def test_reports_of_the_runs_compare_as_models_measured_side_by_side(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +121,120 @@ def test_samples_are_drawn_into_a_picture(reference: str, home: Path) -> None:
     with Image.open(file) as image:
         assert min(image.size) > 100
     file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--n", "0"), "--n must be in 1..10000, got 0"),
+        (("--n", "10001"), "--n must be in 1..10000, got 10001"),
+        (("--seed", "-1"), "--seed must be at least 0, got -1"),
+        (("--nfe", "0"), "numbers of evaluations must be at least 1, got [0]"),
+        (("--label", "0"), "moons/2 has no classes, got --label 0"),
+    ],
+)
+def test_samples_out_of_range_are_refused_and_no_picture_is_written(
+    words: tuple[str, ...], sentence: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "refused.png"
+    assert main(["sample", "moons/2", *words, "--out", str(file)]) == USER_ERROR
+    assert capsys.readouterr().err == f"onestep sample: {sentence}\n"
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("label", ["-1", "2"])
+def test_a_label_that_the_model_does_not_know_is_refused(
+    label: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = MLP(shape=(2,), domain=Domain(), classes=2, width=8, depth=1, embedding_width=8)
+    registry = Registry.at(Home.here())
+    entry = registry.entry("moons/2")
+    node = {"_target_": "onestep.methods.nets.mlp.MLP", "width": 8, "depth": 1}
+    labelled = replace(
+        entry.record,
+        name="sides",
+        net={**node, "embedding_width": 8},
+        classes=2,
+        label_names=("a", "b"),
+    )
+    reference = registry.register(labelled, net.state_dict(), run_id=entry.run_id)
+    file = home / "refused.png"
+    assert main(["sample", str(reference), "--label", label, "--out", str(file)]) == USER_ERROR
+    assert capsys.readouterr().err == f"onestep sample: --label must be in 0..1, got {label}\n"
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (
+            [
+                "evaluate",
+                "moons/1",
+                "evaluation.nfes=[1,4]",
+                "evaluation.samples=64",
+                "--seed",
+                "3",
+            ],
+            {"model": "moons/1", "nfes": [1, 4], "samples": 64, "seed": 3, "keep": False},
+        ),
+        (
+            ["compare", "moons/1", "evaluation.seed=5", "moons/2", "--nfe", "2"],
+            {"models": ["moons/1", "moons/2"], "nfes": [2], "samples": 2000, "seed": 5},
+        ),
+        (["sample", "moons/2", "--n", "20"], {"model": "moons/2", "n": 20, "nfe": 1}),
+    ],
+)
+def test_overrides_choose_the_store_and_a_dry_run_shows_what_would_be_done(
+    words: list[str],
+    shown: dict[str, object],
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # As after `onestep train storage.tracking_uri=...`: the environment does not name the store.
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{home / 'mlflow.db'}"
+    capsys.readouterr()
+    assert main([*words, "--dry-run", f"storage.tracking_uri={store}"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {**told, **shown, "tracking_uri": store}
+    assert not any(tmp_path.iterdir())
+
+
+def test_samples_are_drawn_from_the_store_that_an_override_names(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    words = [f"storage.tracking_uri=sqlite:///{home / 'mlflow.db'}", "--n", "20"]
+    assert main(["sample", "moons/2", *words, "--out", str(tmp_path / "samples.png")]) == 0
+    assert (tmp_path / "samples.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("evaluate", "moons/1", "data=digits"), "overrides must be of storage.tracking_uri, eval"),
+        (("evaluate", "moons/1", "storage.wandb=true"), "got storage.wandb"),
+        (("evaluate", "moons/1", "evaluation.seed=-1"), "samples and seed at least 0"),
+        (("evaluate", "moons/1", "--seed", "3", "evaluation.seed=4"), "either evaluation.seed or"),
+        (("compare", "moons/1", "net=mlp"), "got net"),
+        (("compare", "evaluation.seed=4"), "needs one or more models"),
+        (("sample", "moons/1", "evaluation.seed=4"), "must be of storage.tracking_uri, got eval"),
+        (("sample", "moons/1", "--dry-run", "--label", "9"), "no classes, got --label 9"),
+    ],
+)
+def test_other_overrides_are_refused(
+    words: tuple[str, ...], sentence: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(words) == USER_ERROR
+    told = capsys.readouterr()
+    assert sentence in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
 
 
 def test_fid_is_refused_before_anything_is_measured(

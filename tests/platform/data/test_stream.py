@@ -1,19 +1,19 @@
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray.train
 import torch
 from PIL import Image
+from ray.train.torch import TorchTrainer
 
 from onestep.platform.data.hugging_face import HuggingFace
 from onestep.platform.data.image_folder import ImageFolder
 from onestep.platform.data.stream import (
     StreamedBatch,
     batches,
-    shards,
     stream_train,
 )
 from onestep.platform.ray_instance import ray_instance
@@ -31,43 +31,56 @@ def source(tmp_path: Path) -> ImageFolder:
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
+def instance() -> Iterator[None]:
     before = dict(os.environ)
-    with ray_instance():
+    with ray_instance(num_cpus=3):  # two workers, and one that reads for them
         yield
     os.environ.clear()
     os.environ.update(before)
 
 
+def read(config: dict[str, str]) -> None:
+    """Keep two epochs of the shard that Ray Train has handed to this worker."""
+    rank = ray.train.get_context().get_world_rank()
+    shard = ray.train.get_dataset_shard("train")
+    epochs = [list(batches(shard, 4, shuffle_buffer=8, seed=10 * epoch + rank)) for epoch in (0, 1)]
+    torch.save(epochs, f"{config['folder']}/{rank}.pt")
+
+
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")
-@pytest.mark.usefixtures("ray")
+@pytest.mark.usefixtures("instance")
 def test_two_workers_share_the_training_examples_and_see_no_held_out_one(
-    source: ImageFolder,
+    source: ImageFolder, tmp_path: Path
 ) -> None:
     memory = source.load()
-    expected = {x.numpy().tobytes(): None for x in memory.train.everything()[0]}
-
-    def read(shard: object, seed: int) -> list[StreamedBatch]:
-        return list(batches(shard, 4, shuffle_buffer=8, seed=seed))  # type: ignore[arg-type]
-
-    with ThreadPoolExecutor(2) as threads:
-        seen = list(threads.map(read, shards(stream_train(source), 2), (0, 1)))
-    rows = [batch for worker in seen for batch in worker]
-    index = torch.cat([batch["index"] for batch in rows]).tolist()
-    assert all(batch["x"].shape == (4, 1, 8, 8) for batch in rows)
-    assert len(index) == len(set(index)), "an example was seen twice"
-    # Each worker drops at most a batch less one, and equal shares at most one row.
-    assert len(memory.train) - 7 <= len(index) <= len(memory.train)
-    assert all(x.numpy().tobytes() in expected for batch in rows for x in batch["x"])
-    # Files are numbered class by class.
-    label = torch.cat([batch["label"] for batch in rows])
-    assert torch.equal(label, (torch.tensor(index) >= 30).long())
+    expected = {x.numpy().tobytes() for x in memory.train.everything()[0]}
+    kept = tmp_path / ".kept"
+    kept.mkdir()
+    TorchTrainer(
+        read,
+        train_loop_config={"folder": str(kept)},
+        datasets={"train": stream_train(source)},
+        scaling_config=ray.train.ScalingConfig(num_workers=2),
+        run_config=ray.train.RunConfig(name="read", storage_path=str(tmp_path / ".ray")),
+    ).fit()
+    workers: list[list[list[StreamedBatch]]] = [torch.load(kept / f"{k}.pt") for k in (0, 1)]
+    for epoch in zip(*workers, strict=True):
+        rows = [batch for worker in epoch for batch in worker]
+        index = torch.cat([batch["index"] for batch in rows]).tolist()
+        assert all(batch["x"].shape == (4, 1, 8, 8) for batch in rows)
+        assert len(index) == len(set(index)), "an example was seen twice"
+        # Each worker drops at most a batch less one, and equal shares at most one row.
+        assert len(memory.train) - 7 <= len(index) <= len(memory.train)
+        assert all(x.numpy().tobytes() in expected for batch in rows for x in batch["x"])
+        # Files are numbered class by class.
+        label = torch.cat([batch["label"] for batch in rows])
+        assert torch.equal(label, (torch.tensor(index) >= 30).long())
 
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")
-@pytest.mark.usefixtures("ray")
+@pytest.mark.usefixtures("instance")
 def test_a_hub_set_streams_the_examples_that_it_loads(
     source: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,8 +106,3 @@ def test_a_hub_set_streams_the_examples_that_it_loads(
 def test_a_buffer_smaller_than_a_batch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"batch_size must be in \[1, 4\], the shuffle_buffer"):
         next(batches(None, 8, shuffle_buffer=4, seed=0))  # type: ignore[arg-type]
-
-
-def test_no_workers_are_refused() -> None:
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
-        shards(None, 0)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def test_reports_on_different_data_are_not_compared() -> None:
 def test_a_figure_is_a_png_and_equal_figures_are_equal_files(tmp_path: Path) -> None:
     images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for name in ("one.png", "two.png"):
-        grid = sample_grid({"mean flow": images, "shortcut": images}, columns=10, title="digits")
+        grid = sample_grid({"mean flow": images, "shortcut": images}, columns=10)
         save_png(grid, tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     with Image.open(tmp_path / "one.png") as picture:

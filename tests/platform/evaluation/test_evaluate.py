@@ -14,6 +14,7 @@ from onestep.methods.oracle import GaussianMap
 from onestep.platform.data.checkerboard import Checkerboard
 from onestep.platform.data.digits import Digits
 from onestep.platform.data.gaussians import EightGaussians
+from onestep.platform.data.source import Dataset, Examples
 from onestep.platform.evaluation.baseline import distinct_rows, gaussian_samples, resampled_rows
 from onestep.platform.evaluation.benchmark import GAUSSIAN, TRAINING_DATA, Benchmark
 from onestep.platform.evaluation.bootstrap import jackknife_interval, mean_interval
@@ -84,6 +85,31 @@ def test_one_gaussian_over_all_modes_fails_their_bars(modes: Benchmark) -> None:
     assert gaussian["eval/mode_std_ratio_max"] > 1.35
     assert gaussian["eval/outside_modes"] > 0.06
     assert modes.floors["eval/outside_modes"] < 0.003
+
+
+def test_a_part_of_sorted_images_is_matched_and_counted_as_what_it_is(home: Path) -> None:
+    """Dark images come before bright ones, as the classes of a folder do."""
+    rng = torch.Generator().manual_seed(0)
+    levels = torch.randint(100, (2400, 1, 2, 2), generator=rng, dtype=torch.uint8)
+    levels[1000:] += 150
+    examples = Examples(x=levels[::2])
+    dataset = Dataset(
+        name="sorted",
+        shape=(1, 2, 2),
+        classes=0,
+        label_names=(),
+        train=Examples(x=levels[1::2]),
+        held_out=examples,
+        digest="0" * 64,
+    )
+    benchmark = Benchmark.prepare(dataset, home=home, samples=1200, draws=1)
+    x = benchmark.reference.held_out.x.reshape(1200, 1, 2, 2)
+    exact = benchmark.judge(x)["eval/w2"]
+    assert (exact.value, exact.count) == (0.0, 1000)
+    # The last 200 images lie beyond the part that comes first.
+    moved = torch.cat([x[:1000], x[1000:] - 2.0])
+    assert benchmark.judge(moved)["eval/w2"].value > 0.5
+    assert benchmark.judge(moved)["eval/sliced_w2"].count == 1200
 
 
 def test_one_gaussian_over_the_checkerboard_is_half_in_forbidden_squares(home: Path) -> None:
@@ -157,7 +183,8 @@ def test_each_domain_gets_the_sampler_that_it_allows() -> None:
     assert names(Domain()) == [(n, "Jumps") for n in (1, 2, 8)]
     assert names(Domain(kind=DomainKind.FROM_NOISE)) == [(1, "Jumps")]
     assert names(Domain(kind=DomainKind.DIAGONAL)) == [(1, "Euler"), (2, "Euler"), (8, "Heun")]
-    assert all(s.nfe == nfe for nfe, s in samplers_at(Domain(kind=DomainKind.DIAGONAL), (1, 8)))
+    velocity = Domain(kind=DomainKind.DIAGONAL)
+    assert all(s.evaluations(velocity) == nfe for nfe, s in samplers_at(velocity, (1, 8)))
 
 
 @pytest.mark.parametrize("nfes", [(), (0,), (2, -1)])

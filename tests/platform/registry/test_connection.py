@@ -101,6 +101,28 @@ def test_a_store_of_another_kind_is_named_without_its_password(uri):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://ada:sec/ret@127.0.0.1:1",
+        "postgresql://ada@server:secret@127.0.0.1:1",
+        "postgresql://ada:sec@ret@127.0.0.1",
+        "postgresql://ada:sec@ret:7x@127.0.0.1",
+        "http://ada:sec/ret@127.0.0.1:1",
+        "http://ada:sec[ret@127.0.0.1:1",
+        "https://ada:sec\u2100ret@127.0.0.1:1",
+    ],
+)
+def test_no_part_of_a_password_is_taken_for_a_host_or_a_port_and_shown(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ValueError, match=r":\*\*\*@127.0.0.1") as caught:
+        check_tracking(uri, artifacts="/nowhere")
+    said = str(caught.value).partition("got ")[0]
+    assert "sec" not in str(caught.value)
+    assert "ret" not in str(caught.value)
+    assert "\n" not in said
+
+
 def test_a_store_that_answers_passes(local_registry):
     check_tracking(local_registry().connection.tracking_uri)
 

@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onestep.methods.core.balance import AbstractBalance, GradientRatio
+from onestep.methods.core.condition import Condition
 from onestep.methods.core.coupling import AbstractCoupling, CouplingState, IndependentCoupling
 from onestep.methods.core.distance import SquaredL2
-from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.core.game import ONLINE, AbstractGame
 from onestep.methods.core.method import AbstractMethod, Needs
 from onestep.methods.core.path import LinearPath
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
+from onestep.platform.data.gaussians import EightGaussians
+from onestep.platform.data.source import AbstractSource, Dataset, Examples
 
 JUDGE = "judge"
 
@@ -66,6 +69,84 @@ class TwoTerms(AbstractMethod):
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
+class Scaled(AbstractMethod):
+    """A regression for networks that take guidance scales, which it draws itself.
+
+    Attributes:
+        group: Rows that belong together; each shard has a multiple of them.
+    """
+
+    group: int = 1
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return Domain()
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(conditions=frozenset({"guidance"}))
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        if len(batch) % self.group:
+            raise ValueError(f"rows come in groups of {self.group}, got {len(batch)}")
+        t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
+        x, v = LinearPath().at(batch.noise, batch.x1, t)
+        scale = 1.0 + now.rng.uniform(len(batch), dtype=batch.x1.dtype)
+        return Loss(
+            terms={"scaled": SquaredL2()(nets.online(x, t, t, Condition(guidance=scale)), v)}
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class OneJump(AbstractMethod):
+    """A generator of one step, which is no velocity: the noise of a datum jumps to it."""
+
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return Domain(kind=DomainKind.FROM_NOISE)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        zero = torch.zeros(len(batch), dtype=batch.x1.dtype)
+        made = nets.online.jump(batch.noise, zero, zero + 1.0, batch.condition)
+        return Loss(terms={"jump": SquaredL2()(made, batch.x1)})
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Halves(AbstractSource):
+    """The points of eight Gaussians with a label: left or right."""
+
+    @property
+    def name(self) -> str:
+        return "halves"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (2,)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return ("left", "right")
+
+    def load(self) -> Dataset:
+        points = EightGaussians(samples=128, held_out=64).load()
+        train, held_out = (
+            Examples(x=part.x, label=(part.x[:, 0] > 0).long())
+            for part in (points.train, points.held_out)
+        )
+        return Dataset.of(self, train=train, held_out=held_out)
+
+
+@final
 class Judge(nn.Module):
     """Tells data from what the flow map makes."""
 
@@ -90,9 +171,11 @@ class Adversarial(AbstractGame):
 
     Attributes:
         only: The one player that ever moves, empty for both.
+        refusing: A player whose loss takes no data, or empty.
     """
 
     only: str = ""
+    refusing: str = ""
     coupling: AbstractCoupling = IndependentCoupling()
 
     @property
@@ -109,6 +192,8 @@ class Adversarial(AbstractGame):
         return (JUDGE, ONLINE) if now.step % 2 == 0 else (ONLINE,)
 
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        if player == self.refusing:
+            raise ValueError(f"the {player} takes no such data")
         zero = torch.zeros(len(batch), dtype=batch.x1.dtype)
         x0 = batch.noise + 0.1 * now.rng.normal(*batch.x1.shape, dtype=batch.x1.dtype)
         made = nets.online.jump(x0, zero, zero + 1.0, batch.condition)

@@ -31,6 +31,9 @@ REFLOW: Final = {"_target_": "onestep.methods.reflow.ReFlow"}
 _PARTS: Final = "onestep.tests.platform.training.parts"
 KEPT_NOISE: Final = {"_target_": f"{_PARTS}.KeptNoise"}
 TWO_TERMS: Final = {"_target_": f"{_PARTS}.TwoTerms"}
+ONE_JUMP: Final = {"_target_": f"{_PARTS}.OneJump"}
+HALVES: Final = {"_target_": f"{_PARTS}.Halves"}
+SCALED: Final = {"_target_": f"{_PARTS}.Scaled"}
 GAME: Final = {"_target_": f"{_PARTS}.Adversarial"}
 TAUGHT_GAME: Final = {
     "_target_": "onestep.methods.dmd2.DMD2",

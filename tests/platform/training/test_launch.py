@@ -14,14 +14,14 @@ import torch
 
 from onestep.methods.core.flow_map import DomainKind
 from onestep.platform.data.pairs import read_pairs
-from onestep.platform.experiment import Experiment
+from onestep.platform.experiment import Evaluation, Experiment
 from onestep.platform.home import Home
 from onestep.platform.lock import alone
 from onestep.platform.registry.errors import ReferenceNotFound, RegistryUnreachable
 from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
 from onestep.platform.training import checkpoint
-from onestep.platform.training.errors import TrainingDiverged
+from onestep.platform.training.errors import CheckpointMismatch, TrainingDiverged
 from onestep.platform.training.launch import launch
 from onestep.platform.training.reporter import Reporter
 from onestep.platform.training.watcher import Silence
@@ -29,7 +29,11 @@ from onestep.tests.platform.training.group import Died, distance, run_group, sta
 from onestep.tests.platform.training.launching import launch_and_die, train_at_home
 from onestep.tests.platform.training.recipe import (
     BATCH,
+    DIGITS,
     FLOW_MATCHING,
+    HALVES,
+    ONE_JUMP,
+    POINTS,
     REFLOW,
     TAUGHT_GAME,
     recipe,
@@ -227,6 +231,13 @@ def test_a_killed_run_goes_on_in_a_new_process_under_its_name(home: Home) -> Non
     assert left.name == "step-0000000004"
     begun = json.loads((folder / "run.json").read_text())["run_id"]
 
+    # Repeated with a slip of the hand, it is refused, and the record of the run stays as it was.
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(CheckpointMismatch, match="belongs to another network"):
+        launch(replace(killed, net={**killed.net, "width": 24}), Silence())
+    assert sorted(folder.rglob("*")) == before
+    assert Registry.at(home).connection.client.get_run(begun).info.status == "RUNNING"
+
     trained = launch(killed, Silence())
     assert trained.run_id == begun
     whole = launch(replace(killed, run="whole"), Silence())
@@ -256,6 +267,43 @@ def test_a_parent_that_is_not_registered_is_refused_before_anything_is_written(h
     with pytest.raises(ReferenceNotFound):
         launch(experiment(REFLOW, parents={"teacher": "eight_gaussians/9"}), Silence())
     assert sorted(home.root.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (DIGITS, r"their shape is \(2,\), that of the data here \(1, 8, 8\)"),
+        (
+            {**POINTS, "seed": 1},
+            r"their digest is \w{12}\.\.\., that of the data here \w{12}\.\.\.",
+        ),
+        (HALVES, "their classes is 0, that of the data here 2"),
+    ],
+)
+def test_a_teacher_of_other_data_is_refused_before_anything_is_written(
+    data: dict[str, Any], sentence: str, home: Home
+) -> None:
+    launch(experiment(run="teacher"), Silence())
+    before = sorted(home.root.rglob("*"))
+    student = experiment(REFLOW, data=data, parents={"teacher": "eight_gaussians/1"})
+    with pytest.raises(
+        ValueError, match=f"eight_gaussians/1 was trained on other data: {sentence}"
+    ):
+        launch(student, Silence())
+    assert sorted(home.root.rglob("*")) == before
+
+
+def test_a_teacher_that_is_no_velocity_is_refused_before_anything_is_written(home: Home) -> None:
+    trained = launch(
+        replace(experiment(ONE_JUMP, run="teacher"), evaluation=Evaluation()), Silence()
+    )
+    assert trained.report.nfes == (1,)  # of the default list, what the map allows
+    before = sorted(home.root.rglob("*"))
+    with pytest.raises(
+        ValueError, match="making pairs by eight_gaussians/1 needs a map trained on"
+    ):
+        launch(experiment(REFLOW, parents={"teacher": "eight_gaussians/1"}), Silence())
+    assert sorted(home.root.rglob("*")) == before
 
 
 def test_a_run_that_fails_is_marked_and_registers_nothing(home: Home) -> None:

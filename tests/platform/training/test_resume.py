@@ -53,12 +53,18 @@ def last_state(folder: Path) -> dict[str, Any]:
 
 
 def test_one_worker_resumes_bitwise(tmp_path: Path) -> None:
-    experiment = recipe(SHORTCUT, steps=STEPS, training=KEPT)
+    experiment = recipe(SHORTCUT, steps=STEPS, training={**KEPT, "ema_snapshots": 4})
     resumed = killed_and_resumed(experiment, tmp_path / "killed", world=1)
     whole, _ = train_here(experiment, tmp_path / "whole")
     assert_equal(resumed, whole)
     kinds = {name.split("/")[1] for name in leaves(whole)}
-    assert kinds == {"online", "target", "averages", "optimizers"}
+    assert kinds == {"online", "target", "averages", "power_averages", "optimizers"}
+    kept, again = (sorted((tmp_path / run / "snapshots").iterdir()) for run in ("whole", "killed"))
+    assert [file.name for file in kept] == [
+        f"{step:09d}-{width}.safetensors" for step in (3, 5, 7, 9) for width in ("0.05", "0.10")
+    ]
+    for one, other in zip(kept, again, strict=True):
+        assert one.read_bytes() == other.read_bytes()
 
 
 def test_two_workers_resume_bitwise_with_a_coupling_that_remembers(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from onestep.methods.core.rng import Rng
 from onestep.platform.configuration import compose
 from onestep.platform.data.stream import StreamedBatch
 from onestep.platform.experiment import Experiment
+from onestep.platform.home import Home
+from onestep.platform.registry.model import dataset_of
+from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.feed import StreamFeed
 from onestep.platform.training.launch import launch
@@ -79,4 +82,6 @@ def test_a_folder_is_streamed_to_ray_train(tmp_path: Path, monkeypatch: pytest.M
         Silence(),
     )
     assert trained.reference.version == 1
+    record = Registry.at(Home.here()).entry(trained.reference).record
+    assert dataset_of(record, model="it").digest == record.data_digest
     assert trained.report.find("eval/sliced_w2", nfe=1).value > 0.0

@@ -1,0 +1,113 @@
+"""Where a method takes the velocity of a trajectory from: its own pair, or a frozen teacher."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .condition import Condition
+from .flow_map import FlowMap
+from .method import View
+from .record import Nets
+
+TEACHER: Final = "teacher"
+_ROUNDING: Final = 1e-6
+
+
+class AbstractVelocitySource(ABC):
+    """The velocity along which a derivative is taken."""
+
+    @property
+    @abstractmethod
+    def frozen(self) -> Mapping[str, View]:
+        """Frozen maps that it needs, by role."""
+
+    @abstractmethod
+    def velocity(
+        self,
+        nets: Nets,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        condition: Condition | None,
+        *,
+        own: Float[Tensor, "b *d"],
+    ) -> Float[Tensor, "b *d"]:
+        """Velocity of each row, without a graph.
+
+        Args:
+            nets: Networks.
+            x: States at s.
+            s: Times.
+            condition: Condition of each row.
+            own: Velocity of the pair of noise and data that made x.
+        """
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PairVelocity(AbstractVelocitySource):
+    """The pair's own, whose mean at (x, s) is the velocity: training without a teacher."""
+
+    @property
+    def frozen(self) -> Mapping[str, View]:
+        """None."""
+        return {}
+
+    def velocity(
+        self,
+        nets: Nets,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        condition: Condition | None,
+        *,
+        own: Float[Tensor, "b *d"],
+    ) -> Float[Tensor, "b *d"]:
+        """The pair's own velocity."""
+        del nets, x, s, condition
+        return own
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TeacherVelocity(AbstractVelocitySource):
+    """A frozen teacher's: distillation, without noise in the target."""
+
+    @property
+    def frozen(self) -> Mapping[str, View]:
+        """The teacher, seen as a velocity."""
+        return {TEACHER: View.VELOCITY}
+
+    def velocity(
+        self,
+        nets: Nets,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        condition: Condition | None,
+        *,
+        own: Float[Tensor, "b *d"],
+    ) -> Float[Tensor, "b *d"]:
+        """The teacher's velocity in the precision of the data."""
+        with torch.no_grad():
+            return nets.frozen[TEACHER].velocity(x, s, condition).to(own.dtype)
+
+
+def require_teacher(teacher: FlowMap, *, t_lo: float) -> None:
+    """Refuse a teacher that was not trained up to the data from where a student begins.
+
+    Args:
+        teacher: The teacher.
+        t_lo: First time of the student.
+
+    Raises:
+        ValueError: If its range is shorter.
+    """
+    domain = teacher.domain
+    if domain.t_lo > t_lo + _ROUNDING or domain.t_hi < 1.0 - _ROUNDING:
+        raise ValueError(
+            f"the student's times reach from {t_lo:g} to 1, so that the teacher's must too, "
+            f"got a teacher on [{domain.t_lo:g}, {domain.t_hi:g}]"
+        )

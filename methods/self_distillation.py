@@ -1,0 +1,251 @@
+"""Self-distillation: a flow map is taught by its own diagonal, which data teach."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .core.calculus import ForwardMode, derivative_along
+from .core.condition import Condition
+from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.distance import SquaredL2
+from .core.dropout import dropout_rows
+from .core.flow_map import Domain, DomainKind, FlowMap
+from .core.guidance import LabelDropout
+from .core.method import AbstractMethod, Ema, Needs
+from .core.motion import end_motion
+from .core.path import AbstractPath, LinearPath
+from .core.record import Batch, Loss, Moment, Nets
+from .core.schedule import Constant, Schedule, require_range
+from .core.shape import rows_like, sum_rows
+from .core.tiling import AbstractTiling, EqualTiles, tiled_velocity
+from .core.time_law import Uniform
+from .core.times import AbstractTimes, SortedTimes
+from .core.weighting import AbstractWeighting, Unweighted
+from .nets.loss_weight import LearnedWeighting
+
+
+class AbstractRule(ABC):
+    """A line that an exact flow map obeys, as the residual of one that does not."""
+
+    @abstractmethod
+    def residual(
+        self,
+        online: FlowMap,
+        teacher: FlowMap,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None,
+        now: Moment,
+    ) -> Float[Tensor, "b *d"]:
+        """What is left of the line, zero for an exact map.
+
+        Args:
+            online: The map in training.
+            teacher: The map that gives the constant side, without a graph.
+            x: States at s.
+            s: Start times.
+            t: End times.
+            condition: Condition of each row.
+            now: The moment.
+        """
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Lagrangian(AbstractRule):
+    """LSD: the end of a jump moves with the velocity there.
+
+    u + (t - s) d_t u = sg v(X(s, t)(x), t)
+    """
+
+    def residual(
+        self,
+        online: FlowMap,
+        teacher: FlowMap,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None,
+        now: Moment,
+    ) -> Float[Tensor, "b *d"]:
+        """What is left of the line, zero for an exact map."""
+        del now
+        end, rate = end_motion(online, x, s, t, condition)
+        with torch.no_grad():
+            velocity = teacher.velocity(end, t, condition)
+        return rate - velocity
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Eulerian(AbstractRule):
+    """ESD: the end of a jump stays where it is while its start moves along the flow.
+
+    (t - s) d_s u - u + sg(v + (t - s) v . grad_x u) = 0   with v = v(x, s)
+
+    It is MeanFlow's residual with the map's own velocity and the other sign, but the gradient
+    passes through d_s u as well.
+    """
+
+    def residual(
+        self,
+        online: FlowMap,
+        teacher: FlowMap,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None,
+        now: Moment,
+    ) -> Float[Tensor, "b *d"]:
+        """What is left of the line, zero for an exact map."""
+        del now
+        with torch.no_grad():
+            velocity = teacher.velocity(x, s, condition)
+            velocity = velocity.to(x.dtype)
+        transport = ForwardMode().along(lambda x: online(x, s, t, condition), (x,), (velocity,))
+        u, du_ds = derivative_along(
+            lambda start: online(x, start, t, condition), (s,), (torch.ones_like(s),)
+        )
+        return rows_like(t - s, x) * (du_ds + transport) + velocity - u
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Progressive(AbstractRule):
+    """PSD: a jump is worth the jumps that it is cut into.
+
+    u = sg sum_i w_i u_i   over the tiles of the jump from s to t
+
+    Two halves are PSD-M, and a continuous Shortcut. A random split is PSD-U, which is
+    SplitMeanFlow.
+
+    Attributes:
+        tiling: How jumps are cut.
+    """
+
+    tiling: AbstractTiling = EqualTiles(count=2)
+
+    def residual(
+        self,
+        online: FlowMap,
+        teacher: FlowMap,
+        x: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+        t: Float[Tensor, "b"],
+        condition: Condition | None,
+        now: Moment,
+    ) -> Float[Tensor, "b *d"]:
+        """What is left of the line, zero for an exact map."""
+        tiles = self.tiling.draw(len(x), now, dtype=s.dtype)
+        with torch.no_grad():
+            target = tiled_velocity(teacher, x, s, t, condition, tiles=tiles)
+        u: Tensor = online(x, s, t, condition)
+        return u - target
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SelfDistillation(AbstractMethod):
+    """Self-distillation: flow matching on the diagonal, and a line of the exact map elsewhere.
+
+        loss = |u(x, s, s) - v|^2                             on the rows with s = t
+             = |residual of the rule(u, sg u)|^2              on the others
+
+    The diagonal of the network itself is the teacher that distillation would take from elsewhere.
+    Each error is weighted by a learned function of its times, exp(-w) error + w.
+
+    Reference: Boffi et al. 2025, arXiv:2505.18825v2, section 3 and, for the stop-gradients,
+        Eq. (94); the shares, the laws and the learned weight after their code. The random split
+        alone is SplitMeanFlow: Guo et al. 2025, arXiv:2507.16884v1.
+    Convention: as theirs; X(s, t)(x) = x + (t - s) v(s, t, x), and their v is u here.
+    Differs from the paper: both kinds of rows share their dropout masks, where theirs evaluate the
+        network without dropout off the diagonal; the learned weight has a least error. A moving
+        average may teach in place of the network as it is.
+    Cost: on the rows off the diagonal, for the Lagrangian a derivative with its graph and a forward
+        pass, for the Eulerian two derivatives and a forward pass, for the progressive one pass for
+        the jump and one for each tile; one pass on the others.
+    Fails by: Lagrangian: states that leave the data early, where jumps are long before the diagonal
+        is good (``ShortenedTimes`` helps), and the memory of a derivative that is differentiated.
+        Eulerian: the Jacobian makes it unstable on images. Progressive: errors add up along the
+        ladder. Steep time embeddings make d_t u stiff. Without diagonal rows nothing reads the
+        data, and any map that obeys its own rule has no loss.
+
+    Attributes:
+        path: Interpolant between noise and data.
+        coupling: How noise is paired with data within the batch.
+        times: Law of (s, t), uniform on the triangle by default, and the share on the diagonal.
+        rule: The line that rows off the diagonal are held to.
+        target: Moving average that gives the constant side; None for the network as it is.
+        weighting: Weight of each sample's error.
+        learned: Weight that is learned as a function of the times; None for none.
+        strength: Weight of the rows off the diagonal beside the others, at least 0; a ramp from 0
+            learns the velocity first.
+        label_dropout: How often a sample is seen without its label.
+
+    Raises:
+        ValueError: If the strength is negative anywhere.
+    """
+
+    path: AbstractPath = LinearPath()
+    coupling: AbstractCoupling = IndependentCoupling()
+    times: AbstractTimes = SortedTimes(law=Uniform(), diagonal=Constant(value=0.75))
+    rule: AbstractRule = Lagrangian()
+    target: Ema | None = None
+    weighting: AbstractWeighting = Unweighted()
+    learned: LearnedWeighting | None = LearnedWeighting()
+    strength: Schedule = Constant(value=1.0)
+    label_dropout: LabelDropout = LabelDropout()
+
+    def __post_init__(self) -> None:
+        require_range("method.strength", self.strength, 0.0, math.inf)
+
+    @property
+    def domain(self) -> Domain:
+        """The whole triangle, as far as the path's velocity is finite."""
+        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi)
+
+    @property
+    def needs(self) -> Needs:
+        """The learned weight and the moving average, where there are any."""
+        learned = {} if self.learned is None else {"loss_weight": self.learned.companion}
+        return Needs(target=self.target, companions=learned)
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        """Losses of the samples of a batch whose noise has been paired."""
+        times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
+        s, t = times.s, times.t
+        x, v = self.path.at(batch.noise, batch.x1, s)
+        condition = batch.condition
+        if condition is not None:
+            condition = condition.drop(self.label_dropout.draw(len(batch), now, device=s.device))
+
+        error, is_off = torch.zeros_like(s), torch.zeros_like(s)
+        on, off = times.diagonal_rows, times.off_rows
+        if len(on):
+            some = None if condition is None else condition[on]
+            with dropout_rows(on):
+                error[on] = SquaredL2()(nets.online.velocity(x[on], s[on], some), v[on])
+        if len(off):
+            some = None if condition is None else condition[off]
+            teacher = nets.online if nets.target is None else nets.target
+            with dropout_rows(off):
+                rest = self.rule.residual(nets.online, teacher, x[off], s[off], t[off], some, now)
+            error[off], is_off[off] = sum_rows(rest.square()), 1.0
+
+        weighted = self.weighting(error, s, t)
+        if self.learned is not None:
+            weighted = self.learned(nets.companions["loss_weight"], weighted, s, t)
+        return Loss(
+            terms={
+                "flow_matching": (1.0 - is_off) * weighted,
+                "self_distillation": self.strength(now) * is_off * weighted,
+            },
+            logs={"error": error.detach()},
+            times=s,
+        )

@@ -1,0 +1,87 @@
+"""`onestep average`: moving averages of other widths, after the training."""
+
+import argparse
+from typing import ClassVar, final
+
+from ..home import Home
+from .arguments import add_yardstick, check_yardstick
+
+
+@final
+class Average:
+    """The command that makes averages of other widths."""
+
+    name: ClassVar[str] = "average"
+    summary: ClassVar[str] = "try moving averages of other widths after a training"
+    description: ClassVar[str] = """Try moving averages of other widths after a training.
+
+The run has to have kept snapshots (training.ema_snapshots=16). A width is the standard deviation
+of the weights in time over the length of the run: 0.05 is short, 0.2 long.
+
+examples:
+  onestep average my-run --width 0.03 0.06 0.12
+  onestep average my-run --width 0.06 --keep        register it, the run's model as its parent
+"""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("run", help="name of the run, the last part of its folder")
+        parser.add_argument(
+            "--width", type=float, nargs="+", required=True, help="relative widths, in (0, 0.25]"
+        )
+        add_yardstick(parser)
+        parser.add_argument("--keep", action="store_true", help="register each as a new version")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Make, measure and print a table."""
+        from dataclasses import asdict, replace
+
+        from ..evaluation.benchmark import Benchmark
+        from ..evaluation.compare import to_markdown
+        from ..evaluation.evaluate import evaluate_on
+        from ..registry.model import build_flow_map, dataset_of, fill
+        from ..registry.store import Registry
+        from ..training.launch import model_of
+        from ..training.power_average import PowerProfile
+        from ..training.snapshot import average_of_width
+
+        check_yardstick(arguments)
+        for width in arguments.width:
+            PowerProfile.of_width(width)  # refuses one out of range
+        home = Home.here()
+        folder = home.root / "runs" / arguments.run
+        parent = model_of(folder)
+        registry = Registry.at(home)
+        entry = registry.entry(parent)
+        record = entry.record
+        weights = {width: average_of_width(folder, width) for width in arguments.width}
+        benchmark = Benchmark.prepare(
+            dataset_of(record, model=parent),
+            home=home.root,
+            samples=arguments.samples,
+            seed=arguments.seed,
+        )
+        reports = []
+        for width, average in weights.items():
+            flow_map = build_flow_map(record)
+            fill(flow_map, average, model=parent)
+            ema = f"relative width {width:g}"
+            report = evaluate_on(
+                benchmark,
+                flow_map.eval().requires_grad_(False),
+                model=f"{parent}, {ema}",
+                nfes=arguments.nfe,
+                ema=ema,
+            )
+            reports.append(report)
+            if arguments.keep:
+                made = replace(
+                    record,
+                    ema=ema,
+                    parents={"averaged": parent, **record.parents},
+                    metrics=report.metrics(),
+                    provenance=asdict(report.provenance),
+                )
+                print(f"{registry.register(made, average, run_id=entry.run_id)}  {ema}")
+        print(to_markdown(reports))
+        return 0

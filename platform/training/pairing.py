@@ -1,0 +1,166 @@
+"""Pairing: the stored pairs of a run, given or made by a teacher in the run's folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Self, final
+
+from ...methods.core.flow_map import FlowMap
+from ...methods.core.noise import draw_noise
+from ...methods.core.sampler import require_velocity
+from ..data.errors import DataNotFound
+from ..data.pairs import Pairs, PairSet, no_pairs, read_pairs
+from ..data.source import Dataset
+from ..experiment import Experiment
+from ..registry.model import load_flow_map
+from ..registry.store import Registry
+from .pair_generation import generate_pairs
+from .place import place_of
+from .watcher import Watcher
+
+_EXAMPLES: Final = 64
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pairing:
+    """Where the pairs of a run lie or will lie, checked before they are made.
+
+    Attributes:
+        experiment: The run, whose parents name the folder of the pairs.
+        dataset: Its data.
+        lineage: What decides pairs that are made.
+        given: The set that the user named, or None where a teacher makes one.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    lineage: Mapping[str, Any]
+    given: PairSet | None
+
+    @classmethod
+    def of(
+        cls, experiment: Experiment, dataset: Dataset, *, registry: Registry, folder: Path
+    ) -> Self:
+        """The pairing of a run, with nothing made yet.
+
+        Args:
+            experiment: The run; its parents are versions.
+            dataset: Its data.
+            registry: Where the teacher is registered.
+            folder: Folder of the run.
+
+        Returns:
+            The pairing.
+
+        Raises:
+            ValueError: If the pairs are missing or made for other data or by another teacher, or
+                the teacher does not fit the data.
+        """
+        parents = experiment.parents
+        place = Path(parents.pairs).absolute() if parents.pairs else folder / "pairs"
+        given = read_pairs(place) if parents.pairs else None
+        if given is None:
+            _teacher(experiment, dataset, registry)
+        else:
+            _check_given(given, place, teacher=parents.teacher, dataset=dataset)
+        return cls(
+            experiment=replace(experiment, parents=replace(parents, pairs=str(place))),
+            dataset=dataset,
+            lineage=experiment.pairs.lineage(parents.teacher or "", dataset.digest),
+            given=given,
+        )
+
+    @property
+    def examples(self) -> PairSet:
+        """Pairs of the kinds that the set has or will have, as a loss can be tried on."""
+        if self.given is not None:
+            return self.given
+        x1, label = self.dataset.train.take(slice(0, _EXAMPLES))
+        settings, shape = self.experiment.pairs, self.dataset.shape
+        pairs = Pairs(x0=draw_noise(len(x1), shape, seed=settings.seed)[0], x1=x1, label=label)
+        real = pairs if settings.real else no_pairs(shape, labelled=label is not None)
+        return PairSet(generated=pairs, real=real, digest="", lineage=self.lineage)
+
+    def pairs(self, registry: Registry, watcher: Watcher) -> PairSet:
+        """The set, made now unless it is there already.
+
+        Args:
+            registry: Where the teacher is registered.
+            watcher: Told how many pairs are made.
+
+        Returns:
+            The set.
+
+        Raises:
+            ValueError: If the folder holds pairs of another teacher.
+        """
+        if self.given is not None:
+            return self.given
+        assert self.experiment.parents.pairs is not None, "the pairing has named it"
+        place = Path(self.experiment.parents.pairs)
+        made = _made_before(place, self.lineage)
+        if made is not None:
+            return made
+        teacher = _teacher(self.experiment, self.dataset, registry)
+        with watcher.counting("pairs") as count:
+            return generate_pairs(
+                teacher,
+                self.dataset,
+                self.experiment.pairs,
+                place,
+                lineage=self.lineage,
+                device=place_of(self.experiment).device,
+                progress=count,
+            )
+
+
+def _teacher(experiment: Experiment, dataset: Dataset, registry: Registry) -> FlowMap:
+    reference = experiment.parents.teacher
+    assert reference is not None, "checked when the experiment was assembled"
+    teacher, record = load_flow_map(registry, reference)
+    for what, its, ours in (
+        ("shape", record.shape, dataset.shape),
+        ("classes", record.classes, dataset.classes),
+        ("digest", f"{record.data_digest[:12]}...", f"{dataset.digest[:12]}..."),
+    ):
+        if its != ours:
+            raise ValueError(
+                f"the teacher {reference} was trained on other data: their {what} is {its}, "
+                f"that of the data here {ours}"
+            )
+    domain = teacher.domain
+    require_velocity(f"making pairs by {reference}", domain)
+    if experiment.pairs.real and (domain.t_lo, domain.t_hi) != (0.0, 1.0):
+        raise ValueError(
+            f"pairs.real=true takes data back to noise, for which {reference} must be trained on "
+            f"[0, 1], got [{domain.t_lo:g}, {domain.t_hi:g}]"
+        )
+    return teacher
+
+
+def _check_given(pairs: PairSet, place: Path, *, teacher: str | None, dataset: Dataset) -> None:
+    if pairs.lineage["data_digest"] != dataset.digest:
+        raise ValueError(
+            f"pairs in {place} were made for data {pairs.lineage['data_digest'][:12]}..., "
+            f"the data here are {dataset.digest[:12]}..."
+        )
+    if teacher and pairs.lineage["teacher"] != teacher:
+        raise ValueError(
+            f"pairs in {place} were made by {pairs.lineage['teacher']}, "
+            f"parents.teacher is {teacher}"
+        )
+
+
+def _made_before(place: Path, lineage: Mapping[str, Any]) -> PairSet | None:
+    """The pairs that an earlier attempt of the same run finished, or None."""
+    try:
+        pairs = read_pairs(place)
+    except DataNotFound:
+        return None
+    if pairs.lineage != lineage:
+        raise ValueError(
+            f"pairs in {place} were made by another teacher or with other settings "
+            f"({dict(pairs.lineage)}, now {dict(lineage)}); give the run another name"
+        )
+    return pairs

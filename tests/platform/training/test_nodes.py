@@ -1,0 +1,74 @@
+"""A cluster of two nodes, of which the second sees the run folder or has another in its place."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onestep.platform.training.nodes import content_of
+
+SCRIPT = Path(__file__).with_name("two_nodes.py")
+CURE = "set ONESTEP_HOME to storage that all nodes mount at the same path"
+
+pytestmark = pytest.mark.ray
+
+
+def can_hide() -> bool:
+    """Whether this machine lets a process have mounts of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True)
+    return tried.returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(not can_hide(), reason="needs mounts of its own")
+
+
+def two_nodes(what: str, how: str, folder: Path) -> str:
+    """What the script prints; it has a Python of its own, in which nobody has imported Ray."""
+    folder.mkdir()
+    environment = {name: it for name, it in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, what, how, folder],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(one.name for one in folder.glob(".*")) == [], "the marker is taken away"
+    return done.stdout.strip()
+
+
+@needs_mounts
+def test_a_node_that_has_another_folder_is_refused(tmp_path: Path) -> None:
+    said = two_nodes("check", "own", tmp_path / "run")
+    assert said.startswith("ValueError: node ")
+    assert said.endswith(f"does not see the run folder {tmp_path / 'run'}: {CURE}")
+
+
+def test_nodes_that_see_the_folder_are_accepted(tmp_path: Path) -> None:
+    assert two_nodes("check", "same", tmp_path / "run") == ""
+
+
+@pytest.mark.slow
+def test_workers_of_two_nodes_train_into_one_folder(tmp_path: Path) -> None:
+    assert two_nodes("train", "same", tmp_path / "run").endswith("step-0000000004")
+
+
+@pytest.mark.slow
+@needs_mounts
+def test_a_node_that_comes_later_is_told_in_the_same_words(tmp_path: Path) -> None:
+    assert two_nodes("train", "own", tmp_path / "run").endswith(CURE)
+
+
+def test_a_file_that_is_not_there_has_no_content(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("nonce")
+    assert content_of(tmp_path / "there") == "nonce"
+    assert content_of(tmp_path / "absent") is None

@@ -1,0 +1,87 @@
+"""A cluster of two nodes of one CPU each, in a process of its own.
+
+    python two_nodes.py WHAT HOW FOLDER
+
+Two workers of one CPU each fill both nodes. What a refusal says is printed.
+    check own       the second node has a folder of its own in the place of the run's
+    check same      both see the run's folder
+    train own, train same    the same without asking first
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+
+from onestep.platform.experiment import Experiment
+from onestep.platform.ray_instance import ray_instance, set_ray_environment
+from onestep.platform.training.nodes import check_nodes
+from onestep.platform.training.ray_train import train_with_ray
+from onestep.platform.training.reporter import MemoryReporter
+from onestep.tests.platform.training.recipe import DIGITS, MEAN_FLOW, recipe
+
+
+@contextmanager
+def other_machine(address: str, hidden: Path) -> Iterator[None]:
+    """A node for which the folder is another one, empty and its own."""
+    start = (
+        f"{sys.executable} -m ray.scripts.scripts start --address={address} --num-cpus=1 --block"
+    )
+    node = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {hidden} && exec {start}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        os.killpg(node.pid, signal.SIGTERM)
+        node.wait()
+
+
+@contextmanager
+def same_machine(cluster: Cluster) -> Iterator[None]:
+    """A node for which everything is where it is for the first."""
+    cluster.add_node(num_cpus=1)
+    yield
+
+
+def main(what: str, how: str, folder: Path) -> None:
+    """Start both nodes, connect to the first, and check or train."""
+    experiment = Experiment.from_dict(
+        recipe(MEAN_FLOW, steps=4, data=DIGITS) | {"workers": {"num_workers": 2, "max_failures": 0}}
+    )
+    set_ray_environment()
+    place = tempfile.mkdtemp(prefix="os-")  # Ray's sockets need a short path
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "temp_dir": place, "include_dashboard": False},
+    )
+    second = same_machine(cluster) if how == "same" else other_machine(cluster.address, folder)
+    try:
+        with second, ray_instance(address=cluster.address):
+            while sum(node["Alive"] for node in ray.nodes()) < 2:
+                time.sleep(0.2)
+            if what == "check":
+                check_nodes(experiment, folder)
+            else:
+                print(train_with_ray(experiment, folder=folder, reporter=MemoryReporter()).name)
+    except ValueError as error:
+        print(f"{type(error).__name__}: {error}")
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

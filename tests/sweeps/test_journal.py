@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Final
+
+import optuna
+import pytest
+from mlflow.entities import Run
+
+from onestep.platform.registry.connection import Connection
+from onestep.platform.registry.run import Run as OurRun
+from onestep.platform.registry.run import RunFacts
+from onestep.sweeps.journal import Journal
+from onestep.sweeps.searcher import NUMBER
+from onestep.sweeps.settings import Objective, SweepSettings
+from onestep.sweeps.space import Space
+from onestep.sweeps.study import open_storage
+
+_SETTINGS: Final = SweepSettings(
+    name="toy",
+    base=(),
+    space=Space.from_dict({"x": {"kind": "uniform", "low": 0.0, "high": 1.0}}),
+    metric=Objective(name="eval/w2"),
+)
+_FACTS: Final = RunFacts(
+    experiment="moons", name="toy-1", config={}, overrides=(), seed=0, data_digest="d"
+)
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path) -> Connection:
+    return Connection(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    """A study of which three trials have ended."""
+    made = optuna.create_study(
+        storage=open_storage(f"sqlite:///{tmp_path / 'optuna.db'}"), study_name="toy-1"
+    )
+    for value in (3.0, 2.0, None):
+        trial = made.ask(_SETTINGS.space.distributions)
+        trial.set_user_attr("samples", 100)
+        state = optuna.trial.TrialState.FAIL if value is None else None
+        made.tell(trial, value, state=state)
+    return made
+
+
+def journal(
+    study: optuna.Study, connection: Connection, folder: Path, say: Callable[[str], None]
+) -> Journal:
+    return Journal(study, _SETTINGS, folder=folder, connection=connection, facts=_FACTS, say=say)
+
+
+def trials_in(connection: Connection) -> list[Run]:
+    group = connection.experiment("moons")
+    runs = connection.client.search_runs([group], order_by=["attributes.start_time"])
+    return [run for run in runs if run.info.run_name != "toy-1"]
+
+
+def test_a_store_that_is_away_does_not_end_a_sweep_and_gets_later_what_it_missed(
+    study: optuna.Study, tmp_path: Path, empty_store: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    said: list[str] = []
+    begun = journal(study, empty_store, tmp_path, said.append)  # its own run is known from here on
+    away = journal(study, Connection("http://127.0.0.1:9"), tmp_path, said.append)
+    away.on_trial_complete(0, [], SimpleNamespace(config={NUMBER: 0}))
+    assert said[0].startswith("trial 0: eval/w2 at 1 NFE 3")
+    assert said[1].startswith(
+        "  not in MLflow yet: the MLflow store at http://127.0.0.1:9 does not"
+    )
+    assert trials_in(empty_store) == []
+
+    # And one run was cut off while it was written.
+    OurRun.start(empty_store, replace(_FACTS, name="toy-1-1"))
+    begun.catch_up()
+    found = trials_in(empty_store)
+    assert sorted((run.info.run_name, run.info.status) for run in found) == [
+        ("toy-1-0", "FINISHED"),
+        ("toy-1-1", "FINISHED"),
+        ("toy-1-2", "FAILED"),
+    ]
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {begun.run.run_id}
+    assert {run.data.metrics.get("sweep/objective") for run in found} == {3.0, 2.0, None}
+    begun.catch_up()
+    assert [run.info.run_id for run in trials_in(empty_store)] == [r.info.run_id for r in found]
