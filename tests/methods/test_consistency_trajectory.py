@@ -1,4 +1,4 @@
-"""Consistency trajectory models: soft consistency of exact maps, its limits, its walks, its turns."""
+"""Consistency trajectory models: exact maps, limits of the method, its walks and its turns."""
 
 from dataclasses import dataclass, replace
 from typing import Final, final
