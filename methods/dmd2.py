@@ -18,12 +18,12 @@ from .core.method import Needs, View
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.shape import rows_like, sum_rows
+from .core.teacher import TEACHER
 from .core.times import DiagonalTimes
 from .core.weighting import AbstractWeighting, DenoiserWeighting
 
 FAKE: Final = "fake"
 """The player that learns the score of what the generator makes, and judges it if asked to."""
-TEACHER: Final = "teacher"
 
 
 class AbstractScale(ABC):

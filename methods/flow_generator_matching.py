@@ -16,11 +16,11 @@ from .core.method import Needs, View
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.shape import sum_rows
+from .core.teacher import TEACHER
 from .core.times import DiagonalTimes
 
 FAKE: Final = "fake"
 """The player that learns the velocity of what the generator makes."""
-TEACHER: Final = "teacher"
 
 
 class AbstractForm(ABC):

@@ -15,7 +15,7 @@ from onestep.methods.core.method import AbstractMethod, Needs
 from onestep.methods.core.record import Batch, CompanionFactory, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.tests.methods.contract import ConfigurationContract, LossContract
-from onestep.tests.methods.exactness import Exact, assert_exactness
+from onestep.tests.methods.exactness import Elsewhere, Exact, Order, assert_exactness
 
 STEPS: Final = 100
 """Steps within which every player moves."""
@@ -68,13 +68,13 @@ class GameContract(LossContract, ConfigurationContract):
 
     Attributes:
         players: Every player, in no order.
-        exactness: Turns, the others being where they should be, and where their gradients vanish;
-            empty for a game without a closed form.
+        exactness: Turns, the others being where they should be, and what their gradients do at the
+            oracle; empty for a game without a closed form.
         through: Roles of frozen maps, or ``target``, that the game differentiates through.
     """
 
     players: ClassVar[tuple[str, ...]]
-    exactness: ClassVar[tuple[tuple[Turn, Exact], ...]] = ()
+    exactness: ClassVar[tuple[tuple[Turn, Exact | Order | Elsewhere], ...]] = ()
     through: ClassVar[frozenset[str]] = frozenset()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -135,6 +135,6 @@ class GameContract(LossContract, ConfigurationContract):
         for role in held.keys() - self.through:
             assert all(p.grad is None for p in held[role].parameters()), f"{role} has a gradient"
 
-    def test_the_gradients_vanish_as_declared(self) -> None:
-        for turn, exact in self.exactness:
-            assert_exactness(exact, turn)
+    def test_the_gradients_are_exact_as_declared(self) -> None:
+        for turn, exactness in self.exactness:
+            assert_exactness(exactness, turn)

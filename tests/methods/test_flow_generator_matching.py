@@ -15,9 +15,9 @@ from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.sampler import Jumps
+from onestep.methods.core.teacher import TEACHER
 from onestep.methods.flow_generator_matching import (
     FAKE,
-    TEACHER,
     AbstractForm,
     FlowGeneratorMatching,
     InverseDistillation,

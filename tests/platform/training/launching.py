@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, final
 
 from onestep.platform.experiment import Experiment
@@ -10,7 +11,7 @@ from onestep.platform.training.launch import launch
 from onestep.platform.training.place import Place
 from onestep.platform.training.reporter import Reporter
 from onestep.platform.training.watcher import Silence
-from onestep.tests.platform.training.group import DyingReporter
+from onestep.tests.platform.training.group import DyingReporter, train
 
 
 @final
@@ -43,3 +44,9 @@ def launch_and_die(place: Place, experiment: Mapping[str, Any], home: str, at: i
     del place
     os.environ["ONESTEP_HOME"] = home
     launch(Experiment.from_dict(experiment), DyingWatcher(at))
+
+
+def train_at_home(place: Place, experiment: Mapping[str, Any], folder: Path, home: str) -> None:
+    """Train with the models that are registered in a home; a task."""
+    os.environ["ONESTEP_HOME"] = home
+    train(place, experiment, folder)

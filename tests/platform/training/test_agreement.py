@@ -17,6 +17,7 @@ from onestep.tests.platform.training.group import (
 from onestep.tests.platform.training.recipe import (
     BATCH,
     FLOW_MATCHING,
+    GAME,
     MEAN_FLOW,
     OT,
     SHORTCUT,
@@ -48,10 +49,11 @@ def test_several_workers_walk_the_trajectory_of_one(
         assert any(leaf.startswith("/target/") for leaf in leaves(state)) is (name == "shortcut")
 
 
+@pytest.mark.parametrize("method", [MEAN_FLOW, GAME], ids=["mean_flow", "game"])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_is_the_batch(parts: int, tmp_path: Path) -> None:
-    whole = recipe(MEAN_FLOW, steps=10)
-    cut = recipe(MEAN_FLOW, steps=10, training={"accumulate": parts})
+def test_a_batch_in_parts_is_the_batch(parts: int, method: dict[str, Any], tmp_path: Path) -> None:
+    whole = recipe(method, steps=10)
+    cut = recipe(method, steps=10, training={"accumulate": parts})
     ours, theirs = train_here(whole, tmp_path / "whole")[0], train_here(cut, tmp_path / "cut")[0]
     assert distance(ours, theirs) < 1e-10
 

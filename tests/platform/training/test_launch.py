@@ -12,6 +12,7 @@ from typing import Any, final
 import pytest
 import torch
 
+from onestep.methods.core.flow_map import DomainKind
 from onestep.platform.data.pairs import read_pairs
 from onestep.platform.experiment import Evaluation, Experiment
 from onestep.platform.home import Home
@@ -24,8 +25,8 @@ from onestep.platform.training.errors import CheckpointMismatch, TrainingDiverge
 from onestep.platform.training.launch import launch
 from onestep.platform.training.reporter import Reporter
 from onestep.platform.training.watcher import Silence
-from onestep.tests.platform.training.group import Died, run_group, state_at
-from onestep.tests.platform.training.launching import launch_and_die
+from onestep.tests.platform.training.group import Died, distance, run_group, state_at
+from onestep.tests.platform.training.launching import launch_and_die, train_at_home
 from onestep.tests.platform.training.recipe import (
     BATCH,
     DIGITS,
@@ -34,6 +35,7 @@ from onestep.tests.platform.training.recipe import (
     ONE_JUMP,
     POINTS,
     REFLOW,
+    TAUGHT_GAME,
     recipe,
 )
 
@@ -109,6 +111,24 @@ def test_reflow_makes_pairs_with_their_lineage_and_names_its_parents(home: Home)
     other = replace(student, run="other", parents=replace(student.parents, pairs=None))
     again = launch(other, Silence())
     assert read_pairs(again.folder / "pairs").digest == pairs.digest
+
+
+def test_a_game_learns_from_its_teacher_and_is_served_without_its_companions(home: Home) -> None:
+    launch(experiment(run="teacher"), Silence())
+    game = experiment(TAUGHT_GAME, run="game", parents={"teacher": "eight_gaussians/1"})
+    trained = launch(game, Silence())
+    flow_map, record = load_flow_map(Registry.at(home), "eight_gaussians/2")
+    assert record.parents == {"teacher": "eight_gaussians/1"}
+    assert flow_map.domain.kind is DomainKind.FROM_NOISE
+    last = checkpoint.latest(trained.folder / "checkpoints")
+    assert last is not None
+    alone = state_at(last)
+    assert alone["companions"]["fake"]
+    assert set(flow_map.state_dict()) == set(alone["online"])
+
+    run_group(train_at_home, 2, game.to_dict(), home.root / "two", str(home.root))
+    together = state_at(home.root / "two" / "checkpoints" / f"step-{STEPS:010d}")
+    assert distance(together, alone) < 1e-10
 
 
 def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:

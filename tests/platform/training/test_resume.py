@@ -20,6 +20,7 @@ from onestep.tests.platform.training.group import (
 from onestep.tests.platform.training.recipe import (
     BATCH,
     FLOW_MATCHING,
+    GAME,
     KEPT_NOISE,
     MEAN_FLOW,
     REFLOW,
@@ -73,6 +74,15 @@ def test_two_workers_resume_bitwise_with_a_coupling_that_remembers(tmp_path: Pat
     run_group(train, 2, experiment, tmp_path / "whole")
     assert_equal(resumed, last_state(tmp_path / "whole"))
     assert "/coupling/noise" in leaves(resumed)
+
+
+def test_two_workers_resume_a_game_bitwise(tmp_path: Path) -> None:
+    """The judge moves at every second step, so it matters at which step the game goes on."""
+    experiment = recipe(GAME, steps=STEPS, training=KEPT)
+    resumed = killed_and_resumed(experiment, tmp_path / "killed", world=2)
+    run_group(train, 2, experiment, tmp_path / "whole")
+    assert_equal(resumed, last_state(tmp_path / "whole"))
+    assert {"companions", "optimizers"} <= {name.split("/")[1] for name in leaves(resumed)}
 
 
 def test_pairs_resume_bitwise(tmp_path: Path) -> None:
