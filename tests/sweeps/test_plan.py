@@ -87,7 +87,7 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
         (over(_POWER, "sweep.metric.nfe=null"), "sweep.metric.nfe must be null for"),
         (over(_POWER, "sweep.metric.name=eval/straightness"), "sweep.metric.nfe must be null for"),
         (over(_POWER, "sweep.metric.name=eval/fidd"), "sweep.metric.name must be one of .*eval/w2"),
-        (over(_POWER, "sweep.storage=nonsense"), "Optuna's database at .* does not answer"),
+        (over(_POWER, "sweep.storage=nonsense"), "a database must be named by a URL"),
         (
             over(_POWER, "sweep.storage='postgresql+nodriver://nobody:secret@127.0.0.1:1/x'"),
             "Optuna's database at postgresql.*nobody:[*]{3}@127.0.0.1:1/x does not answer",
