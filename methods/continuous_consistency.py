@@ -49,8 +49,8 @@ class ContinuousConsistency(AbstractMethod):
     Reference: Lu and Song 2024, arXiv:2410.11081v1, sections 3 and 4.2 and Alg. 1.
     Convention: theirs is an angle p with tan p = (1 - s) / (s sigma_data), 0 at the data, the state
         x sigma_data / S, and a network F with f = cos(p) state - sin(p) sigma_data F; then
-        d u = -(sigma_data / S) d F, and their cos(p) df/dp is g. Their log-normal tan p of mean -1
-        is a logit-normal time of mean 1.
+        d u = -(sigma_data / S) d F, and their cos(p) df/dp is g. A log-normal sigma_data tan p of
+        mean -1 is a logit-normal time of mean 1.
     Differs from the paper: u may be any network; where F is meant, take a preconditioned one. Time
         enters as the library's networks have it, in place of the angle. The derivative is that of
         u along (v, 1), which is finite at both ends, so that it needs no other arrangement. The

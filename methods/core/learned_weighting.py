@@ -38,8 +38,8 @@ class LearnedWeighting:
 
     For given errors the best w is -log of their mean at s, so that all times weigh alike.
 
-    Reference: Karras et al. 2024 (EDM2), arXiv:2312.02696v1, Eq. (14) and (15); Lu and Song 2024,
-        arXiv:2410.11081v1, section 4.2.
+    Reference: Lu and Song 2024, arXiv:2410.11081v1, section 4.2, after EDM2.
+    Differs from the paper: w is a sum of cosines of time in place of a network.
 
     Attributes:
         waves: How many cosines w is made of, at least 1.

@@ -17,8 +17,8 @@ class InverseGap(AbstractWeighting):
 
     The gap is (t - s) / (s t).
 
-    Reference: Song and Dhariwal 2023, arXiv:2310.14189v1, section 3.2; the powers 1/2 and 1 are
-        compared in the code of arXiv:2410.14895.
+    Reference: Song and Dhariwal 2023, arXiv:2310.14189v1, section 3.2, power 1; Lee et al.
+        2024, arXiv:2410.14895v1, power 1/2 as an option of their code.
 
     Attributes:
         power: In [0, 1]; 0 is no weight.
