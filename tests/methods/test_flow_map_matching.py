@@ -10,6 +10,14 @@ from torch import Tensor
 
 from onestep.methods.core.distance import SquaredL2
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
+from onestep.methods.core.matching import (
+    AbstractMatching,
+    DirectMatching,
+    EulerianMatching,
+    Jumps,
+    LagrangianMatching,
+    ProgressiveMatching,
+)
 from onestep.methods.core.method import View
 from onestep.methods.core.motion import end_motion, start_motion
 from onestep.methods.core.record import Batch, Moment, Nets
@@ -18,15 +26,7 @@ from onestep.methods.core.schedule import Constant
 from onestep.methods.core.shape import rows_like
 from onestep.methods.core.time_law import Uniform
 from onestep.methods.core.times import DiagonalTimes, SortedTimes
-from onestep.methods.flow_map_matching import (
-    AbstractMatching,
-    DirectMatching,
-    EulerianMatching,
-    FlowMapMatching,
-    Jumps,
-    LagrangianMatching,
-    ProgressiveMatching,
-)
+from onestep.methods.flow_map_matching import FlowMapMatching
 from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.oracle_mixture import MixtureMap1d
 from onestep.tests.methods.contract import Exact, MethodContract, SmallMap

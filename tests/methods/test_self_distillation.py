@@ -15,6 +15,7 @@ from onestep.methods.core.method import Ema
 from onestep.methods.core.motion import end_motion
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
+from onestep.methods.core.rule import AbstractRule, Eulerian, Lagrangian, Progressive
 from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.shape import rows_like
 from onestep.methods.core.tiling import (
@@ -28,13 +29,7 @@ from onestep.methods.core.time_law import Uniform
 from onestep.methods.core.times import DiagonalTimes, SortedTimes
 from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.oracle_mixture import MixtureMap1d
-from onestep.methods.self_distillation import (
-    AbstractRule,
-    Eulerian,
-    Lagrangian,
-    Progressive,
-    SelfDistillation,
-)
+from onestep.methods.self_distillation import SelfDistillation
 from onestep.methods.shortcut import Shortcut
 from onestep.tests.methods.contract import Exact, MethodContract, SmallMap
 from onestep.tests.methods.exactness import ORACLE, WRONG, Perturbed
