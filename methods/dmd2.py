@@ -1,7 +1,6 @@
 """DMD2: a one-step generator led by the difference of two scores, its own and its teacher's."""
 
 import copy
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -17,6 +16,7 @@ from .core.game import ONLINE, AbstractGame
 from .core.method import Needs, View
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
+from .core.score_scale import AbstractScoreScale, DistanceScale
 from .core.shape import rows_like, sum_rows
 from .core.teacher import TEACHER
 from .core.times import DiagonalTimes
@@ -24,61 +24,6 @@ from .core.weighting import AbstractWeighting, DenoiserWeighting
 
 FAKE: Final = "fake"
 """The player that learns the score of what the generator makes, and judges it if asked to."""
-
-
-class AbstractScale(ABC):
-    """How far the generator's samples are asked to move along the difference of the scores."""
-
-    @abstractmethod
-    def __call__(
-        self, made: Float[Tensor, "b *d"], teacher: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
-        """Factor of each sample.
-
-        Args:
-            made: What the generator made.
-            teacher: What the teacher denoises it to.
-        """
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class UnitScale(AbstractScale):
-    """No factor: the gradient of E_t (alpha / beta)^2 KL(generated at t, data at t)."""
-
-    def __call__(
-        self, made: Float[Tensor, "b *d"], teacher: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
-        """One for each sample."""
-        del teacher
-        return made.new_ones(len(made))
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class DistanceScale(AbstractScale):
-    """One over the mean absolute error of the teacher, which evens out the times.
-
-    Reference: Yin et al. 2023 (DMD), arXiv:2311.18828v1, Eq. (8).
-
-    Attributes:
-        floor: Least error that is divided by, above 0.
-
-    Raises:
-        ValueError: If the floor is not positive.
-    """
-
-    floor: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if self.floor <= 0.0:
-            raise ValueError(f"distance scale needs a floor above 0, got {self.floor}")
-
-    def __call__(
-        self, made: Float[Tensor, "b *d"], teacher: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
-        """One over the error of each sample."""
-        return 1.0 / (made - teacher).abs().flatten(1).mean(1).clamp(min=self.floor)
 
 
 @final
@@ -138,7 +83,7 @@ class DMD2(AbstractGame):
 
     path: AbstractPath = LinearPath()
     times: DiagonalTimes = DiagonalTimes()
-    scale: AbstractScale = DistanceScale()
+    scale: AbstractScoreScale = DistanceScale()
     weighting: AbstractWeighting = DenoiserWeighting()
     adversary: Adversary | None = None
     fake_steps: int = 5

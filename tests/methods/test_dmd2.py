@@ -15,6 +15,7 @@ from onestep.methods.core.path import AbstractPath, LinearPath, TrigonometricPat
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
+from onestep.methods.core.score_scale import DistanceScale, UnitScale
 from onestep.methods.core.teacher import TEACHER
 from onestep.methods.core.time_law import AbstractTimeLaw
 from onestep.methods.core.times import DiagonalTimes
@@ -22,9 +23,7 @@ from onestep.methods.core.weighting import Unweighted
 from onestep.methods.dmd2 import (
     DMD2,
     FAKE,
-    DistanceScale,
     JudgingScore,
-    UnitScale,
     denoised,
 )
 from onestep.methods.oracle import GaussianMap

@@ -11,6 +11,11 @@ from torch import Tensor
 
 from onestep.methods.core.flow_map import Domain, DomainKind, Velocity
 from onestep.methods.core.game import ONLINE
+from onestep.methods.core.generator_form import (
+    AbstractGeneratorForm,
+    InverseDistillation,
+    ScoreIdentity,
+)
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
@@ -18,10 +23,7 @@ from onestep.methods.core.sampler import Jumps
 from onestep.methods.core.teacher import TEACHER
 from onestep.methods.flow_generator_matching import (
     FAKE,
-    AbstractForm,
     FlowGeneratorMatching,
-    InverseDistillation,
-    ScoreIdentity,
 )
 from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.oracle import GaussianMap
@@ -110,7 +112,7 @@ def gradient(integrand: Integrand) -> list[float]:
     return found
 
 
-def surrogate(form: AbstractForm) -> Integrand:
+def surrogate(form: AbstractGeneratorForm) -> Integrand:
     """A form at the generator's exact velocity, whose values carry no gradient of their own."""
 
     def integrand(x: Tensor, u: Tensor, t: Tensor, law: Tensor) -> Tensor:
