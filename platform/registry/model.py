@@ -90,8 +90,9 @@ def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     Raises:
         ValueError: If the data here are not those.
     """
-    node, stream = record.experiment["data"], bool(record.experiment["training"]["stream"])
+    node = record.experiment["data"]
     check_trusted(node, what=f"the data of {model}")
+    stream: bool = record.experiment["training"]["stream"]
     dataset = load(build(node, AbstractSource), stream=stream)
     if dataset.digest != record.data_digest:
         raise ValueError(

@@ -40,7 +40,8 @@ def check_nodes(experiment: Experiment, folder: Path) -> None:
     with ray_instance(address=workers.address):
         needed = {"CPU": workers.cpus_per_worker, "GPU": workers.gpus_per_worker}
         here = ray.get_runtime_context().get_node_id()
-        others = [node for node in ray.nodes() if node["NodeID"] != here and _holds(node, needed)]
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        others = [node for node in nodes if node["NodeID"] != here and _holds(node, needed)]
         if others:
             with marked(folder) as mark:
                 _ask(others, mark)

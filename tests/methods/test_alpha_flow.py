@@ -15,13 +15,13 @@ from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant, Linear, Schedule, Sigmoid
 from onestep.methods.core.shape import rows_like
+from onestep.methods.core.tiling import EqualTiles, tiled_velocity
 from onestep.methods.core.time_law import Uniform
 from onestep.methods.core.times import AbstractTimes, DiagonalTimes, SortedTimes
 from onestep.methods.core.weighting import AdaptivePower, Unweighted
 from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.mean_flow import MeanFlow
 from onestep.methods.oracle import GaussianMap
-from onestep.methods.shortcut import Shortcut
 from onestep.tests.methods.contract import CLASSES, Exact, MethodContract, Order, SmallMap
 from onestep.tests.methods.exactness import ORACLE
 from onestep.tests.methods.fixed_times import FixedTimes
@@ -191,7 +191,8 @@ def test_a_half_by_its_own_jump_is_the_two_halves_of_shortcut_models() -> None:
     drawn = times.draw(n, moment(n), dtype=torch.float64)
     s, t = drawn.s, drawn.t
     x, _ = method.path.at(pairs(n).noise, pairs(n).x1, s)
-    halves = replace(Shortcut(), clip=1e6).two_halves(net, x, s, t, None).detach()
+    tiles = EqualTiles(count=2).draw(n, moment(n), dtype=torch.float64)
+    halves = tiled_velocity(net, x, s, t, None, tiles=tiles).detach()
     shortcut = (net(x, s, t) - halves).square().sum(1)
     torch.testing.assert_close(got, 4.0 * shortcut, atol=1e-12, rtol=1e-12)
     found, want = gradient(got, net), gradient(shortcut, net)

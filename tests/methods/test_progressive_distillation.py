@@ -19,11 +19,11 @@ from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.sampler import Jumps
 from onestep.methods.core.shape import rows_like
+from onestep.methods.core.tiling import EqualTiles, tiled_velocity
 from onestep.methods.core.times import TilingTimes
 from onestep.methods.core.weighting import Unweighted
 from onestep.methods.oracle import GaussianMap
 from onestep.methods.progressive_distillation import ProgressiveDistillation
-from onestep.methods.shortcut import Shortcut
 from onestep.tests.methods.contract import CLASSES, Elsewhere, Exact, MethodContract
 from onestep.tests.methods.exactness import ORACLE, WRONG, Setting
 from onestep.tests.methods.observed import ObservedMap
@@ -172,7 +172,8 @@ def test_a_ladder_of_stages_learns_the_euler_solver_of_its_first_teacher(first: 
 def test_a_student_of_one_step_has_the_target_of_a_shortcut() -> None:
     """Frans et al. teach the same with the network's own average in place of a fixed teacher."""
     x, s, t = tiles(1)
-    shortcut = Shortcut(clip=1e6).two_halves(WRONG, x, s, t, None)
+    halves = EqualTiles(count=2).draw(len(x), moment(len(x)), dtype=torch.float64)
+    shortcut = tiled_velocity(WRONG, x, s, t, None, tiles=halves)
     got = ProgressiveDistillation().target(WRONG, x, s, t, None)
     torch.testing.assert_close(got, shortcut, atol=1e-12, rtol=1e-12)
 

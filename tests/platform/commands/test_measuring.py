@@ -218,7 +218,7 @@ def test_samples_are_drawn_from_the_store_that_an_override_names(
     [
         (("evaluate", "moons/1", "data=digits"), "overrides must be of storage.tracking_uri, eval"),
         (("evaluate", "moons/1", "storage.wandb=true"), "got storage.wandb"),
-        (("evaluate", "moons/1", "evaluation.seed=-1"), "samples and seed at least 0"),
+        (("evaluate", "moons/1", "evaluation.seed=-1"), "and seed at least 0, got"),
         (("evaluate", "moons/1", "--seed", "3", "evaluation.seed=4"), "either evaluation.seed or"),
         (("compare", "moons/1", "net=mlp"), "got net"),
         (("compare", "evaluation.seed=4"), "needs one or more models"),
