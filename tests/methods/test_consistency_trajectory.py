@@ -15,7 +15,7 @@ from onestep.methods.consistency_trajectory import (
 from onestep.methods.core.adversary import Adversary, ApproximateR1
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.distance import SquaredL2
-from onestep.methods.core.flow_map import FlowMap
+from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.game import ONLINE
 from onestep.methods.core.pair_times import KarrasSpacing, UniformSpacing
 from onestep.methods.core.path import LinearPath
@@ -27,7 +27,7 @@ from onestep.methods.core.teacher import TEACHER
 from onestep.methods.core.times import DiagonalTimes
 from onestep.methods.core.weighting import DenoiserWeighting
 from onestep.methods.flow_matching import FlowMatching
-from onestep.tests.methods.contract import Exact, Order
+from onestep.tests.methods.contract import Exact, Order, SmallMap
 from onestep.tests.methods.exactness import ORACLE, WRONG
 from onestep.tests.methods.game_contract import GameContract, Turn
 from onestep.tests.methods.observed import AffineMap, ObservedMap
@@ -234,6 +234,20 @@ def test_the_critic_and_the_network_take_turns() -> None:
     assert [players(JUDGED, step) for step in range(3)] == [(CRITIC,), (ONLINE,), (CRITIC,)]
     assert [players(GAME, step) for step in range(3)] == [(ONLINE,)] * 3
     assert not GAME.needs.companions
+
+
+def test_the_teacher_keeps_a_graph_in_the_turn_of_the_network_alone() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        teacher = SmallMap(shape=(2,), domain=Domain()).double()
+        critic = JUDGED.needs.companions[CRITIC](teacher).double()
+    online = AffineMap(ORACLE, size=2)
+    nets = Nets(
+        online=online, target=ORACLE, frozen={TEACHER: teacher}, companions={CRITIC: critic}
+    )
+    for player, has_graph in ((CRITIC, False), (ONLINE, True)):
+        torch.autograd.backward(JUDGED.loss(player, nets, pairs(64), moment(64)).total.sum())
+        assert (teacher.first.weight.grad is not None) is has_graph
 
 
 def test_a_grid_from_pure_noise_is_refused_for_steps_in_the_noise_level() -> None:

@@ -295,6 +295,18 @@ def test_each_network_is_evaluated_once_on_generated_samples() -> None:
     assert torch.equal(teacher.calls[0].x, fake.calls[1].x)
 
 
+@pytest.mark.parametrize("player", [ONLINE, FAKE])
+def test_the_noise_of_the_path_is_not_the_generators(player: str) -> None:
+    fake, n = ObservedMap(WRONG), 20_000
+    nets = Nets(online=ORACLE, frozen={TEACHER: ORACLE}, companions={FAKE: fake})
+    batch, zero = pairs(n), torch.zeros(n, dtype=torch.float64)
+    GAME.loss(player, nets, batch, moment(n))
+    (call,) = fake.calls
+    t = call.s[:, None]
+    fresh = (call.x - t * ORACLE.jump(batch.noise, zero, zero + 1.0)) / (1.0 - t)
+    assert (fresh * batch.noise).mean(0).abs().max() <= 4.0 / n**0.5
+
+
 def test_the_generator_keeps_no_graph_in_the_turn_of_the_fake_score() -> None:
     online = AffineMap(ORACLE, size=2)
     nets = Nets(online=online, frozen={TEACHER: ORACLE}, companions={FAKE: WRONG})

@@ -158,7 +158,7 @@ def test_another_share_of_the_first_part_is_another_gradient(
 
 
 def test_the_gradient_of_the_game_is_that_of_the_identity() -> None:
-    """200 000 samples, 4 standard errors over 40 chunks; the noise of the path is fresh."""
+    """200 000 samples, 4 standard errors over 40 chunks."""
     game = FlowGeneratorMatching(form=EXACT)
     online = AffineMap(MADE, size=1)
     with torch.no_grad():
@@ -185,11 +185,13 @@ def pairs(n: int) -> Batch:
     return Batch(x0=x0, x1=x1, index=torch.arange(n))
 
 
-def test_the_noise_of_the_path_is_not_the_generators() -> None:
+@pytest.mark.parametrize("player", [ONLINE, FAKE])
+def test_the_noise_of_the_path_is_not_the_generators(player: str) -> None:
+    """The gradient at these Gaussians would not tell."""
     fake = ObservedMap(WRONG)
     nets = Nets(online=ORACLE, frozen={TEACHER: ORACLE}, companions={FAKE: fake})
     batch = pairs(20_000)
-    GAME.loss(FAKE, nets, batch, moment(20_000))
+    GAME.loss(player, nets, batch, moment(20_000))
     (call,) = fake.calls
     zero = torch.zeros(20_000, dtype=torch.float64)
     t = call.s[:, None]
