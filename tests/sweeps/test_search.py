@@ -122,6 +122,7 @@ sys.exit(main(["sweep", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 def test_a_sweep_keeps_the_passwords_of_its_stores_in_one_file_of_its_owner(home: Path) -> None:

@@ -47,6 +47,7 @@ def two_nodes(what: str, how: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_node_that_has_another_folder_is_refused(tmp_path: Path) -> None:
     said = two_nodes("check", "own", tmp_path / "run")
