@@ -79,7 +79,7 @@ def test_a_karras_grid_runs_from_noise_level_80_to_the_data() -> None:
     assert len(knots) == 18
     assert knots[0] == 1.0 / 81.0
     assert knots[-1] == 1.0
-    # From the card, with the level 0.002 of its last point replaced by 0.
+    # Published values, with the level 0.002 of its last point replaced by 0.
     assert knots[1:3] == pytest.approx([0.017069, 0.023932], abs=1e-6)
     assert knots[-2] == pytest.approx(0.992528, abs=1e-6)
 
