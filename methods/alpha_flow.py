@@ -1,6 +1,5 @@
 """Alpha flow: from flow matching over whole jumps to mean flow, by one number that falls to 0."""
 
-import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
@@ -22,6 +21,7 @@ from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, Sigmoid, require_range
 from .core.shape import rows_like
 from .core.times import AbstractTimes, SortedTimes
+from .core.two_parts import two_part_target
 from .core.weighting import AbstractWeighting, AdaptivePower
 
 
@@ -100,13 +100,8 @@ class AlphaFlow(AbstractMethod):
             name = "method.alpha with shift jump"
             require_range(name, self.alpha, self.clamp, 1.0 - self.clamp)
         require_range("method.alpha", self.alpha, 0.0, 1.0)
-        if self.guidance.is_on and self.label_dropout.probability == 0.0:
-            warnings.warn(
-                "method.guidance without label dropout trains against an unconditional velocity "
-                "that the network never learns; set method.label_dropout.probability above 0",
-                UserWarning,
-                stacklevel=3,
-            )
+        if self.guidance.is_on:
+            self.label_dropout.warn_if_never("method.guidance")
 
     @property
     def domain(self) -> Domain:
@@ -130,7 +125,9 @@ class AlphaFlow(AbstractMethod):
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t, rows = times.s, times.t, times.off_rows
         x, v = self.path.at(batch.noise, batch.x1, s)
-        v, condition = self._guided(nets, batch, now, x=x, v=v, s=s)
+        v, condition = self.guidance.apply(
+            nets, batch, now, dropout=self.label_dropout, x=x, v=v, s=s
+        )
 
         u = nets.online(x, s, t, condition)
 
@@ -184,30 +181,6 @@ class AlphaFlow(AbstractMethod):
             tangent = (v, torch.ones_like(s), torch.zeros_like(t))
             du_ds = self.derivative.along(average, (x, s, t), tangent, value=u)
             return v + rows_like(t - s, x) * du_ds
-        m = s + alpha * (t - s)
-        w = v if self.shift is Shift.SAMPLE else value_of(average, (x, s, m))
-        here = value_of(average, (x, s, t), known=u)
-        ahead = value_of(average, (x + rows_like(m - s, x) * w, m, t))
-        return w + (1.0 - alpha) * (ahead - here) / alpha
-
-    def _guided(
-        self,
-        nets: Nets,
-        batch: Batch,
-        now: Moment,
-        *,
-        x: Float[Tensor, "b *d"],
-        v: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-    ) -> tuple[Float[Tensor, "b *d"], Condition | None]:
-        """The velocity pushed away from the unconditional one, and the labels that were kept."""
-        condition = batch.condition
-        if condition is None:
-            if self.guidance.is_on:
-                raise ValueError("guidance needs labelled data, got data without labels")
-            return v, None
-        plain = self.label_dropout.draw(len(batch), now, device=s.device)
-        condition = condition.drop(plain)
-        if self.guidance.is_on:
-            v = self.guidance.target(v, nets.online, x, s, condition, plain=plain)
-        return v, condition
+        is_sample = self.shift is Shift.SAMPLE
+        w = v if is_sample else value_of(average, (x, s, s + alpha * (t - s)))
+        return two_part_target(average, (x, s, t), w=w, u=u, share=alpha)

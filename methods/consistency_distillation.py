@@ -91,9 +91,7 @@ class ConsistencyDistillation(AbstractMethod):
         require_teacher(teacher, t_lo=self.times.t_lo)
         pair = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t, data = pair.s, pair.t, torch.ones_like(pair.s)
-        condition = batch.condition
-        if condition is not None:
-            condition = condition.drop(self.label_dropout.draw(len(batch), now, device=s.device))
+        condition = self.label_dropout.keep(batch, now)
 
         x_s = _PATH.at(batch.noise, batch.x1, s).x
         here = nets.online.jump(x_s, s, data, condition)

@@ -3,21 +3,18 @@
 from dataclasses import dataclass
 from typing import Final, final
 
-import torch
-
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.method import AbstractMethod, Ema, Needs
+from .core.neighbours import neighbour_error
 from .core.noise_weighting import require_weight_at
 from .core.pair_times import GridTimes
-from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import MatchedDecay, SquareRootGrowth
 from .core.weighting import AbstractWeighting, Unweighted
 
-_PATH: Final = LinearPath()
 _STEPS: Final = SquareRootGrowth(start=1, end=150)
 
 
@@ -80,19 +77,12 @@ class ConsistencyTraining(AbstractMethod):
         """Losses of the samples of a batch whose noise has been paired."""
         assert nets.target is not None, "the platform builds what needs declares"
         pair = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
-        s, t, data = pair.s, pair.t, torch.ones_like(pair.s)
-        condition = batch.condition
-        if condition is not None:
-            condition = condition.drop(self.label_dropout.draw(len(batch), now, device=s.device))
-
-        x_s, x_t = (_PATH.at(batch.noise, batch.x1, time).x for time in (s, t))
-        here = nets.online.jump(x_s, s, data, condition)
-        with torch.no_grad():
-            there = nets.target.jump(x_t, t, data, condition)
-
-        error = self.distance(here, there)
+        condition = self.label_dropout.keep(batch, now)
+        error = neighbour_error(
+            nets.online, nets.target, batch, pair, condition, distance=self.distance
+        )
         return Loss(
-            terms={"consistency_training": self.weighting(error, s, t)},
+            terms={"consistency_training": self.weighting(error, pair.s, pair.t)},
             logs={"error": error.detach()},
-            times=s,
+            times=pair.s,
         )

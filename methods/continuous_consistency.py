@@ -118,9 +118,7 @@ class ContinuousConsistency(AbstractMethod):
             require_teacher(nets.frozen[TEACHER], t_lo=self.t_lo)
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, data = times.s, times.t
-        condition = batch.condition
-        if condition is not None:
-            condition = condition.drop(self.label_dropout.draw(len(batch), now, device=s.device))
+        condition = self.label_dropout.keep(batch, now)
         x, own = _PATH.at(batch.noise, batch.x1, s)
         v = self.source.velocity(nets, x, s, condition, own=own)
 

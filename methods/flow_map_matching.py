@@ -72,9 +72,7 @@ class FlowMapMatching(AbstractMethod):
         """Losses of the samples of a batch whose noise has been paired."""
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t = times.s, times.t
-        if batch.condition is not None:
-            dropped = self.label_dropout.draw(len(batch), now, device=s.device)
-            batch = replace(batch, condition=batch.condition.drop(dropped))
+        batch = replace(batch, condition=self.label_dropout.keep(batch, now))
 
         error = torch.zeros_like(s)
         on, off = times.diagonal_rows, times.off_rows

@@ -59,9 +59,7 @@ class FlowMatching(AbstractMethod):
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
         t = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device).t
-        condition = batch.condition
-        if condition is not None:
-            condition = condition.drop(self.label_dropout.draw(len(batch), now, device=t.device))
+        condition = self.label_dropout.keep(batch, now)
         x, v = self.path.at(batch.noise, batch.x1, t)
         error = self.distance(nets.online.velocity(x, t, condition), v)
         return Loss(terms={"flow_matching": self.weighting(error, t, t)}, times=t)

@@ -1,24 +1,20 @@
 """Improved consistency training: no moving average, robust distances, a grid that doubles."""
 
 from dataclasses import dataclass
-from typing import Final, final
-
-import torch
+from typing import final
 
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, PseudoHuber
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.method import AbstractMethod, Needs
+from .core.neighbours import neighbour_error
 from .core.noise_weighting import InverseGap, require_weight_at
 from .core.pair_times import GridTimes
-from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Doubling
 from .core.time_law import LogitNormal
 from .core.weighting import AbstractWeighting
-
-_PATH: Final = LinearPath()
 
 
 @final
@@ -76,19 +72,12 @@ class ImprovedConsistencyTraining(AbstractMethod):
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
         pair = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
-        s, t, data = pair.s, pair.t, torch.ones_like(pair.s)
-        condition = batch.condition
-        if condition is not None:
-            condition = condition.drop(self.label_dropout.draw(len(batch), now, device=s.device))
-
-        x_s, x_t = (_PATH.at(batch.noise, batch.x1, time).x for time in (s, t))
-        here = nets.online.jump(x_s, s, data, condition)
-        with torch.no_grad():
-            there = nets.online.jump(x_t, t, data, condition)
-
-        error = self.distance(here, there)
+        condition = self.label_dropout.keep(batch, now)
+        error = neighbour_error(
+            nets.online, nets.online, batch, pair, condition, distance=self.distance
+        )
         return Loss(
-            terms={"improved_consistency_training": self.weighting(error, s, t)},
+            terms={"improved_consistency_training": self.weighting(error, pair.s, pair.t)},
             logs={"error": error.detach()},
-            times=s,
+            times=pair.s,
         )

@@ -1,6 +1,5 @@
 """Improved mean flow: the velocity is regressed, through an average velocity that knows its own."""
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -14,7 +13,7 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
 from .core.flow_map import Domain, DomainKind
-from .core.guidance import GuidanceScales, LabelDropout
+from .core.guidance import GuidanceScales, LabelDropout, require_labels
 from .core.method import AbstractMethod, Needs
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
@@ -72,13 +71,8 @@ class ImprovedMeanFlow(AbstractMethod):
     guidance: GuidanceScales = GuidanceScales()
 
     def __post_init__(self) -> None:
-        if self.guidance.is_on and self.label_dropout.probability == 0.0:
-            warnings.warn(
-                "method.guidance without label dropout trains against an unconditional velocity "
-                "that the network never learns; set method.label_dropout.probability above 0",
-                UserWarning,
-                stacklevel=3,
-            )
+        if self.guidance.is_on:
+            self.label_dropout.warn_if_never("method.guidance")
 
     @property
     def domain(self) -> Domain:
@@ -128,11 +122,7 @@ class ImprovedMeanFlow(AbstractMethod):
         self, batch: Batch, now: Moment, *, like: Float[Tensor, "b"]
     ) -> Condition | None:
         """The labels that were kept, and the guidance scale of each row."""
-        condition = batch.condition
-        if condition is None:
-            if self.guidance.is_on:
-                raise ValueError("guidance needs labelled data, got data without labels")
-            return None
         if self.guidance.is_on:
-            condition = replace(condition, guidance=self.guidance.draw(len(batch), now, like=like))
-        return condition.drop(self.label_dropout.draw(len(batch), now, device=like.device))
+            scale = self.guidance.draw(len(batch), now, like=like)
+            batch = replace(batch, condition=replace(require_labels(batch), guidance=scale))
+        return self.label_dropout.keep(batch, now)

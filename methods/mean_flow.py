@@ -1,15 +1,11 @@
 """Mean flow: one network learns the average velocity over every interval."""
 
-import warnings
 from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from .core.calculus import AbstractDerivative, ForwardMode
-from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
@@ -72,13 +68,8 @@ class MeanFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
-        if self.guidance.is_on and self.label_dropout.probability == 0.0:
-            warnings.warn(
-                "method.guidance without label dropout trains against an unconditional velocity "
-                "that the network never learns; set method.label_dropout.probability above 0",
-                UserWarning,
-                stacklevel=3,
-            )
+        if self.guidance.is_on:
+            self.label_dropout.warn_if_never("method.guidance")
 
     @property
     def domain(self) -> Domain:
@@ -95,7 +86,9 @@ class MeanFlow(AbstractMethod):
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t, rows = times.s, times.t, times.off_rows
         x, v = self.path.at(batch.noise, batch.x1, s)
-        v, condition = self._guided(nets, batch, now, x=x, v=v, s=s)
+        v, condition = self.guidance.apply(
+            nets, batch, now, dropout=self.label_dropout, x=x, v=v, s=s
+        )
 
         u = nets.online(x, s, t, condition)
 
@@ -118,25 +111,3 @@ class MeanFlow(AbstractMethod):
             logs={"error": error.detach()},
             times=s,
         )
-
-    def _guided(
-        self,
-        nets: Nets,
-        batch: Batch,
-        now: Moment,
-        *,
-        x: Float[Tensor, "b *d"],
-        v: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-    ) -> tuple[Float[Tensor, "b *d"], Condition | None]:
-        """The velocity pushed away from the unconditional one, and the labels that were kept."""
-        condition = batch.condition
-        if condition is None:
-            if self.guidance.is_on:
-                raise ValueError("guidance needs labelled data, got data without labels")
-            return v, None
-        plain = self.label_dropout.draw(len(batch), now, device=s.device)
-        condition = condition.drop(plain)
-        if self.guidance.is_on:
-            v = self.guidance.target(v, nets.online, x, s, condition, plain=plain)
-        return v, condition

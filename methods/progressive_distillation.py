@@ -93,9 +93,7 @@ class ProgressiveDistillation(AbstractMethod):
         s, t = times.s, times.t
         x, _ = self.path.at(batch.noise, batch.x1, s)
 
-        condition = batch.condition
-        if condition is not None:
-            condition = condition.drop(self.label_dropout.draw(len(batch), now, device=s.device))
+        condition = self.label_dropout.keep(batch, now)
 
         with torch.no_grad():
             target = self.target(teacher, x, s, t, condition)

@@ -97,9 +97,7 @@ class SelfDistillation(AbstractMethod):
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t = times.s, times.t
         x, v = self.path.at(batch.noise, batch.x1, s)
-        condition = batch.condition
-        if condition is not None:
-            condition = condition.drop(self.label_dropout.draw(len(batch), now, device=s.device))
+        condition = self.label_dropout.keep(batch, now)
 
         error, is_off = torch.zeros_like(s), torch.zeros_like(s)
         on, off = times.diagonal_rows, times.off_rows

@@ -1,6 +1,5 @@
 """SoFlow: a solution of the flow's equation agrees with itself a little later on."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -14,13 +13,14 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
 from .core.flow_map import Domain, DomainKind, FlowMap
-from .core.guidance import LabelDropout
+from .core.guidance import LabelDropout, require_labels
 from .core.method import AbstractMethod, Needs
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Exponential, Schedule, require_range
 from .core.shape import rows_like
 from .core.times import AbstractTimes, SortedTimes
+from .core.two_parts import two_part_target
 from .core.weighting import AbstractWeighting, AdaptivePower
 
 _SHORTEST: Final = 1e-4
@@ -92,13 +92,8 @@ class SoFlow(AbstractMethod):
                 "method needs scale >= 1 and fade in [0, 1], "
                 f"got scale {self.scale} and fade {self.fade}"
             )
-        if self.scale > 1.0 and self.label_dropout.probability == 0.0:
-            warnings.warn(
-                "method.scale without label dropout trains against an unconditional velocity "
-                "that the network never learns; set method.label_dropout.probability above 0",
-                UserWarning,
-                stacklevel=3,
-            )
+        if self.scale > 1.0:
+            self.label_dropout.warn_if_never("method.scale")
 
     @property
     def domain(self) -> Domain:
@@ -112,6 +107,8 @@ class SoFlow(AbstractMethod):
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
+        if self.scale > 1.0:
+            require_labels(batch)
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t, rows = times.s, times.t, times.off_rows
         x, v = self.path.at(batch.noise, batch.x1, s)
@@ -121,8 +118,6 @@ class SoFlow(AbstractMethod):
             condition = condition.drop(plain)
             if self.scale > 1.0:
                 v = self._guided(nets.online, x, s, condition, v=v, plain=plain)
-        elif self.scale > 1.0:
-            raise ValueError("guidance needs labelled data, got data without labels")
 
         u = nets.online(x, s, t, condition)
 
@@ -180,12 +175,7 @@ class SoFlow(AbstractMethod):
             return flow_map(x, s, t, condition)
 
         w = v if self.mix == 1.0 else torch.lerp(value_of(average, (x, s, s)), v, self.mix)
-        if ratio == 1.0:
-            return w
-        later = s + ratio * (t - s)
-        here = value_of(average, (x, s, t), known=u)
-        ahead = value_of(average, (x + rows_like(later - s, x) * w, later, t))
-        return w + (1.0 - ratio) * (ahead - here) / ratio
+        return w if ratio == 1.0 else two_part_target(average, (x, s, t), w=w, u=u, share=ratio)
 
     def _guided(
         self,

@@ -13,7 +13,7 @@ from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.gap_times import GapTimes
-from .core.guidance import LabelDropout
+from .core.guidance import LabelDropout, require_labels
 from .core.method import AbstractMethod, Ema, Needs
 from .core.motion import end_motion
 from .core.path import AbstractPath, LinearPath
@@ -77,6 +77,8 @@ class TerminalVelocityMatching(AbstractMethod):
     def __post_init__(self) -> None:
         if self.scale < 1.0:
             raise ValueError(f"method.scale must be at least 1, got {self.scale}")
+        if self.scale > 1.0:
+            self.label_dropout.warn_if_never("method.scale")
         require_range("method.strength", self.strength, 0.0, float("inf"))
 
     @property
@@ -92,6 +94,8 @@ class TerminalVelocityMatching(AbstractMethod):
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
         assert nets.target is not None, "the platform builds what needs declares"
+        if self.scale > 1.0:
+            require_labels(batch)
         n, dtype, device = len(batch), batch.x1.dtype, batch.x1.device
         times = self.times.draw(n, now, dtype=dtype).to(device)
         e = self.velocity_law.draw(n, now.rng, dtype=dtype).to(device)
@@ -100,8 +104,6 @@ class TerminalVelocityMatching(AbstractMethod):
             dropped = self.label_dropout.draw(n, now, device=device)
             condition = condition.drop(dropped)
             scale = torch.where(dropped, scale, self.scale)
-        elif self.scale > 1.0:
-            raise ValueError("guidance needs labelled data, got data without labels")
 
         x, v = self.path.at(batch.noise, batch.x1, e)
         if self.scale > 1.0 and condition is not None:

@@ -105,9 +105,7 @@ class TruncatedConsistency(AbstractMethod):
         pinned, shares = pinned.to(drawn.s.device), shares.to(drawn.s)
         s = torch.where(pinned, self.cut, drawn.s)
         t = torch.where(pinned, self.times.after(s.double(), now).to(dtype), drawn.t)
-        data, condition = torch.ones_like(s), batch.condition
-        if condition is not None:
-            condition = condition.drop(self.label_dropout.draw(n, now, device=s.device))
+        data, condition = torch.ones_like(s), self.label_dropout.keep(batch, now)
 
         x_s, x_t = (_PATH.at(batch.noise, batch.x1, time).x for time in (s, t))
         here = nets.online.jump(x_s, s, data, condition)

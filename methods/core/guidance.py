@@ -1,5 +1,6 @@
 """Guidance: label dropout, and targets pushed away from the unconditional velocity."""
 
+import warnings
 from dataclasses import dataclass
 from typing import final
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from .condition import Condition
 from .flow_map import FlowMap
-from .record import Moment
+from .record import Batch, Moment, Nets
 from .shape import rows_like
 
 
@@ -34,6 +35,40 @@ class LabelDropout:
     def draw(self, n: int, now: Moment, *, device: torch.device) -> Bool[Tensor, "n"]:
         """Which rows lose their condition."""
         return (now.rng.uniform(n) < self.probability).to(device)
+
+    def keep(self, batch: Batch, now: Moment) -> Condition | None:
+        """The condition of a batch, of which some rows have lost theirs; None if it has none."""
+        if batch.condition is None:
+            return None
+        return batch.condition.drop(self.draw(len(batch), now, device=batch.x1.device))
+
+    def warn_if_never(self, guidance: str) -> None:
+        """Warn where guidance meets a network that never sees a row without its condition.
+
+        Args:
+            guidance: The setting that asks for guidance.
+        """
+        if self.probability == 0.0:
+            warnings.warn(
+                f"{guidance} without label dropout trains against an unconditional velocity "
+                "that the network never learns; set method.label_dropout.probability above 0",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def require_labels(batch: Batch) -> Condition:
+    """The condition of a batch that guidance needs.
+
+    Args:
+        batch: Data, with or without a condition.
+
+    Raises:
+        ValueError: If the batch has none.
+    """
+    if batch.condition is None:
+        raise ValueError("guidance needs labelled data, got data without labels")
+    return batch.condition
 
 
 @final
@@ -114,6 +149,38 @@ class Guidance:
                 guided = guided + self.kappa * flow_map.velocity(x, s, condition)
         is_guided = (s >= self.s_lo) & (s <= self.s_hi) & ~plain
         return torch.where(rows_like(is_guided, x), guided, v)
+
+    def apply(
+        self,
+        nets: Nets,
+        batch: Batch,
+        now: Moment,
+        *,
+        dropout: LabelDropout,
+        x: Float[Tensor, "b *d"],
+        v: Float[Tensor, "b *d"],
+        s: Float[Tensor, "b"],
+    ) -> tuple[Float[Tensor, "b *d"], Condition | None]:
+        """The velocity that a batch is regressed on, and the condition that its rows kept.
+
+        Args:
+            nets: The network in training, whose diagonal guides.
+            batch: Data and their condition.
+            now: The moment.
+            dropout: How often a row loses its condition.
+            x: States at s.
+            v: Velocities of the pairs.
+            s: Times.
+
+        Raises:
+            ValueError: If there is guidance and the batch has no condition.
+        """
+        if not self.is_on:
+            return v, dropout.keep(batch, now)
+        condition = require_labels(batch)
+        plain = dropout.draw(len(batch), now, device=s.device)
+        condition = condition.drop(plain)
+        return self.target(v, nets.online, x, s, condition, plain=plain), condition
 
 
 @final

@@ -24,7 +24,8 @@ from onestep.tests.methods.exactness import ORACLE, WRONG, Perturbed, Setting
 from onestep.tests.methods.observed import ObservedMap, TwoMaps
 
 PLAIN = TerminalVelocityMatching()
-KEPT = LabelDropout(probability=0.0)
+# As good as none, which would warn where there is guidance.
+KEPT = LabelDropout(probability=2.0**-40)
 
 
 class TestTerminalVelocityMatching(MethodContract):
@@ -221,7 +222,9 @@ def test_a_scale_of_one_asks_the_target_once() -> None:
     assert target.rows == [64]
 
 
-def test_guidance_without_labels_is_refused() -> None:
+def test_guidance_without_labels_is_refused_and_without_dropout_warns() -> None:
+    with pytest.warns(UserWarning, match="an unconditional velocity that the network never learns"):
+        TerminalVelocityMatching(scale=2.0, label_dropout=LabelDropout(probability=0.0))
     with pytest.raises(ValueError, match="guidance needs labelled data"):
         found(replace(PLAIN, scale=2.0), ORACLE, ORACLE, pairs(64))
 
