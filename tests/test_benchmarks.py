@@ -18,6 +18,7 @@ from onestep.benchmarks import (
     sampling_speed,
     step_time,
 )
+from onestep.benchmarks.recipes import digest, recipes
 from onestep.benchmarks.record import Bars, recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
@@ -97,7 +98,10 @@ def test_every_method_has_a_recipe_that_learns_or_says_why_not() -> None:
     stored = read("learning")
     methods = {path.stem for path in METHODS.glob("*.yaml")}
     assert {each["method"] for each in stored["recipes"].values()} == methods
-    assert set(stored["recipes"]) == set(learning.recipes())
+    assert set(stored["recipes"]) == set(recipes())
+    assert {name: each["digest"] for name, each in stored["recipes"].items()} == {
+        name: digest(name) for name in recipes()
+    }
     found = {name: learning.missed(each) for name, each in stored["recipes"].items()}
     assert stored["misses"] == {name: numbers for name, numbers in found.items() if numbers}
     for name, numbers in found.items():

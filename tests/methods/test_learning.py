@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onestep.benchmarks.learning import Workshop, is_explained, recipes
+from onestep.benchmarks.learning import is_explained, measure
 from onestep.benchmarks.planar import (
     BARS,
     NOISE_SEEDS,
@@ -19,6 +19,7 @@ from onestep.benchmarks.planar import (
     judge_modes,
     passes_modes,
 )
+from onestep.benchmarks.recipes import Workshop, recipes
 from onestep.methods.core.noise import draw_noise
 from onestep.platform.data.gaussians import EightGaussians
 from onestep.platform.data.source import Dataset
@@ -29,31 +30,31 @@ def dataset() -> Dataset:
     return EightGaussians().load()
 
 
-def measured(samples: list[Tensor], dataset: Dataset) -> dict[str, float]:
+def judged(samples: list[Tensor], dataset: Dataset) -> dict[str, float]:
     assert dataset.mixture is not None
     return judge_modes(torch.cat(samples), dataset.mixture)
 
 
 def test_training_data_pass_the_bars(dataset: Dataset) -> None:
-    assert passes_modes(measured(data_draws(dataset), dataset))
+    assert passes_modes(judged(data_draws(dataset), dataset))
 
 
 def test_one_gaussian_fails_the_bars(dataset: Dataset) -> None:
-    found = measured(gaussian_draws(dataset), dataset)
+    found = judged(gaussian_draws(dataset), dataset)
     assert not passes_modes(found)
     assert found["outside_modes"] >= 5.0 * BARS["outside_modes"]
 
 
 def test_noise_fails_the_bars(dataset: Dataset) -> None:
     noise = [draw_noise(POINTS, (2,), seed=seed)[0] for seed in NOISE_SEEDS]
-    assert not passes_modes(measured(noise, dataset))
+    assert not passes_modes(judged(noise, dataset))
 
 
 def test_modes_without_their_width_fail_the_bars(dataset: Dataset) -> None:
     assert dataset.mixture is not None
     means = dataset.mixture.means
     points = means[torch.arange(POINTS) % len(means)]
-    assert not passes_modes(measured([points, points], dataset))
+    assert not passes_modes(judged([points, points], dataset))
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,6 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_method_learns_the_eight_gaussians_in_one_step(recipe: str, workshop: Workshop) -> None:
-    measured = workshop.measure(recipe)
+    measured = measure(recipe, workshop)
     del measured["core_s"]  # for a machine that does nothing else: benchmarks/learning.py
     assert is_explained(recipe, measured)
