@@ -126,7 +126,7 @@ def recipe_of(place: Path) -> str:
         {"net": {"_target_": "onestep.methods.nets.mlp.MLP", "width": 24, "depth": 1}},
         {"method": FLOW_MATCHING},
         {"seed": 4},
-        {"training": {**recipe(MEAN_FLOW, steps=2)["training"], "ema_snapshots": 4}},
+        {"training": {**recipe(MEAN_FLOW, steps=2)["training"], "ema_snapshots": 2}},
     ],
     ids=["net", "method", "seed", "snapshots"],
 )
