@@ -36,6 +36,9 @@ def compose(
     Raises:
         ValueError: If an override names no key, gives a value of the wrong kind or misses one.
     """
+    for override in overrides:
+        if not re.match(r"[~]|[^=]+=", override):
+            raise ValueError(f"an override is KEY=VALUE, got {hide_passwords(override)!r}")
     try:
         config = _composed(config_name, overrides, module)
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
 
 from .errors import RequestRefused, shown
 from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Refusal
@@ -48,6 +49,7 @@ def build_api(service: Service) -> FastAPI:
     )
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(RequestRefused, _answer_refused)
+    api.add_exception_handler(HTTPException, _answer_unknown)
     api.middleware("http")(_add_headers)
 
     @api.get("/healthz", responses={503: _REFUSED[503]})
@@ -91,6 +93,14 @@ async def _answer_refused(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, RequestRefused)
     return _respond(refusal(error))
+
+
+async def _answer_unknown(request: Request, error: Exception) -> Response:
+    """A path or a verb that there is not, in the shape of every other refusal."""
+    assert isinstance(error, HTTPException)
+    message = f"there is no {request.method} {request.url.path}; see /docs"
+    answer = refusal(RequestRefused(message, status=error.status_code))
+    return _respond(answer)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:

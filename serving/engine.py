@@ -156,7 +156,8 @@ class Engine:
         # isdecimal alone would let other scripts' digits and very long numbers through.
         if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < classes:
             return int(text)
-        known = ", ".join(self.record.label_names[:_NAMES_SHOWN])
+        own = [name for k, name in enumerate(self.record.label_names) if name != str(k)]
+        known = ", ".join(own[:_NAMES_SHOWN])
         raise RequestRefused(
             f"prompt must be a class label, got {shown(prompt)}; allowed: 0..{classes - 1}"
             + (f" or {known}" if known else ""),

@@ -33,7 +33,9 @@ def add_overrides(parser: argparse.ArgumentParser, what: str, *, shown: str) -> 
         shown: What a dry run prints.
     """
     parser.add_argument("overrides", nargs="*", metavar="override", help=what)
-    parser.add_argument("--dry-run", action="store_true", help=f"print {shown} and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help=f"print {shown} and stop; data are not read"
+    )
 
 
 def add_yardstick(parser: argparse.ArgumentParser) -> None:

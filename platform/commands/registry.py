@@ -165,6 +165,9 @@ def _promote(registry: "store.Registry", arguments: argparse.Namespace) -> list[
         gate = Gate(metric=arguments.metric, at_most=arguments.at_most, at_least=arguments.at_least)
     elif arguments.at_most is not None or arguments.at_least is not None:
         raise ValueError("--at-most and --at-least bound a metric: name it with --metric")
+    version = registry.resolve(arguments.reference)
+    if registry.current(version.name, arguments.alias) == version and gate is None:
+        return [f"{arguments.alias} means {version} already; nothing was changed"]
     promotion = registry.promote(
         arguments.reference, arguments.alias, why=arguments.why, who=arguments.who, gate=gate
     )

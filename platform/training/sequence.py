@@ -139,7 +139,8 @@ class StageSequence:
         self.check()
         done: dict[str, Trained] = {}
         for stage in self.stages:
-            watcher.say(f"stage {stage.name}")
+            if len(self.stages) > 1:
+                watcher.say(f"stage {stage.name}")
             models = {name: str(trained.reference) for name, trained in done.items()}
             done[stage.name] = launch(stage.experiment(models), watcher)
         return done

@@ -62,7 +62,8 @@ class Console:
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """A bar that counts things."""
-        with tqdm(desc=f"{self._prefix}{what}", unit="", leave=False) as bar:
+        # Elsewhere than on a terminal a bar would be many lines.
+        with tqdm(desc=f"{self._prefix}{what}", unit="", leave=False, disable=None) as bar:
 
             def show(done: int, total: int) -> None:
                 bar.total = total
@@ -75,7 +76,11 @@ class Console:
         """A bar of samples seen, with the loss, the speed and the time that is left."""
         total = experiment.training.steps * experiment.training.batch_size
         with tqdm(
-            desc=f"{self._prefix}training", total=total, unit=" samples", unit_scale=True
+            desc=f"{self._prefix}training",
+            total=total,
+            unit=" samples",
+            unit_scale=True,
+            disable=None,
         ) as bar:
             yield _BarReporter(bar)
 
@@ -92,7 +97,12 @@ class _BarReporter:
     ) -> None:
         """Move the bar to the samples seen."""
         if "progress/samples" in metrics:
-            self._bar.set_postfix(loss=f"{metrics['loss/online']:.4g}", refresh=False)
+            # A weight may even the loss out, so that only the error shows what is learned.
+            shown = {"loss": metrics["loss/online"], "error": metrics.get("log/error")}
+            self._bar.set_postfix(
+                {name: f"{value:.4g}" for name, value in shown.items() if value is not None},
+                refresh=False,
+            )
             self._bar.update(metrics["progress/samples"] - self._bar.n)
 
     def close(self) -> None:

@@ -88,6 +88,7 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
             "optimizer torch.optim.Adam takes numbers for its own settings (params, lr, ",
         ),
         ("optimizer._target_=torch.optim.Eve", "cannot import torch.optim.Eve"),
+        ("digits/1", "an override is KEY=VALUE, got 'digits/1'"),
         ("training.samples=[1", "no viable alternative at input '[1'"),
         # No number to compute with.
         ("training.clip_norm=nan", "training.clip_norm must be a finite number, got nan"),

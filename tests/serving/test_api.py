@@ -133,6 +133,13 @@ def test_a_bad_request_is_refused_in_one_sentence(
     assert error["type"] == "invalid_request_error"
 
 
+def test_a_path_or_verb_that_there_is_not_is_refused_in_the_same_shape() -> None:
+    for method, path, status in (("GET", "/v2", 404), ("DELETE", "/v1/models", 405)):
+        answer = with_client(lambda client, m=method, p=path: client.request(m, p))
+        assert answer.status_code == status
+        assert answer.json()["error"]["message"] == f"there is no {method} {path}; see /docs"
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"{", "must be JSON"), (b"", "must be a JSON object, got nothing")]
 )

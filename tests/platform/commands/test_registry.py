@@ -74,6 +74,9 @@ def test_promotion_lineage_and_history_tell_one_story(ask):
     assert ask("promote", "digits/2", "champion", "--why", "better", "--who", "emmy", *gate) == [
         "champion means digits/2 (before: digits/1)"
     ]
+    assert ask("promote", "digits/2", "champion", "--why", "once more") == [
+        "champion means digits/2 already; nothing was changed"
+    ]
     assert ask("lineage", "champion") == [
         "digits/2 MeanFlow [champion] (eval/w2 0.64)",
         "+-- teacher: digits/1 MeanFlow (eval/w2 0.92)",
