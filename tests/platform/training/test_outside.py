@@ -87,13 +87,13 @@ def test_weights_become_a_model_with_their_licence_and_source(
     assert "CC-BY-4.0" in capsys.readouterr().out
 
 
-def test_an_imported_model_can_be_measured_and_can_teach(
+def test_an_imported_model_is_sampled_and_judged_as_a_teacher_like_any_other(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert attempt(home, trained_elsewhere(), {"weights": names()}) == 0
-    assert main(["evaluate", "moons/1", "--nfe", "3", "--samples", "32"]) == 0
+    assert main(["sample", "moons/1", "sampler=edm", "--out", str(home / "samples.png")]) == 0
     words = ["method=consistency_distillation", "data=moons", "data.samples=128", "net=mlp"]
-    refused = main(["train", *words, "parents.teacher=moons/1", "training.samples=256"])
+    refused = main(["train", *words, "parents.teacher=moons/1", "training.batch_size=64"])
     assert refused == USER_ERROR
     assert "the teacher's must too, got a teacher on [0.0123457, 0.998004]" in (
         capsys.readouterr().err
