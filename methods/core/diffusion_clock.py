@@ -190,8 +190,8 @@ class DiscreteClock(AbstractDiffusionClock):
 
     Only these readings are drawn. Between them ln sigma is linear.
 
-    Reference: Ho et al. 2020, arXiv:2006.11239v2, section 4; with the roots of the rates rising
-        linearly, Rombach et al. 2022, arXiv:2112.10752v2, from beta 0.00085 to 0.012.
+    Reference: Ho et al. 2020, arXiv:2006.11239v2, section 4. Stable Diffusion's runs from beta
+        0.00085 to 0.012, with the roots of the rates rising linearly.
 
     Attributes:
         levels: How many, at least 2.
