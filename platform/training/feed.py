@@ -138,17 +138,17 @@ class PairFeed(AbstractFeed):
         self, step: int, shard: int, made: int, real: int
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         rng = Rng.seeded(mix(self._seed, _FEED), step=step, shards=(shard,))
-        taken: list[tuple[Pairs, Tensor]] = []
-        for pairs, many in ((self._pairs.generated, made), (self._pairs.real, real)):
+        generated, given = self._pairs.generated, self._pairs.real
+        taken: list[tuple[Pairs, Tensor, int]] = []
+        for pairs, many, first in ((generated, made, 0), (given, real, len(generated))):
             if many:
-                taken.append((pairs, rng.integers(many, below=len(pairs))))
-        labels = [pairs.label[rows] for pairs, rows in taken if pairs.label is not None]
-        offset = {id(self._pairs.generated): 0, id(self._pairs.real): len(self._pairs.generated)}
+                taken.append((pairs, rng.integers(many, below=len(pairs)), first))
+        labels = [pairs.label[rows] for pairs, rows, _ in taken if pairs.label is not None]
         return (
-            torch.cat([pairs.x0[rows] for pairs, rows in taken]),
-            torch.cat([pairs.x1[rows] for pairs, rows in taken]),
+            torch.cat([pairs.x0[rows] for pairs, rows, _ in taken]),
+            torch.cat([pairs.x1[rows] for pairs, rows, _ in taken]),
             torch.cat(labels) if labels else None,
-            torch.cat([rows + offset[id(pairs)] for pairs, rows in taken]),
+            torch.cat([rows + first for _, rows, first in taken]),
         )
 
 
