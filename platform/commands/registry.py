@@ -3,8 +3,11 @@
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, final
 
+from ..configuration import compose
+from ..experiment import Experiment
 from ..home import Home
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and `--help` needs none of it
@@ -33,6 +36,8 @@ examples:
   onestep registry promote digits/3 champion --why "best at one step"
   onestep registry promote digits/3 champion --why "best" \\
     --metric eval/1nn_accuracy/nfe_1 --at-most 0.62
+  onestep registry import edm.safetensors --mapping names.yaml --licence CC-BY-4.0 \\
+    --source https://example.org/edm data=digits net=unet_digits_preconditioned method=edm
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -59,6 +64,14 @@ examples:
         promote.add_argument("--metric", help="promote only if this metric keeps its bounds")
         promote.add_argument("--at-most", type=float, help="largest value of the metric")
         promote.add_argument("--at-least", type=float, help="smallest value of the metric")
+        importing = actions.add_parser(
+            "import", help="register weights that were trained elsewhere"
+        )
+        importing.add_argument("file", help="weights as safetensors")
+        importing.add_argument("--mapping", required=True, help="YAML of the names of the weights")
+        importing.add_argument("--licence", required=True, help="terms of their use, kept")
+        importing.add_argument("--source", required=True, help="where they come from, kept")
+        importing.add_argument("overrides", nargs="*", help="data, net and method of the model")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do what was asked for.
@@ -82,6 +95,8 @@ examples:
                 lines = [registry.lineage(arguments.reference).render(metric=arguments.metric)]
             case "history":
                 lines = _history(registry, arguments.alias)
+            case "import":
+                lines = _import(arguments)
             case _:
                 lines = _promote(registry, arguments)
         print("\n".join(lines))
@@ -128,6 +143,7 @@ def _show(entry: "ModelEntry", *, as_json: bool) -> list[str]:
         ("overrides", " ".join(record.overrides) or "-"),
     ]
     rows += [(f"parent {role}", parent) for role, parent in record.parents.items()]
+    rows += [(f"origin {what}", told) for what, told in record.origin.items()]
     rows += [(name, f"{value:.6g}") for name, value in record.metrics.items()]
     for later in entry.evaluations:
         rows.append((f"measured {later.at[:19]}", json.dumps(dict(later.provenance))))
@@ -173,6 +189,24 @@ def _promote(registry: "store.Registry", arguments: argparse.Namespace) -> list[
     )
     before = promotion.source or "nothing"
     return [f"{promotion.alias} means {promotion.to} (before: {before})"]
+
+
+def _import(arguments: argparse.Namespace) -> list[str]:
+    from ..registry.store import Registry as Store
+    from ..training.outside import register_outside
+
+    overrides = tuple(arguments.overrides)
+    experiment = Experiment.from_dict(compose("train", overrides), overrides)
+    uri = arguments.tracking_uri or experiment.storage.tracking_uri or None
+    reference = register_outside(
+        Store.at(Home.here(tracking_uri=uri)),
+        experiment,
+        Path(arguments.file),
+        mapping=Path(arguments.mapping),
+        licence=arguments.licence,
+        source=arguments.source,
+    )
+    return [f"registered {reference}"]
 
 
 def _metrics(entry: "ModelEntry") -> list[str]:

@@ -1,12 +1,20 @@
 """`onestep sample`: pictures from a registered model."""
 
 import argparse
-from typing import TYPE_CHECKING, ClassVar, final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Final, final
 
+from ..configuration import compose
 from .arguments import OF_A_STORE, add_overrides, apply_overrides, show
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of it
     from torch import Tensor
+
+    from ...methods.core.flow_map import Domain
+    from ...methods.core.sampler import AbstractSampler
+
+_SAMPLER: Final = "sampler"
+"""Group of the samplers that can be named."""
 
 
 @final
@@ -17,20 +25,22 @@ class Sample:
     summary: ClassVar[str] = "draw samples from a registered model into a PNG"
     description: ClassVar[str] = """Draw samples from a registered model into a PNG.
 
-A sample depends on the seed and its number alone.
+A sample depends on the seed and its number alone. The model's domain chooses the sampler, unless
+one is named: ddim, heun, edm or dpm_solver, with its own number of steps.
 
 examples:
   onestep sample champion
   onestep sample digits/3 --nfe 2 --n 100 --seed 1 --out digits.png
   onestep sample champion --label 3 --n 16
+  onestep sample digits/1 sampler=dpm_solver sampler.grid.steps=20
   onestep sample champion storage.tracking_uri=http://mlflow:5000
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("reference", help="such as digits/3 or champion")
-        add_overrides(parser, " or ".join(OF_A_STORE), shown="what would be drawn")
-        parser.add_argument("--nfe", type=int, default=1, help="network evaluations of a sample")
+        add_overrides(parser, " or ".join((*OF_A_STORE, _SAMPLER)), shown="what would be drawn")
+        parser.add_argument("--nfe", type=int, help="network evaluations of a sample, 1 by default")
         parser.add_argument("--n", type=int, default=100, help="how many, in 1..10000")
         parser.add_argument("--label", type=int, help="class; all of them in turn by default")
         parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
@@ -44,7 +54,7 @@ examples:
 
         from ...methods.core.flow_map import Domain
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
-        from ..evaluation.sampling import draw_samples, samplers_at
+        from ..evaluation.sampling import draw_samples
         from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
@@ -52,17 +62,22 @@ examples:
             raise ValueError(f"--n must be in 1..10000, got {arguments.n}")
         if arguments.seed < 0:
             raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
+        named = [each for each in arguments.overrides if _is_of_sampler(each)]
+        arguments.overrides = [each for each in arguments.overrides if each not in named]
         home = apply_overrides(arguments, allowed=OF_A_STORE)
         registry = Registry.at(home)
         entry = registry.entry(arguments.reference)
         reference, record = str(entry.reference), entry.record
         labels = _labels(arguments, record.classes)
-        ((_, sampler),) = samplers_at(Domain.from_dict(dict(record.domain)), [arguments.nfe])
+        domain = Domain.from_dict(dict(record.domain))
+        sampler = _sampler(domain, nfe=arguments.nfe, named=named)
+        nfe = sampler.evaluations(domain) or 0
         if arguments.dry_run:
             show(
                 {
                     "model": reference,
-                    "nfe": arguments.nfe,
+                    "nfe": nfe,
+                    "sampler": str(sampler),
                     "n": arguments.n,
                     "label": arguments.label,
                     "seed": arguments.seed,
@@ -78,7 +93,7 @@ examples:
         if x.dim() == 2:
             dataset = dataset_of(record, model=arguments.reference)
             held_out, _ = dataset.held_out.everything()
-            figure = scatter_panels(held_out, {arguments.reference: {arguments.nfe: x}})
+            figure = scatter_panels(held_out, {arguments.reference: {nfe: x}})
         else:
             columns = record.classes if labels is not None and arguments.label is None else 10
             columns = min(columns, len(x))
@@ -87,6 +102,26 @@ examples:
         save_png(figure, Path(arguments.out))
         print(f"{arguments.n} samples of {arguments.reference} by {sampler}: {arguments.out}")
         return 0
+
+
+def _is_of_sampler(override: str) -> bool:
+    return override.partition("=")[0].split(".")[0] == _SAMPLER
+
+
+def _sampler(domain: "Domain", *, nfe: int | None, named: Sequence[str]) -> "AbstractSampler":
+    """The sampler that is named, or the domain's own at a number of evaluations."""
+    from ...methods.core.sampler import AbstractSampler
+    from ..build import build
+    from ..evaluation.sampling import samplers_at
+
+    if not named:
+        ((_, sampler),) = samplers_at(domain, [1 if nfe is None else nfe])
+        return sampler
+    if nfe is not None:
+        raise ValueError(f"give either --nfe or a sampler with its own steps, got both: {named[0]}")
+    chosen = build(compose("sample", named)[_SAMPLER], AbstractSampler)
+    chosen.check(domain)
+    return chosen
 
 
 def _labels(arguments: argparse.Namespace, classes: int) -> "Tensor | None":

@@ -34,6 +34,8 @@ class ModelRecord:
         ema: Which weights these are, such as `online` or a half-life.
         metrics: Quality by name, all finite; the first ones head the listings.
         provenance: How the metrics were measured.
+        origin: Where weights that were trained elsewhere come from: their licence, their source
+            and the SHA-256 of their file; empty for a run of ours.
 
     Raises:
         ValueError: If a part contradicts another, or is not well formed.
@@ -55,6 +57,7 @@ class ModelRecord:
     ema: str = "online"
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name)

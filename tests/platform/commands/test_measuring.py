@@ -149,6 +149,50 @@ def test_samples_out_of_range_are_refused_and_no_picture_is_written(
     assert not file.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "evaluations", "kind"),
+    [
+        (("sampler=dpm_solver", "sampler.grid.steps=7"), 7, "DpmSolver"),
+        (("sampler=heun", "sampler.grid.steps=3"), 6, "Heun"),
+        (("sampler=ddim",), 50, "Euler"),
+    ],
+)
+def test_a_sampler_can_be_named(
+    words: tuple[str, ...],
+    evaluations: int,
+    kind: str,
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    capsys.readouterr()
+    assert main(["sample", "moons/2", *words, "--dry-run"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["nfe"] == evaluations
+    assert told["sampler"].startswith(f"{kind}(")
+    file = home / "named.png"
+    assert main(["sample", "moons/2", *words, "--n", "20", "--out", str(file)]) == 0
+    assert f"by {kind}(" in capsys.readouterr().out
+    assert file.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("sampler=ddim", "--nfe", "4"), "give either --nfe or a sampler with its own steps"),
+        (("sampler=edm",), "SigmaCoordinate needs a map whose range begins above t = 0"),
+        (("sampler.grid.steps=4",), "there is no key sampler.grid"),
+        (("sampler=ddims",), "there is no sampler/ddims, allowed: ddim, dpm_solver, edm, heun"),
+    ],
+)
+def test_a_sampler_that_does_not_fit_is_refused(
+    words: tuple[str, ...], sentence: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "refused.png"
+    assert main(["sample", "moons/2", *words, "--out", str(file)]) == USER_ERROR
+    assert sentence in capsys.readouterr().err
+    assert not file.exists()
+
+
 @pytest.mark.parametrize("label", ["-1", "2"])
 def test_a_label_that_the_model_does_not_know_is_refused(
     label: str, home: Path, capsys: pytest.CaptureFixture[str]

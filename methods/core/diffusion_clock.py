@@ -1,0 +1,260 @@
+"""Clocks of variance-preserving diffusions: the time that they count, and the noise it means.
+
+All of these diffusions go through the same states, the linear path's times a number:
+
+    z = a x1 + g x0 = (a + g) x   with a^2 + g^2 = 1, t = a / (a + g), g / a = (1 - t) / t = sigma
+
+They differ in their clock alone: how fast sigma falls, and so how often training sees each level.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .rng import Rng
+
+_LEAST_TIME: Final = 1e-6
+"""Before all first times; at 0 the noise level is infinite."""
+
+
+class AbstractDiffusionClock(ABC):
+    """A diffusion's own time tau in [0, 1], which runs from data to noise."""
+
+    @property
+    @abstractmethod
+    def ends(self) -> tuple[float, float]:
+        """Its readings nearest to the data and nearest to the noise."""
+
+    @abstractmethod
+    def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Noise level sigma at readings between the ends."""
+
+    @abstractmethod
+    def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Readings at noise levels; beyond an end's level, a reading beyond that end."""
+
+    @abstractmethod
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+        """Independent readings, each as likely as the others, shard by shard."""
+
+    @final
+    def time(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Times on the linear path at readings between the ends."""
+        return 1.0 / (1.0 + self.level(tau))
+
+    @final
+    def tau(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Readings at times on the linear path; times outside the range are read as its ends."""
+        positive = t.clamp(min=_LEAST_TIME)
+        return self.reading((1.0 - positive) / positive).clamp(*self.ends)
+
+    @property
+    @final
+    def t_lo(self) -> float:
+        """First time of the range, above 0."""
+        return self._time_at(self.ends[1])
+
+    @property
+    @final
+    def t_hi(self) -> float:
+        """Last time of the range."""
+        return self._time_at(self.ends[0])
+
+    @final
+    def _time_at(self, tau: float) -> float:
+        return self.time(torch.tensor(tau, dtype=torch.float64)).item()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LinearRateClock(AbstractDiffusionClock):
+    """The rate of noise rises linearly: the VP SDE, which is DDPM's schedule in continuous time.
+
+        1 + sigma^2 = exp(tau beta_min + tau^2 (beta_max - beta_min) / 2)
+
+    Reference: Song et al. 2021, arXiv:2011.13456v2, Eq. (32).
+
+    Attributes:
+        beta_min: Rate at the data, above 0.
+        beta_max: Rate at the noise, above beta_min.
+        tau_min: Reading nearest to the data, in [0, 1); 0 for the data themselves.
+
+    Raises:
+        ValueError: If the rates are out of order or the reading is out of range.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    tau_min: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.beta_min < self.beta_max:
+            raise ValueError(
+                "linear rate clock needs 0 < beta_min < beta_max, "
+                f"got {self.beta_min} and {self.beta_max}"
+            )
+        if not 0.0 <= self.tau_min < 1.0:
+            raise ValueError(f"linear rate clock needs tau_min in [0, 1), got {self.tau_min}")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Its readings nearest to the data and nearest to the noise."""
+        return (self.tau_min, 1.0)
+
+    def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Noise level sigma at readings between the ends."""
+        span = self.beta_max - self.beta_min
+        return torch.expm1(tau * (self.beta_min + 0.5 * span * tau)).sqrt()
+
+    def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Readings at noise levels; beyond an end's level, a reading beyond that end."""
+        exponent = torch.log1p(level.square())
+        root = (self.beta_min**2 + 2.0 * (self.beta_max - self.beta_min) * exponent).sqrt()
+        # The other form of the root of the quadratic cancels near the data.
+        return 2.0 * exponent / (self.beta_min + root)
+
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+        """Independent readings, each as likely as the others, shard by shard."""
+        return _uniform(self.ends, n, rng, dtype)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CosineClock(AbstractDiffusionClock):
+    """The share of data falls like a cosine, slowly at both ends.
+
+        a = cos(phi(tau)) / cos(phi(0)),   phi(tau) = pi / 2 (tau + offset) / (1 + offset)
+
+    Reference: Nichol and Dhariwal 2021, arXiv:2102.09672v1, section 3.2.
+    Differs from the paper: continuous, and cut off before the noise, where theirs limits each
+        step's rate.
+
+    Attributes:
+        offset: How far the clock is from the slowest point at the data, above 0.
+        tau_max: Reading nearest to the noise, in (0, 1); at 1 no data are left.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    offset: float = 0.008
+    tau_max: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.offset <= 0.0 or not 0.0 < self.tau_max < 1.0:
+            raise ValueError(
+                "cosine clock needs an offset above 0 and tau_max in (0, 1), "
+                f"got {self.offset} and {self.tau_max}"
+            )
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Its readings nearest to the data and nearest to the noise."""
+        return (0.0, self.tau_max)
+
+    @property
+    def _rate(self) -> float:
+        return 0.5 * math.pi / (1.0 + self.offset)
+
+    def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Noise level sigma at readings between the ends."""
+        first = self._rate * self.offset
+        phi = first + self._rate * tau
+        # sin^2(phi) - sin^2(first), without the difference.
+        noise = torch.sin(self._rate * tau) * torch.sin(phi + first)
+        return noise.sqrt() / torch.cos(phi)
+
+    def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Readings at noise levels; beyond an end's level, a reading beyond that end."""
+        first = self._rate * self.offset
+        noise = (level.square() + math.sin(first) ** 2).sqrt()
+        return torch.atan(noise / math.cos(first)) / self._rate - self.offset
+
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+        """Independent readings, each as likely as the others, shard by shard."""
+        return _uniform(self.ends, n, rng, dtype)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DiscreteClock(AbstractDiffusionClock):
+    """A finite number of levels, whose rates of noise rise linearly: DDPM's own schedule.
+
+        a_k^2 = (1 - beta_1) ... (1 - beta_k),   tau = k / levels, k = 1, ..., levels
+
+    Only these readings are drawn. Between them ln sigma is linear.
+
+    Reference: Ho et al. 2020, arXiv:2006.11239v2, section 4. Stable Diffusion's runs from beta
+        0.00085 to 0.012, with the roots of the rates rising linearly.
+
+    Attributes:
+        levels: How many, at least 2.
+        beta_first: Rate of the first, above 0.
+        beta_last: Rate of the last, above beta_first and below 1.
+        is_rooted: Whether the roots of the rates rise linearly.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    levels: int = 1000
+    beta_first: float = 1e-4
+    beta_last: float = 0.02
+    is_rooted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise ValueError(f"discrete clock needs at least 2 levels, got {self.levels}")
+        if not 0.0 < self.beta_first < self.beta_last < 1.0:
+            raise ValueError(
+                "discrete clock needs 0 < beta_first < beta_last < 1, "
+                f"got {self.beta_first} and {self.beta_last}"
+            )
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Its readings nearest to the data and nearest to the noise."""
+        return (1.0 / self.levels, 1.0)
+
+    def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Noise level sigma at readings between the ends."""
+        table = _log_levels(self, tau.device)
+        place = tau.double() * self.levels - 1.0
+        below = place.floor().clamp(0, self.levels - 2).long()
+        share = place - below
+        log = table[below] * (1.0 - share) + table[below + 1] * share
+        return log.exp().to(tau.dtype)
+
+    def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Readings at noise levels; beyond an end's level, a reading beyond that end."""
+        table = _log_levels(self, level.device)
+        log = level.double().log()
+        below = (torch.searchsorted(table, log.contiguous()) - 1).clamp(0, self.levels - 2)
+        share = (log - table[below]) / (table[below + 1] - table[below])
+        return ((below + share + 1.0) / self.levels).to(level.dtype)
+
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+        """Independent readings, each as likely as the others, shard by shard."""
+        return (rng.integers(n, below=self.levels) + 1).to(dtype) / self.levels
+
+
+def _uniform(ends: tuple[float, float], n: int, rng: Rng, dtype: torch.dtype) -> Tensor:
+    """Readings between the ends, up to the noise itself."""
+    near, far = ends
+    return far - (far - near) * rng.uniform(n, dtype=dtype)
+
+
+@lru_cache(maxsize=32)
+def _log_levels(clock: DiscreteClock, device: torch.device) -> Float[Tensor, "levels"]:
+    first, last = clock.beta_first, clock.beta_last
+    if clock.is_rooted:
+        rates = torch.linspace(first**0.5, last**0.5, clock.levels, dtype=torch.float64).square()
+    else:
+        rates = torch.linspace(first, last, clock.levels, dtype=torch.float64)
+    return (0.5 * torch.expm1(-torch.log1p(-rates).cumsum(0)).log()).to(device)
