@@ -75,7 +75,7 @@ CONFIGURATION: Final = {
         "ray",
     ],
     "parents": ["initial", "pairs", "teacher", "weak"],
-    "pairs": ["batch_size", "count", "real", "seed", "steps"],
+    "pairs": ["batch_size", "count", "guidance", "real", "seed", "steps"],
     "evaluation": ["nfes", "samples", "seed"],
     "storage": ["tracking_uri", "wandb"],
 }

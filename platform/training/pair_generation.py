@@ -10,6 +10,7 @@ from torch import Tensor
 from ...methods.core.condition import Condition
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.grid import UniformGrid
+from ...methods.core.guided import GuidedVelocity
 from ...methods.core.noise import draw_noise
 from ...methods.core.ode import Heun
 from ..data.pairs import Pairs, PairSet, no_pairs, write_pairs
@@ -30,7 +31,8 @@ def generate_pairs(
     """Make pairs with a teacher's flow and store them.
 
     Heun's rule with fixed steps is used both ways, so that a pair depends on its own noise alone
-    and not on how the work is cut. Labels of the generated pairs follow the training data's.
+    and not on how the work is cut. Labels of the generated pairs follow the training data's. Under
+    guidance, data are taken back to noise by the guided flow too: pairs of two flows would cross.
 
     Args:
         teacher: A velocity: the moving average of a trained flow.
@@ -45,18 +47,19 @@ def generate_pairs(
         The stored set.
 
     Raises:
-        ValueError: If the teacher is no velocity.
+        ValueError: If the teacher is no velocity, or guidance meets data without labels.
     """
+    check_guidance(settings, dataset)
     solver = Heun(grid=UniformGrid(steps=settings.steps))
     solver.check(teacher.domain)
-    teacher = teacher.to(device)
+    flow = GuidedVelocity(teacher.to(device), scale=settings.guidance)
     total = settings.count + (len(dataset.train) if settings.real else 0)
     x0 = draw_noise(settings.count, dataset.shape, seed=settings.seed)[0]
     label = _labels(dataset, settings)
     generated = Pairs(
         x0=x0,
         x1=_in_parts(
-            lambda rows, condition: solver.sample(teacher, rows[None], condition),
+            lambda rows, condition: solver.sample(flow, rows[None], condition),
             x0,
             label,
             settings,
@@ -69,7 +72,7 @@ def generate_pairs(
     if settings.real:
         x1, real_label = dataset.train.everything()
         noise = _in_parts(
-            lambda rows, condition: solver.invert(teacher, rows, condition),
+            lambda rows, condition: solver.invert(flow, rows, condition),
             x1,
             real_label,
             settings,
@@ -78,6 +81,23 @@ def generate_pairs(
         )
         real = Pairs(x0=noise, x1=x1, label=real_label)
     return write_pairs(folder, generated, real, lineage)
+
+
+def check_guidance(settings: PairGeneration, dataset: Dataset) -> None:
+    """Refuse guidance that has nothing to go by.
+
+    Args:
+        settings: How pairs are made.
+        dataset: Whose labels are used.
+
+    Raises:
+        ValueError: If there is guidance and there are no labels.
+    """
+    if settings.guidance != 1.0 and dataset.train.label is None:
+        raise ValueError(
+            f"pairs.guidance needs labelled data, got {settings.guidance:g} and "
+            f"{dataset.name} without labels; allowed there is 1"
+        )
 
 
 def _labels(dataset: Dataset, settings: PairGeneration) -> Tensor | None:

@@ -14,7 +14,7 @@ from ..data.source import Dataset
 from ..experiment import Experiment
 from ..registry.model import load_flow_map
 from ..registry.store import Registry
-from .pair_generation import generate_pairs
+from .pair_generation import check_guidance, generate_pairs
 from .place import place_of
 from .watcher import Watcher
 
@@ -55,12 +55,13 @@ class Pairing:
 
         Raises:
             ValueError: If the pairs are missing or made for other data or by another teacher, or
-                the teacher does not fit the data.
+                the teacher or its guidance does not fit the data.
         """
         parents = experiment.parents
         place = Path(parents.pairs).absolute() if parents.pairs else folder / "pairs"
         given = read_pairs(place) if parents.pairs else None
         if given is None:
+            check_guidance(experiment.pairs, dataset)
             _teacher(experiment, dataset, registry)
         else:
             _check_given(given, place, teacher=parents.teacher, dataset=dataset)
