@@ -33,25 +33,24 @@ class InstaFlow(AbstractGame):
 
         loss = w D(X(0, 1)(x0), x1) + p P(X(0, 1)(x0), x1) + a A(X(0, 1)(x0))
 
-    on pairs of noise and what the flow makes of it. D compares samples, P compares what a frozen
-    network sees in them, and A is what a critic says of them. All of InstaFlow is a sequence of
-    stages: a conditional teacher, a reflow on its guided pairs, and this on the guided pairs of
-    that. A straight flow is easily distilled; a teacher distilled as it stands is not. The student
-    runs without guidance: its pairs have it.
+    on pairs of noise and what the flow makes of it. D compares samples, P compares what a network
+    sees in them, and A is what a critic says of them. All of InstaFlow is a sequence of stages: a
+    conditional teacher, a reflow on its guided pairs, and this on the guided pairs of that. A
+    straight flow is easily distilled; a curved one is not. The student runs without guidance: its
+    pairs have it.
 
     Reference: Liu et al. 2023, arXiv:2309.06380v1. The conditional reflow is ReFlow, guidance in
         the making of pairs is ``pairs.guidance``. The published models have the first two terms
         alone, one after the other.
     Convention: as theirs.
-    Differs from the paper: P reads the features of the teacher of the pairs, or of another frozen
-        map, in place of LPIPS, for which ``distance`` has room where its weights are at hand. The
-        adversarial term is not theirs; its weight is a schedule and not a ratio of gradients. The
-        critic reads the teacher's features of noised samples, and to it the data of the pairs are
-        real: the teacher's samples, and true data as far as ``generated`` mixes them in. A
-        condition may be a label or tokens.
+    Differs from the paper: P is LPIPS only where its weights are at hand; without them it is the
+        distance in the features of the teacher of the pairs. The adversarial term is not theirs;
+        its weight is a schedule and not a ratio of gradients. The critic reads the teacher's
+        features of noised samples, and to it the data of the pairs are real: the teacher's samples,
+        and true data as far as ``generated`` mixes them in. A condition may be a label or tokens.
     Cost: one forward pass a step and the making of the pairs once; P costs two of the teacher; a
-        critic costs the student two of the teacher and itself three of it and one of the student.
-        Terms whose weight is zero cost nothing.
+        critic costs one of the teacher in the student's turn, and two of it, three with a penalty,
+        and one of the student in its own. Terms whose weight is zero cost nothing.
     Fails by: blur, as far as the pairs' paths are curved; the teacher's errors are learnt, and
         those of too much guidance with them; few pairs are overfitted; a critic that begins before
         the student is near its pairs.
@@ -61,7 +60,8 @@ class InstaFlow(AbstractGame):
         generated: Share of the rows that the teacher made from fresh noise, in [0, 1].
         distance: D.
         reconstruction: w, at least 0.
-        perception: P, or None.
+        perception: P, or None: a FeatureDistance, which asks the teacher, or a distance that needs
+            no network of ours, such as LPIPS.
         perceptual: p, at least 0.
         adversary: The critic, whose ``generator`` is a; or None. A curriculum keeps a at zero for
             the first quarter.
@@ -76,7 +76,7 @@ class InstaFlow(AbstractGame):
     generated: Schedule = Constant(value=1.0)
     distance: AbstractDistance = SquaredL2()
     reconstruction: Schedule = Constant(value=1.0)
-    perception: FeatureDistance | None = None
+    perception: FeatureDistance | AbstractDistance | None = None
     perceptual: Schedule = Constant(value=1.0)
     adversary: Adversary | None = None
     critic_begins: float = 0.2
@@ -101,7 +101,7 @@ class InstaFlow(AbstractGame):
     @property
     def needs(self) -> Needs:
         """Stored pairs; the teacher where its features are read; the critic's heads if any."""
-        is_read = self.perception is not None or self.adversary is not None
+        is_read = isinstance(self.perception, FeatureDistance) or self.adversary is not None
         return Needs(
             frozen={TEACHER: View.VELOCITY} if is_read else {},
             companions={} if self.adversary is None else {CRITIC: self._heads},
@@ -127,14 +127,21 @@ class InstaFlow(AbstractGame):
         error = self.distance(made, batch.x1)
         terms = {"reconstruction": self.reconstruction(now) * error}
         if self.perception is not None and (weight := self.perceptual(now)):
-            teacher = nets.frozen[TEACHER]
-            terms["perceptual"] = weight * self.perception(
-                teacher, made, batch.x1, batch.condition, now
-            )
+            terms["perceptual"] = weight * self._perceived(nets, made, batch, now)
         if self.adversary is not None and (weight := self.adversary.generator(now)):
             value = _read(nets, *self._noised(nets, made, now), batch)
             terms["adversarial"] = weight * self.adversary.loss.generator(value)
         return Loss(terms=terms, logs={"error": error.detach()})
+
+    def _perceived(self, nets: Nets, made: Tensor, batch: Batch, now: Moment) -> Tensor:
+        match self.perception:
+            case FeatureDistance():
+                teacher = nets.frozen[TEACHER]
+                return self.perception(teacher, made, batch.x1, batch.condition, now)
+            case AbstractDistance():
+                return self.perception(made, batch.x1)
+            case None:
+                raise AssertionError("there is something to perceive with")
 
     def _critic_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, "b"]:
         assert self.adversary is not None, "the critic moves where there is one"

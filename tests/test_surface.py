@@ -89,7 +89,7 @@ ROUTES: Final = {
 OPTIONS: Final = {
     "train": ["--dry-run"],
     "evaluate": ["--dry-run", "--fid", "--json", "--keep", "--nfe", "--samples", "--seed"],
-    "sample": ["--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
+    "sample": ["--caption", "--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
     "sweep": ["--dry-run", "--resume"],
     "compare": ["--dry-run", "--nfe", "--out", "--samples", "--seed"],
     "average": ["--keep", "--nfe", "--samples", "--seed", "--width"],

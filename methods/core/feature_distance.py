@@ -81,8 +81,9 @@ class FeatureDistance:
             features_at(net, self.features, _PATH.at(x0, sample, t).x, t, condition)
             for sample in (x, y.detach())
         )
-        parts = [_apart(ours[name], theirs[name]) for name in self.features]
-        return torch.stack(parts).sum(0).to(x.dtype)
+        # In half precision the difference of directions would be lost.
+        parts = [_apart(ours[name].to(x), theirs[name].to(x)) for name in self.features]
+        return torch.stack(parts).sum(0)
 
 
 def _apart(x: Float[Tensor, "b *c"], y: Float[Tensor, "b *c"]) -> Float[Tensor, "b"]:

@@ -1,4 +1,4 @@
-"""Guided velocities: classifier-free guidance as a flow map of its own, for what a teacher makes."""
+"""Guided velocities: classifier-free guidance as a flow map, for what a teacher makes."""
 
 from typing import final
 
@@ -58,9 +58,9 @@ class GuidedVelocity(FlowMap):
             ValueError: If guidance has no condition to go by.
         """
         del t
-        v = self.net.velocity(x, s, condition)
         if self.scale == 1.0:
-            return v
+            return self.net.velocity(x, s, condition)
         if condition is None:
             raise ValueError(f"guidance of scale {self.scale:g} needs a condition, got none")
+        v = self.net.velocity(x, s, condition)
         return self.scale * v + (1.0 - self.scale) * self.net.velocity(x, s, condition.null())

@@ -8,6 +8,9 @@ from .arguments import OF_A_STORE, add_overrides, apply_overrides, show
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of it
     from torch import Tensor
 
+    from ...methods.core.condition import Condition
+    from ..registry.record import ModelRecord
+
 
 @final
 class Sample:
@@ -23,6 +26,7 @@ examples:
   onestep sample champion
   onestep sample digits/3 --nfe 2 --n 100 --seed 1 --out digits.png
   onestep sample champion --label 3 --n 16
+  onestep sample captioned_digits/2 --caption "a seven on white"
   onestep sample champion storage.tracking_uri=http://mlflow:5000
 """
 
@@ -33,6 +37,7 @@ examples:
         parser.add_argument("--nfe", type=int, default=1, help="network evaluations of a sample")
         parser.add_argument("--n", type=int, default=100, help="how many, in 1..10000")
         parser.add_argument("--label", type=int, help="class; all of them in turn by default")
+        parser.add_argument("--caption", help="caption, for a model of captions; none by default")
         parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
         parser.add_argument("--out", default="samples.png", help="file to write")
 
@@ -56,7 +61,7 @@ examples:
         registry = Registry.at(home)
         entry = registry.entry(arguments.reference)
         reference, record = str(entry.reference), entry.record
-        labels = _labels(arguments, record.classes)
+        condition = _condition(arguments, record)
         ((_, sampler),) = samplers_at(Domain.from_dict(dict(record.domain)), [arguments.nfe])
         if arguments.dry_run:
             show(
@@ -65,6 +70,7 @@ examples:
                     "nfe": arguments.nfe,
                     "n": arguments.n,
                     "label": arguments.label,
+                    "caption": arguments.caption,
                     "seed": arguments.seed,
                     "out": arguments.out,
                 },
@@ -73,14 +79,19 @@ examples:
             return 0
         flow_map, _ = load_flow_map(registry, reference)
         x = draw_samples(
-            flow_map, sampler, n=arguments.n, shape=record.shape, seed=arguments.seed, labels=labels
+            flow_map,
+            sampler,
+            n=arguments.n,
+            shape=record.shape,
+            seed=arguments.seed,
+            condition=condition,
         )
         if x.dim() == 2:
             dataset = dataset_of(record, model=arguments.reference)
             held_out, _ = dataset.held_out.everything()
             figure = scatter_panels(held_out, {arguments.reference: {arguments.nfe: x}})
         else:
-            columns = record.classes if labels is not None and arguments.label is None else 10
+            columns = record.classes if record.classes and arguments.label is None else 10
             columns = min(columns, len(x))
             blank = x.new_full((-len(x) % columns, *x.shape[1:]), -1.0)
             figure = sample_grid({arguments.reference: torch.cat([x, blank])}, columns=columns)
@@ -89,7 +100,28 @@ examples:
         return 0
 
 
-def _labels(arguments: argparse.Namespace, classes: int) -> "Tensor | None":
+def _condition(arguments: argparse.Namespace, record: "ModelRecord") -> "Condition | None":
+    from ...methods.core.condition import Condition
+
+    if arguments.caption is not None:
+        return Condition(tokens=_tokens(arguments, record))
+    label = _label(arguments, record.classes)
+    return None if label is None else Condition(label=label)
+
+
+def _tokens(arguments: argparse.Namespace, record: "ModelRecord") -> "Tensor":
+    from ..data.tokenizer import Tokenizer
+    from ..registry.model import source_of
+
+    words = source_of(record, model=arguments.reference).vocabulary
+    if not words:
+        raise ValueError(
+            f"{arguments.reference} takes no captions, got --caption {arguments.caption!r}"
+        )
+    return Tokenizer(words=words).encode([arguments.caption] * arguments.n)
+
+
+def _label(arguments: argparse.Namespace, classes: int) -> "Tensor | None":
     import torch
 
     if arguments.label is None:

@@ -77,6 +77,18 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], *, model: str) -> None:
     net.load_state_dict(dict(weights))
 
 
+def source_of(record: ModelRecord, *, model: str) -> AbstractSource:
+    """The source of the data that a model was trained on; nothing of it is loaded.
+
+    Args:
+        record: Record of the model.
+        model: What the model is called, for the message.
+    """
+    node = record.experiment["data"]
+    check_trusted(node, what=f"the data of {model}")
+    return build(node, AbstractSource)
+
+
 def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     """The data that a model was trained on, or what it keeps of a stream, loaded and checked.
 
@@ -90,10 +102,9 @@ def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     Raises:
         ValueError: If the data here are not those.
     """
-    node = record.experiment["data"]
-    check_trusted(node, what=f"the data of {model}")
+    source = source_of(record, model=model)
     stream: bool = record.experiment["training"]["stream"]
-    dataset = load(build(node, AbstractSource), stream=stream)
+    dataset = load(source, stream=stream)
     if dataset.digest != record.data_digest:
         raise ValueError(
             f"{model} was trained on data {record.data_digest[:12]}..., "

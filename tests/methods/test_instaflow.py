@@ -23,7 +23,7 @@ from onestep.methods.instaflow import CRITIC, InstaFlow
 from onestep.methods.oracle import GaussianMap
 from onestep.methods.reflow import ReFlow
 from onestep.tests.methods.contract import Elsewhere, Exact, SmallMap
-from onestep.tests.methods.exactness import WRONG, Setting
+from onestep.tests.methods.exactness import Setting
 from onestep.tests.methods.game_contract import GameContract, Turn
 from onestep.tests.methods.observed import AffineMap, ObservedMap
 
@@ -231,6 +231,15 @@ def test_a_curriculum_brings_the_critic_in_after_a_quarter() -> None:
     assert moves == [(ONLINE,)] * 2 + [(ONLINE, CRITIC)] * 8
 
 
+def test_another_distance_may_stand_beside_the_first() -> None:
+    """As LPIPS does, which needs no network of ours."""
+    both = replace(PLAIN, perception=PseudoHuber(), perceptual=Constant(value=3.0))
+    terms, alone = loss(both, nets_of(both)).terms, replace(PLAIN, distance=PseudoHuber())
+    expected = 3.0 * loss(alone, nets_of(alone)).terms["reconstruction"]
+    torch.testing.assert_close(terms["perceptual"], expected)
+    assert torch.equal(terms["reconstruction"], loss(PLAIN, nets_of(PLAIN)).terms["reconstruction"])
+
+
 # What each turn touches.
 
 
@@ -249,7 +258,7 @@ def test_each_network_is_evaluated_no_more_than_its_term_needs() -> None:
 
 def with_observed_names(game: InstaFlow) -> InstaFlow:
     """The same game, reading the parts of a map inside an ``ObservedMap``."""
-    if game.perception is not None:
+    if isinstance(game.perception, FeatureDistance):
         names = tuple(f"flow_map.{name}" for name in game.perception.features)
         game = replace(game, perception=replace(game.perception, features=names))
     if game.adversary is not None:
@@ -264,9 +273,7 @@ def test_the_critic_sees_the_pairs_and_keeps_no_graph_of_student_and_teacher() -
     other = replace(pairs(64), x1=pairs(64).x1 + 1.0)
     assert not torch.equal(JUDGED.loss(CRITIC, nets, other, moment(64)).total, first)
     held = [*nets.online.parameters(), *nets.frozen[TEACHER].parameters()]
-    assert all(
-        part is None for part in torch.autograd.grad(first.sum(), held, allow_unused=True)
-    )
+    assert all(part is None for part in torch.autograd.grad(first.sum(), held, allow_unused=True))
 
 
 def test_the_critic_reads_within_the_range_of_the_teacher() -> None:
@@ -280,6 +287,7 @@ def test_the_critic_reads_within_the_range_of_the_teacher() -> None:
 
 def test_the_teacher_is_asked_for_only_where_it_is_read() -> None:
     assert not PLAIN.needs.frozen
+    assert not replace(PLAIN, perception=PseudoHuber()).needs.frozen
     assert PLAIN.needs.pairs is not None
     assert set(PERCEIVED.needs.frozen) == set(JUDGED.needs.frozen) == {TEACHER}
     assert PLAIN.domain == Domain(kind=DomainKind.TILING, steps=1)

@@ -150,5 +150,5 @@ def test_what_makes_no_sense_is_refused(values: dict[str, object], said: str) ->
 
 def test_a_part_that_does_not_exist_is_refused() -> None:
     x, y = samples()
-    with pytest.raises(ValueError, match="features name no part of the network: got .'blocks.9'"):
+    with pytest.raises(ValueError, match=r"features name no part of the network: got .'blocks\.9'"):
         FeatureDistance(features=("blocks.9",))(NET, x, y, None, now())

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.guided import GuidedVelocity
@@ -18,7 +17,6 @@ from onestep.platform.data.source import Dataset
 from onestep.platform.experiment import PairGeneration
 from onestep.platform.training.pair_generation import generate_pairs
 
-
 SETTINGS = PairGeneration(count=24, steps=3, batch_size=10, real=False)
 
 
@@ -27,7 +25,7 @@ def digits() -> Dataset:
     return Digits().load()
 
 
-def digit_teacher() -> FlowMap:
+def digit_teacher() -> MLP:
     """A conditional velocity with random weights, in its last layer too."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -40,10 +38,10 @@ def digit_teacher() -> FlowMap:
 def test_guidance_one_makes_the_plain_pairs_bit_for_bit(digits: Dataset, tmp_path: Path) -> None:
     teacher = digit_teacher()
     made = generate_pairs(teacher, digits, SETTINGS, tmp_path, lineage={}).generated
-    assert made.label is not None
+    assert made.condition is not None
     solver = Heun(grid=UniformGrid(steps=3))
     for rows in (slice(0, 10), slice(10, 20), slice(20, 24)):
-        plain = solver.sample(teacher, made.x0[rows][None], Condition(label=made.label[rows]))
+        plain = solver.sample(teacher, made.x0[rows][None], made.condition[rows])
         assert torch.equal(made.x1[rows], plain)
 
 
@@ -52,14 +50,16 @@ def test_guided_pairs_are_those_of_the_guided_flow(digits: Dataset, tmp_path: Pa
     plain = generate_pairs(teacher, digits, SETTINGS, tmp_path / "plain", lineage={}).generated
     settings = replace(SETTINGS, guidance=3.0)
     made = generate_pairs(teacher, digits, settings, tmp_path / "guided", lineage={}).generated
-    assert made.label is not None
-    assert plain.label is not None
+    assert made.condition is not None
+    assert plain.condition is not None
     assert torch.equal(made.x0, plain.x0)
-    assert torch.equal(made.label, plain.label)
+    assert made.condition.label is not None
+    assert plain.condition.label is not None
+    assert torch.equal(made.condition.label, plain.condition.label)
     assert (made.x1 - plain.x1).abs().max() > 1e-3
     guided = GuidedVelocity(teacher, scale=3.0)
     solver = Heun(grid=UniformGrid(steps=3))
-    expected = solver.sample(guided, made.x0[None], Condition(label=made.label))
+    expected = solver.sample(guided, made.x0[None], made.condition)
     torch.testing.assert_close(made.x1, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -67,9 +67,9 @@ def test_data_are_taken_back_by_the_guided_flow_too(digits: Dataset, tmp_path: P
     settings = replace(SETTINGS, count=1, real=True, guidance=3.0, batch_size=500)
     real = generate_pairs(digit_teacher(), digits, settings, tmp_path, lineage={}).real
     guided = GuidedVelocity(digit_teacher(), scale=3.0)
-    assert real.label is not None
+    assert real.condition is not None
     expected = Heun(grid=UniformGrid(steps=3)).invert(
-        guided, real.x1[:8], Condition(label=real.label[:8])
+        guided, real.x1[:8], real.condition[slice(0, 8)]
     )
     torch.testing.assert_close(real.x0[:8], expected, atol=1e-4, rtol=1e-4)
 
