@@ -102,23 +102,13 @@ examples:
 
 def _condition(arguments: argparse.Namespace, record: "ModelRecord") -> "Condition | None":
     from ...methods.core.condition import Condition
+    from ..registry.model import captioned
 
     if arguments.caption is not None:
-        return Condition(tokens=_tokens(arguments, record))
+        captions = [arguments.caption] * arguments.n
+        return captioned(record, captions, model=arguments.reference)
     label = _label(arguments, record.classes)
     return None if label is None else Condition(label=label)
-
-
-def _tokens(arguments: argparse.Namespace, record: "ModelRecord") -> "Tensor":
-    from ..data.tokenizer import Tokenizer
-    from ..registry.model import source_of
-
-    words = source_of(record, model=arguments.reference).vocabulary
-    if not words:
-        raise ValueError(
-            f"{arguments.reference} takes no captions, got --caption {arguments.caption!r}"
-        )
-    return Tokenizer(words=words).encode([arguments.caption] * arguments.n)
 
 
 def _label(arguments: argparse.Namespace, classes: int) -> "Tensor | None":

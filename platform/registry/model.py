@@ -1,14 +1,16 @@
 """From a reference to a network that answers: for sampling, evaluation, teachers and serving."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ...methods.core.condition import Condition
 from ...methods.core.flow_map import Domain, FlowMap
 from ..build import build
 from ..data.source import AbstractSource, Dataset
 from ..data.stream_sample import load
+from ..data.tokenizer import Tokenizer
 from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
@@ -87,6 +89,26 @@ def source_of(record: ModelRecord, *, model: str) -> AbstractSource:
     node = record.experiment["data"]
     check_trusted(node, what=f"the data of {model}")
     return build(node, AbstractSource)
+
+
+def captioned(record: ModelRecord, captions: Sequence[str], *, model: str) -> Condition:
+    """What a model is asked by captions.
+
+    Args:
+        record: Record of the model.
+        captions: Words that the model knows; an empty caption asks for nothing.
+        model: What the model is called, for the message.
+
+    Returns:
+        One condition for each caption.
+
+    Raises:
+        ValueError: If the model takes no captions, or does not know a word.
+    """
+    words = source_of(record, model=model).vocabulary
+    if not words:
+        raise ValueError(f"{model} takes no captions, got {captions[0]!r}")
+    return Condition(tokens=Tokenizer(words=words).encode(captions))
 
 
 def dataset_of(record: ModelRecord, *, model: str) -> Dataset:

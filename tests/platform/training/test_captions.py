@@ -14,6 +14,7 @@ from onestep.methods.core.record import Moment
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
 from onestep.methods.nets.dit import DiT
+from onestep.platform.api import load
 from onestep.platform.configuration import compose
 from onestep.platform.data.captioned_digits import CaptionedDigits
 from onestep.platform.data.pairs import read_pairs
@@ -181,3 +182,9 @@ def test_all_stages_of_instaflow_learn_from_captions(tmp_path, monkeypatch) -> N
     record = registry.load(str(done["step"].reference)).record
     assert record.parents["teacher"] == str(done["flow"].reference)
     assert record.classes == 0
+    model = load(str(done["step"].reference))
+    one, other = (model.sample(2, caption=f"a {shade} seven") for shade in ("bright", "dark"))
+    assert not torch.equal(one, other)
+    assert torch.equal(model.sample(2), model.sample(2, caption=""))
+    with pytest.raises(ValueError, match="unknown word 'eleven', allowed: a, bright"):
+        model.sample(1, caption="a dark eleven")
