@@ -71,7 +71,7 @@ class Model:
         caption: str | None = None,
         seed: int = 0,
     ) -> Float[Tensor, "n *d"]:
-        """Samples; one depends on the seed, its number and its label or caption alone.
+        """Samples; one depends on its seed, number, label or caption alone, up to rounding.
 
         Args:
             n: How many, at least 1.
@@ -162,7 +162,7 @@ def train(*overrides: str, progress: bool = True) -> Model:
         ValueError: If anything in the experiment is refused, before its first step.
     """
     values = compose("train", overrides)
-    if values["stages"]:
+    if values.get("stages"):
         sequence = StageSequence.of(values["stages"], without_stages(overrides))
     else:
         sequence = StageSequence.of({"model": overrides})
