@@ -39,9 +39,10 @@ class InstaFlow(AbstractGame):
     straight flow is easily distilled; a curved one is not. The student runs without guidance: its
     pairs have it.
 
-    Reference: Liu et al. 2023, arXiv:2309.06380v1. The conditional reflow is ReFlow, guidance in
-        the making of pairs is ``pairs.guidance``. The published models have the first two terms
-        alone, one after the other.
+    Reference: Liu et al. 2023, arXiv:2309.06380v2; the distillation is that of Liu et al. 2022,
+        arXiv:2209.03003v1, Alg. 1. The conditional reflow is ReFlow, guidance in the making of
+        pairs is ``pairs.guidance``. The published models have the first two terms alone, one after
+        the other.
     Convention: as theirs.
     Differs from the paper: P is LPIPS only where its weights are at hand; without them it is the
         distance in the features of the teacher of the pairs. The adversarial term is not theirs;

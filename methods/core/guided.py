@@ -18,7 +18,7 @@ class GuidedVelocity(FlowMap):
     Scale 1 is the condition alone, bit for bit and in one pass; 0 is no condition.
 
     Reference: Ho and Salimans 2022, arXiv:2207.12598v1; of velocities Liu et al. 2023,
-        arXiv:2309.06380v1.
+        arXiv:2309.06380v2.
     Convention: the scale of Ho and Salimans is w = scale - 1.
     Cost: two evaluations of the net, one at scale 1.
 
