@@ -25,6 +25,7 @@ from onestep.benchmarks.tournament_page import IMAGES, PAGE, page
 from onestep.platform.evaluation.comparison import Comparison, gather
 from onestep.platform.evaluation.figures import save_png
 from onestep.platform.evaluation.report import Report
+from onestep.platform.experiment import module_of
 from onestep.platform.training.sequence import Stage
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
@@ -53,7 +54,8 @@ def scaled(stages: Sequence[Stage], factor: float, *more: str) -> list[Stage]:
         training = experiment.training
         steps = max(LEAST_STEPS, round(factor * training.samples / training.batch_size))
         own = [f"training.samples={steps * training.batch_size}"]
-        if experiment.method["coupling"].get("by_label") is False:
+        is_labelled = module_of(experiment.data) == "digits"
+        if is_labelled and experiment.method["coupling"].get("by_label") is False:
             # Noise that is exchanged between classes would no longer be noise within one.
             own.append("method.coupling.by_label=true")
         longer.append(replace(stage, overrides=(*stage.overrides, *own, *more)))

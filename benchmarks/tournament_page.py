@@ -20,8 +20,7 @@ METRICS: Final = {
         "eval/memorisation_ratio",
     ),
 }
-"""The first decides; the others stand beside it at one evaluation. All but coverage and agreement
-are better when smaller."""
+"""The first decides and is better when smaller; the others stand beside it at one evaluation."""
 HEAD: Final = """# Tournament
 
 Written by `python benchmarks/tournament.py` from benchmarks/results/tournament.json. Every method
@@ -48,7 +47,7 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
     seeds = len({each["seed"] for each in results})
     recipes = sorted(
         {each["recipe"] for each in results},
-        key=lambda recipe: min(_mean(results, recipe, first, nfe) for nfe in NFES[:1]),
+        key=lambda recipe: _mean(results, recipe, first, NFES[0]),
     )
     best = {nfe: _best(results, recipes, first, nfe) for nfe in NFES}
     columns = [f"{_short(first)}, {nfe} NFE" for nfe in NFES]
@@ -68,7 +67,10 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
         cells += [_cell(results, recipe, metric, 1, bold=False) for metric in beside]
         lines.append(_line([recipe, f"{took:.0f}", *cells]))
     lines += _trivial(results, (first, *beside))
-    lines += ["", f"![Samples of every recipe from the same noise](images/tournament_{name}.png)"]
+    lines += [
+        "",
+        f"![Samples of the recipes trained last](images/tournament_{name}.png)",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -81,9 +83,12 @@ def _trivial(results: Results, metrics: Sequence[str]) -> list[str]:
         ("training data, resampled", "training_data"),
     ):
         values = [
-            known[metric]["floor"] if kind == "floor" else known[metric]["baselines"].get(kind)
+            None
+            if metric not in known
+            else known[metric]["floor"]
+            if kind == "floor"
+            else known[metric]["baselines"].get(kind)
             for metric in metrics
-            if metric in known
         ]
         first, *beside = ["" if value is None else f"{value:.3f}" for value in values]
         lines.append(_line([f"*{label}*", "", first, *([""] * (len(NFES) - 1)), *beside]))

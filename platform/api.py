@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ..methods.core.condition import Condition
 from ..methods.core.flow_map import FlowMap
-from .configuration import compose
 from .evaluation.benchmark import Benchmark
 from .evaluation.evaluate import NFES, evaluate_on
 from .evaluation.report import Report
@@ -27,7 +26,7 @@ from .home import Home
 from .registry.model import captioned, dataset_of, load_flow_map
 from .registry.record import ModelRecord
 from .registry.store import Registry
-from .training.sequence import StageSequence, without_stages
+from .training.sequence import StageSequence
 from .training.watcher import Console, Silence
 
 
@@ -143,9 +142,7 @@ class Model:
         return Condition(label=torch.tensor(wanted))
 
 
-def load(reference: str, *, tracking_uri: str | None = None) -> Model:
-    """A model of the registry: see `Model.load`."""
-    return Model.load(reference, tracking_uri=tracking_uri)
+load = Model.load
 
 
 def train(*overrides: str, progress: bool = True) -> Model:
@@ -161,10 +158,7 @@ def train(*overrides: str, progress: bool = True) -> Model:
     Raises:
         ValueError: If anything in the experiment is refused, before its first step.
     """
-    values = compose("train", overrides)
-    if values.get("stages"):
-        sequence = StageSequence.of(values["stages"], without_stages(overrides))
-    else:
-        sequence = StageSequence.of({"model": overrides})
+    sequence = StageSequence.from_overrides(overrides)
+    *_, experiment = sequence.check()
     *_, last = sequence.run(Console() if progress else Silence()).values()
-    return Model.load(str(last.reference), tracking_uri=values["storage"]["tracking_uri"] or None)
+    return Model.load(str(last.reference), tracking_uri=experiment.storage.tracking_uri or None)

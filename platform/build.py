@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from .settings import finite
+
 T = TypeVar("T")
 
 
@@ -97,6 +99,9 @@ def _check_kind(name: str, value: object, annotation: object) -> None:
         is_bool = isinstance(value, bool)
         if annotation is kind and (not isinstance(value, allowed) or is_bool != (kind is bool)):
             raise ValueError(f"{name} must be {names[kind]}, got {value!r}")
+    for number in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(number, float):
+            finite(name, number)
     if isinstance(annotation, type) and _is_thing(annotation) and not isinstance(value, Mapping):
         raise ValueError(f"{name} must be a node that names its class, got {value!r}")
 

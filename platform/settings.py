@@ -1,5 +1,6 @@
 """Settings: frozen records from plain values, each value checked against the type of its field."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import NoneType
@@ -85,8 +86,8 @@ def typed_value(name: str, value: object, kind: Any) -> Any:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
     if kind is int and number is not None and (isinstance(number, int) or number.is_integer()):
         return int(number)
-    if kind is float and number is not None and _fits_a_float(number):
-        return float(number)
+    if kind is float and number is not None:
+        return finite(name, number)
     if kind is str and (isinstance(value, str) or number is not None):
         return str(value)
     if kind in (int, float, bool, str) and not (kind is bool and isinstance(value, bool)):
@@ -95,9 +96,22 @@ def typed_value(name: str, value: object, kind: Any) -> Any:
     return value
 
 
-def _fits_a_float(number: float) -> bool:
+def finite(name: str, number: float) -> float:
+    """A number that can be computed with.
+
+    Args:
+        name: What it is called in messages.
+        number: The number.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: If it is infinite, undefined or too large.
+    """
     try:
-        float(number)
+        if math.isfinite(number):
+            return float(number)
     except OverflowError:
-        return False
-    return True
+        pass
+    raise ValueError(f"{name} must be a finite number, got {number!r}")

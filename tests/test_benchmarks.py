@@ -46,11 +46,11 @@ def recipe_today(*overrides: str) -> dict[str, Any]:
 
 
 def test_no_result_goes_unjudged() -> None:
-    assert set(STORED) <= {*BARS, "digits", "learning", "planar"}
-    assert {"digits", "planar", "ray_overhead", "sampling_speed", "step_time"} <= set(STORED)
+    assert set(STORED) <= {*BARS, "digits", "learning", "planar", "tournament"}
+    assert {*BARS, "digits", "planar"} <= set(STORED)
 
 
-@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize("name", sorted({*STORED} - {"tournament"}))
 def test_every_bar_is_reached(name: str) -> None:
     assert read(name)["reached"] is True
 

@@ -38,7 +38,7 @@ def test_the_student_of_pairs_names_the_teacher() -> None:
 
 def test_one_stage_has_two_workers() -> None:
     counts = [
-        Experiment.from_dict(compose("train", overrides)).workers.num_workers
+        assembled(overrides).experiment.workers.num_workers
         for name, overrides in PLAN["students"].items()
         if name != "reflow"
     ]

@@ -92,7 +92,7 @@ OPTIONS: Final = {
     "sample": ["--caption", "--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
     "sweep": ["--dry-run", "--resume"],
     "compare": ["--dry-run", "--nfe", "--out", "--samples", "--seed"],
-    "average": ["--keep", "--nfe", "--samples", "--seed", "--width"],
+    "average": ["--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--dry-run"],
     "submit": ["--address", "--env", "--no-wait", "--python", "--working-dir"],

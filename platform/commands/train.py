@@ -4,7 +4,6 @@ import argparse
 import json
 from typing import Any, ClassVar, final
 
-from ..configuration import compose
 from ..experiment import Experiment
 from ..password import without_passwords
 from .arguments import add_overrides
@@ -37,17 +36,9 @@ examples:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Train, or print what would be trained."""
-        values = compose("train", arguments.overrides)
-        stages = values.pop("stages", None)
-        if stages and values["run"]:
-            raise ValueError(f"each stage has a folder of its own, got run={values['run']}")
-        # Imported late: torch, Ray and MLflow take seconds, and a wrong override should not.
-        from ..training.sequence import StageSequence, without_stages
+        from ..training.sequence import StageSequence
 
-        if stages:
-            sequence = StageSequence.of(stages, without_stages(arguments.overrides))
-        else:
-            sequence = StageSequence.of({"model": arguments.overrides})
+        sequence = StageSequence.from_overrides(arguments.overrides)
         experiments = sequence.check()
         if arguments.dry_run:
             for experiment in experiments:

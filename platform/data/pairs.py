@@ -100,16 +100,19 @@ def read_pairs(folder: Path) -> PairSet:
     """
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
+        expected, lineage = str(manifest["sha256"]), dict(manifest["lineage"])
         payload = (folder / _TENSORS).read_bytes()
     except FileNotFoundError as error:
         raise DataNotFound(
             f"there is no set of pairs in {folder}, where {error.filename} is missing"
         ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataAltered(f"{folder / _MANIFEST} is truncated or altered: {error!r}") from error
     digest = sha256(payload)
-    if digest != manifest["sha256"]:
+    if digest != expected:
         raise DataAltered(
             f"pairs in {folder} are truncated or altered: sha256 {digest[:12]}..., "
-            f"expected {manifest['sha256'][:12]}..."
+            f"expected {expected[:12]}..."
         )
     tensors = load_tensors(payload)
     generated, real = (
@@ -120,7 +123,7 @@ def read_pairs(folder: Path) -> PairSet:
         )
         for kind in ("generated", "real")
     )
-    return PairSet(generated=generated, real=real, digest=digest, lineage=manifest["lineage"])
+    return PairSet(generated=generated, real=real, digest=digest, lineage=lineage)
 
 
 def _condition(tensors: Mapping[str, Tensor], kind: str) -> Condition | None:

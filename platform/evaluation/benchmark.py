@@ -78,8 +78,11 @@ def held_out_rows(dataset: Dataset, samples: int, seed: int) -> Int[Tensor, "n"]
         Their numbers.
 
     Raises:
-        ValueError: If they are too few, or there is no training example of the class of one.
+        ValueError: If the seed is negative, they are too few, or there is no training example of
+            the class of one.
     """
+    if seed < 0:
+        raise ValueError(f"the seed of an evaluation must be at least 0, got {seed}")
     held_out, train = dataset.held_out, dataset.train
     n = min(samples, len(held_out), len(train))
     if n < LEAST_SAMPLES:

@@ -1,6 +1,7 @@
 """Assembly: an experiment becomes its things, and every mistake in it is found before a step."""
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from ...methods.core.rng import mix
 from ...methods.core.sampler_choice import sampler_for
 from ...methods.core.schedule import Schedule, require_range
 from ...methods.nets.condition_embedding import conditions_of, vocabulary_of
-from ..build import build
+from ..build import build, class_at
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
 from ..experiment import Evaluation, Experiment, module_of
@@ -131,6 +132,7 @@ class Assembly:
                 training.clip_norm,
                 training.ema_half_lives,
                 training.ema_ramp,
+                training.ema_snapshots > 0,
             ],
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -197,7 +199,11 @@ def _check_optimizer(assembly: Assembly, net: FlowMap) -> None:
         made = build(node, partial)(parameters)
     except TypeError as error:
         given = {key: value for key, value in node.items() if not key.startswith("_")}
-        raise ValueError(f"optimizer {node['_target_']} does not take {given}: {error}") from error
+        allowed = ", ".join(inspect.signature(class_at(str(node["_target_"]))).parameters)
+        raise ValueError(
+            f"optimizer {node['_target_']} takes numbers for its own settings ({allowed}), "
+            f"got {given}: {error}"
+        ) from error
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimizer {node['_target_']} is no torch.optim.Optimizer")
 

@@ -141,21 +141,17 @@ class PairFeed(AbstractFeed):
         self, step: int, shard: int, made: int, real: int
     ) -> tuple[Tensor, Tensor, Condition | None, Tensor]:
         rng = Rng.seeded(mix(self._seed, _FEED), step=step, shards=(shard,))
-        taken: list[tuple[Pairs, Tensor]] = []
-        for pairs, many in ((self._pairs.generated, made), (self._pairs.real, real)):
+        generated, given = self._pairs.generated, self._pairs.real
+        taken: list[tuple[Pairs, Tensor, int]] = []
+        for pairs, many, first in ((generated, made, 0), (given, real, len(generated))):
             if many:
-                taken.append((pairs, rng.integers(many, below=len(pairs))))
-        offset = {id(self._pairs.generated): 0, id(self._pairs.real): len(self._pairs.generated)}
+                taken.append((pairs, rng.integers(many, below=len(pairs)), first))
+        told = [None if p.condition is None else p.condition[rows] for p, rows, _ in taken]
         return (
-            torch.cat([pairs.x0[rows] for pairs, rows in taken]),
-            torch.cat([pairs.x1[rows] for pairs, rows in taken]),
-            _joined(
-                [
-                    None if pairs.condition is None else pairs.condition[rows]
-                    for pairs, rows in taken
-                ]
-            ),
-            torch.cat([rows + offset[id(pairs)] for pairs, rows in taken]),
+            torch.cat([pairs.x0[rows] for pairs, rows, _ in taken]),
+            torch.cat([pairs.x1[rows] for pairs, rows, _ in taken]),
+            _joined(told),
+            torch.cat([rows + first for _, rows, first in taken]),
         )
 
 

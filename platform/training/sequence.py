@@ -84,6 +84,29 @@ class StageSequence:
             )
         )
 
+    @classmethod
+    def from_overrides(cls, overrides: Sequence[str]) -> Self:
+        """The sequence that a command line asks for.
+
+        Args:
+            overrides: ``stages=...`` and overrides of every stage, or those of one experiment.
+
+        Returns:
+            The sequence.
+
+        Raises:
+            ValueError: If there are no such stages, or all of them are to have one folder.
+        """
+        chosen = [line for line in overrides if line.partition("=")[0] == _STAGES]
+        others = [line for line in overrides if line not in chosen]
+        plan = compose("train", chosen).get(_STAGES)
+        if not plan:
+            return cls.of({"model": others})
+        run = next((line for line in others if line.partition("=")[0] == "run"), None)
+        if run is not None:
+            raise ValueError(f"each stage has a folder of its own, got {run}")
+        return cls.of(plan, others)
+
     def check(self) -> tuple[Experiment, ...]:
         """Assemble every stage, before the first one starts.
 
@@ -120,8 +143,3 @@ class StageSequence:
             models = {name: str(trained.reference) for name, trained in done.items()}
             done[stage.name] = launch(stage.experiment(models), watcher)
         return done
-
-
-def without_stages(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Overrides for the stages themselves: all but the one that chooses them."""
-    return tuple(line for line in overrides if line.partition("=")[0] != _STAGES)

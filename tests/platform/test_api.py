@@ -67,6 +67,11 @@ def test_senseless_requests_are_refused(
         model.sample(n, **asked)
 
 
+def test_a_measurement_with_a_negative_seed_is_refused(model: Model) -> None:
+    with pytest.raises(ValueError, match="seed of an evaluation must be at least 0, got -1"):
+        model.evaluate(seed=-1)
+
+
 def test_stages_give_the_last_model_and_data_without_classes_take_no_labels() -> None:
     model = train("stages=eight_gaussians_reflow", "pairs.count=512", *SHORT, progress=False)
     assert model.record.parents["teacher"] == "eight_gaussians/1"

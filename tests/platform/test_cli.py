@@ -83,9 +83,16 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("training.precision=float16", "must be one of float32, bfloat16, float64, got 'float16'"),
         ("workers.ray=maybe", "workers.ray must be true or false, got 'maybe'"),
         ("method.tangent.value=two", "Constant.value must be a number, got 'two'"),
-        ("optimizer.lr=fast", "optimizer torch.optim.Adam does not take {'lr': 'fast', "),
+        (
+            "optimizer.lr=fast",
+            "optimizer torch.optim.Adam takes numbers for its own settings (params, lr, ",
+        ),
         ("optimizer._target_=torch.optim.Eve", "cannot import torch.optim.Eve"),
         ("training.samples=[1", "no viable alternative at input '[1'"),
+        # No number to compute with.
+        ("training.clip_norm=nan", "training.clip_norm must be a finite number, got nan"),
+        ("method.times.law.mean=inf", "LogitNormal.mean must be a finite number, got inf"),
+        ("optimizer.lr=nan", "Adam.lr must be a finite number, got nan"),
         # Out of range.
         ("method.tangent.value=2", "method.tangent must stay in [0, 1], got 2"),
         ("training.batch_size=30", "batch_size must be a multiple of training.shards, got 30 and"),

@@ -34,7 +34,9 @@ def test_a_whole_number_may_be_larger_than_every_float() -> None:
         ({"cooks": 1, 2: 3, "chef": 1}, "kitchen has no setting 2, chef, allowed"),
         ({"cooks": math.inf}, "kitchen.cooks must be a whole number, got inf"),
         ({"cooks": None}, "kitchen.cooks must be a whole number, got None"),
-        ({"cooks": 1, "heat": 10**400}, "kitchen.heat must be a number, got 1000"),
+        ({"cooks": 1, "heat": 10**400}, "kitchen.heat must be a finite number, got 1000"),
+        ({"cooks": 1, "heat": math.nan}, "kitchen.heat must be a finite number, got nan"),
+        ({"cooks": 1, "heat": -math.inf}, "kitchen.heat must be a finite number, got -inf"),
         ({"cooks": 1, "menu": "soup"}, "kitchen.menu must be a list, got 'soup'"),
     ],
 )

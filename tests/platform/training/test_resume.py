@@ -126,8 +126,9 @@ def recipe_of(place: Path) -> str:
         {"net": {"_target_": "onestep.methods.nets.mlp.MLP", "width": 24, "depth": 1}},
         {"method": FLOW_MATCHING},
         {"seed": 4},
+        {"training": {**recipe(MEAN_FLOW, steps=2)["training"], "ema_snapshots": 2}},
     ],
-    ids=["net", "method", "seed"],
+    ids=["net", "method", "seed", "snapshots"],
 )
 def test_a_checkpoint_of_another_run_is_refused(changed: dict[str, Any], tmp_path: Path) -> None:
     experiment = recipe(MEAN_FLOW, steps=2)

@@ -4,7 +4,7 @@ import pytest
 
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.launch import registry_of
-from onestep.platform.training.sequence import Stage, StageSequence, without_stages
+from onestep.platform.training.sequence import Stage, StageSequence
 from onestep.platform.training.watcher import Silence
 
 TINY = (
@@ -48,7 +48,22 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first_one_runs(
 
 
 def test_the_choice_of_stages_is_not_handed_on_to_them() -> None:
-    assert without_stages(["stages=digits_reflow", "seed=3"]) == ("seed=3",)
+    sequence = StageSequence.from_overrides(["stages=digits_reflow", "seed=3"])
+    assert [stage.name for stage in sequence.stages] == ["teacher", "student"]
+    assert all(stage.overrides[-1] == "seed=3" for stage in sequence.stages)
+    assert not any(line.startswith("stages=") for s in sequence.stages for line in s.overrides)
+
+
+def test_an_override_needs_to_fit_the_stages_alone() -> None:
+    """The default experiment, of digits, has no number of samples to generate."""
+    lines = ["stages=eight_gaussians_reflow", "data.samples=256"]
+    experiments = StageSequence.from_overrides(lines).check()
+    assert [each.data["samples"] for each in experiments] == [256, 256]
+
+
+def test_stages_do_not_share_a_folder() -> None:
+    with pytest.raises(ValueError, match="each stage has a folder of its own, got run=mine"):
+        StageSequence.from_overrides(["stages=digits_reflow", "run=mine"])
 
 
 def test_a_student_is_made_from_its_teachers_pairs(tmp_path, monkeypatch) -> None:
