@@ -64,7 +64,7 @@ def measure() -> dict[str, Any]:
                 n=benchmark.draws * benchmark.count,
                 shape=dataset.shape,
                 seed=benchmark.seed,
-                labels=benchmark.labels,
+                condition=benchmark.asked,
             )
             scores = benchmark.judge(x)
             found = {name: scores[name].value for name in METRICS}

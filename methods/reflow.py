@@ -6,6 +6,7 @@ from typing import final
 from .core.coupling import AbstractCoupling, StoredPairs
 from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind
+from .core.guidance import LabelDropout
 from .core.method import AbstractMethod, Needs, PairMix
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
@@ -43,6 +44,8 @@ class ReFlow(AbstractMethod):
         distance: How prediction and target are compared; pairs that do not cross leave no noise in
             the target, so that any distance will do.
         weighting: Weight of each sample.
+        label_dropout: How often a sample is seen without its label; by default never, and a flow
+            whose own pairs are to be guided needs some.
 
     Raises:
         ValueError: If the coupling is not the stored pairs.
@@ -54,6 +57,7 @@ class ReFlow(AbstractMethod):
     generated: Schedule = Linear(start=0.4, end=0.9)
     distance: AbstractDistance = SquaredL2()
     weighting: AbstractWeighting = Unweighted()
+    label_dropout: LabelDropout = LabelDropout(probability=0.0)
 
     def __post_init__(self) -> None:
         if not isinstance(self.coupling, StoredPairs):
@@ -75,6 +79,7 @@ class ReFlow(AbstractMethod):
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
         t = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device).t
+        condition = self.label_dropout.keep(batch, now)
         x, v = self.path.at(batch.noise, batch.x1, t)
-        error = self.distance(nets.online.velocity(x, t, batch.condition), v)
+        error = self.distance(nets.online.velocity(x, t, condition), v)
         return Loss(terms={"reflow": self.weighting(error, t, t)}, times=t)

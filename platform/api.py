@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..methods.core.condition import Condition
 from ..methods.core.flow_map import FlowMap
 from .evaluation.benchmark import Benchmark
 from .evaluation.evaluate import NFES, evaluate_on
 from .evaluation.report import Report
 from .evaluation.sampling import draw_samples, samplers_at
 from .home import Home
-from .registry.model import dataset_of, load_flow_map
+from .registry.model import captioned, dataset_of, load_flow_map
 from .registry.record import ModelRecord
 from .registry.store import Registry
 from .training.sequence import StageSequence
@@ -61,25 +62,35 @@ class Model:
         return cls(reference=version, record=record, flow_map=flow_map)
 
     def sample(
-        self, n: int, *, nfe: int = 1, labels: int | Sequence[int] | None = None, seed: int = 0
+        self,
+        n: int,
+        *,
+        nfe: int = 1,
+        labels: int | Sequence[int] | None = None,
+        caption: str | None = None,
+        seed: int = 0,
     ) -> Float[Tensor, "n *d"]:
-        """Samples; one depends on the seed, its number and its label alone, up to rounding.
+        """Samples; one depends on its seed, number, label or caption alone, up to rounding.
 
         Args:
             n: How many, at least 1.
             nfe: Network evaluations of each, as far as the model's domain allows.
             labels: One class for all or one for each; all classes in turn by default.
+            caption: Caption of all, for a model of captions; none by default.
             seed: Seed of the noise, at least 0.
 
         Returns:
             The samples on the CPU, images in [-1, 1].
 
         Raises:
-            ValueError: If a number is out of range, or the domain has no sampler of so many
-                evaluations.
+            ValueError: If a number is out of range, the model does not know the caption, or the
+                domain has no sampler of so many evaluations.
         """
         if n < 1 or seed < 0:
             raise ValueError(f"samples need n >= 1 and seed >= 0, got {n} and {seed}")
+        condition = self._condition(n, labels)
+        if caption is not None:
+            condition = captioned(self.record, [caption] * n, model=self.reference)
         ((_, sampler),) = samplers_at(self.flow_map.domain, [nfe])
         return draw_samples(
             self.flow_map,
@@ -87,7 +98,7 @@ class Model:
             n=n,
             shape=self.record.shape,
             seed=seed,
-            labels=self._labels(n, labels),
+            condition=condition,
             device=next(self.flow_map.parameters()).device,
         )
 
@@ -117,10 +128,10 @@ class Model:
             device=next(self.flow_map.parameters()).device,
         )
 
-    def _labels(self, n: int, labels: int | Sequence[int] | None) -> Tensor | None:
+    def _condition(self, n: int, labels: int | Sequence[int] | None) -> Condition | None:
         classes = self.record.classes
         if labels is None:
-            return torch.arange(n) % classes if classes else None
+            return Condition(label=torch.arange(n) % classes) if classes else None
         if not classes:
             raise ValueError(f"{self.reference} has no classes, got labels {labels}")
         wanted = [labels] * n if isinstance(labels, int) else list(labels)
@@ -128,7 +139,7 @@ class Model:
             raise ValueError(
                 f"labels must be one class or {n} of them in 0..{classes - 1}, got {labels}"
             )
-        return torch.tensor(wanted)
+        return Condition(label=torch.tensor(wanted))
 
 
 load = Model.load

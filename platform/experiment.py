@@ -190,6 +190,7 @@ class PairGeneration:
     Attributes:
         count: Pairs from fresh noise.
         steps: Heun steps of each pair; fixed, so that the result does not depend on the batch.
+        guidance: Scale of classifier-free guidance of the teacher, at least 0; 1 for none.
         real: Whether the training data are paired with the noise that the teacher's flow takes
             back from them.
         batch_size: Pairs made at once.
@@ -201,6 +202,7 @@ class PairGeneration:
 
     count: int = 10_000
     steps: int = 25
+    guidance: float = 1.0
     real: bool = True
     batch_size: int = 500
     seed: int = 1
@@ -211,6 +213,8 @@ class PairGeneration:
                 "pairs.count, steps and batch_size must be at least 1 and seed at least 0, got "
                 f"{self.count}, {self.steps}, {self.batch_size} and {self.seed}"
             )
+        if self.guidance < 0.0:
+            raise ValueError(f"pairs.guidance must be at least 0, got {self.guidance}")
 
     def lineage(self, teacher: str, data_digest: str) -> dict[str, Any]:
         """Where pairs made so come from: all that decides them.
@@ -230,6 +234,8 @@ class PairGeneration:
             "seed": self.seed,
             "count": self.count,
             "real": self.real,
+            # Sets from before there was guidance are sets without.
+            **({} if self.guidance == 1.0 else {"guidance": self.guidance}),
         }
 
 

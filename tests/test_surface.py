@@ -75,7 +75,7 @@ CONFIGURATION: Final = {
         "ray",
     ],
     "parents": ["initial", "pairs", "teacher", "weak"],
-    "pairs": ["batch_size", "count", "real", "seed", "steps"],
+    "pairs": ["batch_size", "count", "guidance", "real", "seed", "steps"],
     "evaluation": ["nfes", "samples", "seed"],
     "storage": ["tracking_uri", "wandb"],
 }
@@ -89,7 +89,7 @@ ROUTES: Final = {
 OPTIONS: Final = {
     "train": ["--dry-run"],
     "evaluate": ["--dry-run", "--fid", "--json", "--keep", "--nfe", "--samples", "--seed"],
-    "sample": ["--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
+    "sample": ["--caption", "--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
     "sweep": ["--dry-run", "--resume"],
     "compare": ["--dry-run", "--nfe", "--out", "--samples", "--seed"],
     "average": ["--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],

@@ -1,6 +1,6 @@
 """What a sample is conditioned on: a class label, tokens, a guidance scale, or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self, final
 
@@ -38,6 +38,25 @@ class Condition:
 
     def __getitem__(self, rows: Int[Tensor, "n"] | slice) -> Self:
         return self._map(lambda part: part[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The rows of several conditions, one after the other.
+
+        Args:
+            parts: At least one condition; all have the same parts.
+        """
+
+        def join(tensors: list[Tensor | None]) -> Tensor | None:
+            given = [tensor for tensor in tensors if tensor is not None]
+            assert len(given) in (0, len(tensors)), "all conditions have a part, or none has"
+            return torch.cat(given) if given else None
+
+        return cls(
+            label=join([part.label for part in parts]),
+            tokens=join([part.tokens for part in parts]),
+            guidance=join([part.guidance for part in parts]),
+        )
 
     def to(self, device: torch.device | str) -> Self:
         """The same condition on another device."""

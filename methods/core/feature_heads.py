@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .condition import Condition
 from .flow_map import FlowMap
 
 
@@ -38,6 +39,30 @@ def features_of(net: FlowMap, names: tuple[str, ...]) -> Iterator[dict[str, Tens
     finally:
         for handle in handles:
             handle.remove()
+
+
+def features_at(
+    net: FlowMap,
+    names: tuple[str, ...],
+    x: Float[Tensor, "b *d"],
+    t: Float[Tensor, "b"],
+    condition: Condition | None,
+) -> dict[str, Tensor]:
+    """What parts of a network give when its velocity is asked for.
+
+    There is a graph only where the states have one, so that a turn which does not differentiate
+    through the network keeps nothing of it.
+
+    Args:
+        net: The network.
+        names: Parts by their dotted names.
+        x: States.
+        t: Their times.
+        condition: Condition of each row.
+    """
+    with torch.set_grad_enabled(x.requires_grad), features_of(net, names) as features:
+        net.velocity(x, t, condition)
+    return features
 
 
 def _keeper(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, object], None]:

@@ -13,7 +13,7 @@ from .record import Batch, CompanionFactory, Loss, Moment, Nets
 from .schedule import Schedule, require_range
 
 _CONDITIONS: Final = frozenset({"guidance", "tokens"})
-"""Parts of a condition that no data set has."""
+"""Parts of a condition that a method may supply."""
 
 
 class View(StrEnum):
@@ -73,7 +73,8 @@ class Needs:
         companions: Small trained parts by name; never served.
         pairs: How stored pairs are mixed, or None for plain data.
         conditions: Parts of the condition that the method itself supplies in training, beside the
-            labels of the data: ``guidance``, ``tokens``. A network that takes another is refused.
+            labels or captions of the data: ``guidance``, ``tokens``. A network that takes another
+            is refused.
 
     Raises:
         ValueError: If a part of the condition is unknown.

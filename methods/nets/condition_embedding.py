@@ -55,6 +55,16 @@ def conditions_of(net: nn.Module) -> frozenset[str]:
     return frozenset(parts)
 
 
+def vocabulary_of(net: nn.Module) -> int:
+    """Number of tokens that a network, or one within it, has weights for; 0 for none.
+
+    Args:
+        net: The network.
+    """
+    found = (part.vocabulary for part in net.modules() if isinstance(part, TokenEmbedding))
+    return next(found, 0)
+
+
 def _with_null_last(id_: Tensor, size: int) -> Tensor:
     return torch.where(id_ == NULL_LABEL, size, id_)
 

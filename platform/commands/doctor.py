@@ -48,7 +48,7 @@ examples:
         check_tracking(home.tracking_uri, artifacts=home.artifacts)
         print(f"{'model store':<12} {hide_passwords(home.tracking_uri)} answers")
         assembly = assemble(experiment)
-        costs = measure(assembly.net(), assembly.source.shape, assembly.source.classes)
+        costs = measure(assembly.net(), assembly.source.shape, assembly.source.told_classes)
         print(f"\nderivatives of {experiment.net['_target_']} on {assembly.source.name}")
         print(f"{'back-end':<28} {'over a forward':>14} {'relative error':>15}")
         for cost in costs:

@@ -10,8 +10,10 @@ from .arguments import OF_A_STORE, add_overrides, apply_overrides, show
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of it
     from torch import Tensor
 
+    from ...methods.core.condition import Condition
     from ...methods.core.flow_map import Domain
     from ...methods.core.sampler import AbstractSampler
+    from ..registry.record import ModelRecord
 
 _SAMPLER: Final = "sampler"
 """Group of the samplers that can be named."""
@@ -33,6 +35,7 @@ examples:
   onestep sample digits/3 --nfe 2 --n 100 --seed 1 --out digits.png
   onestep sample champion --label 3 --n 16
   onestep sample digits/1 sampler=dpm_solver sampler.grid.steps=20
+  onestep sample captioned_digits/2 --caption "a seven on white"
   onestep sample champion storage.tracking_uri=http://mlflow:5000
 """
 
@@ -43,6 +46,7 @@ examples:
         parser.add_argument("--nfe", type=int, help="network evaluations of a sample, 1 by default")
         parser.add_argument("--n", type=int, default=100, help="how many, in 1..10000")
         parser.add_argument("--label", type=int, help="class; all of them in turn by default")
+        parser.add_argument("--caption", help="caption, for a model of captions; none by default")
         parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
         parser.add_argument("--out", default="samples.png", help="file to write")
 
@@ -68,7 +72,7 @@ examples:
         registry = Registry.at(home)
         entry = registry.entry(arguments.reference)
         reference, record = str(entry.reference), entry.record
-        labels = _labels(arguments, record.classes)
+        condition = _condition(arguments, record)
         domain = Domain.from_dict(dict(record.domain))
         sampler = _sampler(domain, nfe=arguments.nfe, named=named)
         nfe = sampler.evaluations(domain) or 0
@@ -80,6 +84,7 @@ examples:
                     "sampler": str(sampler),
                     "n": arguments.n,
                     "label": arguments.label,
+                    "caption": arguments.caption,
                     "seed": arguments.seed,
                     "out": arguments.out,
                 },
@@ -88,17 +93,23 @@ examples:
             return 0
         flow_map, _ = load_flow_map(registry, reference)
         x = draw_samples(
-            flow_map, sampler, n=arguments.n, shape=record.shape, seed=arguments.seed, labels=labels
+            flow_map,
+            sampler,
+            n=arguments.n,
+            shape=record.shape,
+            seed=arguments.seed,
+            condition=condition,
         )
         if x.dim() == 2:
             dataset = dataset_of(record, model=arguments.reference)
             held_out, _ = dataset.held_out.everything()
             figure = scatter_panels(held_out, {arguments.reference: {nfe: x}})
         else:
-            columns = record.classes if labels is not None and arguments.label is None else 10
+            columns = record.classes if record.classes and arguments.label is None else 10
             columns = min(columns, len(x))
-            blank = x.new_full((-len(x) % columns, *x.shape[1:]), -1.0)
-            figure = sample_grid({arguments.reference: torch.cat([x, blank])}, columns=columns)
+            white = x.new_ones(-len(x) % columns, *x.shape[1:])
+            title = f"{reference}, {sampler}" if named else f"{reference}, {nfe} NFE"
+            figure = sample_grid({title: torch.cat([x, white])}, columns=columns)
         save_png(figure, Path(arguments.out))
         print(f"{arguments.n} samples of {arguments.reference} by {sampler}: {arguments.out}")
         return 0
@@ -124,7 +135,18 @@ def _sampler(domain: "Domain", *, nfe: int | None, named: Sequence[str]) -> "Abs
     return chosen
 
 
-def _labels(arguments: argparse.Namespace, classes: int) -> "Tensor | None":
+def _condition(arguments: argparse.Namespace, record: "ModelRecord") -> "Condition | None":
+    from ...methods.core.condition import Condition
+    from ..registry.model import captioned
+
+    if arguments.caption is not None:
+        captions = [arguments.caption] * arguments.n
+        return captioned(record, captions, model=arguments.reference)
+    label = _label(arguments, record.classes)
+    return None if label is None else Condition(label=label)
+
+
+def _label(arguments: argparse.Namespace, classes: int) -> "Tensor | None":
     import torch
 
     if arguments.label is None:

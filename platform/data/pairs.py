@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from ...methods.core.condition import Condition
 from ..atomic import encode_safetensors, sha256, write_bytes, write_json
 from .errors import DataAltered, DataNotFound
 
@@ -26,12 +27,12 @@ class Pairs:
     Attributes:
         x0: Noise.
         x1: Data, images in [-1, 1].
-        label: Class of each pair, or None.
+        condition: What the flow was told of each pair, its class or its caption, or None.
     """
 
     x0: Float[Tensor, "n *d"]
     x1: Float[Tensor, "n *d"]
-    label: Int[Tensor, "n"] | None = None
+    condition: Condition | None = None
 
     def __len__(self) -> int:
         return len(self.x0)
@@ -71,8 +72,10 @@ def write_pairs(folder: Path, generated: Pairs, real: Pairs, lineage: Mapping[st
     tensors = dict[str, Tensor]()
     for kind, pairs in {"generated": generated, "real": real}.items():
         tensors[f"{kind}.x0"], tensors[f"{kind}.x1"] = pairs.x0, pairs.x1
-        if pairs.label is not None:
-            tensors[f"{kind}.label"] = pairs.label
+        told = Condition() if pairs.condition is None else pairs.condition
+        for part, tensor in (("label", told.label), ("tokens", told.tokens)):
+            if tensor is not None:
+                tensors[f"{kind}.{part}"] = tensor
     payload = encode_safetensors(tensors)
     digest = sha256(payload)
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,15 +119,19 @@ def read_pairs(folder: Path) -> PairSet:
         Pairs(
             x0=tensors[f"{kind}.x0"],
             x1=tensors[f"{kind}.x1"],
-            label=tensors.get(f"{kind}.label"),
+            condition=_condition(tensors, kind),
         )
         for kind in ("generated", "real")
     )
     return PairSet(generated=generated, real=real, digest=digest, lineage=lineage)
 
 
-def no_pairs(shape: tuple[int, ...], *, labelled: bool) -> Pairs:
+def _condition(tensors: Mapping[str, Tensor], kind: str) -> Condition | None:
+    label, tokens = tensors.get(f"{kind}.label"), tensors.get(f"{kind}.tokens")
+    return None if label is None and tokens is None else Condition(label=label, tokens=tokens)
+
+
+def no_pairs(shape: tuple[int, ...]) -> Pairs:
     """An empty set of pairs."""
     empty = torch.empty(0, *shape)
-    label = torch.empty(0, dtype=torch.long) if labelled else None
-    return Pairs(x0=empty, x1=empty.clone(), label=label)
+    return Pairs(x0=empty, x1=empty.clone())

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from ...methods.core.condition import Condition
+
 WHITE: Final = 255
 """The brightest level of an ordinary image."""
 
@@ -23,14 +25,17 @@ class Examples:
     Attributes:
         x: Grey levels 0..white as uint8, or raw coordinates as float32.
         label: Class of each example, in [0, classes), or None.
+        tokens: Caption of each example, as the set's tokenizer gives it, or None.
         white: Level of the stored images that becomes 1; 0 becomes -1.
 
     Raises:
-        ValueError: If the type of x is neither, or there is not one label for each example.
+        ValueError: If the type of x is neither, or there is not one label or caption for each
+            example.
     """
 
     x: Shaped[Tensor, "n *d"]
     label: Int[Tensor, "n"] | None = None
+    tokens: Int[Tensor, "n m"] | None = None
     white: int = WHITE
 
     def __post_init__(self) -> None:
@@ -38,6 +43,10 @@ class Examples:
             raise ValueError(f"examples must be uint8 or float32, got {self.x.dtype}")
         if self.label is not None and len(self.label) != len(self.x):
             raise ValueError(f"{len(self.x)} examples need as many labels, got {len(self.label)}")
+        if self.tokens is not None and len(self.tokens) != len(self.x):
+            raise ValueError(
+                f"{len(self.x)} examples need as many captions, got {len(self.tokens)}"
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -55,6 +64,19 @@ class Examples:
             # Division, not multiplication by 2 / white: white then becomes exactly 1.
             rows = rows.float() / (self.white / 2) - 1.0
         return rows, None if self.label is None else self.label[index]
+
+    def condition(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Condition | None:
+        """What a model is told about examples: the caption if there is one, else the label.
+
+        The label of an example with a caption serves the evaluation alone: a model that saw both
+        could do without the caption.
+
+        Args:
+            index: Numbers of the examples, each in [0, n).
+        """
+        if self.tokens is not None:
+            return Condition(tokens=self.tokens[index])
+        return None if self.label is None else Condition(label=self.label[index])
 
     def everything(self) -> tuple[Float[Tensor, "n *d"], Int[Tensor, "n"] | None]:
         """All examples as ``take`` gives them."""
@@ -85,6 +107,9 @@ def _update(digest: "hashlib._Hash", examples: Examples) -> None:
     digest.update(x.astype(x.dtype.newbyteorder("<"), copy=False).data)
     if label is not None:
         digest.update(np.ascontiguousarray(label.numpy().astype("<i8")).data)
+    if examples.tokens is not None:
+        digest.update(json.dumps(["tokens", list(examples.tokens.shape)]).encode())
+        digest.update(np.ascontiguousarray(examples.tokens.numpy().astype("<i8")).data)
 
 
 @final
@@ -97,6 +122,7 @@ class Dataset:
         shape: Shape of one example: (2,) for points, (channels, side, side) for images.
         classes: Number of classes, 0 for a set without labels.
         label_names: Name of each class.
+        vocabulary: Words of the captions in the order of their tokens, empty without captions.
         train: Examples to train on.
         held_out: Examples that no training run sees.
         digest: sha256 over contents, split and label names, in hexadecimal digits.
@@ -111,8 +137,29 @@ class Dataset:
     train: Examples
     held_out: Examples
     digest: str
+    vocabulary: tuple[str, ...] = ()
     mixture: Mixture | None = None
     horizontal_flip: bool = False
+
+    @property
+    def told_classes(self) -> int:
+        """Classes that a model is told of, 0 where captions tell it."""
+        return 0 if self.vocabulary else self.classes
+
+    def in_turn(self, n: int) -> Condition | None:
+        """Conditions to show samples of: all classes in turn, or a caption of each.
+
+        Args:
+            n: How many.
+        """
+        if not self.classes:
+            return None
+        label = torch.arange(n) % self.classes
+        if not self.vocabulary:
+            return Condition(label=label)
+        assert self.train.label is not None, "a class has its label"
+        first = [int((self.train.label == k).nonzero()[0]) for k in range(self.classes)]
+        return self.train.condition(torch.tensor(first)[label])
 
     @classmethod
     def of(
@@ -138,11 +185,14 @@ class Dataset:
         digest = hashlib.sha256(json.dumps(list(source.label_names)).encode())
         _update(digest, train)
         _update(digest, held_out)
+        if source.vocabulary:
+            digest.update(json.dumps(list(source.vocabulary)).encode())
         return cls(
             name=source.name,
             shape=source.shape,
             classes=source.classes,
             label_names=source.label_names,
+            vocabulary=source.vocabulary,
             train=train,
             held_out=held_out,
             digest=digest.hexdigest(),
@@ -176,6 +226,16 @@ class AbstractSource(ABC):
     def classes(self) -> int:
         """Number of classes, 0 for a set without labels."""
         return len(self.label_names)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Words of the captions in the order of their tokens, empty for a set without captions."""
+        return ()
+
+    @property
+    def told_classes(self) -> int:
+        """Classes that a model is told of, 0 where captions tell it."""
+        return 0 if self.vocabulary else self.classes
 
     @abstractmethod
     def load(self) -> Dataset:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...methods.core.condition import Condition
 from ...methods.core.rng import mix
 from ..data.source import Dataset
 from ..experiment import LEAST_SAMPLES
@@ -116,6 +117,8 @@ class Benchmark:
         dataset: The set.
         space: Its feature space.
         reference: Held-out and training data.
+        condition: What the samples of a draw are asked to be: the classes or the captions of the
+            held-out data; None without either.
         draws: Independent draws of samples over which numbers are averaged.
         seed: Seed of noise, floors, baselines and intervals.
         floors: Each number for training data against held-out data.
@@ -125,6 +128,7 @@ class Benchmark:
     dataset: Dataset
     space: FeatureSpace
     reference: Reference
+    condition: Condition | None
     draws: int
     seed: int
     floors: Mapping[str, float]
@@ -156,7 +160,8 @@ class Benchmark:
         """
         if draws < 1:
             raise ValueError(f"an evaluation needs at least 1 draw, got {draws}")
-        x, label = dataset.held_out.take(held_out_rows(dataset, samples, seed))
+        rows = held_out_rows(dataset, samples, seed)
+        x, label = dataset.held_out.take(rows)
         space = feature_space(dataset, home=home, recipe=recipe)
         # Training data is only asked for its nearest points, so it needs no features.
         train_x, train_label = dataset.train.everything()
@@ -175,6 +180,7 @@ class Benchmark:
             dataset=dataset,
             space=space,
             reference=reference,
+            condition=dataset.held_out.condition(rows),
             draws=draws,
             seed=seed,
             floors=means(trivial.fresh_data),
@@ -190,13 +196,14 @@ class Benchmark:
         return len(self.reference.held_out)
 
     @property
-    def labels(self) -> Int[Tensor, "n"] | None:
-        """Classes to ask for in all draws: those of the held-out data, draw after draw."""
-        label = self.reference.held_out.label
-        return None if label is None else label.repeat(self.draws)
+    def asked(self) -> Condition | None:
+        """What to ask for in all draws, draw after draw."""
+        if self.condition is None:
+            return None
+        return self.condition[torch.arange(self.count).repeat(self.draws)]
 
     def judge(self, x: Float[Tensor, "n *d"]) -> dict[str, Score]:
-        """All metrics of samples that were made for ``labels``.
+        """All metrics of samples that were made for ``asked``.
 
         Args:
             x: Samples, draw after draw.

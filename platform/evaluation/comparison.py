@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -178,8 +177,8 @@ def same_noise(
         Samples by number of evaluations.
     """
     n = _POINTS if len(dataset.shape) == 1 else _PER_CLASS * (dataset.classes or 10)
-    labels = torch.arange(n) % dataset.classes if dataset.classes else None
+    told = dataset.in_turn(n)
     return {
-        nfe: draw_samples(flow_map, sampler, n=n, shape=dataset.shape, seed=seed, labels=labels)
+        nfe: draw_samples(flow_map, sampler, n=n, shape=dataset.shape, seed=seed, condition=told)
         for nfe, sampler in samplers_at(flow_map.domain, nfes)
     }

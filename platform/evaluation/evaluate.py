@@ -13,7 +13,7 @@ from .benchmark import Benchmark
 from .bootstrap import mean_interval
 from .metric import Space
 from .report import Measurement, Provenance, Report
-from .sampling import condition_of, draw_samples, samplers_at
+from .sampling import draw_samples, samplers_at
 from .score import Score
 from .trajectory import allowed_triples, semigroup_error, straightness
 
@@ -48,7 +48,7 @@ def evaluate_on(
             n=benchmark.draws * benchmark.count,
             shape=benchmark.dataset.shape,
             seed=benchmark.seed,
-            labels=benchmark.labels,
+            condition=benchmark.asked,
             device=device,
         )
         measurements += measurements_of(
@@ -107,10 +107,8 @@ def _of_the_map(
 ) -> list[Measurement]:
     n = _TRAJECTORIES
     noise = draw_noise(n, benchmark.dataset.shape, seed=benchmark.seed)[0].to(device)
-    label = benchmark.reference.held_out.label
-    labels = None if label is None else label[torch.arange(n) % len(label)]
-    condition = condition_of(labels)
-    condition = None if condition is None else condition.to(device)
+    told = benchmark.condition
+    condition = None if told is None else told[torch.arange(n) % benchmark.count].to(device)
     found: dict[str, Float[Tensor, n]] = {}
     if flow_map.domain.has_velocity:
         found["eval/straightness"] = straightness(flow_map, noise, condition)

@@ -116,7 +116,7 @@ def fid_at(flow_map: FlowMap, benchmark: Benchmark, *, nfe: int, weights: Path) 
         n=benchmark.draws * benchmark.count,
         shape=dataset.shape,
         seed=benchmark.seed,
-        labels=benchmark.labels,
+        condition=benchmark.asked,
     )
     return fid(samples, dataset.train.everything()[0], weights=weights)
 

@@ -1,10 +1,10 @@
-"""Samples of a map for an evaluation: which sampler, from which noise, under which labels."""
+"""Samples of a map for an evaluation: which sampler, from which noise, under which condition."""
 
 from collections.abc import Iterable
 from typing import Final, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ...methods.core.condition import Condition
@@ -44,11 +44,6 @@ def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, Abstract
     return found
 
 
-def condition_of(labels: Int[Tensor, "n"] | None) -> Condition | None:
-    """The condition of samples of these classes; none without classes."""
-    return None if labels is None else Condition(label=labels)
-
-
 def draw_samples(
     flow_map: FlowMap,
     sampler: AbstractSampler,
@@ -56,7 +51,7 @@ def draw_samples(
     n: int,
     shape: tuple[int, ...],
     seed: int,
-    labels: Int[Tensor, "n"] | None = None,
+    condition: Condition | None = None,
     device: torch.device | str = "cpu",
 ) -> Float[Tensor, "n *d"]:
     """Samples 0, ..., n - 1 of a seed; any two maps are given the same noise.
@@ -67,7 +62,7 @@ def draw_samples(
         n: How many samples.
         shape: Shape of one.
         seed: Seed of the noise.
-        labels: Class of each sample, or None.
+        condition: What each sample is asked to be, its class or its caption, or None.
         device: Where the map lies.
 
     Returns:
@@ -76,7 +71,6 @@ def draw_samples(
     Raises:
         SamplesNotFinite: If a sample is infinite or undefined.
     """
-    condition = condition_of(labels)
     parts = []
     for start in range(0, n, _BATCH):
         size = min(_BATCH, n - start)

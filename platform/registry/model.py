@@ -1,14 +1,16 @@
 """From a reference to a network that answers: for sampling, evaluation, teachers and serving."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ...methods.core.condition import Condition
 from ...methods.core.flow_map import Domain, FlowMap
 from ..build import build
 from ..data.source import AbstractSource, Dataset
 from ..data.stream_sample import load
+from ..data.tokenizer import Tokenizer
 from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
@@ -77,6 +79,38 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], *, model: str) -> None:
     net.load_state_dict(dict(weights))
 
 
+def source_of(record: ModelRecord, *, model: str) -> AbstractSource:
+    """The source of the data that a model was trained on; nothing of it is loaded.
+
+    Args:
+        record: Record of the model.
+        model: What the model is called, for the message.
+    """
+    node = record.experiment["data"]
+    check_trusted(node, what=f"the data of {model}")
+    return build(node, AbstractSource)
+
+
+def captioned(record: ModelRecord, captions: Sequence[str], *, model: str) -> Condition:
+    """What a model is asked by captions.
+
+    Args:
+        record: Record of the model.
+        captions: Words that the model knows; an empty caption asks for nothing.
+        model: What the model is called, for the message.
+
+    Returns:
+        One condition for each caption.
+
+    Raises:
+        ValueError: If the model takes no captions, or does not know a word.
+    """
+    words = source_of(record, model=model).vocabulary
+    if not words:
+        raise ValueError(f"{model} takes no captions, got {captions[0]!r}")
+    return Condition(tokens=Tokenizer(words=words).encode(captions))
+
+
 def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     """The data that a model was trained on, or what it keeps of a stream, loaded and checked.
 
@@ -90,10 +124,9 @@ def dataset_of(record: ModelRecord, *, model: str) -> Dataset:
     Raises:
         ValueError: If the data here are not those.
     """
-    node = record.experiment["data"]
-    check_trusted(node, what=f"the data of {model}")
+    source = source_of(record, model=model)
     stream: bool = record.experiment["training"]["stream"]
-    dataset = load(build(node, AbstractSource), stream=stream)
+    dataset = load(source, stream=stream)
     if dataset.digest != record.data_digest:
         raise ValueError(
             f"{model} was trained on data {record.data_digest[:12]}..., "

@@ -17,7 +17,7 @@ from ...methods.core.method import AbstractLearner, AbstractMethod, View
 from ...methods.core.rng import mix
 from ...methods.core.sampler_choice import sampler_for
 from ...methods.core.schedule import Schedule, require_range
-from ...methods.nets.condition_embedding import conditions_of
+from ...methods.nets.condition_embedding import conditions_of, vocabulary_of
 from ..build import build, class_at
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
@@ -62,7 +62,7 @@ class Assembly:
                 self.experiment.net,
                 FlowMap,
                 shape=self.source.shape,
-                classes=self.source.classes,
+                classes=self.source.told_classes,
                 domain=self.learner.domain,
             )
         return net.to(self.experiment.training.precision.dtype)
@@ -89,9 +89,10 @@ class Assembly:
                 raise ValueError(
                     f"the {role} makes data of shape {record.shape}, the data have {source.shape}"
                 )
-            if record.classes and source.classes and record.classes != source.classes:
+            classes = source.told_classes
+            if record.classes and classes and record.classes != classes:
                 raise ValueError(
-                    f"the {role} knows {record.classes} classes, the data have {source.classes}"
+                    f"the {role} knows {record.classes} classes, the data have {classes}"
                 )
             if view is View.VELOCITY and not net.domain.has_velocity:
                 raise ValueError(
@@ -208,7 +209,14 @@ def _check_optimizer(assembly: Assembly, net: FlowMap) -> None:
 
 
 def _check_conditions(assembly: Assembly, net: FlowMap) -> None:
-    idle = sorted(conditions_of(net) - assembly.learner.needs.conditions)
+    words, known = len(assembly.source.vocabulary), vocabulary_of(net)
+    if words and words != known:
+        raise ValueError(
+            f"the captions of {assembly.source.name} have {words} words, got a network of {known}: "
+            f"take one with attention, such as net=dit_captions, and set net.vocabulary={words}"
+        )
+    told = assembly.learner.needs.conditions | ({"tokens"} if words else set())
+    idle = sorted(conditions_of(net) - told)
     if idle:
         raise ValueError(
             f"the network takes {idle[0]} by its field {_FIELDS[idle[0]]}, which method "

@@ -52,8 +52,9 @@ class AbstractFeed(ABC):
         """
 
 
-def _condition(label: Tensor | None) -> Condition | None:
-    return None if label is None else Condition(label=label)
+def _joined(parts: Sequence[Condition | None]) -> Condition | None:
+    given = [part for part in parts if part is not None]
+    return Condition.joined(given) if given else None
 
 
 @final
@@ -87,11 +88,11 @@ class DataFeed(AbstractFeed):
         """The rows of some shards of a batch."""
         whole = indices(self.num_data, self._batch_size, now.step, self._seed)
         index = whole.reshape(of, -1)[list(shards)].reshape(-1)
-        x1, label = self._dataset.train.take(index)
+        x1, _ = self._dataset.train.take(index)
         if self._dataset.horizontal_flip:
             rng = Rng.seeded(mix(self._seed, _FEED), step=now.step, shards=shards)
             x1 = flip_rows(x1, rng)
-        return Batch(x1=x1, condition=_condition(label), index=index)
+        return Batch(x1=x1, condition=self._dataset.train.condition(index), index=index)
 
 
 @final
@@ -128,26 +129,28 @@ class PairFeed(AbstractFeed):
         each = self._batch_size // of
         made = round(self._mix.generated(now) * each)
         parts = [self._shard(now.step, shard, made, each - made) for shard in shards]
-        x0, x1, label, index = (list(column) for column in zip(*parts, strict=True))
-        labels = None if label[0] is None else torch.cat(label)
+        x0, x1, condition, index = (list(column) for column in zip(*parts, strict=True))
         return Batch(
-            x1=torch.cat(x1), x0=torch.cat(x0), condition=_condition(labels), index=torch.cat(index)
+            x1=torch.cat(x1),
+            x0=torch.cat(x0),
+            condition=_joined(condition),
+            index=torch.cat(index),
         )
 
     def _shard(
         self, step: int, shard: int, made: int, real: int
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor, Condition | None, Tensor]:
         rng = Rng.seeded(mix(self._seed, _FEED), step=step, shards=(shard,))
         generated, given = self._pairs.generated, self._pairs.real
         taken: list[tuple[Pairs, Tensor, int]] = []
         for pairs, many, first in ((generated, made, 0), (given, real, len(generated))):
             if many:
                 taken.append((pairs, rng.integers(many, below=len(pairs)), first))
-        labels = [pairs.label[rows] for pairs, rows, _ in taken if pairs.label is not None]
+        told = [None if p.condition is None else p.condition[rows] for p, rows, _ in taken]
         return (
             torch.cat([pairs.x0[rows] for pairs, rows, _ in taken]),
             torch.cat([pairs.x1[rows] for pairs, rows, _ in taken]),
-            torch.cat(labels) if labels else None,
+            _joined(told),
             torch.cat([rows + first for _, rows, first in taken]),
         )
 
@@ -196,5 +199,5 @@ class StreamFeed(AbstractFeed):
         x1 = batch["x"]
         if self._flip is not None:
             x1 = flip_rows(x1, Rng.seeded(mix(self._flip, _FEED), step=now.step, shards=shards))
-        label = batch["label"] if self._labelled else None
-        return Batch(x1=x1, condition=_condition(label), index=batch["index"])
+        condition = Condition(label=batch["label"]) if self._labelled else None
+        return Batch(x1=x1, condition=condition, index=batch["index"])

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...methods.core.condition import Condition
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.grid import UniformGrid
+from ...methods.core.guided import GuidedVelocity
 from ...methods.core.noise import draw_noise
 from ...methods.core.ode import Heun
 from ..data.pairs import Pairs, PairSet, no_pairs, write_pairs
@@ -30,11 +31,13 @@ def generate_pairs(
     """Make pairs with a teacher's flow and store them.
 
     Heun's rule with fixed steps is used both ways, so that a pair depends on its own noise alone
-    and not on how the work is cut. Labels of the generated pairs follow the training data's.
+    and not on how the work is cut. Labels or captions of the generated pairs follow those of the
+    training data. Under guidance, data are taken back to noise by the guided flow too: pairs of two
+    flows would cross.
 
     Args:
         teacher: A velocity: the moving average of a trained flow.
-        dataset: Whose labels are used, and whose training data are taken back to noise.
+        dataset: Whose labels or captions are used, and whose training data are taken back to noise.
         settings: How many pairs and how.
         folder: Where the set goes.
         lineage: Plain values that say where the pairs come from.
@@ -45,53 +48,70 @@ def generate_pairs(
         The stored set.
 
     Raises:
-        ValueError: If the teacher is no velocity.
+        ValueError: If the teacher is no velocity, or guidance meets data without labels.
     """
+    check_guidance(settings, dataset)
     solver = Heun(grid=UniformGrid(steps=settings.steps))
     solver.check(teacher.domain)
-    teacher = teacher.to(device)
+    flow = GuidedVelocity(teacher.to(device), scale=settings.guidance)
     total = settings.count + (len(dataset.train) if settings.real else 0)
     x0 = draw_noise(settings.count, dataset.shape, seed=settings.seed)[0]
-    label = _labels(dataset, settings)
+    condition = _conditions(dataset, settings)
     generated = Pairs(
         x0=x0,
         x1=_in_parts(
-            lambda rows, condition: solver.sample(teacher, rows[None], condition),
+            lambda rows, condition: solver.sample(flow, rows[None], condition),
             x0,
-            label,
+            condition,
             settings,
             device,
             lambda done: progress(done, total),
         ),
-        label=label,
+        condition=condition,
     )
-    real = no_pairs(dataset.shape, labelled=dataset.train.label is not None)
+    real = no_pairs(dataset.shape)
     if settings.real:
-        x1, real_label = dataset.train.everything()
+        x1, _ = dataset.train.everything()
         noise = _in_parts(
-            lambda rows, condition: solver.invert(teacher, rows, condition),
+            lambda rows, condition: solver.invert(flow, rows, condition),
             x1,
-            real_label,
+            dataset.train.condition(),
             settings,
             device,
             lambda done: progress(settings.count + done, total),
         )
-        real = Pairs(x0=noise, x1=x1, label=real_label)
+        real = Pairs(x0=noise, x1=x1, condition=dataset.train.condition())
     return write_pairs(folder, generated, real, lineage)
 
 
-def _labels(dataset: Dataset, settings: PairGeneration) -> Tensor | None:
-    """Labels in the shares of the training data."""
-    if dataset.train.label is None:
-        return None
+def check_guidance(settings: PairGeneration, dataset: Dataset) -> None:
+    """Refuse guidance that has nothing to go by.
+
+    Args:
+        settings: How pairs are made.
+        dataset: Whose labels or captions are used.
+
+    Raises:
+        ValueError: If there is guidance and there are no labels.
+    """
+    if settings.guidance != 1.0 and dataset.train.condition() is None:
+        raise ValueError(
+            f"pairs.guidance needs labelled data, got {settings.guidance:g} and "
+            f"{dataset.name} without labels; allowed there is 1"
+        )
+
+
+def _conditions(dataset: Dataset, settings: PairGeneration) -> Condition | None:
+    """Labels or captions in the shares of the training data."""
     rng = torch.Generator().manual_seed(settings.seed)
-    return dataset.train.label[torch.randint(len(dataset.train), (settings.count,), generator=rng)]
+    rows = torch.randint(len(dataset.train), (settings.count,), generator=rng)
+    return dataset.train.condition(rows)
 
 
 def _in_parts(
     solve: Callable[[Tensor, Condition | None], Tensor],
     x: Tensor,
-    label: Tensor | None,
+    condition: Condition | None,
     settings: PairGeneration,
     device: torch.device | str,
     progress: Callable[[int], None],
@@ -99,7 +119,7 @@ def _in_parts(
     parts = []
     for first in range(0, len(x), settings.batch_size):
         rows = slice(first, first + settings.batch_size)
-        condition = None if label is None else Condition(label=label[rows]).to(device)
-        parts.append(solve(x[rows].to(device), condition).cpu())
+        told = None if condition is None else condition[rows].to(device)
+        parts.append(solve(x[rows].to(device), told).cpu())
         progress(min(first + settings.batch_size, len(x)))
     return torch.cat(parts)

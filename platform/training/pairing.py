@@ -14,7 +14,7 @@ from ..data.source import Dataset
 from ..experiment import Experiment
 from ..registry.model import load_flow_map
 from ..registry.store import Registry
-from .pair_generation import generate_pairs
+from .pair_generation import check_guidance, generate_pairs
 from .place import place_of
 from .watcher import Watcher
 
@@ -55,12 +55,13 @@ class Pairing:
 
         Raises:
             ValueError: If the pairs are missing or made for other data or by another teacher, or
-                the teacher does not fit the data.
+                the teacher or its guidance does not fit the data.
         """
         parents = experiment.parents
         place = Path(parents.pairs).absolute() if parents.pairs else folder / "pairs"
         given = read_pairs(place) if parents.pairs else None
         if given is None:
+            check_guidance(experiment.pairs, dataset)
             _teacher(experiment, dataset, registry)
         else:
             _check_given(given, place, teacher=parents.teacher, dataset=dataset)
@@ -76,10 +77,12 @@ class Pairing:
         """Pairs of the kinds that the set has or will have, as a loss can be tried on."""
         if self.given is not None:
             return self.given
-        x1, label = self.dataset.train.take(slice(0, _EXAMPLES))
+        rows, train = slice(0, _EXAMPLES), self.dataset.train
         settings, shape = self.experiment.pairs, self.dataset.shape
-        pairs = Pairs(x0=draw_noise(len(x1), shape, seed=settings.seed)[0], x1=x1, label=label)
-        real = pairs if settings.real else no_pairs(shape, labelled=label is not None)
+        x1, _ = train.take(rows)
+        x0 = draw_noise(len(x1), shape, seed=settings.seed)[0]
+        pairs = Pairs(x0=x0, x1=x1, condition=train.condition(rows))
+        real = pairs if settings.real else no_pairs(shape)
         return PairSet(generated=pairs, real=real, digest="", lineage=self.lineage)
 
     def pairs(self, registry: Registry, watcher: Watcher) -> PairSet:
@@ -121,7 +124,7 @@ def _teacher(experiment: Experiment, dataset: Dataset, registry: Registry) -> Fl
     teacher, record = load_flow_map(registry, reference)
     for what, its, ours in (
         ("shape", record.shape, dataset.shape),
-        ("classes", record.classes, dataset.classes),
+        ("classes", record.classes, dataset.told_classes),
         ("digest", f"{record.data_digest[:12]}...", f"{dataset.digest[:12]}..."),
     ):
         if its != ours:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,11 +56,12 @@ def test_a_report_has_the_numbers_of_the_training(model: Model) -> None:
         (1, {"seed": -1}, "samples need n >= 1 and seed >= 0, got 1 and -1"),
         (2, {"labels": 10}, r"labels must be one class or 2 of them in 0\.\.9, got 10"),
         (2, {"labels": [1]}, r"labels must be one class or 2 of them in 0\.\.9, got \[1\]"),
+        (1, {"caption": "a seven"}, "digits/1 takes no captions, got 'a seven'"),
         (1, {"nfe": 0}, "numbers of evaluations must be at least 1"),
     ],
 )
 def test_senseless_requests_are_refused(
-    model: Model, n: int, asked: dict[str, int], sentence: str
+    model: Model, n: int, asked: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         model.sample(n, **asked)

@@ -21,6 +21,11 @@ def test_rows_are_taken_from_every_part() -> None:
     assert parts(FULL[1:]) == [[1, 2], [7, -1, 8, 9], [1.5, 3.0]]
 
 
+def test_conditions_are_joined_part_by_part() -> None:
+    assert parts(Condition.joined([FULL[1:], FULL[:1]])) == parts(FULL[torch.tensor([1, 2, 0])])
+    assert parts(Condition.joined([Condition(), Condition()])) == [[], [], []]
+
+
 def test_dropped_rows_lose_every_part() -> None:
     dropped = FULL.drop(torch.tensor([True, False, True]))
     null = NULL_LABEL

@@ -14,6 +14,7 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 
 def test_every_set_has_a_configuration() -> None:
     assert [path.stem for path in FILES] == [
+        "captioned_digits",
         "checkerboard",
         "cifar10",
         "digits",

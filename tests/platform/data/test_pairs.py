@@ -5,15 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from onestep.methods.core.condition import Condition
 from onestep.platform.data.errors import DataAltered, DataNotFound
 from onestep.platform.data.pairs import Pairs, no_pairs, read_pairs, write_pairs
 
-MADE = Pairs(x0=torch.randn(4, 2), x1=torch.randn(4, 2), label=None)
+TOLD = Condition(tokens=torch.tensor([[0, 1], [2, -1], [1, 1], [-1, -1]]))
+MADE = Pairs(x0=torch.randn(4, 2), x1=torch.randn(4, 2), condition=TOLD)
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    write_pairs(tmp_path, MADE, no_pairs((2,), labelled=False), {"teacher": "none/1"})
+    write_pairs(tmp_path, MADE, no_pairs((2,)), {"teacher": "none/1"})
     return tmp_path
 
 
@@ -21,6 +23,10 @@ def test_pairs_come_back_as_they_were(stored: Path) -> None:
     found = read_pairs(stored)
     assert torch.equal(found.generated.x0, MADE.x0)
     assert torch.equal(found.generated.x1, MADE.x1)
+    assert found.generated.condition is not None
+    assert found.generated.condition.label is None
+    assert found.generated.condition.tokens is not None
+    assert torch.equal(found.generated.condition.tokens, TOLD.tokens)  # type: ignore[arg-type]
     assert len(found.real) == 0
     assert found.lineage == {"teacher": "none/1"}
 

@@ -217,7 +217,8 @@ class Labelled(FlowMap):
 def test_samples_are_asked_for_with_their_labels() -> None:
     labels = torch.arange(1200) % 7
     sampler = samplers_at(Domain(), (1,))[0][1]
-    x = draw_samples(Labelled(domain=Domain()), sampler, n=1200, shape=(2,), seed=0, labels=labels)
+    told = Condition(label=labels)
+    x = draw_samples(Labelled(domain=Domain()), sampler, n=1200, shape=(2,), seed=0, condition=told)
     assert torch.allclose(x, labels[:, None].float().expand(-1, 2), atol=1e-5)
 
 

@@ -97,5 +97,5 @@ def store_pairs(folder: Path, *, generated: int = 96, real: int = 64) -> PairSet
         x0 = torch.randn(n, 2, generator=rng)
         return Pairs(x0=x0, x1=scale * x0 + torch.randn(n, 2, generator=rng))
 
-    kinds = draw(generated, 0.5), draw(real, -0.5) if real else no_pairs((2,), labelled=False)
+    kinds = draw(generated, 0.5), draw(real, -0.5) if real else no_pairs((2,))
     return write_pairs(folder, *kinds, {"teacher": "none/1"})

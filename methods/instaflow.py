@@ -1,0 +1,182 @@
+"""InstaFlow: one step is distilled from the pairs of a flow that reflow has straightened."""
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .core.adversary import Adversary
+from .core.coupling import AbstractCoupling, StoredPairs
+from .core.distance import AbstractDistance, SquaredL2
+from .core.feature_distance import FeatureDistance
+from .core.feature_heads import FeatureHeads, features_at
+from .core.flow_map import Domain, DomainKind, FlowMap
+from .core.game import ONLINE, AbstractGame
+from .core.method import Needs, PairMix, View
+from .core.path import LinearPath
+from .core.record import Batch, Loss, Moment, Nets
+from .core.schedule import Constant, Schedule, require_range
+from .core.teacher import TEACHER
+from .core.time_law import AbstractTimeLaw, Uniform
+
+CRITIC: Final = "critic"
+"""The player that tells the data of pairs from what the student makes, where there is one."""
+_PATH: Final = LinearPath()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class InstaFlow(AbstractGame):
+    """Distillation of a rectified flow in one step (InstaFlow), its last stage.
+
+        loss = w D(X(0, 1)(x0), x1) + p P(X(0, 1)(x0), x1) + a A(X(0, 1)(x0))
+
+    on pairs of noise and what the flow makes of it. D compares samples, P compares what a network
+    sees in them, and A is what a critic says of them. All of InstaFlow is a sequence of stages: a
+    conditional teacher, a reflow on its guided pairs, and this on the guided pairs of that. A
+    straight flow is easily distilled; a curved one is not. The student runs without guidance: its
+    pairs have it.
+
+    Reference: Liu et al. 2023, arXiv:2309.06380v2; the distillation is that of Liu et al. 2022,
+        arXiv:2209.03003v1, Alg. 1. The conditional reflow is ReFlow, guidance in the making of
+        pairs is ``pairs.guidance``. The published models have the first two terms alone, one after
+        the other.
+    Convention: as theirs.
+    Differs from the paper: P is LPIPS only where its weights are at hand; without them it is the
+        distance in the features of the teacher of the pairs. The adversarial term is not theirs;
+        its weight is a schedule and not a ratio of gradients. The critic reads the teacher's
+        features of noised samples, and to it the data of the pairs are real: the teacher's samples,
+        and true data as far as ``generated`` mixes them in. A condition may be a label or tokens.
+    Cost: one forward pass a step and the making of the pairs once; P costs two of the teacher; a
+        critic costs one of the teacher in the student's turn, and two of it, three with a penalty,
+        and one of the student in its own. Terms whose weight is zero cost nothing.
+    Fails by: blur, as far as the pairs' paths are curved; the teacher's errors are learnt, and
+        those of too much guidance with them; few pairs are overfitted; a critic that begins before
+        the student is near its pairs.
+
+    Attributes:
+        coupling: Stored pairs; nothing else makes sense here.
+        generated: Share of the rows that the teacher made from fresh noise, in [0, 1].
+        distance: D.
+        reconstruction: w, at least 0.
+        perception: P, or None: a FeatureDistance, which asks the teacher, or a distance that needs
+            no network of ours, such as LPIPS.
+        perceptual: p, at least 0.
+        adversary: The critic, whose ``generator`` is a; or None. A curriculum keeps a at zero for
+            the first quarter.
+        critic_begins: Progress from which the critic learns, in [0, 1): before a rises.
+        law: Law of the noise on what the critic reads.
+
+    Raises:
+        ValueError: If the coupling is not the stored pairs, or a value is out of range.
+    """
+
+    coupling: AbstractCoupling = StoredPairs()
+    generated: Schedule = Constant(value=1.0)
+    distance: AbstractDistance = SquaredL2()
+    reconstruction: Schedule = Constant(value=1.0)
+    perception: FeatureDistance | AbstractDistance | None = None
+    perceptual: Schedule = Constant(value=1.0)
+    adversary: Adversary | None = None
+    critic_begins: float = 0.2
+    law: AbstractTimeLaw = Uniform()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.coupling, StoredPairs):
+            raise ValueError(
+                f"InstaFlow trains on StoredPairs, got coupling {type(self.coupling).__name__}"
+            )
+        if not 0.0 <= self.critic_begins < 1.0:
+            raise ValueError(f"method.critic_begins must be in [0, 1), got {self.critic_begins}")
+        require_range("method.reconstruction", self.reconstruction, 0.0, float("inf"))
+        require_range("method.perceptual", self.perceptual, 0.0, float("inf"))
+        PairMix(generated=self.generated)  # refuses a share outside [0, 1]
+
+    @property
+    def domain(self) -> Domain:
+        """The one step."""
+        return Domain(kind=DomainKind.TILING, steps=1)
+
+    @property
+    def needs(self) -> Needs:
+        """Stored pairs; the teacher where its features are read; the critic's heads if any."""
+        is_read = isinstance(self.perception, FeatureDistance) or self.adversary is not None
+        return Needs(
+            frozen={TEACHER: View.VELOCITY} if is_read else {},
+            companions={} if self.adversary is None else {CRITIC: self._heads},
+            pairs=PairMix(generated=self.generated),
+        )
+
+    def _heads(self, online: FlowMap) -> nn.Module:
+        del online
+        assert self.adversary is not None, "it is asked for where there is one"
+        return self.adversary.build()
+
+    def players(self, now: Moment) -> tuple[str, ...]:
+        """The student at every step, and after it the critic as soon as it has begun."""
+        # The student moves first, so that its random numbers are the same without a critic.
+        is_judged = self.adversary is not None and now.progress >= self.critic_begins
+        return (ONLINE, CRITIC) if is_judged else (ONLINE,)
+
+    def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        """Losses of the samples in a player's turn."""
+        if player == CRITIC:
+            return Loss(terms={"critic": self._critic_loss(nets, batch, now)})
+        made = _made(nets, batch)
+        error = self.distance(made, batch.x1)
+        terms = {"reconstruction": self.reconstruction(now) * error}
+        if self.perception is not None and (weight := self.perceptual(now)):
+            terms["perceptual"] = weight * self._perceived(nets, made, batch, now)
+        if self.adversary is not None and (weight := self.adversary.generator(now)):
+            value = _read(nets, *self._noised(nets, made, now), batch)
+            terms["adversarial"] = weight * self.adversary.loss.generator(value)
+        return Loss(terms=terms, logs={"error": error.detach()})
+
+    def _perceived(self, nets: Nets, made: Tensor, batch: Batch, now: Moment) -> Tensor:
+        match self.perception:
+            case FeatureDistance():
+                teacher = nets.frozen[TEACHER]
+                return self.perception(teacher, made, batch.x1, batch.condition, now)
+            case AbstractDistance():
+                return self.perception(made, batch.x1)
+            case None:
+                raise AssertionError("there is something to perceive with")
+
+    def _critic_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, "b"]:
+        assert self.adversary is not None, "the critic moves where there is one"
+        with torch.no_grad():
+            made = _made(nets, batch)
+        fake = _read(nets, *self._noised(nets, made, now), batch)
+        real, times = self._noised(nets, batch.x1, now)
+
+        def critic(x: Tensor) -> Tensor:
+            return _read(nets, x, times, batch)
+
+        value = critic(real)
+        loss = self.adversary.loss.critic(value, fake)
+        loss = loss + self.adversary.penalty(critic, real, value, now)
+        return self.adversary.critic(now) * loss
+
+    def _noised(self, nets: Nets, x1: Tensor, now: Moment) -> tuple[Tensor, Tensor]:
+        """Samples with fresh noise, and its times within the teacher's range."""
+        domain = nets.frozen[TEACHER].domain
+        t = self.law.draw(len(x1), now.rng, dtype=x1.dtype).to(x1.device)
+        t = t.clamp(domain.t_lo, domain.t_hi)
+        x0 = now.rng.normal(*x1.shape, dtype=x1.dtype).to(x1.device)
+        return _PATH.at(x0, x1, t).x, t
+
+
+def _made(nets: Nets, batch: Batch) -> Float[Tensor, "b *d"]:
+    x0 = batch.noise
+    zero, one = x0.new_zeros(len(batch)), x0.new_ones(len(batch))
+    return nets.online.jump(x0, zero, one, batch.condition)
+
+
+def _read(nets: Nets, x: Tensor, t: Tensor, batch: Batch) -> Float[Tensor, "b"]:
+    """What the critic says of the teacher's features of noised samples."""
+    heads = nets.companions[CRITIC]
+    assert isinstance(heads, FeatureHeads), "the platform builds what needs declares"
+    value: Tensor = heads(features_at(nets.frozen[TEACHER], heads.names, x, t, batch.condition))
+    return value.to(x.dtype)

@@ -1,0 +1,77 @@
+"""LPIPS is itself or is refused in one sentence; a stand-in shows what it is given."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onestep.platform.training.lpips import Lpips, LpipsUnavailable, _network
+
+
+class Standin(nn.Module):
+    """Takes what LPIPS takes, and gives what it gives: the mean of the first image."""
+
+    def __init__(self, *, net: str, verbose: bool) -> None:
+        super().__init__()
+        assert (net, verbose) == ("vgg", False)
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        assert x.shape == y.shape
+        self.seen.append(tuple(x.shape))
+        return x.mean((1, 2, 3), keepdim=True)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from importlib.machinery import ModuleSpec
+
+    module = ModuleType("lpips")
+    module.__spec__ = ModuleSpec("lpips", None)
+    module.LPIPS = Standin  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", module)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"")
+    _network.cache_clear()
+
+
+def test_without_its_package_it_says_so() -> None:
+    with pytest.raises(LpipsUnavailable, match=r"lpips, which is not installed|found no file"):
+        Lpips()
+
+
+def test_without_the_weights_of_its_backbone_it_says_so(installed: None) -> None:
+    with pytest.raises(LpipsUnavailable, match=r"found no file .*alexnet-owt-7be5be79\.pth"):
+        Lpips(backbone="alex")
+
+
+def test_small_grey_images_are_enlarged_and_have_three_channels(installed: None) -> None:
+    x = torch.linspace(-1.0, 1.0, 5 * 64, dtype=torch.float64).reshape(5, 1, 8, 8)
+    found = Lpips()(x, -x)
+    assert found.shape == (5,)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, x.mean((1, 2, 3)), atol=1e-6, rtol=0.0)
+    network = _network("vgg", torch.device("cpu"))
+    assert isinstance(network, Standin)
+    assert network.seen == [(5, 3, 64, 64)]
+
+
+def test_large_images_stay_as_they_are(installed: None) -> None:
+    x = torch.zeros(2, 3, 96, 128)
+    Lpips()(x, x)
+    network = _network("vgg", torch.device("cpu"))
+    assert isinstance(network, Standin)
+    assert network.seen == [(2, 3, 96, 128)]
+
+
+def test_what_makes_no_sense_is_refused(installed: None) -> None:
+    with pytest.raises(ValueError, match="backbones alex, squeeze, vgg, got 'resnet'"):
+        Lpips(backbone="resnet")
+    with pytest.raises(ValueError, match="side of at least 32, got 8"):
+        Lpips(side=8)
+    with pytest.raises(ValueError, match=r"1 or 3 channels, got shape \(2,\)"):
+        Lpips()(torch.zeros(4, 2), torch.zeros(4, 2))
