@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onestep.methods.core.condition import Condition
+from onestep.methods.core.dropout import Dropout, dropout_masks
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.method import AbstractLearner, AbstractMethod
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
@@ -31,14 +32,24 @@ CLASSES: Final = 3
 
 @final
 class SmallMap(FlowMap):
-    """A smooth network of any shape, small enough for float64."""
+    """A smooth network of any shape, small enough for float64.
 
-    def __init__(self, *, shape: tuple[int, ...], domain: Domain) -> None:
+    Attributes:
+        masks: With dropout, the mask and the state of each row of each evaluation.
+        labels: The labels of each evaluation, or None.
+    """
+
+    masks: list[tuple[Tensor, Tensor]]
+    labels: list[Tensor | None]
+
+    def __init__(self, *, shape: tuple[int, ...], domain: Domain, dropout: float = 0.0) -> None:
         super().__init__(domain=domain)
         size = math.prod(shape)
         self.label = nn.Embedding(CLASSES + 1, 16)
         self.first = nn.Linear(size + 2, 16)
         self.last = nn.Linear(16, size)
+        self.dropout = Dropout(dropout, ordinal=0)
+        self.masks, self.labels = [], []
 
     def forward(
         self,
@@ -47,11 +58,15 @@ class SmallMap(FlowMap):
         t: Float[Tensor, "b"],
         condition: Condition | None = None,
     ) -> Float[Tensor, "b *d"]:
+        self.labels.append(None if condition is None else condition.label)
         at = torch.cat([x.flatten(1), s[:, None], (t - s)[:, None]], dim=1)
         hidden = self.first(at)
         if condition is not None and condition.label is not None:
             hidden = hidden + self.label(condition.label + 1)
-        u: Tensor = self.last(torch.tanh(hidden))
+        mask = self.dropout(torch.ones(hidden.shape, dtype=hidden.dtype))
+        if self.dropout.p:
+            self.masks.append((mask, x.detach().clone()))
+        u: Tensor = self.last(mask * torch.tanh(hidden))
         return u.reshape(x.shape)
 
 
@@ -87,11 +102,16 @@ class LossContract:
     # The parts of a loss, put together as the platform does.
 
     def nets(
-        self, method: AbstractMethod, shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+        self,
+        method: AbstractMethod,
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float64,
+        *,
+        dropout: float = 0.0,
     ) -> Nets:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            online = SmallMap(shape=shape, domain=method.domain).to(dtype)
+            online = SmallMap(shape=shape, domain=method.domain, dropout=dropout).to(dtype)
             target = SmallMap(shape=shape, domain=method.domain).to(dtype)
             frozen = {
                 role: SmallMap(shape=shape, domain=Domain()).to(dtype)
@@ -117,7 +137,7 @@ class LossContract:
         batch: Batch,
         now: Moment,
     ) -> Loss:
-        state = method.coupling.initial(len(batch), tuple(batch.x1.shape[1:]))
+        state = method.coupling.initial(16, tuple(batch.x1.shape[1:]))
         paired, _ = method.coupling.pair(batch, state, now)
         return method.loss(nets, paired, now)
 
@@ -191,6 +211,66 @@ class LossContract:
             others = torch.arange(len(batch)) != k
             torch.testing.assert_close(got[others], want[others], atol=1e-12, rtol=1e-12)
             assert got[k] != want[k]
+
+    def test_every_network_is_given_the_labels(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        if not self.labelled:
+            pytest.skip("the method takes no labels")
+        nets, batch = case
+        self.loss(method, nets, batch, self.moment())
+        held = [*nets.frozen.values(), *([] if nets.target is None else [nets.target])]
+        parts = [nets.online, *nets.companions.values(), *held]
+        maps = [m for part in parts for m in part.modules() if isinstance(m, SmallMap)]
+        seen = [label for each in maps for label in each.labels]
+        assert seen
+        assert all(label is not None for label in seen)
+
+    def test_the_label_of_a_sample_matters_to_its_loss_alone(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        """Most labels do, as only a few are dropped."""
+        nets, batch = case
+        if batch.condition is None or batch.condition.label is None:
+            pytest.skip("the method takes no labels")
+        want = self.loss(method, nets, batch, self.moment()).total
+        counts = 0
+        for k in range(4):
+            label = batch.condition.label.clone()
+            label[k] = (label[k] + 1) % CLASSES
+            other = replace(batch, condition=replace(batch.condition, label=label))
+            got = self.loss(method, nets, other, self.moment()).total
+            others = torch.arange(len(batch)) != k
+            torch.testing.assert_close(got[others], want[others], atol=1e-12, rtol=1e-12)
+            counts += int(got[k] != want[k])
+        assert counts >= 2
+
+    def test_a_sample_keeps_its_dropout_mask_in_every_evaluation(
+        self, method: AbstractMethod
+    ) -> None:
+        """Where one sample is changed, only states under that sample's mask change."""
+        shape, n = self.shapes[0], 16
+        batch = self.batch(n, shape, torch.float64)
+        state = method.coupling.initial(n, shape)
+        paired, _ = method.coupling.pair(batch, state, self.moment())
+        x1, x0 = paired.x1.clone(), paired.noise.clone()
+        x1[n - 1], x0[n - 1] = x1[n - 1] + 1.0, x0[n - 1] - 1.0
+        seen = []
+        for each in (paired, replace(paired, x1=x1, x0=x0)):
+            nets = self.nets(method, shape, dropout=0.5)
+            trained = [nets.online, *nets.companions.values()]
+            with dropout_masks(Rng.seeded(8), n):
+                own = Dropout(0.5, ordinal=0)(torch.ones(n, 16, dtype=torch.float64))
+                method.loss(nets, each, self.moment())
+            maps = [m for part in trained for m in part.modules() if isinstance(m, SmallMap)]
+            seen.append([call for each_map in maps for call in each_map.masks])
+        assert len(own.unique(dim=0)) == n
+        before, after = seen
+        assert len(before) == len(after) > 0
+        for (mask, x), (again, moved) in zip(before, after, strict=True):
+            assert torch.equal(mask, again)
+            is_moved = (x != moved).flatten(1).any(1)
+            assert torch.equal(mask[is_moved], own[n - 1].expand(int(is_moved.sum()), 16))
 
     def test_how_shards_lie_on_workers_changes_nothing(
         self, method: AbstractMethod, case: tuple[Nets, Batch]
