@@ -21,7 +21,8 @@ from onestep.benchmarks.record import RESULTS, machine, recipe_of, save
 from onestep.methods.core.flow_map import DomainKind, FlowMap
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.ode import Heun
-from onestep.methods.core.sampler import AbstractSampler, Jumps
+from onestep.methods.core.sampler import AbstractSampler, finishing
+from onestep.methods.core.sampler_choice import sampler_for
 from onestep.platform.configuration import compose
 from onestep.platform.data.source import Dataset, Mixture
 from onestep.platform.evaluation.baseline import gaussian_samples
@@ -95,10 +96,13 @@ def train(recipe: str, overrides: Sequence[str] = ()) -> Trained:
 
 
 def sampler_of(flow_map: FlowMap) -> AbstractSampler:
-    """One jump of a map, or the yardstick's steps of a velocity."""
-    if flow_map.domain.kind is DomainKind.DIAGONAL:
+    """One step of a map, or the yardstick's steps of a velocity that is not straight."""
+    domain = flow_map.domain
+    if domain.kind is DomainKind.DIAGONAL and not domain.is_straight:
         return Heun(grid=UniformGrid(steps=YARDSTICK_STEPS))
-    return Jumps()
+    sampler = sampler_for(domain, 1 + finishing(domain))
+    assert sampler is not None, "one step can be taken from every map"
+    return sampler
 
 
 def draws(flow_map: FlowMap) -> list[Float[Tensor, "n d"]]:

@@ -12,7 +12,7 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
-from .core.learned_weighting import LearnedWeighting
+from .core.learned_weighting import LOSS_WEIGHT, LearnedWeighting
 from .core.method import AbstractMethod, Needs
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
@@ -28,7 +28,6 @@ from .core.time_law import LogitNormal
 from .core.times import ToDataTimes
 
 _PATH: Final = LinearPath()
-_LOG_WEIGHT: Final = "log_weight"
 
 
 @final
@@ -109,7 +108,7 @@ class ContinuousConsistency(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """The teacher, if there is one, and the learned weight."""
-        companions = {} if self.weighting is None else {_LOG_WEIGHT: self.weighting.companion}
+        companions = {} if self.weighting is None else {LOSS_WEIGHT: self.weighting.companion}
         return Needs(frozen=self.source.frozen, companions=companions)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
@@ -137,7 +136,7 @@ class ContinuousConsistency(AbstractMethod):
         error = SquaredL2()(u, target) * scale.square() / x[0].numel()
         weighted = error
         if self.weighting is not None:
-            weighted = self.weighting(nets.companions[_LOG_WEIGHT], error, s)
+            weighted = self.weighting(nets.companions[LOSS_WEIGHT], error, s, data)
         return Loss(
             terms={"continuous_consistency": weighted}, logs={"error": error.detach()}, times=s
         )

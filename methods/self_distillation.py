@@ -11,6 +11,7 @@ from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
+from .core.learned_weighting import LOSS_WEIGHT, LearnedWeighting
 from .core.method import AbstractMethod, Ema, Needs
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
@@ -20,7 +21,6 @@ from .core.shape import sum_rows
 from .core.time_law import Uniform
 from .core.times import AbstractTimes, SortedTimes
 from .core.weighting import AbstractWeighting, Unweighted
-from .nets.loss_weight import LearnedWeighting
 
 
 @final
@@ -39,7 +39,8 @@ class SelfDistillation(AbstractMethod):
         alone is SplitMeanFlow: Guo et al. 2025, arXiv:2507.16884v1.
     Convention: as theirs; X(s, t)(x) = x + (t - s) v(s, t, x), and their v is u here.
     Differs from the paper: both kinds of rows share their dropout masks, where theirs evaluate the
-        network without dropout off the diagonal; the learned weight has a least error. A moving
+        network without dropout off the diagonal; the learned weight is a sum of cosines
+        of the times and has a least error. A moving
         average may teach in place of the network as it is.
     Cost: on the rows off the diagonal, for the Lagrangian a derivative with its graph and a forward
         pass, for the Eulerian two derivatives and a forward pass, for the progressive one pass for
@@ -74,7 +75,7 @@ class SelfDistillation(AbstractMethod):
     rule: AbstractRule = Lagrangian()
     target: Ema | None = None
     weighting: AbstractWeighting = Unweighted()
-    learned: LearnedWeighting | None = LearnedWeighting()
+    learned: LearnedWeighting | None = LearnedWeighting(offset=0.01)
     strength: Schedule = Constant(value=1.0)
     label_dropout: LabelDropout = LabelDropout()
 
@@ -89,7 +90,7 @@ class SelfDistillation(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """The learned weight and the moving average, where there are any."""
-        learned = {} if self.learned is None else {"loss_weight": self.learned.companion}
+        learned = {} if self.learned is None else {LOSS_WEIGHT: self.learned.companion}
         return Needs(target=self.target, companions=learned)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
@@ -114,7 +115,7 @@ class SelfDistillation(AbstractMethod):
 
         weighted = self.weighting(error, s, t)
         if self.learned is not None:
-            weighted = self.learned(nets.companions["loss_weight"], weighted, s, t)
+            weighted = self.learned(nets.companions[LOSS_WEIGHT], weighted, s, t)
         return Loss(
             terms={
                 "flow_matching": (1.0 - is_off) * weighted,

@@ -12,16 +12,19 @@ from onestep.benchmarks import (
     budgets,
     digits,
     few_steps,
+    learning,
     planar,
     ray_overhead,
     sampling_speed,
     step_time,
 )
+from onestep.benchmarks.recipes import digest, recipes
 from onestep.benchmarks.record import Bars, recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 
 RESULTS: Final = Path(__file__).parent.parent / "benchmarks" / "results"
+METHODS: Final = RESULTS.parent.parent / "methods" / "conf" / "method"
 BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "few_steps": few_steps.bars,
     "ray_overhead": ray_overhead.bars,
@@ -43,7 +46,7 @@ def recipe_today(*overrides: str) -> dict[str, Any]:
 
 
 def test_no_result_goes_unjudged() -> None:
-    assert set(STORED) <= {*BARS, "digits", "planar"}
+    assert set(STORED) <= {*BARS, "digits", "learning", "planar"}
     assert {"digits", "planar", "ray_overhead", "sampling_speed", "step_time"} <= set(STORED)
 
 
@@ -89,6 +92,25 @@ def test_the_verdicts_on_the_plane_are_those_of_its_numbers() -> None:
     stored = read("planar")
     assert stored["verdicts"] == planar.verdicts(stored["recipes"])
     assert stored["reached"] is planar.reached(stored["verdicts"])
+
+
+def test_every_method_has_a_recipe_on_the_plane() -> None:
+    assert {path.stem for path in METHODS.glob("*.yaml")} <= set(recipes())
+
+
+@pytest.mark.skipif("learning" not in STORED, reason="benchmarks/learning.py has not been run")
+def test_what_learns_on_the_plane_is_the_recipe_of_today_or_says_why_it_misses() -> None:
+    stored = read("learning")
+    assert stored["misses"] == {
+        name: numbers
+        for name, each in stored["recipes"].items()
+        if (numbers := learning.missed(each))
+    }
+    for name, each in stored["recipes"].items():
+        assert each["digest"] == digest(name)
+        assert set(learning.missed(each)) == learning.EXPLAINED.get(name, {}).keys()
+    assert learning.missed(stored["training_data"]) == []
+    assert learning.missed(stored["one_gaussian"])
 
 
 @pytest.mark.parametrize("module", [few_steps, ray_overhead], ids=["few_steps", "ray_overhead"])

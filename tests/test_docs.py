@@ -234,6 +234,7 @@ def test_a_snippet_runs(
     name: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path / "home"))
     exec(compile(code, name, "exec"), {"__name__": "snippet"})
 
 

@@ -3,8 +3,14 @@
 import argparse
 from typing import ClassVar, final
 
-from ..home import Home
-from .arguments import add_yardstick, check_yardstick
+from .arguments import (
+    OF_A_MEASUREMENT,
+    add_overrides,
+    add_yardstick,
+    apply_overrides,
+    check_yardstick,
+    show,
+)
 
 
 @final
@@ -21,11 +27,13 @@ of the weights in time over the length of the run: 0.05 is short, 0.2 long.
 examples:
   onestep average my-run --width 0.03 0.06 0.12
   onestep average my-run --width 0.06 --keep        register it, the run's model as its parent
+  onestep average my-run storage.tracking_uri=http://mlflow:5000 --width 0.06
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("run", help="name of the run, the last part of its folder")
+        add_overrides(parser, " or ".join(OF_A_MEASUREMENT), shown="what would be averaged")
         parser.add_argument(
             "--width", type=float, nargs="+", required=True, help="relative widths, in (0, 0.25]"
         )
@@ -45,15 +53,29 @@ examples:
         from ..training.power_average import PowerProfile
         from ..training.snapshot import average_of_width
 
+        home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
         check_yardstick(arguments)
         for width in arguments.width:
             PowerProfile.of_width(width)  # refuses one out of range
-        home = Home.here()
         folder = home.root / "runs" / arguments.run
         parent = model_of(folder)
         registry = Registry.at(home)
         entry = registry.entry(parent)
         record = entry.record
+        if arguments.dry_run:
+            show(
+                {
+                    "run": arguments.run,
+                    "model": parent,
+                    "widths": arguments.width,
+                    "nfes": arguments.nfe,
+                    "samples": arguments.samples,
+                    "seed": arguments.seed,
+                    "keep": arguments.keep,
+                },
+                home,
+            )
+            return 0
         weights = {width: average_of_width(folder, width) for width in arguments.width}
         benchmark = Benchmark.prepare(
             dataset_of(record, model=parent),

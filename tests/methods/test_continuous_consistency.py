@@ -11,7 +11,7 @@ from torch import Tensor
 from onestep.methods.continuous_consistency import ContinuousConsistency
 from onestep.methods.core.calculus import CentralDifference, ForwardMode
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
-from onestep.methods.core.learned_weighting import LogWeight
+from onestep.methods.core.learned_weighting import LOSS_WEIGHT, LogError
 from onestep.methods.core.method import View
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
@@ -293,17 +293,17 @@ def test_the_learned_weight_starts_at_one_and_adds_nothing() -> None:
 
 
 def test_the_learned_weight_ends_at_one_over_the_error() -> None:
-    """exp(w) times the mean error is 1 where w has no gradient, for w constant in time."""
+    """exp(w) is the mean error where w has no gradient, for w constant in time."""
     method, batch, net = TRAINING, pairs(512), small()
     nets = built(method, net)
-    log_weight = nets.companions["log_weight"]
-    assert isinstance(log_weight, LogWeight)
+    log_error = nets.companions[LOSS_WEIGHT]
+    assert isinstance(log_error, LogError)
     error = method.loss(nets, batch, moment(512)).logs["error"].mean()
     with torch.no_grad():
-        log_weight.heights[0] = -error.log()
+        log_error.constant.copy_(error.log())
     loss = method.loss(nets, batch, moment(512)).total.mean()
-    (gradient,) = torch.autograd.grad(loss, log_weight.heights)
-    assert abs(gradient[0].item()) <= 1e-9
+    (gradient,) = torch.autograd.grad(loss, log_error.constant)
+    assert abs(gradient.item()) <= 1e-9
     assert loss.item() == pytest.approx(1.0 + error.log().item())
 
 

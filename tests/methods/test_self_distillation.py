@@ -11,6 +11,7 @@ from torch import Tensor
 from onestep.methods.core.calculus import derivative_along
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.learned_weighting import LOSS_WEIGHT
 from onestep.methods.core.method import Ema
 from onestep.methods.core.motion import end_motion
 from onestep.methods.core.record import Batch, Moment, Nets
@@ -355,11 +356,11 @@ def test_the_learned_weight_divides_each_error_by_what_is_usual() -> None:
     online = small_map()
     assert method.learned is not None
     weight = method.learned.companion(online).double()
-    nets = Nets(online=online, companions={"loss_weight": weight})
+    nets = Nets(online=online, companions={LOSS_WEIGHT: weight})
     plain = PLAIN.loss(nets, pairs(64), moment(64)).total
-    bias = dict(weight.named_parameters())["linear.bias"]
+    constant = dict(weight.named_parameters())["constant"]
     with torch.no_grad():
-        bias.fill_(math.log(2.0))
+        constant.fill_(math.log(2.0))
     got = method.loss(nets, pairs(64), moment(64)).total
     torch.testing.assert_close(got, (plain + 0.01) / 2.0 + math.log(2.0))
 

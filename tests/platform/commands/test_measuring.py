@@ -66,8 +66,14 @@ def test_an_average_of_another_width_is_measured_and_kept_with_its_parent(
     registry = Registry.at(Home.here())
     parent = registry.resolve("moons/3")
     yardstick = ["--nfe", "1", "--samples", "64"]
+    store = f"storage.tracking_uri=sqlite:///{home / 'mlflow.db'}"
     capsys.readouterr()
-    assert main(["average", "wide", "--width", "0.1", "0.2", "--keep", *yardstick]) == 0
+    assert main(["average", "wide", store, "--width", "0.1", "--dry-run", *yardstick]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["model"] == str(parent)
+    assert plan["widths"] == [0.1]
+    assert plan["tracking_uri"] == store.partition("=")[2]
+    assert main(["average", "wide", store, "--width", "0.1", "0.2", "--keep", *yardstick]) == 0
     out = capsys.readouterr().out
     assert "moons/3, relative width 0.2" in out
     made = registry.load("moons/5")
@@ -83,6 +89,7 @@ def test_an_average_of_another_width_is_measured_and_kept_with_its_parent(
     [
         (["none", "--width", "0.1"], "run none must have registered a model, got none"),
         (["wide", "--width", "0.4"], "must lie in (0, 0.25], got 0.4"),
+        (["wide", "seed=1", "--width", "0.1"], "overrides must be of storage.tracking_uri, "),
     ],
 )
 def test_an_average_of_nothing_is_refused(

@@ -1,0 +1,100 @@
+"""Whether every method learns eight Gaussians in one step: python benchmarks/learning.py [RECIPE].
+
+The time is the processor time of a recipe's own trainings on one thread; that of its teacher, and
+of making pairs, stands beside it. Results go to benchmarks/results/learning.json, where recipes
+that are not named keep their numbers.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from onestep.benchmarks.planar import data_draws, draws, gaussian_draws, judge, sampler_of
+from onestep.benchmarks.recipes import TEACHER, TRAINING, Workshop, digest, recipes, sequence
+from onestep.benchmarks.record import RESULTS, Bars, at_least, at_most, machine, save
+from onestep.platform.data.gaussians import EightGaussians
+from onestep.platform.experiment import module_of
+from onestep.platform.registry.model import load_flow_map
+
+MOST: Final = {"mode_mass_tv": 0.06, "mode_std_ratio_max": 1.4, "outside_modes": 0.12}
+LEAST: Final = {"mode_std_ratio_min": 0.7}
+MOST_CORE_S: Final = {"one_stage": 60.0, "several_stages": 180.0}
+EXPLAINED: Final[dict[str, dict[str, str]]] = {}
+"""The bars that a recipe misses, and why."""
+
+
+def measure(recipe: str, workshop: Workshop) -> dict[str, Any]:
+    """Train a recipe and judge one step of its last model."""
+    made = workshop.make(sequence(recipe).stages)
+    *_, last = made.values()
+    flow_map, _ = load_flow_map(workshop.registry, last.trained.reference)
+    own = [each for name, each in made.items() if name != TEACHER] or [last]
+    return {
+        "method": module_of(last.experiment.method),
+        "digest": digest(recipe),
+        "stages": len(own),
+        "core_s": round(sum(each.core_s[TRAINING] for each in own), 1),
+        "core_s_of_stages": {name: dict(each.core_s) for name, each in made.items()},
+        "parameters": sum(p.numel() for p in flow_map.parameters()),
+        "sampler": str(sampler_of(flow_map)),
+        **judge(draws(flow_map), EightGaussians().load()),
+    }
+
+
+def bars(measured: Mapping[str, Any]) -> Bars:
+    """What the bars say of one recipe, or of samples alone."""
+    found = [at_most(measured[number], bar, number=number) for number, bar in MOST.items()]
+    found += [at_least(measured[number], bar, number=number) for number, bar in LEAST.items()]
+    if "core_s" in measured:
+        most = MOST_CORE_S["one_stage" if measured["stages"] == 1 else "several_stages"]
+        found.append(at_most(measured["core_s"], most, number="core_s"))
+    return found
+
+
+def missed(measured: Mapping[str, Any]) -> list[str]:
+    """The numbers that do not reach their bars."""
+    return [str(bar["number"]) for bar in bars(measured) if not bar["reached"]]
+
+
+def is_explained(recipe: str, measured: Mapping[str, Any]) -> bool:
+    """Whether a recipe misses nothing but what is known."""
+    return set(missed(measured)) <= EXPLAINED.get(recipe, {}).keys()
+
+
+def main() -> None:
+    """Run the named recipes, or all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(recipes()))
+    chosen = parser.parse_args().recipes or recipes()
+    if unknown := set(chosen) - set(recipes()):
+        parser.error(f"recipes are {', '.join(recipes())}, got {', '.join(sorted(unknown))}")
+    torch.set_num_threads(1)
+    about, path, dataset = machine(), RESULTS / "learning.json", EightGaussians().load()
+    found = dict(json.loads(path.read_text())["recipes"]) if path.exists() else {}
+    trivial = {"one_gaussian": gaussian_draws(dataset), "training_data": data_draws(dataset)}
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = Workshop(Path(folder))
+        for recipe in chosen:
+            found[recipe] = measure(recipe, workshop)
+            ordered = {name: found[name] for name in recipes() if name in found}
+            misses = {name: missed(each) for name, each in ordered.items() if missed(each)}
+            content = {
+                "bars": {**MOST, **LEAST, "core_s": MOST_CORE_S},
+                "misses": misses,
+                "reached": all(is_explained(name, each) for name, each in ordered.items()),
+                **{name: judge(samples, dataset) for name, samples in trivial.items()},
+                "recipes": ordered,
+            }
+            save("learning", content, about)
+            print(recipe, json.dumps(found[recipe]), "misses", misses.get(recipe, "nothing"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Every method at equal compute, teachers counted: python benchmarks/tournament.py SET [RECIPE].
+
+    python benchmarks/tournament.py eight_gaussians --seconds 60 --seeds 3
+    python benchmarks/tournament.py --page                   write docs/tournament.md again
+
+A recipe for eight Gaussians is taken to the set, and all its stages are made longer or shorter by
+one factor, found in a short pilot, so that together they take the given seconds of processor time
+on one thread, with the teacher and its pairs. Results go to benchmarks/results/tournament.json,
+pictures to docs/images.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from onestep.benchmarks.recipes import TRAINING, Made, Workshop, recipes, sequence
+from onestep.benchmarks.record import RESULTS, machine, save
+from onestep.benchmarks.tournament_page import IMAGES, PAGE, page
+from onestep.platform.evaluation.comparison import Comparison, gather
+from onestep.platform.evaluation.figures import save_png
+from onestep.platform.evaluation.report import Report
+from onestep.platform.training.sequence import Stage
+
+SETS: Final[dict[str, tuple[str, ...]]] = {
+    "eight_gaussians": (),
+    "checkerboard": ("data=checkerboard",),
+    "digits": ("data=digits", "net=mlp_digits", "net.width=512", "optimizer.lr=1e-3"),
+}
+"""What takes a recipe to a set. On digits all networks are of one size."""
+PILOT: Final = 0.02
+"""Share of a recipe's samples in the pilot, which is not measured but timed."""
+LEAST_STEPS: Final = 20
+
+
+def scaled(stages: Sequence[Stage], factor: float, *more: str) -> list[Stage]:
+    """Stages that see so many times their samples.
+
+    Args:
+        stages: The stages.
+        factor: Their samples over those of the recipe.
+        more: Overrides of every stage.
+    """
+    names = {stage.name: stage.name for stage in stages}
+    longer = []
+    for stage in stages:
+        experiment = stage.experiment(names)
+        training = experiment.training
+        steps = max(LEAST_STEPS, round(factor * training.samples / training.batch_size))
+        own = [f"training.samples={steps * training.batch_size}"]
+        if experiment.method["coupling"].get("by_label") is False:
+            # Noise that is exchanged between classes would no longer be noise within one.
+            own.append("method.coupling.by_label=true")
+        longer.append(replace(stage, overrides=(*stage.overrides, *own, *more)))
+    return longer
+
+
+def factor_for(seconds: float, pilot: Mapping[str, Made], share: float) -> float:
+    """By how much a recipe is made longer to take so many seconds in all.
+
+    Args:
+        seconds: Processor time of all stages.
+        pilot: The stages, trained for a share of their samples.
+        share: That share.
+
+    Raises:
+        ValueError: If the pairs alone take longer.
+    """
+    training = sum(each.core_s[TRAINING] for each in pilot.values()) / share
+    pairs = sum(sum(each.core_s.values()) for each in pilot.values()) - share * training
+    if pairs >= seconds:
+        raise ValueError(f"making pairs takes {pairs:.0f} s, of {seconds:g} s in all")
+    return (seconds - pairs) / training
+
+
+def compete(
+    recipe: str, dataset: str, workshop: Workshop, *, seconds: float, seeds: int
+) -> list[dict[str, Any]]:
+    """Train a recipe on a set in a given time, with several seeds.
+
+    Args:
+        recipe: The recipe.
+        dataset: The set.
+        workshop: Where it is trained.
+        seconds: Processor time of all its stages.
+        seeds: How many times.
+
+    Returns:
+        A result for each seed: the report, and what it took.
+    """
+    stages = sequence(recipe, SETS[dataset]).stages
+    pilot = workshop.make(scaled(stages, PILOT, "evaluation.samples=64"))
+    factor = factor_for(seconds, pilot, PILOT)
+    results = []
+    for seed in range(seeds):
+        made = workshop.make(scaled(stages, factor, f"seed={seed}"))
+        *_, last = made.values()
+        results.append(
+            {
+                "recipe": recipe,
+                "seed": seed,
+                "factor": round(factor, 4),
+                "core_s": round(sum(sum(each.core_s.values()) for each in made.values()), 1),
+                "steps": {name: each.experiment.training.steps for name, each in made.items()},
+                "model": str(last.trained.reference),
+                "report": json.loads(last.trained.report.to_json()),
+            }
+        )
+    return results
+
+
+def pictures(dataset: str, workshop: Workshop, results: Sequence[Mapping[str, Any]]) -> None:
+    """Samples of the first seed of every recipe from the same noise.
+
+    Args:
+        dataset: The set.
+        workshop: Where the models are.
+        results: The results of this run.
+    """
+    reports = {
+        each["model"]: Report.from_json(json.dumps(each["report"]))
+        for each in results
+        if each["seed"] == 0
+    }
+    names = {each["model"]: each["recipe"] for each in results}
+    found = gather(workshop.registry, reports)
+    samples = {names[name.split()[-1]]: by_nfe for name, by_nfe in found.samples.items()}
+    drawn = Comparison(dataset=found.dataset, reports=found.reports, samples=samples)
+    save_png(drawn.figures()["samples.png"], IMAGES / f"tournament_{dataset}.png")
+
+
+def main() -> None:
+    """Run the named recipes on a set, or write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set", nargs="?", choices=SETS, help="which data")
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(recipes()))
+    parser.add_argument("--seconds", type=float, default=60.0, help="processor time of a recipe")
+    parser.add_argument("--seeds", type=int, default=3, help="how many trainings of each")
+    parser.add_argument("--page", action="store_true", help="write docs/tournament.md alone")
+    arguments = parser.parse_args()
+    path = RESULTS / "tournament.json"
+    stored = json.loads(path.read_text()) if path.exists() else {"sets": {}}
+    if arguments.page:
+        PAGE.write_text(page(stored["sets"]))
+        return
+    if arguments.set is None:
+        parser.error(f"SET is one of {', '.join(SETS)}, got none")
+    chosen = arguments.recipes or recipes()
+    if unknown := set(chosen) - set(recipes()):
+        parser.error(f"recipes are {', '.join(recipes())}, got {', '.join(sorted(unknown))}")
+    torch.set_num_threads(1)
+    about = machine()
+    kept = stored["sets"].get(arguments.set, {"results": []})["results"]
+    results = [each for each in kept if each["recipe"] not in chosen]
+    with tempfile.TemporaryDirectory() as folder:
+        workshop, new = Workshop(Path(folder)), list[dict[str, Any]]()
+        for recipe in chosen:
+            new += compete(
+                recipe,
+                arguments.set,
+                workshop,
+                seconds=arguments.seconds,
+                seeds=arguments.seeds,
+            )
+            stored["sets"][arguments.set] = {
+                "seconds": arguments.seconds,
+                "machine": about,
+                "results": results + new,
+            }
+            save("tournament", {"sets": stored["sets"]}, about)
+            print(recipe, [each["core_s"] for each in new if each["recipe"] == recipe])
+        pictures(arguments.set, workshop, new)
+    PAGE.write_text(page(stored["sets"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The page of the tournament, written from its stored results alone."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+DOCS: Final = Path(__file__).parent.parent / "docs"
+PAGE: Final = DOCS / "tournament.md"
+IMAGES: Final = DOCS / "images"
+NFES: Final = (1, 2, 4, 8)
+METRICS: Final = {
+    "eight_gaussians": ("eval/w2", "eval/mode_mass_tv", "eval/outside_modes"),
+    "checkerboard": ("eval/w2", "eval/forbidden_share"),
+    "digits": (
+        "eval/1nn_accuracy",
+        "eval/coverage",
+        "eval/class_agreement",
+        "eval/memorisation_ratio",
+    ),
+}
+"""The first decides; the others stand beside it at one evaluation. All but coverage and agreement
+are better when smaller."""
+HEAD: Final = """# Tournament
+
+Written by `python benchmarks/tournament.py` from benchmarks/results/tournament.json. Every method
+has the same seconds of processor time on one thread for all its stages together, those of its
+teacher and its pairs too, with the recipe for eight Gaussians as it is, made longer or shorter.
+Numbers are means over seeds, after the sign the largest distance of a seed from its mean. No recipe
+was tuned for a set other than eight Gaussians: what a method can do with care is not shown here.
+"""
+Results = Sequence[Mapping[str, Any]]
+
+
+def page(sets: Mapping[str, Mapping[str, Any]]) -> str:
+    """The whole page.
+
+    Args:
+        sets: Results by set.
+    """
+    return "\n".join([HEAD, *(_of_set(name, found) for name, found in sets.items())])
+
+
+def _of_set(name: str, found: Mapping[str, Any]) -> str:
+    results: Results = found["results"]
+    first, *beside = METRICS[name]
+    seeds = len({each["seed"] for each in results})
+    recipes = sorted(
+        {each["recipe"] for each in results},
+        key=lambda recipe: min(_mean(results, recipe, first, nfe) for nfe in NFES[:1]),
+    )
+    best = {nfe: _best(results, recipes, first, nfe) for nfe in NFES}
+    columns = [f"{_short(first)}, {nfe} NFE" for nfe in NFES]
+    columns += [f"{_short(metric)}, 1 NFE" for metric in beside]
+    lines = [
+        f"## {name}",
+        "",
+        f"{found['seconds']:g} s each, {seeds} seeds. The best at each number of evaluations is in "
+        "bold, with all whose mean lies within its own spread.",
+        "",
+        _line(["recipe", "seconds", *columns]),
+        _line(["---", *("--:" for _ in range(1 + len(columns)))]),
+    ]
+    for recipe in recipes:
+        took = statistics.mean(each["core_s"] for each in results if each["recipe"] == recipe)
+        cells = [_cell(results, recipe, first, nfe, bold=recipe in best[nfe]) for nfe in NFES]
+        cells += [_cell(results, recipe, metric, 1, bold=False) for metric in beside]
+        lines.append(_line([recipe, f"{took:.0f}", *cells]))
+    lines += _trivial(results, (first, *beside))
+    lines += ["", f"![Samples of every recipe from the same noise](images/tournament_{name}.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def _trivial(results: Results, metrics: Sequence[str]) -> list[str]:
+    known = {m["name"]: m for each in results for m in each["report"]["measurements"]}
+    lines = []
+    for label, kind in (
+        ("training data, fresh (floor)", "floor"),
+        ("one Gaussian for each class", "gaussian"),
+        ("training data, resampled", "training_data"),
+    ):
+        values = [
+            known[metric]["floor"] if kind == "floor" else known[metric]["baselines"].get(kind)
+            for metric in metrics
+            if metric in known
+        ]
+        first, *beside = ["" if value is None else f"{value:.3f}" for value in values]
+        lines.append(_line([f"*{label}*", "", first, *([""] * (len(NFES) - 1)), *beside]))
+    return lines
+
+
+def _values(results: Results, recipe: str, metric: str, nfe: int) -> list[float]:
+    return [
+        m["value"]
+        for each in results
+        if each["recipe"] == recipe
+        for m in each["report"]["measurements"]
+        if (m["name"], m["nfe"]) == (metric, nfe)
+    ]
+
+
+def _mean(results: Results, recipe: str, metric: str, nfe: int) -> float:
+    values = _values(results, recipe, metric, nfe)
+    return statistics.mean(values) if values else math.inf
+
+
+def _spread(values: Sequence[float]) -> float:
+    middle = statistics.mean(values)
+    return max(abs(value - middle) for value in values)
+
+
+def _best(results: Results, recipes: Sequence[str], metric: str, nfe: int) -> set[str]:
+    """The recipe with the least mean, and all that its spread reaches."""
+    means = {recipe: _mean(results, recipe, metric, nfe) for recipe in recipes}
+    winner = min(recipes, key=lambda recipe: means[recipe])
+    if math.isinf(means[winner]):
+        return set()
+    reach = means[winner] + _spread(_values(results, winner, metric, nfe))
+    return {recipe for recipe in recipes if means[recipe] <= reach}
+
+
+def _cell(results: Results, recipe: str, metric: str, nfe: int, *, bold: bool) -> str:
+    values = _values(results, recipe, metric, nfe)
+    if not values:
+        return ""
+    text = f"{statistics.mean(values):.3f} +- {_spread(values):.3f}"
+    return f"**{text}**" if bold else text
+
+
+def _short(metric: str) -> str:
+    return metric.split("/")[-1]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

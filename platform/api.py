@@ -1,0 +1,159 @@
+"""Training, sampling and evaluating from Python: what the command line does, in ten lines.
+
+from onestep.platform.api import load, train
+
+model = train("method=mean_flow", "data=digits", "training.samples=200000")
+sevens = model.sample(16, labels=7)
+print(model.evaluate(nfes=(1, 2)).metrics())
+champion = load("champion")
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..methods.core.flow_map import FlowMap
+from .configuration import compose
+from .evaluation.benchmark import Benchmark
+from .evaluation.evaluate import NFES, evaluate_on
+from .evaluation.report import Report
+from .evaluation.sampling import draw_samples, samplers_at
+from .home import Home
+from .registry.model import dataset_of, load_flow_map
+from .registry.record import ModelRecord
+from .registry.store import Registry
+from .training.sequence import StageSequence, without_stages
+from .training.watcher import Console, Silence
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A registered model.
+
+    Attributes:
+        reference: Its version, such as digits/3.
+        record: What the registry knows about it.
+        flow_map: Its network, in evaluation mode and frozen; it may be moved to another device.
+    """
+
+    reference: str
+    record: ModelRecord
+    flow_map: FlowMap
+
+    @classmethod
+    def load(cls, reference: str, *, tracking_uri: str | None = None) -> Self:
+        """A model of the registry.
+
+        Args:
+            reference: Version or alias, such as digits/3 or champion.
+            tracking_uri: MLflow store; that of the home by default.
+
+        Raises:
+            ValueError: If there is no such model.
+        """
+        registry = Registry.at(Home.here(tracking_uri=tracking_uri))
+        version = str(registry.entry(reference).reference)
+        flow_map, record = load_flow_map(registry, version)
+        return cls(reference=version, record=record, flow_map=flow_map)
+
+    def sample(
+        self, n: int, *, nfe: int = 1, labels: int | Sequence[int] | None = None, seed: int = 0
+    ) -> Float[Tensor, "n *d"]:
+        """Samples; one depends on the seed, its number and its label alone, up to rounding.
+
+        Args:
+            n: How many, at least 1.
+            nfe: Network evaluations of each, as far as the model's domain allows.
+            labels: One class for all or one for each; all classes in turn by default.
+            seed: Seed of the noise, at least 0.
+
+        Returns:
+            The samples on the CPU, images in [-1, 1].
+
+        Raises:
+            ValueError: If a number is out of range, or the domain has no sampler of so many
+                evaluations.
+        """
+        if n < 1 or seed < 0:
+            raise ValueError(f"samples need n >= 1 and seed >= 0, got {n} and {seed}")
+        ((_, sampler),) = samplers_at(self.flow_map.domain, [nfe])
+        return draw_samples(
+            self.flow_map,
+            sampler,
+            n=n,
+            shape=self.record.shape,
+            seed=seed,
+            labels=self._labels(n, labels),
+            device=next(self.flow_map.parameters()).device,
+        )
+
+    def evaluate(self, *, nfes: Sequence[int] = NFES, samples: int = 1000, seed: int = 7) -> Report:
+        """Measure the model against held-out data, beside floors and trivial baselines.
+
+        Args:
+            nfes: Numbers of evaluations; those that the domain does not allow are left out.
+            samples: Samples of a draw; at most as many as there are held-out and training data.
+            seed: Seed of the samples.
+
+        Raises:
+            ValueError: If the data are missing or not those that the model was trained on.
+        """
+        benchmark = Benchmark.prepare(
+            dataset_of(self.record, model=self.reference),
+            home=Home.here().root,
+            samples=samples,
+            seed=seed,
+        )
+        return evaluate_on(
+            benchmark,
+            self.flow_map,
+            model=self.reference,
+            nfes=nfes,
+            ema=self.record.ema,
+            device=next(self.flow_map.parameters()).device,
+        )
+
+    def _labels(self, n: int, labels: int | Sequence[int] | None) -> Tensor | None:
+        classes = self.record.classes
+        if labels is None:
+            return torch.arange(n) % classes if classes else None
+        if not classes:
+            raise ValueError(f"{self.reference} has no classes, got labels {labels}")
+        wanted = [labels] * n if isinstance(labels, int) else list(labels)
+        if len(wanted) != n or min(wanted) < 0 or max(wanted) >= classes:
+            raise ValueError(
+                f"labels must be one class or {n} of them in 0..{classes - 1}, got {labels}"
+            )
+        return torch.tensor(wanted)
+
+
+def load(reference: str, *, tracking_uri: str | None = None) -> Model:
+    """A model of the registry: see `Model.load`."""
+    return Model.load(reference, tracking_uri=tracking_uri)
+
+
+def train(*overrides: str, progress: bool = True) -> Model:
+    """Train, evaluate and register as `onestep train` does.
+
+    Args:
+        overrides: What would stand on the command line; with stages=... all of them are trained.
+        progress: Whether bars and lines are printed.
+
+    Returns:
+        The model, of the last stage where there are several.
+
+    Raises:
+        ValueError: If anything in the experiment is refused, before its first step.
+    """
+    values = compose("train", overrides)
+    if values.get("stages"):
+        sequence = StageSequence.of(values["stages"], without_stages(overrides))
+    else:
+        sequence = StageSequence.of({"model": overrides})
+    *_, last = sequence.run(Console() if progress else Silence()).values()
+    return Model.load(str(last.reference), tracking_uri=values["storage"]["tracking_uri"] or None)

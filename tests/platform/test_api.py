@@ -1,0 +1,74 @@
+"""The Python API does what the command line does."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from onestep.platform.api import Model, load, train
+from onestep.platform.cli import main
+
+SHORT = ("training.samples=2048", "training.batch_size=256", "training.threads=1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONESTEP_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return train("data=digits", "evaluation.samples=100", *SHORT, progress=False)
+
+
+def test_training_registers_and_an_alias_loads_the_same_model(model: Model) -> None:
+    assert main(["registry", "promote", model.reference, "champion", "--why", "the only one"]) == 0
+    loaded = load("champion")
+    assert loaded.reference == model.reference == "digits/1"
+    assert torch.equal(loaded.sample(4, seed=3), model.sample(4, seed=3))
+
+
+def test_a_sample_depends_on_its_seed_number_and_label_alone(model: Model) -> None:
+    many = model.sample(12, nfe=2, seed=1)
+    assert many.shape == (12, 1, 8, 8)
+    two = model.sample(2, nfe=2, labels=[0, 1], seed=1)
+    torch.testing.assert_close(many[:2], two, atol=1e-5, rtol=0.0)  # rounding knows the batch
+    assert not torch.equal(many[:2], model.sample(2, nfe=2, labels=5, seed=1))
+    assert not torch.equal(many, model.sample(12, nfe=2, seed=2))
+    assert float(many.abs().max()) <= 1.0
+
+
+def test_a_report_has_the_numbers_of_the_training(model: Model) -> None:
+    report = model.evaluate(nfes=(1,), samples=100)
+    found = report.metrics()["eval/1nn_accuracy/nfe_1"]
+    assert found == model.record.metrics["eval/1nn_accuracy/nfe_1"]
+
+
+@pytest.mark.parametrize(
+    ("n", "asked", "sentence"),
+    [
+        (0, {}, "samples need n >= 1 and seed >= 0, got 0 and 0"),
+        (1, {"seed": -1}, "samples need n >= 1 and seed >= 0, got 1 and -1"),
+        (2, {"labels": 10}, r"labels must be one class or 2 of them in 0\.\.9, got 10"),
+        (2, {"labels": [1]}, r"labels must be one class or 2 of them in 0\.\.9, got \[1\]"),
+        (1, {"nfe": 0}, "numbers of evaluations must be at least 1"),
+    ],
+)
+def test_senseless_requests_are_refused(
+    model: Model, n: int, asked: dict[str, int], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        model.sample(n, **asked)
+
+
+def test_stages_give_the_last_model_and_data_without_classes_take_no_labels() -> None:
+    model = train("stages=eight_gaussians_reflow", "pairs.count=512", *SHORT, progress=False)
+    assert model.record.parents["teacher"] == "eight_gaussians/1"
+    assert model.reference == "eight_gaussians/2"
+    assert model.sample(3).shape == (3, 2)
+    with pytest.raises(ValueError, match="has no classes, got labels 1"):
+        model.sample(3, labels=1)
