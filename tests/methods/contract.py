@@ -251,26 +251,29 @@ class LossContract:
         """Where one sample is changed, only states under that sample's mask change."""
         shape, n = self.shapes[0], 16
         batch = self.batch(n, shape, torch.float64)
-        state = method.coupling.initial(n, shape)
-        paired, _ = method.coupling.pair(batch, state, self.moment())
-        x1, x0 = paired.x1.clone(), paired.noise.clone()
-        x1[n - 1], x0[n - 1] = x1[n - 1] + 1.0, x0[n - 1] - 1.0
-        seen = []
-        for each in (paired, replace(paired, x1=x1, x0=x0)):
+        paired, _ = method.coupling.pair(batch, method.coupling.initial(n, shape), self.moment())
+
+        def masks(batch: Batch) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+            """The mask of each sample, and what the trained networks saw."""
             nets = self.nets(method, shape, dropout=0.5)
-            trained = [nets.online, *nets.companions.values()]
             with dropout_masks(Rng.seeded(8), n):
                 own = Dropout(0.5, ordinal=0)(torch.ones(n, 16, dtype=torch.float64))
-                method.loss(nets, each, self.moment())
+                method.loss(nets, batch, self.moment())
+            trained = [nets.online, *nets.companions.values()]
             maps = [m for part in trained for m in part.modules() if isinstance(m, SmallMap)]
-            seen.append([call for each_map in maps for call in each_map.masks])
+            return own, [call for each in maps for call in each.masks]
+
+        own, before = masks(paired)
+        assert before
         assert len(own.unique(dim=0)) == n
-        before, after = seen
-        assert len(before) == len(after) > 0
-        for (mask, x), (again, moved) in zip(before, after, strict=True):
-            assert torch.equal(mask, again)
-            is_moved = (x != moved).flatten(1).any(1)
-            assert torch.equal(mask[is_moved], own[n - 1].expand(int(is_moved.sum()), 16))
+        for k in (0, n - 1):
+            x1, x0 = paired.x1.clone(), paired.noise.clone()
+            x1[k], x0[k] = x1[k] + 1.0, x0[k] - 1.0
+            _, after = masks(replace(paired, x1=x1, x0=x0))
+            for (mask, x), (again, moved) in zip(before, after, strict=True):
+                assert torch.equal(mask, again)
+                is_moved = (x != moved).flatten(1).any(1)
+                assert torch.equal(mask[is_moved], own[k].expand(int(is_moved.sum()), 16))
 
     def test_how_shards_lie_on_workers_changes_nothing(
         self, method: AbstractMethod, case: tuple[Nets, Batch]
