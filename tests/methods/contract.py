@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar, Final, final
 
@@ -20,6 +20,7 @@ from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.method import AbstractLearner, AbstractMethod
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
+from onestep.methods.core.weighting import AbstractWeighting
 from onestep.platform.configuration import compose
 from onestep.tests.methods.exactness import Elsewhere as Elsewhere
 from onestep.tests.methods.exactness import Exact as Exact
@@ -68,6 +69,24 @@ class SmallMap(FlowMap):
             self.masks.append((mask, x.detach().clone()))
         u: Tensor = self.last(mask * torch.tanh(hidden))
         return u.reshape(x.shape)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NotedWeighting(AbstractWeighting):
+    """No weight, but the times at which one was asked for.
+
+    Attributes:
+        asked: Start and end times of each call.
+    """
+
+    asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __call__(
+        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        self.asked.append((s, t))
+        return error
 
 
 class LossContract:
@@ -353,6 +372,19 @@ class MethodContract(LossContract, ConfigurationContract):
         held = {**nets.frozen} | ({} if nets.target is None else {"target": nets.target})
         for role in held.keys() - self.through:
             assert all(p.grad is None for p in held[role].parameters()), f"{role} has a gradient"
+
+    def test_a_row_is_weighted_at_the_start_and_the_end_of_its_jump(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        fields = {f.name: f for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+        if "weighting" not in fields or fields["weighting"].type is not AbstractWeighting:
+            pytest.skip("the method has no such weight")
+        noted = NotedWeighting()
+        noting = replace(method, weighting=noted)  # type: ignore[type-var]
+        loss = self.loss(noting, *case, self.moment())
+        assert loss.times is not None
+        assert all(bool((s <= t).all()) for s, t in noted.asked)
+        assert any(torch.equal(s, loss.times) or torch.equal(t, loss.times) for s, t in noted.asked)
 
     def test_the_gradient_is_exact_as_declared(self, method: AbstractMethod) -> None:
         assert_exactness(self.exactness, method)
