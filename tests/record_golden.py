@@ -6,8 +6,9 @@ A changed file needs a sentence of reason in the commit.
 import tempfile
 from pathlib import Path
 
-from onestep.tests.platform.training import golden
+from onestep.tests.platform.training import catalogue, golden
 from onestep.tests.platform.training.group import train_here
+from onestep.tests.platform.training.recipe import store_pairs
 
 
 def main() -> None:
@@ -17,6 +18,12 @@ def main() -> None:
             experiment = golden.experiment(name, Path(folder))
             _, reporter = train_here(experiment, Path(folder))
         golden.write(name, golden.losses(reporter.rows))
+    with tempfile.TemporaryDirectory() as folder:
+        store_pairs(Path(folder) / "pairs")
+        for name in golden.SHORT:
+            values = catalogue.experiment(name, Path(folder) / "pairs")
+            losses = catalogue.walk(catalogue.learning(values), catalogue.STEPS)
+            golden.write(name, dict(enumerate(losses, start=1)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar, Final, final
 
@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onestep.methods.core.condition import Condition
+from onestep.methods.core.dropout import Dropout, dropout_masks
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.method import AbstractLearner, AbstractMethod
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
+from onestep.methods.core.weighting import AbstractWeighting
 from onestep.platform.configuration import compose
 from onestep.tests.methods.exactness import Elsewhere as Elsewhere
 from onestep.tests.methods.exactness import Exact as Exact
@@ -31,14 +33,24 @@ CLASSES: Final = 3
 
 @final
 class SmallMap(FlowMap):
-    """A smooth network of any shape, small enough for float64."""
+    """A smooth network of any shape, small enough for float64.
 
-    def __init__(self, *, shape: tuple[int, ...], domain: Domain) -> None:
+    Attributes:
+        masks: With dropout, the mask and the state of each row of each evaluation.
+        labels: The labels of each evaluation, or None.
+    """
+
+    masks: list[tuple[Tensor, Tensor]]
+    labels: list[Tensor | None]
+
+    def __init__(self, *, shape: tuple[int, ...], domain: Domain, dropout: float = 0.0) -> None:
         super().__init__(domain=domain)
         size = math.prod(shape)
         self.label = nn.Embedding(CLASSES + 1, 16)
         self.first = nn.Linear(size + 2, 16)
         self.last = nn.Linear(16, size)
+        self.dropout = Dropout(dropout, ordinal=0)
+        self.masks, self.labels = [], []
 
     def forward(
         self,
@@ -47,12 +59,34 @@ class SmallMap(FlowMap):
         t: Float[Tensor, "b"],
         condition: Condition | None = None,
     ) -> Float[Tensor, "b *d"]:
+        self.labels.append(None if condition is None else condition.label)
         at = torch.cat([x.flatten(1), s[:, None], (t - s)[:, None]], dim=1)
         hidden = self.first(at)
         if condition is not None and condition.label is not None:
             hidden = hidden + self.label(condition.label + 1)
-        u: Tensor = self.last(torch.tanh(hidden))
+        mask = self.dropout(torch.ones(hidden.shape, dtype=hidden.dtype))
+        if self.dropout.p:
+            self.masks.append((mask, x.detach().clone()))
+        u: Tensor = self.last(mask * torch.tanh(hidden))
         return u.reshape(x.shape)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NotedWeighting(AbstractWeighting):
+    """No weight, but the times at which one was asked for.
+
+    Attributes:
+        asked: Start and end times of each call.
+    """
+
+    asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __call__(
+        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b"]:
+        self.asked.append((s, t))
+        return error
 
 
 class LossContract:
@@ -87,11 +121,16 @@ class LossContract:
     # The parts of a loss, put together as the platform does.
 
     def nets(
-        self, method: AbstractMethod, shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+        self,
+        method: AbstractMethod,
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float64,
+        *,
+        dropout: float = 0.0,
     ) -> Nets:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            online = SmallMap(shape=shape, domain=method.domain).to(dtype)
+            online = SmallMap(shape=shape, domain=method.domain, dropout=dropout).to(dtype)
             target = SmallMap(shape=shape, domain=method.domain).to(dtype)
             frozen = {
                 role: SmallMap(shape=shape, domain=Domain()).to(dtype)
@@ -117,7 +156,7 @@ class LossContract:
         batch: Batch,
         now: Moment,
     ) -> Loss:
-        state = method.coupling.initial(len(batch), tuple(batch.x1.shape[1:]))
+        state = method.coupling.initial(16, tuple(batch.x1.shape[1:]))
         paired, _ = method.coupling.pair(batch, state, now)
         return method.loss(nets, paired, now)
 
@@ -191,6 +230,69 @@ class LossContract:
             others = torch.arange(len(batch)) != k
             torch.testing.assert_close(got[others], want[others], atol=1e-12, rtol=1e-12)
             assert got[k] != want[k]
+
+    def test_every_network_is_given_the_labels(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        if not self.labelled:
+            pytest.skip("the method takes no labels")
+        nets, batch = case
+        self.loss(method, nets, batch, self.moment())
+        held = [*nets.frozen.values(), *([] if nets.target is None else [nets.target])]
+        parts = [nets.online, *nets.companions.values(), *held]
+        maps = [m for part in parts for m in part.modules() if isinstance(m, SmallMap)]
+        seen = [label for each in maps for label in each.labels]
+        assert seen
+        assert all(label is not None for label in seen)
+
+    def test_the_label_of_a_sample_matters_to_its_loss_alone(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        """Most labels do, as only a few are dropped."""
+        nets, batch = case
+        if batch.condition is None or batch.condition.label is None:
+            pytest.skip("the method takes no labels")
+        want = self.loss(method, nets, batch, self.moment()).total
+        counts = 0
+        for k in range(4):
+            label = batch.condition.label.clone()
+            label[k] = (label[k] + 1) % CLASSES
+            other = replace(batch, condition=replace(batch.condition, label=label))
+            got = self.loss(method, nets, other, self.moment()).total
+            others = torch.arange(len(batch)) != k
+            torch.testing.assert_close(got[others], want[others], atol=1e-12, rtol=1e-12)
+            counts += int(got[k] != want[k])
+        assert counts >= 2
+
+    def test_a_sample_keeps_its_dropout_mask_in_every_evaluation(
+        self, method: AbstractMethod
+    ) -> None:
+        """Where one sample is changed, only states under that sample's mask change."""
+        shape, n = self.shapes[0], 16
+        batch = self.batch(n, shape, torch.float64)
+        paired, _ = method.coupling.pair(batch, method.coupling.initial(n, shape), self.moment())
+
+        def masks(batch: Batch) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+            """The mask of each sample, and what the trained networks saw."""
+            nets = self.nets(method, shape, dropout=0.5)
+            with dropout_masks(Rng.seeded(8), n):
+                own = Dropout(0.5, ordinal=0)(torch.ones(n, 16, dtype=torch.float64))
+                method.loss(nets, batch, self.moment())
+            trained = [nets.online, *nets.companions.values()]
+            maps = [m for part in trained for m in part.modules() if isinstance(m, SmallMap)]
+            return own, [call for each in maps for call in each.masks]
+
+        own, before = masks(paired)
+        assert before
+        assert len(own.unique(dim=0)) == n
+        for k in (0, n - 1):
+            x1, x0 = paired.x1.clone(), paired.noise.clone()
+            x1[k], x0[k] = x1[k] + 1.0, x0[k] - 1.0
+            _, after = masks(replace(paired, x1=x1, x0=x0))
+            for (mask, x), (again, moved) in zip(before, after, strict=True):
+                assert torch.equal(mask, again)
+                is_moved = (x != moved).flatten(1).any(1)
+                assert torch.equal(mask[is_moved], own[k].expand(int(is_moved.sum()), 16))
 
     def test_how_shards_lie_on_workers_changes_nothing(
         self, method: AbstractMethod, case: tuple[Nets, Batch]
@@ -270,6 +372,19 @@ class MethodContract(LossContract, ConfigurationContract):
         held = {**nets.frozen} | ({} if nets.target is None else {"target": nets.target})
         for role in held.keys() - self.through:
             assert all(p.grad is None for p in held[role].parameters()), f"{role} has a gradient"
+
+    def test_a_row_is_weighted_at_the_start_and_the_end_of_its_jump(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        fields = {f.name: f for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+        if "weighting" not in fields or fields["weighting"].type is not AbstractWeighting:
+            pytest.skip("the method has no such weight")
+        noted = NotedWeighting()
+        noting = replace(method, weighting=noted)  # type: ignore[type-var]
+        loss = self.loss(noting, *case, self.moment())
+        assert loss.times is not None
+        assert all(bool((s <= t).all()) for s, t in noted.asked)
+        assert any(torch.equal(s, loss.times) or torch.equal(t, loss.times) for s, t in noted.asked)
 
     def test_the_gradient_is_exact_as_declared(self, method: AbstractMethod) -> None:
         assert_exactness(self.exactness, method)

@@ -80,7 +80,15 @@ class TestConsistencyDistillationOnACoarseGrid(MethodContract):
 
 @pytest.mark.parametrize(
     ("points", "want"),
-    [(11, 1.174619), (18, 1.055278), (40, 1.009782), (81, 1.002260), (161, 1.000557)],
+    [
+        (2, 80.002768),
+        (3, 4.094629),
+        (11, 1.174619),
+        (18, 1.055278),
+        (40, 1.009782),
+        (81, 1.002260),
+        (161, 1.000557),
+    ],
 )
 def test_the_fixed_point_of_heun_has_the_widths_of_the_card(points: int, want: float) -> None:
     """Karras levels 80 to 0.002 and std 0.5; the width is compared with that at level 0.002."""

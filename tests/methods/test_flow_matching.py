@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from onestep.methods.core.condition import NULL_LABEL, Condition
-from onestep.methods.core.coupling import StoredPairs
+from onestep.methods.core.coupling import IndependentCoupling, MinibatchOTCoupling, StoredPairs
 from onestep.methods.core.flow_map import FlowMap
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.guidance import LabelDropout
@@ -77,6 +77,20 @@ def test_the_velocities_of_two_paths_end_at_the_same_points() -> None:
         data = GaussianMap(mean=mean, std=std, path=path)
         x1 = solver.sample(data, noise[None])
         torch.testing.assert_close(x1, mean + std * noise, atol=1e-6, rtol=0.0)
+
+
+def test_transport_within_a_batch_of_one_is_an_independent_coupling() -> None:
+    """And within a larger one it is not."""
+    x0, x1 = ORACLE.draw(8, rng=Rng.seeded(1))
+    for rows, is_same in ((1, True), (8, False)):
+        batch = Batch(x0=x0[:rows], x1=x1[:rows], index=torch.arange(rows))
+        found = []
+        for coupling in (IndependentCoupling(), MinibatchOTCoupling()):
+            now = Moment(step=0, total=1, rng=Rng.seeded(2), batch_size=rows)
+            paired, _ = coupling.pair(batch, {}, now)
+            loss = FlowMatching(coupling=coupling).loss(Nets(online=ORACLE), paired, now)
+            found.append(loss.total)
+        assert torch.equal(*found) is is_same
 
 
 def minimiser_near_noise(x0: Tensor, x1: Tensor) -> AffineMap:

@@ -169,6 +169,26 @@ def test_without_a_tangent_the_target_is_the_velocity_of_the_pair() -> None:
     torch.testing.assert_close(loss.total, expected, atol=1e-12, rtol=1e-12)
 
 
+def test_the_gradient_is_that_of_whole_jumps_to_the_velocity_and_of_their_consistency() -> None:
+    """Of |u - v|^2 and of -2 (t - s) <u, D_s u>, with the derivative held."""
+    n, batch, net = 64, pairs(64), small_nets().online
+    times = TIMES.draw(n, moment(n), dtype=torch.float64)
+    s, t = times.s, times.t
+    x, v = PLAIN.path.at(batch.noise, batch.x1, s)
+    u = net(x, s, t)
+    du_ds = ForwardMode().along(net, (x, s, t), (v, torch.ones_like(s), torch.zeros_like(t)))
+    parts = (u - v).square().sum(), -2.0 * (rows_like(t - s, x) * u * du_ds).sum()
+    loss = PLAIN.loss(Nets(online=net), batch, moment(n)).total.sum()
+    whole, first, second = (gradient(part, net) for part in (loss, *parts))
+    torch.testing.assert_close(whole, first + second, atol=1e-11, rtol=1e-11)
+    assert min(first.norm(), second.norm()) > 0.01 * whole.norm()
+
+
+def gradient(loss: Tensor, net: FlowMap) -> Tensor:
+    parts = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True, retain_graph=True)
+    return torch.cat([part.flatten() for part in parts if part is not None])
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.75])
 def test_rows_on_the_diagonal_never_enter_the_derivative(share: float) -> None:
     n, net = 64, ObservedMap(ORACLE)

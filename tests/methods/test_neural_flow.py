@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import final
 
 import pytest
@@ -21,7 +22,7 @@ from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.times import FromNoiseTimes
 from onestep.methods.neural_flow import NeuralFlow
 from onestep.methods.oracle import GaussianMap
-from onestep.tests.methods.contract import Elsewhere, Exact, MethodContract
+from onestep.tests.methods.contract import Elsewhere, Exact, LossContract, MethodContract
 from onestep.tests.methods.exactness import Setting, assert_not_stationary, assert_stationary
 from onestep.tests.methods.observed import ObservedMap
 
@@ -70,6 +71,14 @@ class TestOneStepOfANeuralFlow(MethodContract):
     @pytest.fixture
     def method(self) -> NeuralFlow:
         return replace(TAUGHT, times=FromNoiseTimes())
+
+
+class TestNeuralFlowWithKeptNoise(LossContract):
+    """No closed form: the noise of a datum depends on all that it has met."""
+
+    @pytest.fixture
+    def method(self) -> NeuralFlow:
+        return NeuralFlow()
 
 
 @pytest.mark.filterwarnings(COLLAPSE)
@@ -160,15 +169,38 @@ def test_the_network_sees_the_noise_and_nothing_on_the_path() -> None:
 
 
 @final
-class MeanOfTwo(FlowMap):
-    """E[x1 | x0] - x0 where two data of N(m, c^2) on a line are sorted like their two noises.
+class MeanOfSorted(FlowMap):
+    """E[x1 | x0] - x0 where some data of N(m, c^2) on a line are sorted like as many noises.
 
-    The data of the larger noise is the larger one of two, and a noise x0 is the larger one with the
-    chance Phi(x0): E[x1 | x0] = m + c (2 Phi(x0) - 1) / sqrt(pi).
+    A noise x0 has rank k among B with the chance Binomial(B - 1, Phi(x0)) gives to k - 1, and the
+    datum of that rank is m + c e_k in the mean, e_k that of the k-th of B normal numbers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__(domain=Domain(kind=DomainKind.FROM_NOISE))
+        self.size = size
+        x = torch.linspace(-9.0, 9.0, 4001, dtype=torch.float64)
+        self.x, self.weight = x, (x[1] - x[0]) * (-0.5 * x**2).exp() / math.sqrt(2.0 * math.pi)
+        self.means = size * (self.chances(x) * (self.weight * x)[:, None]).sum(0)
+
+    def chances(self, x: Tensor) -> Tensor:
+        """The chance of each rank, for each noise."""
+        below = torch.arange(self.size, dtype=torch.float64)
+        above = self.size - 1 - below
+        ways = torch.lgamma(below.new_tensor(float(self.size))) - (
+            torch.lgamma(below + 1.0) + torch.lgamma(above + 1.0)
+        )
+        left, right = torch.special.log_ndtr(x)[:, None], torch.special.log_ndtr(-x)[:, None]
+        return (ways + below * left + above * right).exp()
+
+    def data(self, x: Tensor) -> Tensor:
+        """E[x1 | x0] for data of mean 0 and standard deviation 1."""
+        return self.chances(x) @ self.means
+
+    @property
+    def width(self) -> float:
+        """Standard deviation of the samples over that of the data."""
+        return (self.weight * self.data(self.x).square()).sum().sqrt().item()
 
     def forward(
         self,
@@ -177,54 +209,92 @@ class MeanOfTwo(FlowMap):
         t: Float[Tensor, "b"],
         condition: Condition | None = None,
     ) -> Float[Tensor, "b *d"]:
-        return 0.7 + 0.3 * (2.0 * torch.special.ndtr(x) - 1.0) / math.pi**0.5 - x
+        return 0.7 + 0.3 * self.data(x[:, 0])[:, None] - x
 
 
 LINE = GaussianMap(mean=[0.7], std=[0.3])
 
 
-def sorted_pairs(n: int, rng: Rng) -> Batch:
-    """Transport within batches of two."""
-    x0, x1 = (x.reshape(-1, 2).sort(1).values.reshape(n, 1) for x in LINE.draw(n, rng=rng))
+def sorted_pairs(n: int, rng: Rng, *, size: int) -> Batch:
+    """Transport within batches of this size."""
+    x0, x1 = (x.reshape(-1, size).sort(1).values.reshape(n, 1) for x in LINE.draw(n, rng=rng))
     return Batch(x0=x0, x1=x1, index=torch.arange(n))
 
 
 @pytest.mark.filterwarnings(COLLAPSE)
-def test_transport_within_batches_of_two_collapses_to_a_third_of_the_width() -> None:
-    """1 / sqrt(3 pi) = 0.326 of it; n = 200 000."""
+@pytest.mark.parametrize("size", [2, 8])
+def test_transport_within_a_batch_learns_the_mean_of_each_rank(size: int) -> None:
+    """n = 200 000."""
     method = NeuralFlow(coupling=IndependentCoupling())
-    setting = Setting(data=LINE, batch=sorted_pairs)
-    assert_stationary(method, MeanOfTwo(), setting)
+    setting = Setting(data=LINE, batch=partial(sorted_pairs, size=size))
+    assert_stationary(method, MeanOfSorted(size), setting)
     assert_not_stationary(method, LINE, setting)
-    noise = Rng.seeded(2).normal(200_000, 1, dtype=torch.float64)
-    zero, one = torch.zeros(len(noise)).double(), torch.ones(len(noise)).double()
-    width = MeanOfTwo().jump(noise, zero, one).std().item() / 0.3
-    assert abs(width - (3.0 * math.pi) ** -0.5) <= 0.005
 
 
-def test_the_coupling_sorts_batches_of_two() -> None:
-    batch = sorted_pairs(8, Rng.seeded(1))
-    mixed = batch.with_noise(batch.noise.reshape(4, 2).flip(1).reshape(8, 1))
-    paired, _ = MinibatchOTCoupling().pair(mixed, {}, moment(8, shards=4))
+@pytest.mark.parametrize(
+    ("size", "width"),
+    [
+        (1, 0.0),
+        (2, 0.3257),
+        (4, 0.586),
+        (8, 0.761),
+        (16, 0.867),
+        (32, 0.927),
+        (64, 0.961),
+        (128, 0.979),
+        (256, 0.989),
+    ],
+)
+def test_transport_within_a_batch_keeps_the_width_of_the_card(size: int, width: float) -> None:
+    """T14; 1 / sqrt(3 pi) of it for batches of two."""
+    assert MeanOfSorted(size).width == pytest.approx(width, abs=6e-4)
+    assert MeanOfSorted(2).width == pytest.approx((3.0 * math.pi) ** -0.5, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_the_coupling_sorts_each_batch(size: int) -> None:
+    batch = sorted_pairs(4 * size, Rng.seeded(1), size=size)
+    mixed = batch.with_noise(batch.noise.reshape(4, size).flip(1).reshape(-1, 1))
+    paired, _ = MinibatchOTCoupling().pair(mixed, {}, moment(4 * size, shards=4))
     assert torch.equal(paired.noise, batch.noise)
 
 
-def gain(d: int, batch_size: int, batches: int) -> float:
-    """How much of the data's width their regression on the noise keeps: E[x0 x1] / c."""
-    total = 0.0
+def gains(width: Tensor, batch_size: int, batches: int) -> Tensor:
+    """How much of each width of the data their regression on the noise keeps: E[x0 x1] / c."""
+    total = torch.zeros_like(width)
     for step in range(batches):
-        x1 = Rng.seeded(3, step=step).normal(batch_size, d, dtype=torch.float64)
+        x1 = width * Rng.seeded(3, step=step).normal(batch_size, len(width), dtype=torch.float64)
         batch = Batch(x1=x1, index=torch.arange(batch_size))
         paired, _ = MinibatchOTCoupling().pair(batch, {}, moment(batch_size, step))
-        total += (paired.noise * paired.x1).mean().item()
+        total += (paired.noise * paired.x1).mean(0) / width
     return total / batches
 
 
+def gain(d: int, batch_size: int, batches: int) -> float:
+    return gains(torch.ones(d, dtype=torch.float64), batch_size, batches).mean().item()
+
+
 def test_the_higher_the_dimension_the_less_transport_within_a_batch_keeps() -> None:
-    """0.95 in the plane, 0.49 in 16 and 0.26 in 64 dimensions, of batches of 64."""
-    assert gain(2, 64, 40) == pytest.approx(0.95, abs=0.03)
-    assert gain(16, 64, 40) == pytest.approx(0.49, abs=0.03)
-    assert gain(64, 64, 20) == pytest.approx(0.26, abs=0.03)
+    """T14; in 2 and 16 dimensions by 400 batches of NumPy and SciPy alone."""
+    assert gain(2, 64, 40) == pytest.approx(0.917, abs=0.03)
+    assert gain(16, 64, 40) == pytest.approx(0.506, abs=0.02)
+    assert gain(64, 64, 20) == pytest.approx(0.26, abs=0.02)
+    assert gain(784, 64, 10) == pytest.approx(0.08, abs=0.01)
+    assert gain(256, 256, 2) == pytest.approx(0.17, abs=0.01)
+    assert gain(784, 256, 2) == pytest.approx(0.10, abs=0.01)
+
+
+def test_transport_within_a_batch_keeps_the_first_components_of_images() -> None:
+    """T14: variances i^-2 in 784 dimensions, batches of 256; components 1, 2, 5, 10 and 50.
+
+    The numbers are of 60 batches of NumPy and SciPy alone; 4 standard errors of 12 are 0.08.
+    """
+    width = torch.arange(1, 785, dtype=torch.float64) ** -1.0
+    found = gains(width, 256, 12)
+    chosen = found[torch.tensor([0, 1, 4, 9, 49])].tolist()
+    assert chosen == pytest.approx([0.89, 0.80, 0.57, 0.38, 0.09], abs=0.06)
+    kept = (found.square() * width.square()).sum() / width.square().sum()
+    assert kept.item() == pytest.approx(0.655, abs=0.04)
 
 
 # What is refused.

@@ -10,6 +10,7 @@ from torch import Tensor
 from onestep.methods.core.calculus import derivative_along
 from onestep.methods.core.flow_map import FlowMap
 from onestep.methods.core.path import (
+    LinearPath,
     PolynomialPath,
     TrigonometricPath,
     VariancePreservingPath,
@@ -132,6 +133,26 @@ def test_a_map_to_the_same_time_is_the_identity(oracle: GaussianMap) -> None:
     assert torch.equal(oracle.jump(x, s, s), x)
 
 
+def test_the_jump_ends_where_the_velocity_leads(oracle: GaussianMap) -> None:
+    """T2: 160 Runge-Kutta steps, whose own error is larger on paths that are faster at an end."""
+    x, s, t = points(16)
+    steps, end = 160, oracle.jump(x, s, t)
+    h = (t - s) / steps
+
+    def slope(x: Tensor, time: Tensor) -> Tensor:
+        return oracle.velocity(x, time)
+
+    for k in range(steps):
+        at, half, step = s + k * h, h / 2.0, h[:, None]
+        first = slope(x, at)
+        second = slope(x + step / 2.0 * first, at + half)
+        third = slope(x + step / 2.0 * second, at + half)
+        last = slope(x + step * third, at + h)
+        x = x + step / 6.0 * (first + 2.0 * second + 2.0 * third + last)
+    limit = {LinearPath: 1e-10, VariancePreservingPath: 1e-5}.get(type(oracle.path), 1e-7)
+    torch.testing.assert_close(x, end, atol=limit, rtol=limit)
+
+
 def test_two_jumps_equal_one(oracle: GaussianMap) -> None:
     x, s, t = points()
     middle = 0.3 * s + 0.7 * t
@@ -194,6 +215,16 @@ def test_the_velocity_is_the_conditional_mean_of_the_pairs(oracle: GaussianMap) 
         assert (product.mean(0).abs() <= 4.0 * error + 1e-9).all()
         control = (rest + probe) * probe
         assert (control.mean(0).abs() >= 20.0 * control.std(0) / math.sqrt(len(x0))).all()
+
+
+@pytest.mark.parametrize("name", ["linear", "trigonometric", "polynomial", "variance preserving"])
+def test_the_velocity_of_independent_pairs_follows_from_their_score(name: str) -> None:
+    """T11: v = (b' / b) x + (a / b) (b' a - a' b) score, with a and b the path's coefficients."""
+    oracle, (x, t, _) = ORACLES[name], points()
+    a, b, d_a, d_b = oracle.path.coefficients(t[:, None])
+    mean, std = row(0.7, -0.2), row(0.5, 1.4)
+    score = -(x - b * mean) / (a**2 + (b * std) ** 2)
+    assert_same(oracle.velocity(x, t), d_b / b * x + a / b * (d_b * a - d_a * b) * score)
 
 
 def test_the_quadrature_agrees_with_the_closed_form_of_the_linear_path() -> None:
@@ -330,6 +361,26 @@ def test_the_least_flow_matching_loss_over_uniform_times_has_its_closed_form(
     assert got == pytest.approx(std * math.sqrt(1 - rho**2) * math.acos(rho), abs=1e-10)
     if golden is not None:
         assert got == pytest.approx(golden, abs=1e-6)
+
+
+@pytest.mark.parametrize(("std", "rho"), [(0.5, 0.0), (0.5, 0.8), (1.4, 0.3), (2.0, 1.0)])
+def test_rectification_saves_straightness_and_what_is_left_of_the_loss(
+    std: float, rho: float
+) -> None:
+    """T4: E|x1 - x0|^2 = E|X(0, 1)(x0) - x0|^2 + S + L*, for pairs of any correlation."""
+    mean = 0.7
+    oracle = GaussianMap(mean=[mean], std=[std], rho=rho)
+    t, weights = quadrature()
+    x0 = torch.ones(len(t), 1, dtype=torch.float64)
+    start = torch.zeros_like(t)
+    v = oracle.velocity(oracle.jump(x0, start, t), t)[:, 0]
+    # The velocity along a trajectory is mean + rate x0, and x0 has variance 1.
+    straightness = (weights * (v - mean - (std - 1.0)) ** 2).sum().item()
+    left = (weights * oracle.floor(t)).sum().item()
+    moved = mean**2 + (std - 1.0) ** 2
+    paired = mean**2 + 1.0 + std**2 - 2.0 * rho * std
+    assert moved + straightness + left == pytest.approx(paired, abs=1e-10)
+    assert (straightness + left > 0.1) == (rho < 1.0)
 
 
 def test_the_floor_runs_from_the_variance_of_the_data_to_that_of_the_noise() -> None:

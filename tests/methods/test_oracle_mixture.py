@@ -114,6 +114,24 @@ def test_one_euler_step_collapses_to_the_mean_of_the_data() -> None:
     )
 
 
+def test_the_velocity_at_the_data_points_away_from_the_mean_of_the_noise() -> None:
+    """T5: v(x, 1) = x - E[x0]."""
+    x, one = Rng.seeded(1).normal(8, 2, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
+    torch.testing.assert_close(PLANE.velocity_field.velocity(x, one), x, atol=1e-12, rtol=0)
+
+
+def test_two_points_have_the_velocity_of_a_hyperbolic_tangent() -> None:
+    """T6: (tanh(t x / (1 - t)^2) - x) / (1 - t) for data at -1 and 1, whose map keeps the side."""
+    field = MixtureVelocity(weights=[0.5, 0.5], means=[[-1.0], [1.0]], stds=1e-9)
+    x = torch.linspace(-2.0, 2.0, 40, dtype=torch.float64)
+    t = torch.linspace(0.0, 0.9, 40, dtype=torch.float64).flip(0)
+    want = ((t * x / (1.0 - t) ** 2).tanh() - x) / (1.0 - t)
+    torch.testing.assert_close(field.velocity(x[:, None], t)[:, 0], want, atol=1e-9, rtol=1e-9)
+    ends = MixtureMap1d(weights=[0.5, 0.5], means=[-1.0, 1.0], stds=1e-4)
+    got = ends.jump(x[:, None], torch.zeros_like(t), torch.ones_like(t))[:, 0]
+    torch.testing.assert_close(got, x.sign(), atol=1e-3, rtol=0)
+
+
 def test_the_velocity_is_the_conditional_mean_of_independent_pairs() -> None:
     field, n = PLANE.velocity_field, 100_000
     x1 = field.draw(n, rng=Rng.seeded(4))

@@ -153,20 +153,37 @@ def test_the_target_is_where_two_euler_steps_lead() -> None:
     assert (got - ORACLE(x, s, t)).square().sum(1).mean().sqrt() >= 0.02
 
 
-@pytest.mark.parametrize("first", [2, 8])
-def test_a_ladder_of_stages_learns_the_euler_solver_of_its_first_teacher(first: int) -> None:
-    """Each stage halves the steps, the last one takes a single step."""
-    steps, student, view = first, Velocity(ORACLE), View.VELOCITY
+def last_student(first: int, teacher: FlowMap) -> FlowMap:
+    """What is left at one step of a ladder that begins with so many."""
+    steps, student, view = first, teacher, View.VELOCITY
     while steps > 1:
         steps //= 2
         method = ProgressiveDistillation(times=TilingTimes(steps=steps), view=view)
         student, view = Student(method, student), View.JUMP
+    return student
+
+
+@pytest.mark.parametrize("first", [2, 8])
+def test_a_ladder_of_stages_learns_the_euler_solver_of_its_first_teacher(first: int) -> None:
+    """Each stage halves the steps, the last one takes a single step."""
+    student = last_student(first, Velocity(ORACLE))
     noise = Rng.seeded(2).normal(64, 2, dtype=torch.float64)
     got = Jumps().sample(student, noise[None])
     euler = Euler(grid=UniformGrid(steps=first)).sample(Velocity(ORACLE), noise[None])
     torch.testing.assert_close(got, euler, atol=1e-12, rtol=1e-12)
     exact = ORACLE.jump(noise, torch.zeros(64).double(), torch.ones(64).double())
     assert (got - exact).square().sum(1).mean().sqrt() >= 0.02
+
+
+@pytest.mark.parametrize(
+    ("first", "slope"),
+    [(4, 0.340541), (16, 0.455683), (64, 0.488555), (256, 0.497114), (1024, 0.499277)],
+)
+def test_the_last_student_has_the_slope_of_the_card(first: int, slope: float) -> None:
+    """T16: the product of the Euler factors of the first teacher, on data of std 0.5."""
+    student = last_student(first, Velocity(GaussianMap(mean=[0.0], std=[0.5])))
+    one = torch.ones(1, dtype=torch.float64)
+    assert student.jump(one[:, None], 0.0 * one, one).item() == pytest.approx(slope, abs=6e-7)
 
 
 def test_a_student_of_one_step_has_the_target_of_a_shortcut() -> None:

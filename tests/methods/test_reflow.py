@@ -1,11 +1,14 @@
 """Reflow: its fixed point, its straight paths, and what it shares with flow matching."""
 
+from typing import final
+
 import pytest
 import torch
 from torch import Tensor
 
+from onestep.methods.core.condition import Condition
 from onestep.methods.core.coupling import IndependentCoupling, StoredPairs
-from onestep.methods.core.flow_map import Velocity
+from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.ode import Euler, Heun
 from onestep.methods.core.record import Batch, Moment, Nets
@@ -80,6 +83,67 @@ def test_reflow_leads_from_the_first_flow_to_the_second_and_stays_there() -> Non
         setting = Setting(data=SECOND, batch=batch)
         assert_stationary(ReFlow(), SECOND, setting)
         assert_not_stationary(ReFlow(), FIRST, setting)
+
+
+def test_on_independent_pairs_it_learns_the_first_flow() -> None:
+    setting = Setting(data=FIRST)
+    assert_stationary(ReFlow(), FIRST, setting)
+    assert_not_stationary(ReFlow(), SECOND, setting)
+
+
+@final
+class PartlyPaired(FlowMap):
+    """The velocity of N(0.7, 0.6^2) where a share of the pairs is the flow's own, on a line.
+
+    Both kinds of pairs meet at x: those of the flow with N(t m, (1 - t + t c)^2), which move
+    straight, and the others with N(t m, (1 - t)^2 + t^2 c^2).
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__(domain=Domain(kind=DomainKind.DIAGONAL))
+        self.share = share
+        self.paired, self.crossing = (GaussianMap(mean=[0.7], std=[0.6], rho=r) for r in (1.0, 0.0))
+
+    def forward(
+        self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None
+    ) -> Tensor:
+        del t, condition
+        at = s[:, None]
+        widths = 1.0 - at + 0.6 * at, ((1.0 - at) ** 2 + (0.6 * at) ** 2).sqrt()
+        own, other = (
+            share / width * (-0.5 * ((x - 0.7 * at) / width) ** 2).exp()
+            for share, width in zip((self.share, 1.0 - self.share), widths, strict=True)
+        )
+        mine, theirs = self.paired.velocity(x, s), self.crossing.velocity(x, s)
+        return (own * mine + other * theirs) / (own + other)
+
+    def draw(self, n: int, rng: Rng) -> Batch:
+        """Pairs, of which the share is the flow's own and the others are independent."""
+        is_own = rng.uniform(n)[:, None] < self.share
+        x0, fresh = rng.normal(n, 1, dtype=torch.float64), rng.normal(n, 1, dtype=torch.float64)
+        return Batch(x0=x0, x1=0.7 + 0.6 * torch.where(is_own, x0, fresh), index=torch.arange(n))
+
+
+@pytest.mark.parametrize(
+    ("share", "floor"), [(0.0, 0.9425), (0.4, 0.6348), (0.9, 0.1178), (1.0, 0.0)]
+)
+def test_real_data_with_fresh_noise_leave_a_floor(share: float, floor: float) -> None:
+    """T10. 200 000 pairs, 4 standard errors; more than the share of the floor of fresh noise."""
+    flow, n = PartlyPaired(share), 200_000
+    nets = Nets(online=flow)
+    loss = ReFlow().loss(nets, flow.draw(n, Rng.seeded(1)), moment(n)).total.detach()
+    error = (loss.std() / n**0.5).item()
+    assert abs(loss.mean().item() - floor) <= 4.0 * error + 6e-5
+    if share == 0.4:
+        assert loss.mean().item() >= 0.6 * 0.9425 + 20.0 * error
+
+
+def test_with_fresh_noise_it_learns_the_flow_of_both_kinds_of_pairs() -> None:
+    mixed = PartlyPaired(0.4)
+    setting = Setting(data=mixed.paired, batch=mixed.draw)
+    assert_stationary(ReFlow(), mixed, setting)
+    for pure in (mixed.paired, mixed.crossing):
+        assert_not_stationary(ReFlow(), pure, setting)
 
 
 def test_a_further_round_has_the_same_pairs() -> None:

@@ -76,6 +76,22 @@ def test_what_is_left_of_the_loss_falls_with_the_fresh_noise(b: float, floor: fl
     assert abs(found.mean().item() - b * math.asin(b) * sum(STD)) <= 4.0 * error
 
 
+@pytest.mark.parametrize(
+    ("b", "bent"),
+    [(1.0, 0.4292), (0.9, 0.1204), (0.75, 0.0411), (0.5, 0.00615), (0.25, 0.00034), (0.0, 0.0)],
+)
+def test_its_flow_straightens_faster_than_the_fresh_noise_falls(b: float, bent: float) -> None:
+    """T9: the spread of the velocity along a trajectory is c (2 (1 - rho) - b asin(b)) x0^2."""
+    t = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    flow, mean = annealed(b), torch.tensor(MEAN, dtype=torch.float64)
+    x = flow.jump(torch.ones(2000, 2, dtype=torch.float64), torch.zeros_like(t), t)
+    rate = flow.velocity(x, t) - mean
+    spread = rate.var(0, correction=0) / torch.tensor(STD, dtype=torch.float64)
+    exact = 2.0 * (1.0 - (1.0 - b * b) ** 0.5) - b * math.asin(b)
+    assert exact == pytest.approx(bent, abs=6e-5)
+    torch.testing.assert_close(spread, torch.full_like(spread, exact), atol=1e-5, rtol=0.0)
+
+
 def test_without_fresh_noise_it_is_reflow_bit_for_bit() -> None:
     online = annealed(1.0)
     want = ReFlow().loss(Nets(online=online), pairs(64), moment(64)).total

@@ -8,6 +8,7 @@ import torch
 from onestep.methods.core.noise_weighting import DataWeighting, InverseGap
 from onestep.methods.core.pair_times import KarrasSpacing
 from onestep.methods.core.weighting import DenoiserWeighting
+from onestep.tests.methods.consistency import karras_times
 
 S = torch.tensor([0.05, 0.4, 0.9], dtype=torch.float64)
 T = torch.tensor([0.06, 0.6, 1.0], dtype=torch.float64)
@@ -23,6 +24,9 @@ def test_the_inverse_gap_is_that_of_the_noise_levels(power: float) -> None:
 def test_the_inverse_gaps_of_eleven_points_are_those_of_the_card() -> None:
     """From small to large noise; the first interval ends at the data here, at 0.002 there."""
     card = [67.93, 14.63, 4.288, 1.545, 0.6452, 0.3009, 0.1528, 0.0831, 0.0478, 0.0288]
+    theirs = torch.tensor(karras_times(11), dtype=torch.float64)
+    found = InverseGap()(torch.ones(10, dtype=torch.float64), theirs[:-1], theirs[1:]).flip(0)
+    assert found.tolist() == pytest.approx(card, rel=2e-3)
     knots = torch.tensor(KarrasSpacing().knots(10), dtype=torch.float64)
     found = InverseGap()(torch.ones(10, dtype=torch.float64), knots[:-1], knots[1:]).flip(0)
     assert found.tolist()[1:] == pytest.approx(card[1:], rel=2e-3)

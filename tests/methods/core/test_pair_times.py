@@ -12,6 +12,7 @@ from onestep.methods.core.pair_times import GridTimes, KarrasSpacing, RatioTimes
 from onestep.methods.core.schedule import Constant, Doubling
 from onestep.methods.core.time_law import LogitNormal
 from onestep.methods.core.times import AbstractTimes
+from onestep.tests.methods.consistency import karras_times
 from onestep.tests.methods.core.contract import LEAST_P, Cdf, TimesContract, moment
 
 LAW = LogitNormal(mean=1.1, std=2.0)
@@ -66,11 +67,18 @@ def test_pairs_on_a_karras_grid_are_neighbours_with_the_chances_of_their_law() -
 
 
 def test_the_chances_of_eleven_points_are_those_of_the_card() -> None:
-    """From small to large noise, without the interval at the data, which is wider here."""
-    card = [0.18174, 0.24550, 0.21349, 0.14245, 0.08060, 0.04108, 0.01958, 0.00894, 0.00398]
+    """From small to large noise; the card's grid ends at level 0.002, ours at the data."""
+    card = [
+        *(0.06263, 0.18174, 0.24550, 0.21349, 0.14245),
+        *(0.08060, 0.04108, 0.01958, 0.00894, 0.00398),
+    ]
+    want = torch.tensor(card, dtype=torch.float64)
+    theirs = torch.tensor(karras_times(11), dtype=torch.float64)
+    found = GridTimes(law=LAW).chances(theirs).flip(0)
+    torch.testing.assert_close(found, want, atol=6e-6, rtol=0.0)
     knots = torch.tensor(KarrasSpacing().knots(10), dtype=torch.float64)
     found = GridTimes(law=LAW).chances(knots).flip(0)[1:]
-    want = torch.tensor(card, dtype=torch.float64)
+    want = want[1:]
     torch.testing.assert_close(found / found.sum(), want / want.sum(), atol=1e-5, rtol=0.0)
 
 

@@ -17,6 +17,7 @@ from onestep.methods.core.solver_step import (
     SigmaHeunStep,
 )
 from onestep.methods.oracle import GaussianMap
+from onestep.tests.methods.consistency import karras_times
 from onestep.tests.methods.exactness import ORACLE
 
 
@@ -55,6 +56,46 @@ def test_a_step_is_one_of_the_sampler(step: AbstractSolverStep, sampler: Euler |
     got = step(data, 0.8 * noise, s, torch.ones_like(s), None)
     want = sampler.sample(data, noise[None])
     torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-12)
+
+
+def test_an_euler_step_is_one_in_the_noise_level_and_one_of_ddim() -> None:
+    """T3: straight lines in t, in sigma and between data and noise of any scale are one line."""
+    x = Rng.seeded(3).normal(64, 2, dtype=torch.float64)
+    s = torch.linspace(0.05, 0.7, 64, dtype=torch.float64)
+    t = s + 0.25
+    got = EulerStep()(ORACLE, x, s, t, None)
+    at, after = s[:, None], t[:, None]
+    data = x + (1.0 - at) * ORACLE.velocity(x, s)
+    sigma, then = (1.0 - at) / at, (1.0 - after) / after
+    by_level = after * (x / at + (then - sigma) * (x / at - data) / sigma)
+    torch.testing.assert_close(got, by_level, atol=1e-13, rtol=1e-13)
+    # Variance preserving: z = a x1 + g x0 with a^2 + g^2 = 1.
+    scale, new = (((1.0 - r) ** 2 + r**2).sqrt() for r in (at, after))
+    z, a, g = x / scale, at / scale, (1.0 - at) / scale
+    noise = (z - a * data) / g
+    by_ddim = new * (after / new * data + (1.0 - after) / new * noise)
+    torch.testing.assert_close(got, by_ddim, atol=1e-13, rtol=1e-13)
+    rules = [step(ORACLE, x, s, t, None) for step in (HeunStep(), SigmaHeunStep())]
+    assert (rules[0] - rules[1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("step", "order"), [(EulerStep(), 0.998), (SigmaHeunStep(), 2.0)], ids=repr
+)
+def test_the_order_on_a_karras_grid_is_that_of_the_card(
+    step: AbstractSolverStep, order: float
+) -> None:
+    """T6: between 641 and 1281 points, from noise level 80 to 0.002, with std 0.5."""
+    data = GaussianMap(mean=[0.0], std=[0.5])
+    errors = []
+    for points in (641, 1281):
+        times = torch.tensor(karras_times(points), dtype=torch.float64)
+        x = 80.0 * times[:1, None]
+        exact = data.jump(x, times[:1], times[-1:])
+        for k in range(points - 1):
+            x = step(data, x, times[k : k + 1], times[k + 1 : k + 2], None)
+        errors.append((x - exact).abs().item())
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.005)
 
 
 def test_heun_in_noise_level_and_in_time_are_different_rules() -> None:

@@ -153,6 +153,26 @@ def test_a_time_follows_its_own_distribution_function(law: AbstractTimeLaw) -> N
     torch.testing.assert_close(ends, torch.tensor([0.0, 1.0], dtype=torch.float64))
 
 
+def test_u_shaped_times_have_the_numbers_of_the_card() -> None:
+    """T12, a = 4: quantiles, mass of the outer fifth, variance; and the ratio of end to middle."""
+    quantiles = torch.tensor([0.00487, 0.02529, 0.05329, 0.16076, 0.5], dtype=torch.float64)
+    chances = torch.tensor([0.01, 0.05, 0.1, 0.25, 0.5], dtype=torch.float64)
+    torch.testing.assert_close(UShaped().cdf(quantiles), chances, atol=2e-5, rtol=0.0)
+    assert 2.0 * UShaped().cdf(torch.tensor(0.1).double()).item() == pytest.approx(0.3450, abs=5e-5)
+    drawn = UShaped().draw(100_000, moment().rng, dtype=torch.float64)
+    assert drawn.var().item() == pytest.approx(0.1157, abs=4.0 * 0.1 / 100_000**0.5)
+    h = 1e-6
+    ends = torch.tensor([0.0, h, 0.5 - h / 2.0, 0.5 + h / 2.0], dtype=torch.float64)
+    for a, want in ((1.0, 1.13), (2.0, 1.54), (4.0, 3.762), (6.0, 10.07), (8.0, 27.3)):
+        cdf = UShaped(a=a).cdf(ends)
+        assert ((cdf[1] - cdf[0]) / (cdf[3] - cdf[2])).item() == pytest.approx(want, rel=3e-3)
+
+
+def test_u_shaped_times_without_a_shape_are_uniform() -> None:
+    same = [law.draw(64, moment().rng, dtype=torch.float64) for law in (UShaped(a=1e-4), Uniform())]
+    torch.testing.assert_close(same[0], same[1], atol=1e-9, rtol=0.0)
+
+
 def test_u_shaped_times_favour_both_ends_alike() -> None:
     cdf = UShaped(a=4.0).cdf(torch.tensor([0.1, 0.45, 0.55, 0.9], dtype=torch.float64))
     assert cdf[0] > 2.0 * (cdf[2] - cdf[1])

@@ -104,6 +104,16 @@ class NetContract(ABC):
         difference = (ahead - behind) / (2 * gap)
         assert (du_ds - difference).norm() < 1e-6 * difference.norm()
 
+    def test_the_derivative_in_single_precision_is_that_in_double(self) -> None:
+        net = wakened(self.build())
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            x, v, s, t = (part.to(dtype) for part in self.draw())
+            at, tangent = (x, s, t), (v, torch.ones_like(s), torch.zeros_like(t))
+            found.append(ForwardMode().along(net.to(dtype), at, tangent).double())
+        single, double = found
+        assert (single - double).norm() < 1e-3 * double.norm()
+
     def test_the_derivative_without_a_graph_is_that_with_one(self) -> None:
         """Layers of ours take the value and the tangent of a dual number apart, without a graph."""
         u, at, tangent = self.along_the_path()

@@ -65,6 +65,34 @@ def test_its_velocity_is_that_of_edm() -> None:
     assert torch.allclose(net.velocity(x, t), edm, rtol=0, atol=1e-13)
 
 
+def test_its_velocity_keeps_the_digits_that_the_denoiser_loses_near_the_data() -> None:
+    """T4: (D - x) / (1 - t) with EDM's D, in noise levels, is the same but for rounding."""
+    net, sd = wakened(new(0.5)), 0.5
+    t = torch.linspace(0.05, 0.998, 12, dtype=torch.float64)
+    x = torch.randn(12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def by_denoiser(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        at = t[:, None]
+        noisy, sigma = x / at, (1.0 - at) / at
+        spread = (sigma**2 + sd**2).sqrt()
+        raw = net.net(noisy / spread, t, t)
+        data = sd**2 / spread**2 * noisy + sigma * sd / spread * raw
+        return (data - x) / (1.0 - at)
+
+    exact = net.velocity(x, t)
+    torch.testing.assert_close(by_denoiser(x, t), exact, atol=1e-11, rtol=1e-11)
+    net = net.float()
+    x, t = x[-1:].expand(12, 2).float(), torch.full((12,), 0.998)
+    x = x * torch.linspace(0.5, 1.5, 12)[:, None]
+    exact = net.double().velocity(x.double(), t.double())
+    net = net.float()
+    ours, theirs = (
+        (v.double() - exact).abs().max() for v in (net.velocity(x, t), by_denoiser(x, t))
+    )
+    assert ours <= 1e-5
+    assert theirs >= 20.0 * ours
+
+
 def test_its_jump_to_data_scales_the_network_as_edm_does() -> None:
     plain, net = new(0.5), wakened(new(0.5))
     s = torch.linspace(0, 1, 11, dtype=torch.float64)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from onestep.tests.platform.training.catalogue import CATALOGUE
 from onestep.tests.platform.training.recipe import (
     BATCH,
     DIGITS,
@@ -24,6 +25,9 @@ METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
     "shortcut": SHORTCUT,
     "reflow": REFLOW,
 }
+"""Recorded over ``STEPS`` steps of the whole training loop."""
+SHORT: Final = tuple(name for name in CATALOGUE if name not in METHODS)
+"""Recorded over the few steps of ``catalogue.py``."""
 
 
 def experiment(name: str, folder: Path, **training: Any) -> dict[str, Any]:

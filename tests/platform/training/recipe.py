@@ -35,13 +35,14 @@ ONE_JUMP: Final = {"_target_": f"{_PARTS}.OneJump"}
 HALVES: Final = {"_target_": f"{_PARTS}.Halves"}
 SCALED: Final = {"_target_": f"{_PARTS}.Scaled"}
 GAME: Final = {"_target_": f"{_PARTS}.Adversarial"}
+CRITIC: Final = {
+    "_target_": "onestep.methods.core.adversary.Adversary",
+    "features": {"blocks.0": 16},
+    "penalty": {"_target_": "onestep.methods.core.adversary.ApproximateR1", "weight": 1.0},
+}
 TAUGHT_GAME: Final = {
     "_target_": "onestep.methods.dmd2.DMD2",
-    "adversary": {
-        "_target_": "onestep.methods.core.adversary.Adversary",
-        "features": {"blocks.0": 16},
-        "penalty": {"_target_": "onestep.methods.core.adversary.ApproximateR1", "weight": 1.0},
-    },
+    "adversary": CRITIC,
     "fake_steps": 2,
 }
 """A game with a teacher, whose companion copies the network and judges by its features."""
