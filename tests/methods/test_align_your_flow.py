@@ -457,7 +457,7 @@ def test_guidance_by_labels_leaves_rows_without_one_alone() -> None:
     found = game.loss(ONLINE, nets(student, {TEACHER: teacher}), batch, moment(256))
     assert found.logs["error"].max() <= 1e-20
     with pytest.raises(ValueError, match="needs labelled rows, got no condition"):
-        game.loss(ONLINE, nets(student, {TEACHER: ORACLE}), pairs(8), moment(8))
+        game.loss(ONLINE, nets(ORACLE), pairs(8), moment(8))
 
 
 # Construction.
