@@ -16,7 +16,6 @@ from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
 from .core.flow_map import Domain, FlowMap
 from .core.game import ONLINE, AbstractGame
-from .core.gap_times import GapTimes
 from .core.grid import UniformGrid
 from .core.guidance import LabelDropout
 from .core.guided_teacher import GuidedTeacher
@@ -26,12 +25,12 @@ from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.relativistic import Judge, RelativisticAdversary
 from .core.sampler import times_like
-from .core.schedule import Linear, Schedule, require_range
+from .core.schedule import Constant, Linear, Schedule, require_range
 from .core.shape import rows_like, sum_rows
 from .core.teacher import TEACHER, require_teacher
 from .core.teacher_critic import judged
 from .core.time_law import LogitNormal
-from .core.times import AbstractTimes
+from .core.times import AbstractTimes, SortedTimes
 from .core.weighting import AbstractWeighting
 
 CRITIC: Final = "critic"
@@ -71,18 +70,21 @@ class AlignYourFlow(AbstractGame):
     Convention: theirs run data -> noise; with (t', s', F') theirs, s = 1 - t', t = 1 - s' and
         u = -F'. Their loss f . sg(df/dt') has half the gradient of |u - sg(u + g)|^2 (t - s) here,
         so that their weight w' is the power 1 + p of the length for w' = (t - s)^p.
-    Differs from the paper: the laws of the gap and of the end time, the warm-up's length and the
-        weight are choices of ours where the paper was not at hand, and so is r in the Lagrangian
-        form. The critic reads the teacher's features of noised samples, not images with a network
-        of its own; its weight is a schedule, not a ratio of gradients; gradients pass through the
-        whole chain, whose lengths take turns. With an adversary both players move at every step.
+    Differs from the paper: the law of both times, the warm-up's length and the weight are choices
+        of ours where the paper was not at hand, and so is r in the Lagrangian form; a law of the
+        gap and the end is GapTimes. The critic reads the teacher's features of noised samples, not
+        images with a network of its own; its weight is a schedule, not a ratio of gradients;
+        gradients pass through the whole chain, whose lengths take turns. With an adversary both
+        players move at every step.
     Cost: a forward pass, a derivative (one or two) and a teacher's pass; two passes of frozen
         networks with guidance. In adversarial tuning, beside these: a chain of jumps with its
         graph, and two passes of the teacher, one with its graph; in the critic's turn a chain and
         two passes of the teacher, and two with a graph for the penalties.
-    Fails by: the teacher's errors are learnt too, those of a large scale as well. Lagrangian: the
-        teacher is asked where the student leads, which early on is no data. Derivatives in low
-        precision. A heavy adversary: modes are lost, as in any such game.
+    Fails by: the teacher's errors are learnt too, those of a large scale as well. In few dimensions
+        a small offset makes all steps equally long, and with a weight that vanishes with the length
+        short jumps drift away from the teacher. Lagrangian: the teacher is asked where the student
+        leads, which early on is no data. Derivatives in low precision. A heavy adversary: modes are
+        lost, as in any such game.
 
     Attributes:
         coupling: How noise is paired with data within the batch.
@@ -104,8 +106,8 @@ class AlignYourFlow(AbstractGame):
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
-    times: AbstractTimes = GapTimes(
-        gap=LogitNormal(mean=-0.6, std=1.6), end=LogitNormal(mean=0.0, std=1.6)
+    times: AbstractTimes = SortedTimes(
+        law=LogitNormal(mean=0.0, std=1.6), diagonal=Constant(value=0.0)
     )
     alignment: AbstractAlignment = EulerianAlignment()
     tangent: Schedule = Linear(start=0.0, end=0.99, until=0.1)
