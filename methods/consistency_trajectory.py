@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from .core.adversary import Adversary
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, SquaredL2
-from .core.feature_heads import FeatureHeads, features_of
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.game import ONLINE, AbstractGame
 from .core.method import Ema, Needs, View
@@ -21,6 +20,7 @@ from .core.schedule import Constant, Schedule, require_range
 from .core.shape import sum_rows
 from .core.solver_step import AbstractSolverStep, SigmaHeunStep
 from .core.teacher import TEACHER, require_teacher
+from .core.teacher_critic import judged
 from .core.time_law import AbstractTimeLaw, LogitNormal
 from .core.weighting import AbstractWeighting, DenoiserWeighting
 
@@ -248,11 +248,4 @@ class ConsistencyTrajectory(AbstractGame):
         return self._read(nets, x, t, batch)
 
     def _read(self, nets: Nets, x: Tensor, t: Tensor, batch: Batch) -> Tensor:
-        """What the critic says of the teacher's features of noised samples."""
-        teacher, heads = nets.frozen[TEACHER], nets.companions[CRITIC]
-        assert isinstance(heads, FeatureHeads), "the platform builds what needs declares"
-        # Only the generator's turn differentiates through the teacher.
-        with torch.set_grad_enabled(x.requires_grad), features_of(teacher, heads.names) as features:
-            teacher.velocity(x, t, batch.condition)
-        value: Tensor = heads(features)
-        return value.to(x.dtype)
+        return judged(nets.companions[CRITIC], nets.frozen[TEACHER], x, t, batch.condition)

@@ -69,9 +69,23 @@ class NonSaturatingLoss(AbstractAdversarialLoss):
         return functional.softplus(-generated)
 
 
+class AbstractPenalty(ABC):
+    """A penalty on a critic's slope."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        critic: Critic,
+        x: Float[Tensor, "b *d"],
+        value: Float[Tensor, "b"],
+        now: Moment,
+    ) -> Float[Tensor, "b"]:
+        """Penalty of each sample."""
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
-class ApproximateR1:
+class ApproximateR1(AbstractPenalty):
     """A penalty on a critic's slope at real samples, without a second derivative.
 
         weight |D(x) - D(x + scale n)|^2   with n standard normal
@@ -142,7 +156,7 @@ class Adversary:
     features: Mapping[str, int]
     width: int = 64
     loss: AbstractAdversarialLoss = NonSaturatingLoss()
-    penalty: ApproximateR1 = ApproximateR1()
+    penalty: AbstractPenalty = ApproximateR1()
     generator: Schedule = Constant(value=3e-3)
     critic: Schedule = Constant(value=1e-2)
 

@@ -1,0 +1,238 @@
+"""Align Your Flow: a flow map is moved along a bounded tangent until it follows its teacher."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .core.alignment import AbstractAlignment, EulerianAlignment, Field
+from .core.calculus import AbstractDerivative, ForwardMode
+from .core.condition import Condition
+from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.distance import SquaredL2
+from .core.dropout import dropout_rows
+from .core.flow_map import Domain, FlowMap
+from .core.game import ONLINE, AbstractGame
+from .core.grid import UniformGrid
+from .core.guidance import LabelDropout
+from .core.guided_teacher import GuidedTeacher
+from .core.length_weighting import LengthWeighting
+from .core.method import Needs, View
+from .core.path import LinearPath
+from .core.record import Batch, Loss, Moment, Nets
+from .core.relativistic import Judge, RelativisticAdversary
+from .core.sampler import times_like
+from .core.schedule import Constant, Linear, Schedule, require_range
+from .core.shape import rows_like, sum_rows
+from .core.teacher import TEACHER, require_teacher
+from .core.teacher_critic import judged
+from .core.time_law import LogitNormal
+from .core.times import AbstractTimes, SortedTimes
+from .core.weighting import AbstractWeighting
+
+CRITIC: Final = "critic"
+"""The player that compares real samples with those of chains of jumps, in adversarial tuning."""
+_PATH: Final = LinearPath()
+
+
+class Told(NamedTuple):
+    """What the teacher and the student are told of the rows.
+
+    Attributes:
+        teacher: Labels that were kept.
+        student: The same, with the guidance scale where it is an input.
+        scale: Guidance scale of each row, or None.
+    """
+
+    teacher: Condition | None
+    student: Condition | None
+    scale: Tensor | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AlignYourFlow(AbstractGame):
+    """Align Your Flow: the end of a jump stands still while its start moves with a teacher.
+
+        g = b(x, s) - u + r (t - s) (b . grad_x u + d_s u),   u <- u + g / (|g| + offset)
+
+    This is the Eulerian form (AYF-EMD); the Lagrangian one (AYF-LMD) asks for the teacher's
+    velocity at the end, g = b(X(s, t)(x), t) - u - r (t - s) d_t u. Both g vanish at the teacher's
+    flow map where r = 1; below, its minimum is biased by the order of 1 - r. With t = 1 alone the
+    first is continuous consistency distillation, with short jumps flow matching. The teacher may
+    be guided, by a weak model or by itself without labels. With an adversary a critic judges what
+    chains of jumps make: a short last stage that brings in real data.
+
+    Reference: Sabour, Fidler and Kreis 2025, arXiv:2506.14603v1, section 3.
+    Convention: theirs run data -> noise; with (t', s', F') theirs, s = 1 - t', t = 1 - s' and
+        u = -F'. Their loss f . sg(df/dt') has half the gradient of |u - sg(u + g)|^2 (t - s) here,
+        so that their weight w' is the power 1 + p of the length for w' = (t - s)^p.
+    Differs from the paper: the law of both times, the warm-up's length and the weight are choices
+        of ours where the paper was not at hand, and so is r in the Lagrangian form; a law of the
+        gap and the end is GapTimes. The critic reads the teacher's features of noised samples, not
+        images with a network of its own; its weight is a schedule, not a ratio of gradients;
+        gradients pass through the whole chain, whose lengths take turns. With an adversary both
+        players move at every step.
+    Cost: a forward pass, a derivative (one or two) and a teacher's pass; two passes of frozen
+        networks with guidance. In adversarial tuning, beside these: a chain of jumps with its
+        graph, and two passes of the teacher, one with its graph; in the critic's turn a chain and
+        two passes of the teacher, and two with a graph for the penalties.
+    Fails by: the teacher's errors are learnt too, those of a large scale as well. In few dimensions
+        a small offset makes all steps equally long, and with a weight that vanishes with the length
+        short jumps drift away from the teacher. Lagrangian: the teacher is asked where the student
+        leads, which early on is no data. Derivatives in low precision. A heavy adversary: modes are
+        lost, as in any such game.
+
+    Attributes:
+        coupling: How noise is paired with data within the batch.
+        times: Law of (s, t). Rows on the diagonal pay for no derivative.
+        alignment: Eulerian or Lagrangian.
+        tangent: Share r of the derivative, in [0, 1]; a ramp from 0 warms up from flow matching.
+        offset: What is added to the length of g, above 0. Large ones leave g as it is, but for a
+            factor.
+        weighting: Weight of each sample; by default its length.
+        derivative: How the derivative is taken.
+        guidance: How the teacher is guided, or None. Scales that are drawn make the network take
+            one.
+        label_dropout: How often a sample is seen without its label, by the teacher too.
+        adversary: The critic of adversarial tuning, or None.
+        chains: Numbers of jumps of the chains that it judges, each at least 1, taken in turns.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    coupling: AbstractCoupling = IndependentCoupling()
+    times: AbstractTimes = SortedTimes(
+        law=LogitNormal(mean=0.0, std=1.6), diagonal=Constant(value=0.0)
+    )
+    alignment: AbstractAlignment = EulerianAlignment()
+    tangent: Schedule = Linear(start=0.0, end=0.99, until=0.1)
+    offset: float = 0.1
+    weighting: AbstractWeighting = LengthWeighting()
+    derivative: AbstractDerivative = ForwardMode()
+    guidance: GuidedTeacher | None = None
+    label_dropout: LabelDropout = LabelDropout()
+    adversary: RelativisticAdversary | None = None
+    chains: tuple[int, ...] = (1, 2, 4)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chains", tuple(self.chains))
+        require_range("method.tangent", self.tangent, 0.0, 1.0)
+        if self.offset <= 0.0:
+            raise ValueError(f"method.offset must be above 0, got {self.offset}")
+        if not self.chains or min(self.chains) < 1:
+            raise ValueError(
+                f"method.chains must hold numbers of jumps of at least 1, got {self.chains}"
+            )
+
+    @property
+    def domain(self) -> Domain:
+        """The whole triangle."""
+        return Domain()
+
+    @property
+    def needs(self) -> Needs:
+        """A teacher and what guides it, and the critic's heads if there is one."""
+        guidance = self.guidance
+        return Needs(
+            frozen={TEACHER: View.VELOCITY} if guidance is None else guidance.frozen,
+            companions={} if self.adversary is None else {CRITIC: self._heads},
+            conditions=frozenset({"guidance"} if guidance and guidance.is_input else ()),
+        )
+
+    def _heads(self, online: FlowMap) -> nn.Module:
+        del online
+        assert self.adversary is not None, "it is asked for where there is one"
+        return self.adversary.build()
+
+    def players(self, now: Moment) -> tuple[str, ...]:
+        """The network at every step, after the critic if there is one."""
+        del now
+        return (ONLINE,) if self.adversary is None else (CRITIC, ONLINE)
+
+    def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        """Losses of the samples in a player's turn."""
+        require_teacher(nets.frozen[TEACHER], t_lo=self.domain.t_lo)
+        told, adversary = self._told(batch, now), self.adversary
+        if player == CRITIC:
+            assert adversary is not None, "the critic moves where there is one"
+            with torch.no_grad():
+                made = self._chained(nets, batch, told, now)
+            judge = self._judge(nets, told)
+            return Loss(terms={"critic": adversary.critic_loss(judge, batch.x1, made, now)})
+        aligned = self._alignment_loss(nets, batch, told, now)
+        if adversary is None:
+            return aligned
+        made = self._chained(nets, batch, told, now)
+        fooling = adversary.generator_loss(self._judge(nets, told), batch.x1, made, now)
+        return replace(aligned, terms={**aligned.terms, "adversarial": fooling})
+
+    def bounded(self, g: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+        """The change of u, shorter than 1: g / (|g| + offset)."""
+        return g / rows_like(g.flatten(1).norm(dim=1) + self.offset, g)
+
+    def _told(self, batch: Batch, now: Moment) -> Told:
+        condition, guidance = self.label_dropout.keep(batch, now), self.guidance
+        if guidance is None:
+            return Told(teacher=condition, student=condition, scale=None)
+        scale = guidance.draw(len(batch), now, like=batch.x1)
+        student = condition
+        if guidance.is_input:
+            student = replace(condition or Condition(), guidance=scale)
+        return Told(teacher=condition, student=student, scale=scale)
+
+    def _alignment_loss(self, nets: Nets, batch: Batch, told: Told, now: Moment) -> Loss:
+        times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
+        s, t, share = times.s, times.t, self.tangent(now)
+        x = _PATH.at(batch.noise, batch.x1, s).x
+        u = nets.online(x, s, t, told.student)
+
+        with torch.no_grad():
+            own = u.detach().to(x.dtype)
+            v = self.alignment.velocity(self._field(nets, told), (x, s, t), u=own)
+            g = v - own
+        rows = times.off_rows
+        if share > 0.0 and len(rows):
+            some = None if told.student is None else told.student[rows]
+            with dropout_rows(rows):
+                g[rows] += share * self.alignment.bend(
+                    lambda x, s, t: nets.online(x, s, t, some),
+                    v[rows],
+                    (x[rows], s[rows], t[rows]),
+                    u=u[rows],
+                    derivative=self.derivative,
+                )
+        error = SquaredL2()(u, own + self.bounded(g))
+        return Loss(
+            terms={"align_your_flow": self.weighting(error, s, t)},
+            logs={"error": sum_rows(g.square())},
+            times=s,
+        )
+
+    def _field(self, nets: Nets, told: Told) -> Field:
+        """The velocity that is followed, without a graph."""
+
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            if self.guidance is None or told.scale is None:
+                with torch.no_grad():
+                    return nets.frozen[TEACHER].velocity(x, t, told.teacher).to(x.dtype)
+            return self.guidance.velocity(nets, x, t, told.teacher, scale=told.scale)
+
+        return field
+
+    def _chained(self, nets: Nets, batch: Batch, told: Told, now: Moment) -> Float[Tensor, "b *d"]:
+        """What a chain of jumps makes of the batch's noise."""
+        x = batch.noise
+        steps = self.chains[now.step % len(self.chains)]
+        for s, t in pairwise(UniformGrid(steps=steps).times(0.0, 1.0)):
+            x = nets.online.jump(x, times_like(s, x), times_like(t, x), told.student)
+        return x
+
+    def _judge(self, nets: Nets, told: Told) -> Judge:
+        """The critic: its heads on the teacher's features."""
+        heads, teacher = nets.companions[CRITIC], nets.frozen[TEACHER]
+        return lambda x, t: judged(heads, teacher, x, t, told.teacher)
