@@ -236,7 +236,8 @@ def test_a_derivative_left_open_is_chosen_once_and_named_in_every_record(
 
     # A machine that would choose otherwise by now goes on with the derivative of the start.
     kind = "ForwardMode" if "Difference" in chosen["_target_"] else "CentralDifference"
-    other = DerivativeCost(name="other", node={"_target_": f"{calculus}.{kind}"}, step=1, error=0)
+    node = {"_target_": f"{calculus}.{kind}"}
+    other = DerivativeCost(name="other", node=node, step=1.0, memory=1.0, error=0.0)
     monkeypatch.setattr(derivative_choice, "measure", lambda *args, **kwargs: (other,))
     trained = launch(left_open, Silence())
     _, record = load_flow_map(Registry.at(home), str(trained.reference))
@@ -244,7 +245,7 @@ def test_a_derivative_left_open_is_chosen_once_and_named_in_every_record(
     assert record.overrides == pinned(left_open.overrides, chosen)
     fresh = launch(replace(left_open, run="second"), Silence())
     _, record = load_flow_map(Registry.at(home), str(fresh.reference))
-    assert record.method["derivative"] == other.node
+    assert record.method["derivative"] == node
 
 
 def test_a_killed_run_goes_on_in_a_new_process_under_its_name(home: Home) -> None:
