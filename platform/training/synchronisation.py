@@ -74,7 +74,7 @@ def check_synchronised(experiment: Experiment, *, workers: int = 2) -> Synchroni
     with tempfile.TemporaryDirectory() as folder:
         # Imports, which take seconds, are paid for once by the process that the workers fork from.
         multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, _OPTIMIZERS])
-        torch.multiprocessing.start_processes(
+        torch.multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
             _work, (workers, small.to_dict(), folder), nprocs=workers, start_method="forkserver"
         )
         found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(workers)]
