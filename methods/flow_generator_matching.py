@@ -97,8 +97,9 @@ class FlowGeneratorMatching(AbstractGame):
 
     def _generator_loss(self, nets: Nets, batch: Batch, x0: Tensor, t: Tensor) -> Loss:
         x, u = self.path.at(x0, _generated(nets.online, batch), t)
-        teacher = nets.frozen[TEACHER].velocity(x, t, batch.condition)
-        fake = _fake(nets).velocity(x, t, batch.condition)
+        # Their difference is small, and must not be rounded where a network runs in half precision.
+        teacher = nets.frozen[TEACHER].velocity(x, t, batch.condition).to(x.dtype)
+        fake = _fake(nets).velocity(x, t, batch.condition).to(x.dtype)
         error = sum_rows((teacher - fake).detach().square())
         return Loss(
             terms={"generator": self.form.generator(teacher, fake, u)},

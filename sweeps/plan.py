@@ -10,7 +10,7 @@ from ..platform.evaluation.sampling import samplers_at
 from ..platform.experiment import Experiment
 from ..platform.training.assembly import Assembly, assemble
 from ..platform.training.measurement import prepare_benchmark
-from ..platform.training.trial import check_one_worker
+from ..platform.training.trial import check_trial
 from .settings import SchedulerKind, SweepSettings
 from .space import Scalar, override
 from .trial import experiment_of
@@ -104,7 +104,7 @@ class Plan:
         return benchmark
 
     def _check_workers(self) -> None:
-        check_one_worker(self.experiment)
+        check_trial(self.experiment)
         needs, parents = self.assembly.learner.needs, self.experiment.parents
         if needs.pairs is not None and parents.pairs is None:
             raise ValueError(

@@ -13,12 +13,14 @@ from onestep.benchmarks import (
     digits,
     few_steps,
     learning,
+    method_cost,
     planar,
     ray_overhead,
     sampling_speed,
     step_time,
 )
 from onestep.benchmarks.recipes import digest, recipes
+from onestep.benchmarks.predicted_cost import PREDICTIONS
 from onestep.benchmarks.record import Bars, recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
@@ -27,6 +29,7 @@ RESULTS: Final = Path(__file__).parent.parent / "benchmarks" / "results"
 METHODS: Final = RESULTS.parent.parent / "methods" / "conf" / "method"
 BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "few_steps": few_steps.bars,
+    "method_cost": method_cost.bars,
     "ray_overhead": ray_overhead.bars,
     "sampling_speed": sampling_speed.bars,
     "step_time": step_time.bars,
@@ -116,6 +119,50 @@ def test_what_learns_on_the_plane_is_the_recipe_of_today_or_says_why_it_misses()
 @pytest.mark.parametrize("module", [few_steps, ray_overhead], ids=["few_steps", "ray_overhead"])
 def test_what_was_timed_or_tried_is_the_experiment_of_today(module: Any) -> None:
     assert read(module.__name__.rsplit(".", 1)[1])["overrides"] == module.OVERRIDES
+
+
+def test_every_method_has_a_predicted_cost() -> None:
+    assert sorted(PREDICTIONS) == method_cost.METHODS
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_a_prediction_says_what_it_counts_and_an_excess_why(name: str) -> None:
+    prediction = PREDICTIONS[name]
+    assert prediction.reason
+    assert bool(prediction.excess) is (prediction.allowed > 1.15)
+    assert prediction.allowed >= 1.15
+    assert prediction.ratio(0.25) >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio"),
+    [
+        ("easy_consistency_tuning", 4 / 3),  # 2F + B
+        ("consistency_distillation", 6 / 3),  # 2F + B + 2 teacher
+        ("progressive_distillation", 5 / 3),  # F + B + 2 teacher
+        ("continuous_consistency", 5 / 3),  # F (JVP 2F) + B, and the forward of the value
+        ("mean_flow", 3.5 / 3),
+    ],
+)
+def test_predictions_are_those_of_the_cards(name: str, ratio: float) -> None:
+    assert PREDICTIONS[name].ratio(0.25) == pytest.approx(ratio)
+
+
+def test_a_cost_above_its_prediction_misses_its_bar() -> None:
+    row = {"off_share": 0.25, "ratio": 3.5 / 3 * 1.14}
+    good = method_cost.bars({"methods": {"mean_flow": row}})
+    bad = method_cost.bars({"methods": {"mean_flow": {**row, "ratio": 3.5 / 3 * 1.16}}})
+    assert [bar["reached"] for bar in (*good, *bad)] == [True, False]
+
+
+def test_a_method_is_measured_over_a_cycle_of_its_players_at_its_own_share() -> None:
+    game, flow = method_cost.Turn("dmd2"), method_cost.Turn("mean_flow")
+    assert (game.cycle, flow.cycle) == (5, 1)
+    assert flow.off == 0.25
+    assert method_cost.Turn("flow_map_matching").off == 1.0
+    # Weights, an average and two moments; with a fake score, its moments and a teacher, twice that.
+    assert game.held_bytes() == 2 * flow.held_bytes()
+    assert flow.working_bytes() > 0
 
 
 def test_a_budget_counts_the_whole_tree_of_processes_and_the_stages_that_are_told() -> None:

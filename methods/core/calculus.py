@@ -133,6 +133,41 @@ class ForwardDifference(AbstractDerivative):
         return (value_of(fn, _moved(at, tangent, self.step)) - here) / self.step
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class FastestDerivative(AbstractDerivative):
+    """Whichever way is fastest where the run trains, at an error that does not matter.
+
+    It stands for a choice that the platform makes before a run, by measuring, and writes into the
+    run's configuration in its place. It differentiates nothing.
+    """
+
+    def along(
+        self,
+        fn: Function,
+        at: Sequence[Tensor],
+        tangent: Sequence[Tensor],
+        *,
+        value: Tensor | None = None,
+    ) -> Tensor:
+        """Refuse: the choice has to be made before.
+
+        Args:
+            fn: Not looked at.
+            at: Not looked at.
+            tangent: Not looked at.
+            value: Not looked at.
+
+        Raises:
+            ValueError: Always.
+        """
+        del fn, at, tangent, value
+        raise ValueError(
+            "derivative auto is measured and replaced when a run is launched: name one here, such "
+            "as derivative@method.derivative=forward_mode"
+        )
+
+
 def value_of(fn: Function, at: Sequence[Tensor], *, known: Tensor | None = None) -> Tensor:
     """Value of fn at a point, without a graph, in float32 or better: for differences of values.
 

@@ -14,16 +14,20 @@ class Doctor:
     """The command that looks at the machine."""
 
     name: ClassVar[str] = "doctor"
-    summary: ClassVar[str] = "check this machine, and measure derivatives for a network"
-    description: ClassVar[str] = """Check this machine, and measure derivatives for a network.
+    summary: ClassVar[str] = "check this machine, its derivatives and its gradients"
+    description: ClassVar[str] = """Check this machine, and a method and a network on it.
 
-Prints versions and where things are kept, asks the model store, and measures for the chosen
-network what each way to differentiate costs beside one forward pass, with its error against
-float64, and which one to use if the chosen method takes one.
+Prints versions and where things are kept, and asks the model store. Measures for the chosen network
+what each way to differentiate adds to a step of training in time and memory, on the device that
+would train, with its error against float64, and says which one to use if the method takes one.
+derivative@method.derivative=auto makes that choice before a run. Then two processes share a batch
+of the chosen method, and their gradients are compared with those of one. Neither data nor parents
+are needed: noise and random networks stand for them.
 
 examples:
   onestep doctor
-  onestep doctor net=unet_digits data=digits
+  onestep doctor method=mean_flow net=unet_digits data=digits
+  onestep doctor method=shortcut net=unet_mnist data=mnist workers.gpus_per_worker=1
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -33,29 +37,61 @@ examples:
     def run(self, arguments: argparse.Namespace) -> int:
         """Look, measure and print."""
         experiment = Experiment.from_dict(compose("train", arguments.overrides))
-        import torch
+        _show_machine(experiment)
+        _show_derivatives(experiment)
+        return _show_gradients(experiment)
 
-        from ..registry.connection import check_tracking
-        from ..registry.revision import installed_versions
-        from ..training.assembly import assemble
-        from ..training.derivative_costs import measure, recommend
 
-        home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
-        for name, version in installed_versions().items():
-            print(f"{name:<12} {version}")
-        print(f"{'devices':<12} {torch.cuda.device_count()} GPU, {torch.get_num_threads()} threads")
-        print(f"{'home':<12} {home.root}")
-        check_tracking(home.tracking_uri, artifacts=home.artifacts)
-        print(f"{'model store':<12} {hide_passwords(home.tracking_uri)} answers")
-        assembly = assemble(experiment)
-        costs = measure(assembly.net(), assembly.source.shape, assembly.source.told_classes)
-        print(f"\nderivatives of {experiment.net['_target_']} on {assembly.source.name}")
-        print(f"{'back-end':<28} {'over a forward':>14} {'relative error':>15}")
-        for cost in costs:
-            print(f"{cost.name:<28} {cost.ratio:>13.2f}x {cost.error:>15.1e}")
-        chosen = recommend(costs)
-        print(f"\nbest: {chosen.name}")
-        if "derivative" in experiment.method:
-            fields = ",".join(f"{key}:{value}" for key, value in chosen.node.items())
-            print(f"use: '~method.derivative' '+method.derivative={{{fields}}}'")
-        return 0
+def _show_machine(experiment: Experiment) -> None:
+    import torch
+
+    from ..registry.connection import check_tracking
+    from ..registry.revision import installed_versions
+
+    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
+    for name, version in installed_versions().items():
+        print(f"{name:<12} {version}")
+    print(f"{'devices':<12} {torch.cuda.device_count()} GPU, {torch.get_num_threads()} threads")
+    print(f"{'home':<12} {home.root}")
+    check_tracking(home.tracking_uri, artifacts=home.artifacts)
+    print(f"{'model store':<12} {hide_passwords(home.tracking_uri)} answers")
+
+
+def _show_derivatives(experiment: Experiment) -> None:
+    from ..training.assembly import parts_of
+    from ..training.derivative_choice import naming
+    from ..training.derivative_costs import measure, recommend
+    from ..training.place import place_of
+
+    parts, device = parts_of(experiment), place_of(experiment).device
+    precision = experiment.training.precision
+    costs = measure(
+        parts.net().to(device), parts.source.shape, parts.source.told_classes, precision=precision
+    )
+    print(
+        f"\nderivatives of {experiment.net['_target_']} on {parts.source.name}, {device.type}, "
+        f"{precision}:\na step with a quarter of its rows off the diagonal, over one without"
+    )
+    print(f"{'back-end':<28} {'time':>7} {'peak memory':>13} {'relative error':>15}")
+    for cost in costs:
+        numbers = f"{cost.step:>6.2f}x {cost.memory:>12.2f}x {cost.error:>15.1e}"
+        print(f"{cost.name:<28} {f'refused: {cost.refusal}' if cost.refusal else numbers}")
+    chosen = recommend(costs)
+    print(f"\nbest: {chosen.name}")
+    if "derivative" in experiment.method:
+        print("use: " + " ".join(f"'{line}'" for line in naming(chosen.node)))
+
+
+def _show_gradients(experiment: Experiment) -> int:
+    from ..training.assembly import parts_of
+    from ..training.derivative_choice import with_forward_mode
+    from ..training.synchronisation import check_synchronised
+
+    name = parts_of(experiment).name
+    found = check_synchronised(with_forward_mode(experiment))
+    state = "those of one" if found.holds else "NOT those of one"
+    print(
+        f"\ngradients of {name} in {found.workers} processes are {state}: "
+        f"largest difference {found.difference:.1e} of the largest element"
+    )
+    return 0 if found.holds else 1

@@ -138,6 +138,29 @@ class Assembly:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
+def parts_of(experiment: Experiment) -> Assembly:
+    """Build the things of an experiment, whether or not they fit.
+
+    Args:
+        experiment: What to build.
+
+    Returns:
+        The things.
+
+    Raises:
+        ValueError: If a part is refused by its class.
+    """
+    learner = build(experiment.method, AbstractLearner)
+    if not isinstance(learner, AbstractMethod | AbstractGame):
+        raise ValueError(f"{experiment.method['_target_']} is neither a method nor a game")
+    return Assembly(
+        experiment=experiment,
+        source=build(experiment.data, AbstractSource),
+        learner=learner,
+        learning_rate=build(experiment.learning_rate, Schedule),
+    )
+
+
 def assemble(experiment: Experiment) -> Assembly:
     """Build the things of an experiment and check that they fit.
 
@@ -150,16 +173,8 @@ def assemble(experiment: Experiment) -> Assembly:
     Raises:
         ValueError: If a part is refused by its class or does not fit the others.
     """
-    training, workers = experiment.training, experiment.workers
-    learner = build(experiment.method, AbstractLearner)
-    if not isinstance(learner, AbstractMethod | AbstractGame):
-        raise ValueError(f"{experiment.method['_target_']} is neither a method nor a game")
-    assembly = Assembly(
-        experiment=experiment,
-        source=build(experiment.data, AbstractSource),
-        learner=learner,
-        learning_rate=build(experiment.learning_rate, Schedule),
-    )
+    assembly, training, workers = parts_of(experiment), experiment.training, experiment.workers
+    learner = assembly.learner
     require_range("learning_rate", assembly.learning_rate, 0.0, math.inf)
     if training.shards % workers.num_workers:
         raise ValueError(

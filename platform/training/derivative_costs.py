@@ -1,9 +1,10 @@
-"""What each way to differentiate along a path costs for a network, and how exact it is."""
+"""What each way to differentiate along a path costs a step of training, and how exact it is."""
 
-import copy
+import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, final
 
@@ -16,131 +17,187 @@ from ...methods.core.calculus import (
     ForwardDifference,
     ForwardMode,
 )
-from ...methods.core.condition import Condition
 from ...methods.core.flow_map import FlowMap
-from ...methods.core.rng import Rng
+from ...methods.core.precision import Precision
+from .derivative_probe import DerivativeProbe
+from .peak_memory import peak_bytes
 
 _CALCULUS: Final = "onestep.methods.core.calculus"
-_REPEATS: Final = 5
-_STEPS: Final = (0.02, 0.005, 0.001)
+_ROUNDS: Final = 7
+_STEPS: Final = (0.02, 0.005, 0.001, 0.0003)
+"""Lengths of a difference; of each kind the one with the least error is taken."""
 _TOLERATED: Final = 1e-2
 """Relative error that stays below the noise of a training target."""
+_WORTHWHILE: Final = 0.97
+"""Share of the exact derivative's step below which a difference is preferred to it."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class DerivativeCost:
-    """One way to differentiate.
+    """One way to differentiate, seen in a step of training.
 
     Attributes:
         name: What it is called.
-        node: Configuration node that chooses it.
-        ratio: Its time, where the value is known, over that of a forward pass without a graph.
+        node: Configuration node that chooses it; empty for one that stands for comparison alone.
+        step: Time of a step over that of a step without a derivative.
+        memory: Most memory of a step over that of a step without a derivative.
         error: Norm of its error over the norm of the derivative, both against float64.
+        refusal: Why the network does not take it; the numbers are then infinite.
     """
 
     name: str
-    node: Mapping[str, Any]
-    ratio: float
-    error: float
+    node: Mapping[str, Any] = field(default_factory=dict)
+    step: float = math.inf
+    memory: float = math.inf
+    error: float = math.inf
+    refusal: str = ""
 
 
 def measure(
-    net: FlowMap, shape: tuple[int, ...], classes: int, *, rows: int = 64
+    net: FlowMap,
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    rows: int = 64,
+    off: int = 16,
+    precision: Precision = Precision.FLOAT32,
 ) -> tuple[DerivativeCost, ...]:
-    """Time each way on the same rows, in turns, and compare it with float64.
+    """Time each way in turns, on the device of the network, and compare it with float64.
 
-    A fresh network often starts at zero; its weights are shaken, so that there is something to
-    differentiate.
+    A step is a regression of all rows on a constant, to which some rows add the derivative: forward
+    and backward pass, no optimizer. The first entry differentiates the whole batch and keeps the
+    graph, as a direct transcription of a paper does; the others are row-split. An algebraic split
+    of value and tangent is no way of its own: the layers have it inside (nets/affine.py).
 
     Args:
         net: The network.
         shape: Shape of one datum.
         classes: Number of classes, 0 for none.
-        rows: Rows of a call.
+        rows: Rows of a step.
+        off: How many of them lie off the diagonal.
+        precision: Arithmetic of the network.
 
     Returns:
         One entry for each way.
     """
-    net = copy.deepcopy(net).float().eval()
-    _shake(net)
-    rng = Rng.seeded(0)
-    x, v = rng.normal(rows, *shape), rng.normal(rows, *shape)
-    s = 0.9 * rng.uniform(rows)
-    t = s + 0.1
-    condition = Condition(label=rng.integers(rows, below=classes)) if classes else None
-    at, tangent = (x, s, t), (v, torch.ones_like(s), torch.zeros_like(t))
-    exact = _along(copy.deepcopy(net).double(), ForwardMode(), at, tangent, condition, torch.double)
-    value = _forward(net, at, condition)
-    ways: list[tuple[str, AbstractDerivative, dict[str, Any]]] = [
-        ("forward mode", ForwardMode(), {"_target_": f"{_CALCULUS}.ForwardMode"})
+    probe = DerivativeProbe.of(net, shape, classes, rows=rows, off=off, precision=precision)
+    exact = probe.exact()
+    entries = [
+        _Entry(name="whole batch, with graph", step=probe.whole_step, derivative=probe.whole),
+        _entry(probe, "forward mode", ForwardMode()),
+        _entry(probe, *_best(probe, exact, "central difference", CentralDifference)),
+        _entry(probe, *_best(probe, exact, "forward difference", ForwardDifference)),
     ]
-    for kind in (CentralDifference, ForwardDifference):
-        name = "central" if kind is CentralDifference else "forward"
-        for step in _STEPS:
-            node = {"_target_": f"{_CALCULUS}.{kind.__name__}", "step": step}
-            ways.append((f"{name} difference {step:g}", kind(step=step), node))
-    calls: list[Callable[[], object]] = [partial(_forward, net, at, condition)]
-    for _, way, _ in ways:
-        calls.append(partial(_along, net, way, at, tangent, condition, torch.float, value))
-    seconds = _interleaved(calls)
-    return tuple(
-        DerivativeCost(
-            name=name,
-            node=node,
-            ratio=taken / seconds[0],
-            error=_relative(_along(net, way, at, tangent, condition, torch.float, value), exact),
+    refused = [_refusal(entry) for entry in entries]
+    taken = [entry for entry, refusal in zip(entries, refused, strict=True) if not refusal]
+    device = probe.x.device
+    seconds = iter(_ratios(probe.plain_step, [entry.step for entry in taken], device))
+    least = peak_bytes(probe.cleared(probe.plain_step), device)
+    costs: list[DerivativeCost] = []
+    for entry, refusal in zip(entries, refused, strict=True):
+        if refusal:
+            costs.append(DerivativeCost(name=entry.name, node=entry.node, refusal=refusal))
+            continue
+        costs.append(
+            DerivativeCost(
+                name=entry.name,
+                node=entry.node,
+                step=next(seconds),
+                memory=peak_bytes(probe.cleared(entry.step), device) / least,
+                error=_relative(entry.derivative(), exact),
+            )
         )
-        for (name, way, node), taken in zip(ways, seconds[1:], strict=True)
-    )
+    return tuple(costs)
 
 
 def recommend(costs: Sequence[DerivativeCost]) -> DerivativeCost:
-    """The cheapest way whose error is tolerable; forward mode is always tolerable."""
-    good = [cost for cost in costs if cost.error <= _TOLERATED]
-    return min(good, key=lambda cost: cost.ratio)
+    """The fastest way whose error is tolerable; the exact one unless another is worth while.
+
+    Args:
+        costs: What was measured.
+
+    Returns:
+        One that a method can take.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    good = [cost for cost in costs if cost.node and cost.error <= _TOLERATED]
+    if not good:
+        raise ValueError(
+            f"no derivative of this network has a relative error of at most {_TOLERATED:g}: "
+            + "; ".join(f"{c.name} {c.refusal or format(c.error, '.1e')}" for c in costs if c.node)
+        )
+    best = min(good, key=lambda cost: cost.step)
+    exact = next((cost for cost in good if cost.node["_target_"].endswith(".ForwardMode")), best)
+    return best if best.step < _WORTHWHILE * exact.step else exact
 
 
-def _shake(net: FlowMap) -> None:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """A way on its way into the table."""
+
+    name: str
+    step: Callable[[], None]
+    derivative: Callable[[], Tensor]
+    node: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _forward(net: FlowMap, at: Sequence[Tensor], condition: Condition | None) -> Tensor:
-    with torch.no_grad():
-        u: Tensor = net(*at, condition)
-    return u
-
-
-def _along(
-    net: FlowMap,
-    way: AbstractDerivative,
-    at: Sequence[Tensor],
-    tangent: Sequence[Tensor],
-    condition: Condition | None,
-    dtype: torch.dtype,
-    value: Tensor | None = None,
-) -> Tensor:
-    return way.along(
-        lambda x, s, t: net(x, s, t, condition),
-        [part.to(dtype) for part in at],
-        [part.to(dtype) for part in tangent],
-        value=value,
+def _entry(probe: DerivativeProbe, name: str, way: AbstractDerivative) -> _Entry:
+    node: dict[str, Any] = {"_target_": f"{_CALCULUS}.{type(way).__name__}"}
+    if isinstance(way, CentralDifference | ForwardDifference):
+        node["step"] = way.step
+        name = f"{name} {way.step:g}"
+    return _Entry(
+        name=name,
+        step=partial(probe.step, way),
+        derivative=partial(probe.derivative, way),
+        node=node,
     )
+
+
+def _best(
+    probe: DerivativeProbe,
+    exact: Tensor,
+    name: str,
+    kind: type[CentralDifference] | type[ForwardDifference],
+) -> tuple[str, AbstractDerivative]:
+    """The length of step with the least error; time and memory do not depend on it."""
+    ways = [kind(step=step) for step in _STEPS]
+    return name, min(ways, key=lambda way: _relative(probe.derivative(way), exact))
+
+
+def _refusal(entry: _Entry) -> str:
+    """Why the network does not take a way, or nothing; it warms up besides."""
+    try:
+        entry.step()
+    except RuntimeError as error:  # NotImplementedError and a device out of memory among them
+        return str(error).partition("\n")[0] or type(error).__name__
+    return ""
 
 
 def _relative(value: Tensor, exact: Tensor) -> float:
     return float((value.double() - exact).norm() / exact.norm())
 
 
-def _interleaved(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """The least time of each call over rounds in which all take their turn."""
-    best = [float("inf")] * len(calls)
-    for _ in range(_REPEATS + 1):
-        for k, call in enumerate(calls):
-            begin = time.perf_counter()
-            call()
-            best[k] = min(best[k], time.perf_counter() - begin)
-    return best
+def _ratios(
+    plain: Callable[[], None], steps: Sequence[Callable[[], None]], device: torch.device
+) -> list[float]:
+    """Median over rounds of each step's time over the plain one's in the same round."""
+    plain()
+    found: list[list[float]] = [[] for _ in steps]
+    for _ in range(_ROUNDS):
+        base = _seconds(plain, device)
+        for ratios, step in zip(found, steps, strict=True):
+            ratios.append(_seconds(step, device) / base)
+    return [statistics.median(ratios) for ratios in found]
+
+
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    begin = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin

@@ -29,6 +29,7 @@ from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble, registry_of
+from .derivative_choice import DerivativeChoice, is_auto
 from .measurement import check_evaluation, measured, prepare_benchmark, served_map
 from .nodes import check_nodes
 from .pairing import Pairing
@@ -90,6 +91,9 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         check_fills(dataset, experiment.training.batch_size)
     check_evaluation(experiment, dataset)
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
+    choice = DerivativeChoice.of(assembly, folder) if is_auto(experiment) else None
+    if choice is not None:
+        assembly = assemble(choice.applied(assembly.experiment))
     pairing = None
     if assembly.learner.needs.pairs is not None:
         pairing = Pairing.of(assembly.experiment, dataset, registry=registry, folder=folder)
@@ -105,7 +109,12 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         pairs = None if pairing is None else pairing.pairs(registry, watcher)
         data = dataset if pairs is None else pairs
         _check_checkpoint(folder, recipe=assembly.recipe(data.digest))
+        if choice is not None:
+            choice.keep(folder)
+            watcher.say(f"derivative: {choice}")
         with _run(registry, facts, folder) as run:
+            if choice is not None:
+                run.log_json(asdict(choice), "derivative.json")
             with _reporting(assembly.experiment, run, home, watcher) as reporter:
                 last = train(assembly.experiment, folder=folder, reporter=reporter)
             flow_map = served_map(assembly, last, data)

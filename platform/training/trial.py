@@ -9,6 +9,7 @@ from ..evaluation.benchmark import Benchmark
 from ..evaluation.report import Report
 from ..experiment import Experiment
 from .assembly import Assembly, assemble
+from .derivative_choice import require_chosen
 from .measurement import measured, served_map
 from .place import place_of
 from .reporter import Reporter
@@ -55,21 +56,23 @@ def run_trial(
     Raises:
         ValueError: If the experiment asks for several workers or is refused, or diverges.
     """
-    check_one_worker(experiment)
+    check_trial(experiment)
     last = work(experiment.to_dict(), place=place_of(experiment), reporter=reporter, folder=folder)
     assert last is not None, "the leading worker writes a checkpoint at the end"
     return measure(experiment, last, benchmark)
 
 
-def check_one_worker(experiment: Experiment) -> None:
-    """Refuse an experiment that one process cannot train.
+def check_trial(experiment: Experiment) -> None:
+    """Refuse an experiment that one process cannot train, or that would not repeat exactly.
 
     Args:
         experiment: The experiment.
 
     Raises:
-        ValueError: If it asks for several workers, Ray Train, or more than one GPU.
+        ValueError: If it asks for several workers, Ray Train, or more than one GPU, or if its
+            derivative is still to be chosen.
     """
+    require_chosen(experiment)
     workers = experiment.workers
     if workers.uses_ray or workers.gpus_per_worker > 1.0:
         raise ValueError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -66,6 +67,28 @@ class TwoTerms(AbstractMethod):
         return Loss(
             terms={"data": SquaredL2()(u, v), "large": 1e3 * SquaredL2()(u.sin(), batch.x1)}
         )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Torn(AbstractMethod):
+    """A regression that each worker weighs in its own way, so that it is not one batch's."""
+
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return Domain()
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        weight = 1.0 + dist.get_rank() if dist.is_initialized() else 1.0
+        t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
+        x, v = LinearPath().at(batch.noise, batch.x1, t)
+        return Loss(terms={"torn": weight * SquaredL2()(nets.online.velocity(x, t), v)})
 
 
 @final

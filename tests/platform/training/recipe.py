@@ -34,6 +34,7 @@ TWO_TERMS: Final = {"_target_": f"{_PARTS}.TwoTerms"}
 ONE_JUMP: Final = {"_target_": f"{_PARTS}.OneJump"}
 HALVES: Final = {"_target_": f"{_PARTS}.Halves"}
 SCALED: Final = {"_target_": f"{_PARTS}.Scaled"}
+TORN: Final = {"_target_": f"{_PARTS}.Torn"}
 GAME: Final = {"_target_": f"{_PARTS}.Adversarial"}
 CRITIC: Final = {
     "_target_": "onestep.methods.core.adversary.Adversary",

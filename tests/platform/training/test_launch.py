@@ -20,7 +20,9 @@ from onestep.platform.lock import alone
 from onestep.platform.registry.errors import ReferenceNotFound, RegistryUnreachable
 from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
-from onestep.platform.training import checkpoint
+from onestep.platform.training import checkpoint, derivative_choice
+from onestep.platform.training.derivative_choice import pinned
+from onestep.platform.training.derivative_costs import DerivativeCost
 from onestep.platform.training.errors import CheckpointMismatch, TrainingDiverged
 from onestep.platform.training.launch import launch
 from onestep.platform.training.reporter import Reporter
@@ -32,6 +34,7 @@ from onestep.tests.platform.training.recipe import (
     DIGITS,
     FLOW_MATCHING,
     HALVES,
+    MEAN_FLOW,
     ONE_JUMP,
     POINTS,
     REFLOW,
@@ -218,6 +221,31 @@ def test_a_run_that_another_process_works_on_is_refused(home: Home) -> None:
         with pytest.raises(ValueError, match=refusal):
             launch(experiment(), Silence())
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_derivative_left_open_is_chosen_once_and_named_in_every_record(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calculus = "onestep.methods.core.calculus"
+    method = {**MEAN_FLOW, "derivative": {"_target_": f"{calculus}.FastestDerivative"}}
+    left_open = experiment(method, training={"checkpoint_every": 2 * BATCH})
+    with pytest.raises(Died, match="-9"):
+        run_group(launch_and_die, 1, left_open.to_dict(), str(home.root), 5)
+    chosen = json.loads((home.root / "runs" / "first" / "derivative.json").read_text())["node"]
+    assert chosen["_target_"] != f"{calculus}.FastestDerivative"
+
+    # A machine that would choose otherwise by now goes on with the derivative of the start.
+    kind = "ForwardMode" if "Difference" in chosen["_target_"] else "CentralDifference"
+    node = {"_target_": f"{calculus}.{kind}"}
+    other = DerivativeCost(name="other", node=node, step=1.0, memory=1.0, error=0.0)
+    monkeypatch.setattr(derivative_choice, "measure", lambda *args, **kwargs: (other,))
+    trained = launch(left_open, Silence())
+    _, record = load_flow_map(Registry.at(home), str(trained.reference))
+    assert record.method["derivative"] == record.experiment["method"]["derivative"] == chosen
+    assert record.overrides == pinned(left_open.overrides, chosen)
+    fresh = launch(replace(left_open, run="second"), Silence())
+    _, record = load_flow_map(Registry.at(home), str(fresh.reference))
+    assert record.method["derivative"] == node
 
 
 def test_a_killed_run_goes_on_in_a_new_process_under_its_name(home: Home) -> None:

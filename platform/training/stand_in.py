@@ -1,0 +1,122 @@
+"""Stand-ins: noise for data and random networks for parents, to try a method without either."""
+
+from collections.abc import Sequence
+from typing import Final, final
+
+import torch
+
+from ...methods.core.condition import Condition
+from ...methods.core.flow_map import Domain, FlowMap
+from ...methods.core.record import Batch, Moment
+from ...methods.core.rng import Rng, mix
+from ..build import build
+from ..experiment import Experiment
+from .assembly import parts_of
+from .feed import AbstractFeed
+from .learning import Learning, OptimizerFactory
+from .place import Place
+
+_BATCHES: Final = 4
+_FEED: Final = 0x401E
+
+
+@final
+class NoiseFeed(AbstractFeed):
+    """Normal numbers in the shape of data, the same for the same seed and step.
+
+    Args:
+        shape: Shape of one example.
+        classes: Number of classes, 0 for none.
+        batch_size: Rows of the whole batch.
+        paired: Whether rows come with their noise, as stored pairs do.
+        seed: Seed of the numbers.
+    """
+
+    def __init__(
+        self, *, shape: tuple[int, ...], classes: int, batch_size: int, paired: bool, seed: int
+    ) -> None:
+        self._shape, self._classes, self._batch_size = shape, classes, batch_size
+        self._paired, self._seed = paired, seed
+
+    @property
+    def num_data(self) -> int:
+        """A few batches of examples."""
+        return _BATCHES * self._batch_size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self._shape
+
+    def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
+        """The rows of some shards of a batch."""
+        rng = Rng.seeded(mix(self._seed, _FEED), step=now.step, shards=shards)
+        rows = self._batch_size // of
+        n, first = rows * len(shards), now.step % _BATCHES * self._batch_size
+        places = [torch.arange(rows) + first + shard * rows for shard in shards]
+        label = rng.integers(n, below=self._classes) if self._classes else None
+        return Batch(
+            x1=rng.normal(n, *self._shape),
+            x0=rng.normal(n, *self._shape) if self._paired else None,
+            condition=None if label is None else Condition(label=label),
+            index=torch.cat(places),
+        )
+
+
+def stand_in(experiment: Experiment, place: Place) -> Learning:
+    """The state of an experiment before its first step, without its data and its parents.
+
+    The losses mean nothing; time, memory and the way of the gradients are those of the experiment.
+
+    Args:
+        experiment: What would be trained.
+        place: Where this worker stands.
+
+    Returns:
+        The state.
+
+    Raises:
+        ValueError: If a part of the experiment is refused by its class.
+    """
+    assembly, training = parts_of(experiment), experiment.training
+    learner, source = assembly.learner, assembly.source
+    optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
+    frozen = dict[str, FlowMap]()
+    for number, role in enumerate(sorted(learner.needs.frozen), start=1):
+        frozen[role] = shaken(assembly.net(), seed=number)
+        frozen[role].domain = Domain()
+    return Learning(
+        learner,
+        shaken(assembly.net(), seed=0).to(place.device),
+        frozen,
+        optimizer=optimizer,
+        learning_rate=assembly.learning_rate,
+        feed=NoiseFeed(
+            shape=source.shape,
+            classes=source.classes,
+            batch_size=training.batch_size,
+            paired=learner.needs.pairs is not None,
+            seed=experiment.seed,
+        ),
+        training=training,
+        seed=experiment.seed,
+        place=place,
+    )
+
+
+def shaken(net: FlowMap, *, seed: int) -> FlowMap:
+    """A network whose weights have moved a little: fresh ones often give zero whatever they get.
+
+    Args:
+        net: The network, which is changed.
+        seed: Seed of the moves.
+
+    Returns:
+        The same network.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            move = 0.02 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(move.to(parameter))
+    return net

@@ -1,0 +1,166 @@
+"""What docs/derivatives.md says of FSDP2 and of activation checkpointing, tried."""
+
+import copy
+from collections.abc import Callable
+from typing import Final, final
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import CheckpointError, checkpoint
+
+from onestep.methods.core.calculus import (
+    AbstractDerivative,
+    ForwardDifference,
+    ForwardMode,
+    derivative_along,
+)
+from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.rng import Rng
+from onestep.methods.nets.mlp import MLP
+from onestep.platform.training.place import Place
+from onestep.platform.training.stand_in import shaken
+from onestep.tests.platform.training.group import run_group
+
+ROWS: Final = 8
+WITH_GRAPH: Final = "with its graph"
+WAYS: Final[dict[str, AbstractDerivative]] = {
+    "without a graph": ForwardMode(),
+    "by a difference": ForwardDifference(),
+}
+Result = tuple[Tensor, list[Tensor]]
+
+
+def network() -> FlowMap:
+    torch.manual_seed(0)
+    net = MLP(shape=(2,), domain=Domain(), width=16, depth=2, embedding_width=8)
+    return shaken(net.double(), seed=0)
+
+
+def learn(net: FlowMap, way: str, rows: slice = slice(None)) -> Result:
+    """The derivative of some rows, and the gradients of a loss with it."""
+    rng = Rng.seeded(1)
+    x, v = (rng.normal(ROWS, 2, dtype=torch.float64)[rows] for _ in range(2))
+    s = 0.5 * rng.uniform(ROWS, dtype=torch.float64)[rows]
+    at, tangent = (x, s, s + 0.3), (v, torch.ones_like(s), torch.zeros_like(s))
+    if way == WITH_GRAPH:
+        u, derivative = derivative_along(net, at, tangent)
+    else:
+        u = net(*at)
+        derivative = WAYS[way].along(net, at, tangent, value=u)
+    torch.autograd.backward((u - v - derivative).square().mean())
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    return derivative.detach(), [
+        g.full_tensor() if isinstance(g, DTensor) else g for g in gradients
+    ]
+
+
+# Sharding.
+
+
+def sharded(place: Place) -> tuple[dict[str, Result], str]:
+    """Results of half of the rows with a network that two workers share; a task."""
+    mesh = init_device_mesh("cpu", (place.world,))
+    half = ROWS // place.world
+    rows = slice(place.rank * half, (place.rank + 1) * half)
+    found: dict[str, Result] = {}
+    for way in (*WAYS, WITH_GRAPH):
+        net = network()
+        assert isinstance(net, MLP)
+        for block in net.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(net, mesh=mesh)
+        found[way] = learn(net, way, rows)
+    try:
+        copy.deepcopy(net)
+    except AssertionError as error:
+        return found, str(error)
+    return found, ""
+
+
+@pytest.fixture(scope="module")
+def halves() -> list[tuple[dict[str, Result], str]]:
+    found: list[tuple[dict[str, Result], str]] = run_group(sharded, 2)
+    return found
+
+
+@pytest.mark.parametrize("way", [*WAYS, WITH_GRAPH])
+def test_a_sharded_network_has_the_derivative_and_the_gradient_of_a_whole_one(
+    way: str, halves: list[tuple[dict[str, Result], str]]
+) -> None:
+    derivative, gradients = learn(network(), way)
+    got = torch.cat([found[way][0] for found, _ in halves])
+    torch.testing.assert_close(got, derivative, atol=1e-12, rtol=0.0)
+    for found, _ in halves:
+        for mine, want in zip(found[way][1], gradients, strict=True):
+            torch.testing.assert_close(mine, want, atol=1e-12, rtol=0.0)
+    assert max(float(gradient.abs().max()) for gradient in gradients) > 1e-3
+
+
+def test_a_sharded_network_cannot_be_copied(
+    halves: list[tuple[dict[str, Result], str]],
+) -> None:
+    assert all("does not support deepcopy" in refusal for _, refusal in halves)
+
+
+# Recomputing.
+
+
+@final
+class Recomputed(nn.Module):
+    """A block whose activations are computed again in the backward pass."""
+
+    def __init__(self, block: nn.Module, *, is_reentrant: bool) -> None:
+        super().__init__()
+        self.block, self.is_reentrant, self.calls = block, is_reentrant, 0
+
+    def forward(self, *given: Tensor) -> Tensor:
+        y: Tensor = checkpoint(self._counted, *given, use_reentrant=self.is_reentrant)
+        return y
+
+    def _counted(self, *given: Tensor) -> Tensor:
+        self.calls += 1
+        y: Tensor = self.block(*given)
+        return y
+
+
+def recomputing(*, is_reentrant: bool = False) -> FlowMap:
+    net = network()
+    assert isinstance(net, MLP)
+    for place, block in enumerate(net.blocks):
+        net.blocks[place] = Recomputed(block, is_reentrant=is_reentrant)
+    return net
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_recomputed_activations_change_no_bit_of_a_derivative_without_a_graph(way: str) -> None:
+    net = recomputing()
+    got, want = learn(net, way), learn(network(), way)
+    assert torch.equal(got[0], want[0])
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(got[1], want[1], strict=True))
+    calls = [module.calls for module in net.modules() if isinstance(module, Recomputed)]
+    assert calls == [3, 3], "a prediction, a derivative, and the prediction again"
+
+
+REFUSED: Final[list[tuple[str, Callable[[], FlowMap], type[RuntimeError], str]]] = [
+    (WITH_GRAPH, recomputing, CheckpointError, "number of tensors"),
+    (WITH_GRAPH, lambda: recomputing(is_reentrant=True), RuntimeError, "setup_context"),
+    (
+        "without a graph",
+        lambda: recomputing(is_reentrant=True),
+        NotImplementedError,
+        "jvp function",
+    ),
+]
+
+
+@pytest.mark.parametrize(("way", "make", "kind", "reason"), REFUSED)
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+def test_what_cannot_be_recomputed_is_refused(
+    way: str, make: Callable[[], FlowMap], kind: type[RuntimeError], reason: str
+) -> None:
+    with pytest.raises(kind, match=reason):
+        learn(make(), way)
