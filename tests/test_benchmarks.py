@@ -19,8 +19,8 @@ from onestep.benchmarks import (
     sampling_speed,
     step_time,
 )
-from onestep.benchmarks.recipes import digest, recipes
 from onestep.benchmarks.predicted_cost import PREDICTIONS
+from onestep.benchmarks.recipes import digest, recipes
 from onestep.benchmarks.record import Bars, recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
