@@ -44,7 +44,8 @@ examples:
 
         from ...methods.core.flow_map import Domain
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
-        from ..evaluation.sampling import draw_samples, samplers_at
+        from ..evaluation.sampling import clipped, draw_samples, samplers_at
+        from ..registry.decoder import load_decoder
         from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
@@ -56,6 +57,11 @@ examples:
         registry = Registry.at(home)
         entry = registry.entry(arguments.reference)
         reference, record = str(entry.reference), entry.record
+        if record.latents is not None and record.latents.decoder is None:
+            raise ValueError(
+                f"{reference} makes latents of shape {record.shape}, and has no decoder that "
+                "makes pictures of them"
+            )
         labels = _labels(arguments, record.classes)
         ((_, sampler),) = samplers_at(Domain.from_dict(dict(record.domain)), [arguments.nfe])
         if arguments.dry_run:
@@ -71,9 +77,16 @@ examples:
                 home,
             )
             return 0
+        decoder = load_decoder(registry, reference)
         flow_map, _ = load_flow_map(registry, reference)
         x = draw_samples(
-            flow_map, sampler, n=arguments.n, shape=record.shape, seed=arguments.seed, labels=labels
+            flow_map,
+            sampler,
+            n=arguments.n,
+            shape=record.shape,
+            seed=arguments.seed,
+            labels=labels,
+            finish=clipped if decoder is None else decoder,
         )
         if x.dim() == 2:
             dataset = dataset_of(record, model=arguments.reference)

@@ -4,12 +4,15 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from .latent_space import LatentSpace
 
 WHITE: Final = 255
 """The brightest level of an ordinary image."""
@@ -102,6 +105,8 @@ class Dataset:
         digest: sha256 over contents, split and label names, in hexadecimal digits.
         mixture: The law of the set where it is a mixture of Gaussians.
         horizontal_flip: Whether training may mirror examples left to right.
+        latents: The space of the examples where they are latents, or None.
+        decoder_file: Where the weights of its decoder lie, or None.
     """
 
     name: str
@@ -113,6 +118,8 @@ class Dataset:
     digest: str
     mixture: Mixture | None = None
     horizontal_flip: bool = False
+    latents: LatentSpace | None = None
+    decoder_file: Path | None = None
 
     @classmethod
     def of(
@@ -123,6 +130,8 @@ class Dataset:
         held_out: Examples,
         mixture: Mixture | None = None,
         horizontal_flip: bool = False,
+        latents: LatentSpace | None = None,
+        decoder_file: Path | None = None,
     ) -> Self:
         """The set of a source, with its digest.
 
@@ -132,6 +141,8 @@ class Dataset:
             held_out: Examples that no training run sees.
             mixture: The law of the set where it is a mixture of Gaussians.
             horizontal_flip: Whether training may mirror examples left to right.
+            latents: The space of the examples where they are latents, or None.
+            decoder_file: Where the weights of its decoder lie, or None.
         """
         for part in (train, held_out):
             assert tuple(part.x.shape[1:]) == source.shape, "a source loads the shape it declares"
@@ -148,6 +159,8 @@ class Dataset:
             digest=digest.hexdigest(),
             mixture=mixture,
             horizontal_flip=horizontal_flip,
+            latents=latents,
+            decoder_file=decoder_file,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Self, final
 
+from ..data.latent_space import LatentSpace
 from ..password import without_passwords
 from .reference import ModelVersion, check_name
 
@@ -34,6 +35,7 @@ class ModelRecord:
         ema: Which weights these are, such as `online` or a half-life.
         metrics: Quality by name, all finite; the first ones head the listings.
         provenance: How the metrics were measured.
+        latents: The space of the samples where they are latents, or None.
 
     Raises:
         ValueError: If a part contradicts another, or is not well formed.
@@ -55,6 +57,7 @@ class ModelRecord:
     ema: str = "online"
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    latents: LatentSpace | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -75,6 +78,11 @@ class ModelRecord:
                     f"not move, got {parent!r}"
                 )
         check_metrics(self.metrics)
+        if self.latents is not None and len(self.latents.shift) != self.shape[0]:
+            raise ValueError(
+                f"record of latents of {self.shape[0]} channels must have as many shifts, "
+                f"got {len(self.latents.shift)}"
+            )
 
     @property
     def method_name(self) -> str:
@@ -115,9 +123,11 @@ class ModelRecord:
         if unknown := sorted(values.keys() - known):
             raise ValueError(f"model record has the unknown key {unknown[0]!r}")
         try:
+            latents = values.get("latents")
             return cls(
                 **values
                 | {
+                    "latents": None if latents is None else LatentSpace.from_dict(latents),
                     "shape": tuple(values["shape"]),
                     "label_names": tuple(values.get("label_names", ())),
                     "overrides": tuple(values.get("overrides", ())),
