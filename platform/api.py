@@ -156,8 +156,9 @@ def train(*overrides: str, progress: bool = True) -> Model:
         ValueError: If anything in the experiment is refused, before its first step.
     """
     values = compose("train", overrides)
-    if values["stages"]:
-        sequence = StageSequence.of(values["stages"], without_stages(overrides))
+    stages = values.pop("stages", None)
+    if stages:
+        sequence = StageSequence.of(stages, without_stages(overrides))
     else:
         sequence = StageSequence.of({"model": overrides})
     *_, last = sequence.run(Console() if progress else Silence()).values()
