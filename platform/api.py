@@ -21,8 +21,9 @@ from ..methods.core.flow_map import FlowMap
 from .evaluation.benchmark import Benchmark
 from .evaluation.evaluate import NFES, evaluate_on
 from .evaluation.report import Report
-from .evaluation.sampling import draw_samples, samplers_at
+from .evaluation.sampling import draw_samples, finish_of, samplers_at
 from .home import Home
+from .registry.decoder import Decoder, load_decoder
 from .registry.model import captioned, dataset_of, load_flow_map
 from .registry.record import ModelRecord
 from .registry.store import Registry
@@ -39,11 +40,13 @@ class Model:
         reference: Its version, such as digits/3.
         record: What the registry knows about it.
         flow_map: Its network, in evaluation mode and frozen; it may be moved to another device.
+        decoder: What makes images of its samples where they are latents, or None.
     """
 
     reference: str
     record: ModelRecord
     flow_map: FlowMap
+    decoder: Decoder | None = None
 
     @classmethod
     def load(cls, reference: str, *, tracking_uri: str | None = None) -> Self:
@@ -59,7 +62,8 @@ class Model:
         registry = Registry.at(Home.here(tracking_uri=tracking_uri))
         version = str(registry.entry(reference).reference)
         flow_map, record = load_flow_map(registry, version)
-        return cls(reference=version, record=record, flow_map=flow_map)
+        decoder = load_decoder(registry, version)
+        return cls(reference=version, record=record, flow_map=flow_map, decoder=decoder)
 
     def sample(
         self,
@@ -80,7 +84,7 @@ class Model:
             seed: Seed of the noise, at least 0.
 
         Returns:
-            The samples on the CPU, images in [-1, 1].
+            The samples on the CPU, images in [-1, 1]; latents where nothing decodes them.
 
         Raises:
             ValueError: If a number is out of range, the model does not know the caption, or the
@@ -100,6 +104,7 @@ class Model:
             seed=seed,
             condition=condition,
             device=next(self.flow_map.parameters()).device,
+            finish=finish_of(self.record.latents) if self.decoder is None else self.decoder,
         )
 
     def evaluate(self, *, nfes: Sequence[int] = NFES, samples: int = 1000, seed: int = 7) -> Report:

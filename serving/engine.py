@@ -14,6 +14,7 @@ from ..methods.core.flow_map import DomainKind, FlowMap
 from ..methods.core.noise import draw_noise
 from ..methods.core.sampler import AbstractSampler
 from ..methods.core.sampler_choice import sampler_for
+from ..platform.registry.decoder import Decoder
 from ..platform.registry.record import ModelRecord
 from .errors import RequestRefused, shown
 
@@ -57,13 +58,25 @@ class Engine:
         flow_map: The model; it runs on the device where its parameters lie.
         record: What the registry knows about it.
         bucket: Rows of every forward, at least 1; missing ones are filled and thrown away.
+        decoder: What makes images of the latents of such a model.
 
     Raises:
         ValueError: If the model makes no images.
     """
 
-    def __init__(self, flow_map: FlowMap, record: ModelRecord, *, bucket: int = 16) -> None:
-        shape = tuple(record.shape)
+    def __init__(
+        self,
+        flow_map: FlowMap,
+        record: ModelRecord,
+        *,
+        bucket: int = 16,
+        decoder: Decoder | None = None,
+    ) -> None:
+        if record.latents is not None and decoder is None:
+            raise ValueError(
+                f"a served model of latents needs a decoder, got {record.name} without one"
+            )
+        shape = tuple(record.shape) if decoder is None else decoder.shape
         if len(shape) != 3 or shape[0] not in _IMAGE_CHANNELS:
             raise ValueError(
                 f"a served model makes images of shape (1 or 3, height, width), "
@@ -77,10 +90,11 @@ class Engine:
             raise ValueError(f"bucket must be at least 1, got {bucket}")
         self.record = record
         self.bucket = bucket
-        self._shape = shape
+        self._noise_shape, self._image_shape = tuple(record.shape), shape
         self._flow_map = flow_map.eval()
         tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
         self._device = next(tensors).device
+        self._decoder = None if decoder is None else decoder.to(self._device)
         samplers = {n: sampler_for(flow_map.domain, n) for n in range(1, MAX_STEPS + 1)}
         self._samplers = {n: sampler for n, sampler in samplers.items() if sampler is not None}
         self.steps = tuple(self._samplers)
@@ -88,7 +102,7 @@ class Engine:
     @property
     def size(self) -> str:
         """Width and height of the images, as in ``8x8``."""
-        _, height, width = self._shape
+        _, height, width = self._image_shape
         return f"{width}x{height}"
 
     @property
@@ -177,7 +191,8 @@ class Engine:
         assert len({draw.steps for draw in draws}) == 1, "one forward serves one number of steps"
         sampler = self._samplers[draws[0].steps]
         noise = torch.cat(
-            [draw_noise(d.n, self._shape, seed=d.seed, draws=sampler.draws) for d in draws], dim=1
+            [draw_noise(d.n, self._noise_shape, seed=d.seed, draws=sampler.draws) for d in draws],
+            dim=1,
         )
         labels = torch.tensor([_label_of(d) for d in draws for _ in range(d.n)])
         rows = torch.cat(
@@ -205,7 +220,8 @@ class Engine:
         fill = torch.arange(self.bucket).clamp(max=rows - 1)
         # The noise is drawn on the CPU, so that an image does not depend on the device.
         filled = noise[:, fill].to(self._device)
-        images = sampler.sample(self._flow_map, filled, self._condition(labels[fill]))
+        x = sampler.sample(self._flow_map, filled, self._condition(labels[fill]))
+        images = x if self._decoder is None else self._decoder(x)
         return images[:rows].cpu()
 
     def _condition(self, labels: Tensor) -> Condition | None:

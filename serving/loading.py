@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ..platform.home import Home
+from ..platform.registry.decoder import load_decoder
 from ..platform.registry.model import load_flow_map
 from ..platform.registry.reference import ModelVersion
 from ..platform.registry.store import Registry
@@ -59,7 +60,8 @@ def load_engine(settings: AppSettings) -> tuple[Engine, str]:
     registry = Registry.at(_home(settings))
     version = str(registry.resolve(settings.model))
     flow_map, record = load_flow_map(registry, version)
-    engine = Engine(flow_map, record, bucket=settings.bucket)
+    decoder = load_decoder(registry, version)
+    engine = Engine(flow_map, record, bucket=settings.bucket, decoder=decoder)
     engine.warm_up()
     return engine, version
 

@@ -87,8 +87,17 @@ ROUTES: Final = {
     "POST /v1/images/generations",
 }
 OPTIONS: Final = {
-    "train": ["--dry-run"],
-    "evaluate": ["--dry-run", "--fid", "--json", "--keep", "--nfe", "--samples", "--seed"],
+    "train": ["--dry-run", "--measure"],
+    "evaluate": [
+        "--decoded",
+        "--dry-run",
+        "--fid",
+        "--json",
+        "--keep",
+        "--nfe",
+        "--samples",
+        "--seed",
+    ],
     "sample": ["--caption", "--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
     "sweep": ["--dry-run", "--resume"],
     "compare": ["--dry-run", "--nfe", "--out", "--samples", "--seed"],

@@ -117,4 +117,4 @@ class Dropout(nn.Module):
                 f"dropout has masks for {len(kept)} rows, got {len(x)}; "
                 "name them by `with dropout_rows(rows):`"
             )
-        return x * (kept.to(x.dtype) / (1.0 - self.p))
+        return x * (kept.to(x.device, x.dtype) / (1.0 - self.p))

@@ -104,6 +104,9 @@ examples:
                     metrics=report.metrics(),
                     provenance=asdict(report.provenance),
                 )
-                print(f"{registry.register(made, average, run_id=entry.run_id)}  {ema}")
+                version = registry.register(
+                    made, average, run_id=entry.run_id, decoder=registry.decoder(parent)
+                )
+                print(f"{version}  {ema}")
         print(to_markdown(reports))
         return 0

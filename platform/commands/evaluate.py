@@ -29,6 +29,7 @@ examples:
   onestep evaluate digits/3 --nfe 1 2 --samples 400 --json report.json
   onestep evaluate digits/3 --keep                  the numbers join the model in the registry
   onestep evaluate cifar10/2 --fid FILE             FID too, with these Inception weights
+  onestep evaluate faces/1 --decoded                a model of latents by its images
   onestep evaluate digits/3 storage.tracking_uri=http://mlflow:5000 evaluation.nfes=[1,2]
 """
 
@@ -38,6 +39,9 @@ examples:
         add_overrides(parser, " or ".join(OF_A_MEASUREMENT), shown="what would be measured")
         add_yardstick(parser)
         parser.add_argument("--json", metavar="FILE", help="write the whole report here")
+        parser.add_argument(
+            "--decoded", action="store_true", help="judge images, decoded from latents"
+        )
         parser.add_argument("--keep", action="store_true", help="add the numbers to the registry")
         parser.add_argument(
             "--fid", metavar="FILE", help="Inception weights; adds FID (the extra onestep[fid])"
@@ -51,8 +55,10 @@ examples:
         from ..atomic import write_text
         from ..evaluation.benchmark import Benchmark
         from ..evaluation.compare import to_markdown
+        from ..evaluation.decoded import decoded
         from ..evaluation.evaluate import evaluate_on
         from ..evaluation.fid import check_fid, fid_at
+        from ..registry.decoder import load_decoder
         from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
@@ -68,28 +74,39 @@ examples:
                     "samples": arguments.samples,
                     "seed": arguments.seed,
                     "fid": arguments.fid,
+                    "decoded": arguments.decoded,
                     "json": arguments.json,
                     "keep": arguments.keep,
                 },
                 home,
             )
             return 0
+        decoder = load_decoder(registry, reference) if arguments.decoded else None
+        if arguments.decoded and decoder is None:
+            raise ValueError(f"--decoded needs a model of latents with a decoder, got {reference}")
         flow_map, record = load_flow_map(registry, reference)
         weights = None if arguments.fid is None else Path(arguments.fid)
         if weights is not None:
-            check_fid(record.shape, weights)
+            check_fid(record.shape if decoder is None else decoder.shape, weights)
         dataset = dataset_of(record, model=reference)
+        if decoder is not None:
+            dataset = decoded(dataset, decoder)
         benchmark = Benchmark.prepare(
             dataset, home=home.root, samples=arguments.samples, seed=arguments.seed
         )
         report = evaluate_on(
-            benchmark, flow_map, model=reference, nfes=arguments.nfe, ema=record.ema
+            benchmark,
+            flow_map,
+            model=reference,
+            nfes=arguments.nfe,
+            ema=record.ema,
+            decoder=decoder,
         )
         print(to_markdown([report]))
         metrics, provenance = report.metrics(), asdict(report.provenance)
         if weights is not None:
             for nfe in report.nfes:
-                found = fid_at(flow_map, benchmark, nfe=nfe, weights=weights)
+                found = fid_at(flow_map, benchmark, nfe=nfe, weights=weights, decoder=decoder)
                 print(f"FID at {nfe} NFE: {found}")
                 metrics[f"eval/fid/nfe_{nfe}"] = found.value
                 provenance[f"fid/nfe_{nfe}"] = asdict(found)

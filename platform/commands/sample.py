@@ -58,7 +58,8 @@ examples:
 
         from ...methods.core.flow_map import Domain
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
-        from ..evaluation.sampling import draw_samples
+        from ..evaluation.sampling import clipped, draw_samples
+        from ..registry.decoder import load_decoder
         from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
@@ -72,6 +73,11 @@ examples:
         registry = Registry.at(home)
         entry = registry.entry(arguments.reference)
         reference, record = str(entry.reference), entry.record
+        if record.latents is not None and record.latents.decoder is None:
+            raise ValueError(
+                f"{reference} makes latents of shape {record.shape}, and has no decoder that "
+                "makes pictures of them"
+            )
         condition = _condition(arguments, record)
         domain = Domain.from_dict(dict(record.domain))
         sampler = _sampler(domain, nfe=arguments.nfe, named=named)
@@ -91,6 +97,7 @@ examples:
                 home,
             )
             return 0
+        decoder = load_decoder(registry, reference)
         flow_map, _ = load_flow_map(registry, reference)
         x = draw_samples(
             flow_map,
@@ -99,6 +106,7 @@ examples:
             shape=record.shape,
             seed=arguments.seed,
             condition=condition,
+            finish=clipped if decoder is None else decoder,
         )
         if x.dim() == 2:
             dataset = dataset_of(record, model=arguments.reference)

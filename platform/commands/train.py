@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 from ..experiment import Experiment
@@ -28,21 +29,33 @@ examples:
   onestep train run=first training.checkpoint_every=50000     repeat the line to go on after a kill
   onestep train stages=digits_reflow                          a teacher, then its student
   onestep train method=mean_flow --dry-run                    print the experiment and stop
+  onestep train method=mean_flow --dry-run --measure          and time a step on this machine
+
+A dry run counts memory in bytes and operations of a worker; what it cannot count is null.
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         add_overrides(parser, "Hydra override", shown="the resolved experiment")
+        parser.add_argument(
+            "--measure", action="store_true", help="time a step of random data in a dry run"
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Train, or print what would be trained."""
+        if arguments.measure and not arguments.dry_run:
+            raise ValueError("--measure belongs to a dry run: add --dry-run")
         from ..training.sequence import StageSequence
 
         sequence = StageSequence.from_overrides(arguments.overrides)
         experiments = sequence.check()
         if arguments.dry_run:
-            for experiment in experiments:
-                print(json.dumps(without_passwords(resolved(experiment)), indent=2))
+            names = (stage.name for stage in sequence.stages)
+            done: dict[str, Experiment] = {}
+            for name, experiment in zip(names, experiments, strict=True):
+                shown = resolved(experiment, done, is_measured=arguments.measure)
+                print(json.dumps(without_passwords(shown), indent=2))
+                done[name] = experiment
             return 0
         from ..training.watcher import Console
 
@@ -53,13 +66,22 @@ examples:
         return 0
 
 
-def resolved(experiment: Experiment) -> dict[str, Any]:
-    """An experiment as plain values, with what follows from it."""
-    from ..training.assembly import assemble
+def resolved(
+    experiment: Experiment, stages: Mapping[str, Experiment], *, is_measured: bool
+) -> dict[str, Any]:
+    """An experiment as plain values, with what follows from it.
 
-    parameters = sum(p.numel() for p in assemble(experiment).net().parameters())
-    summary = {"steps": experiment.training.steps, "parameters": parameters}
-    return experiment.to_dict() | {"summary": summary}
+    Args:
+        experiment: The experiment.
+        stages: Those of earlier stages, by their names.
+        is_measured: Whether a step is timed.
+
+    Returns:
+        Plain values; those under ``summary`` follow from the others.
+    """
+    from ..training.cost import cost_of
+
+    return experiment.to_dict() | {"summary": cost_of(experiment, stages, is_measured=is_measured)}
 
 
 def headline(metrics: dict[str, float]) -> str:

@@ -30,6 +30,18 @@ _TRAIN_SHA256: Final = {
 _TEST_SHA256: Final = {
     "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
 }
+_CLASSES: Final = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 @final
@@ -44,11 +56,13 @@ class Cifar10(AbstractSource):
             ONESTEP_DATA.
         download: Whether the archive may be downloaded.
         horizontal_flip: Whether training may mirror examples left to right.
+        labelled: Whether the classes are seen; most published figures are of models without.
     """
 
     folder: str | None = None
     download: bool = False
     horizontal_flip: bool = False
+    labelled: bool = True
 
     @property
     def name(self) -> str:
@@ -62,19 +76,8 @@ class Cifar10(AbstractSource):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The ten classes, in the words of the authors."""
-        return (
-            "airplane",
-            "automobile",
-            "bird",
-            "cat",
-            "deer",
-            "dog",
-            "frog",
-            "horse",
-            "ship",
-            "truck",
-        )
+        """The ten classes, in the words of the authors; none where they are not seen."""
+        return _CLASSES if self.labelled else ()
 
     def load(self) -> Dataset:
         """The set in memory, checked against its checksums.
@@ -86,8 +89,8 @@ class Cifar10(AbstractSource):
         batches = self._batches()
         return Dataset.of(
             self,
-            train=_examples([batches[name] for name in _TRAIN_SHA256]),
-            held_out=_examples([batches[name] for name in _TEST_SHA256]),
+            train=_examples([batches[name] for name in _TRAIN_SHA256], labelled=self.labelled),
+            held_out=_examples([batches[name] for name in _TEST_SHA256], labelled=self.labelled),
             horizontal_flip=self.horizontal_flip,
         )
 
@@ -176,10 +179,11 @@ class ArrayUnpickler(pickle.Unpickler):
         return self._allowed[module_name, global_name]
 
 
-def _examples(batches: list[bytes]) -> Examples:
+def _examples(batches: list[bytes], *, labelled: bool) -> Examples:
     contents = [cast(Mapping[str, object], ArrayUnpickler(io.BytesIO(b)).load()) for b in batches]
     pixels = np.concatenate([np.asarray(content["data"], np.uint8) for content in contents])
     labels = np.concatenate([np.asarray(content["labels"], np.int64) for content in contents])
     return Examples(
-        x=torch.from_numpy(pixels.reshape(-1, 3, 32, 32)), label=torch.from_numpy(labels)
+        x=torch.from_numpy(pixels.reshape(-1, 3, 32, 32)),
+        label=torch.from_numpy(labels) if labelled else None,
     )

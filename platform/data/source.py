@@ -4,6 +4,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self, final
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ...methods.core.condition import Condition
+from .latent_space import LatentSpace
 
 WHITE: Final = 255
 """The brightest level of an ordinary image."""
@@ -128,6 +130,8 @@ class Dataset:
         digest: sha256 over contents, split and label names, in hexadecimal digits.
         mixture: The law of the set where it is a mixture of Gaussians.
         horizontal_flip: Whether training may mirror examples left to right.
+        latents: The space of the examples where they are latents, or None.
+        decoder_file: Where the weights of its decoder lie, or None.
     """
 
     name: str
@@ -140,6 +144,8 @@ class Dataset:
     vocabulary: tuple[str, ...] = ()
     mixture: Mixture | None = None
     horizontal_flip: bool = False
+    latents: LatentSpace | None = None
+    decoder_file: Path | None = None
 
     @property
     def told_classes(self) -> int:
@@ -170,6 +176,8 @@ class Dataset:
         held_out: Examples,
         mixture: Mixture | None = None,
         horizontal_flip: bool = False,
+        latents: LatentSpace | None = None,
+        decoder_file: Path | None = None,
     ) -> Self:
         """The set of a source, with its digest.
 
@@ -179,6 +187,8 @@ class Dataset:
             held_out: Examples that no training run sees.
             mixture: The law of the set where it is a mixture of Gaussians.
             horizontal_flip: Whether training may mirror examples left to right.
+            latents: The space of the examples where they are latents, or None.
+            decoder_file: Where the weights of its decoder lie, or None.
         """
         for part in (train, held_out):
             assert tuple(part.x.shape[1:]) == source.shape, "a source loads the shape it declares"
@@ -198,6 +208,8 @@ class Dataset:
             digest=digest.hexdigest(),
             mixture=mixture,
             horizontal_flip=horizontal_flip,
+            latents=latents,
+            decoder_file=decoder_file,
         )
 
 

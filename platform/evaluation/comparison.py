@@ -11,6 +11,7 @@ from torch import Tensor
 from ...methods.core.flow_map import FlowMap
 from ..atomic import write_text
 from ..data.source import Dataset
+from ..registry.decoder import Decoder, load_decoder
 from ..registry.model import dataset_of, load_flow_map
 from ..registry.record import ModelRecord
 from ..registry.store import Registry
@@ -19,7 +20,7 @@ from .compare import check_comparable, to_csv, to_markdown
 from .evaluate import evaluate_on
 from .figures import quality_against_nfe, sample_grid, save_png, scatter_panels
 from .report import Report
-from .sampling import draw_samples, samplers_at
+from .sampling import clipped, draw_samples, samplers_at
 
 _PER_CLASS: Final = 5
 _POINTS: Final = 2000
@@ -46,7 +47,7 @@ class Comparison:
         return to_markdown(self.reports)
 
     def write(self, folder: Path) -> tuple[Path, ...]:
-        """Write table.md, table.csv, samples.png and quality.png.
+        """Write table.md, table.csv, quality.png, and samples.png where there is something to see.
 
         Args:
             folder: Where to, made if missing.
@@ -67,10 +68,10 @@ class Comparison:
         """Samples of all models from the same noise, and quality against evaluations."""
         is_image = len(self.dataset.shape) > 1
         metric = "eval/1nn_accuracy" if is_image else "eval/w2"
-        return {
-            "samples.png": self._images() if is_image else self._points(),
-            "quality.png": quality_against_nfe(self.reports, metric=metric),
-        }
+        figures = {}
+        if any(self.samples.values()):  # latents without a decoder are nothing to look at
+            figures["samples.png"] = self._images() if is_image else self._points()
+        return figures | {"quality.png": quality_against_nfe(self.reports, metric=metric)}
 
     def _points(self) -> Figure:
         x, _ = self.dataset.held_out.everything()
@@ -112,12 +113,12 @@ def compare(
     Raises:
         ValueError: If the models were trained on different data.
     """
-    models = {reference: load_flow_map(registry, reference) for reference in references}
+    models = _load(registry, references)
     dataset = _dataset(models)
     benchmark = Benchmark.prepare(dataset, home=home, samples=samples, seed=seed)
     reports = {
         reference: evaluate_on(benchmark, flow_map, nfes=nfes, ema=record.ema)
-        for reference, (flow_map, record) in models.items()
+        for reference, (flow_map, record, _) in models.items()
     }
     return _side_by_side(models, dataset, reports)
 
@@ -136,33 +137,47 @@ def gather(registry: Registry, reports: Mapping[str, Report]) -> Comparison:
         ValueError: If there are none, or they rest on different yardsticks.
     """
     check_comparable(tuple(reports.values()))
-    models = {reference: load_flow_map(registry, reference) for reference in reports}
+    models = _load(registry, tuple(reports))
     return _side_by_side(models, _dataset(models), reports)
 
 
-_Models = Mapping[str, tuple[FlowMap, ModelRecord]]
+_Models = Mapping[str, tuple[FlowMap, ModelRecord, Decoder | None]]
+
+
+def _load(registry: Registry, references: Sequence[str]) -> _Models:
+    return {
+        reference: (*load_flow_map(registry, reference), load_decoder(registry, reference))
+        for reference in references
+    }
 
 
 def _dataset(models: _Models) -> Dataset:
-    digests = {record.data_digest for _, record in models.values()}
+    digests = {record.data_digest for _, record, _ in models.values()}
     if len(digests) > 1:
         raise ValueError(f"models to compare must have the same data, got {len(digests)} sets")
-    first, (_, record) = next(iter(models.items()))
+    first, (_, record, _) = next(iter(models.items()))
     return dataset_of(record, model=first)
 
 
 def _side_by_side(models: _Models, dataset: Dataset, reports: Mapping[str, Report]) -> Comparison:
     named, drawn = [], {}
-    for reference, (flow_map, record) in models.items():
+    for reference, (flow_map, record, decoder) in models.items():
         report, name = reports[reference], f"{record.method_name} {reference}"
         provenance = replace(report.provenance, model=name)
         named.append(replace(report, provenance=provenance))
-        drawn[name] = same_noise(flow_map, dataset, report.nfes, seed=provenance.seed)
+        drawn[name] = same_noise(
+            flow_map, dataset, report.nfes, seed=provenance.seed, decoder=decoder
+        )
     return Comparison(dataset=dataset, reports=tuple(named), samples=drawn)
 
 
 def same_noise(
-    flow_map: FlowMap, dataset: Dataset, nfes: Sequence[int], *, seed: int
+    flow_map: FlowMap,
+    dataset: Dataset,
+    nfes: Sequence[int],
+    *,
+    seed: int,
+    decoder: Decoder | None = None,
 ) -> dict[int, Tensor]:
     """Samples to look at: a few of each class, or points, the same noise for every model.
 
@@ -172,13 +187,24 @@ def same_noise(
         nfes: Numbers of network evaluations; those that the map's domain does not allow are left
             out.
         seed: Seed of the noise.
+        decoder: What makes images of latents, or None.
 
     Returns:
-        Samples by number of evaluations.
+        Samples by number of evaluations; none of latents that nothing makes images of.
     """
+    if dataset.latents is not None and decoder is None:
+        return {}
     n = _POINTS if len(dataset.shape) == 1 else _PER_CLASS * (dataset.classes or 10)
     told = dataset.in_turn(n)
     return {
-        nfe: draw_samples(flow_map, sampler, n=n, shape=dataset.shape, seed=seed, condition=told)
+        nfe: draw_samples(
+            flow_map,
+            sampler,
+            n=n,
+            shape=dataset.shape,
+            seed=seed,
+            condition=told,
+            finish=clipped if decoder is None else decoder,
+        )
         for nfe, sampler in samplers_at(flow_map.domain, nfes)
     }

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.noise import draw_noise
+from ..registry.decoder import Decoder
 from .benchmark import Benchmark
 from .bootstrap import mean_interval
 from .metric import Space
 from .report import Measurement, Provenance, Report
-from .sampling import draw_samples, samplers_at
+from .sampling import draw_samples, finish_of, samplers_at
 from .score import Score
 from .trajectory import allowed_triples, semigroup_error, straightness
 
@@ -29,6 +30,7 @@ def evaluate_on(
     nfes: Sequence[int] = NFES,
     ema: str = "",
     device: torch.device | str = "cpu",
+    decoder: Decoder | None = None,
 ) -> Report:
     """Evaluate one map on a prepared benchmark.
 
@@ -39,22 +41,25 @@ def evaluate_on(
         nfes: Numbers of evaluations; those that the map's domain does not allow are left out.
         ema: Which weights these are, for the report.
         device: Where the map lies.
+        decoder: What makes images of its samples, where the benchmark is one of decoded data.
     """
     measurements: list[Measurement] = []
+    shape = benchmark.dataset.shape if decoder is None else decoder.latent
     for nfe, sampler in samplers_at(flow_map.domain, nfes):
         x = draw_samples(
             flow_map,
             sampler,
             n=benchmark.draws * benchmark.count,
-            shape=benchmark.dataset.shape,
+            shape=shape,
             seed=benchmark.seed,
             condition=benchmark.asked,
             device=device,
+            finish=finish_of(benchmark.dataset.latents) if decoder is None else decoder,
         )
         measurements += measurements_of(
             benchmark, benchmark.judge(x), nfe=nfe, sampler=str(sampler)
         )
-    measurements += _of_the_map(benchmark, flow_map, device=device)
+    measurements += _of_the_map(benchmark, flow_map, shape=shape, device=device)
     return Report(
         provenance=Provenance(
             model=model,
@@ -103,10 +108,11 @@ def _of_the_map(
     benchmark: Benchmark,
     flow_map: FlowMap,
     *,
+    shape: tuple[int, ...],
     device: torch.device | str,
 ) -> list[Measurement]:
     n = _TRAJECTORIES
-    noise = draw_noise(n, benchmark.dataset.shape, seed=benchmark.seed)[0].to(device)
+    noise = draw_noise(n, shape, seed=benchmark.seed)[0].to(device)
     told = benchmark.condition
     condition = None if told is None else told[torch.arange(n) % benchmark.count].to(device)
     found: dict[str, Float[Tensor, n]] = {}

@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 
 from ...methods.core.flow_map import FlowMap
 from ..atomic import sha256_of
+from ..registry.decoder import Decoder
 from .benchmark import Benchmark
-from .sampling import draw_samples, samplers_at
+from .sampling import clipped, draw_samples, samplers_at
 
 WEIGHTS: Final = "weights-inception-2015-12-05-6726825d.pth"
 """Inception weights of the original protocol, as torch-fidelity names their file."""
@@ -91,7 +92,14 @@ def check_fid(shape: tuple[int, ...], weights: Path) -> None:
         )
 
 
-def fid_at(flow_map: FlowMap, benchmark: Benchmark, *, nfe: int, weights: Path) -> Fid:
+def fid_at(
+    flow_map: FlowMap,
+    benchmark: Benchmark,
+    *,
+    nfe: int,
+    weights: Path,
+    decoder: Decoder | None = None,
+) -> Fid:
     """FID of a map's samples against the training data.
 
     Papers take 50,000 samples; with fewer the distance is biased upwards, so only numbers of equal
@@ -102,6 +110,7 @@ def fid_at(flow_map: FlowMap, benchmark: Benchmark, *, nfe: int, weights: Path) 
         benchmark: How many samples, of which classes, from which noise.
         nfe: Evaluations for one sample.
         weights: File of the Inception weights.
+        decoder: What makes images of the samples, where the benchmark is one of decoded data.
 
     Raises:
         FidUnavailable: If torch-fidelity is not installed or the file is missing.
@@ -114,9 +123,10 @@ def fid_at(flow_map: FlowMap, benchmark: Benchmark, *, nfe: int, weights: Path) 
         flow_map,
         sampler,
         n=benchmark.draws * benchmark.count,
-        shape=dataset.shape,
+        shape=dataset.shape if decoder is None else decoder.latent,
         seed=benchmark.seed,
         condition=benchmark.asked,
+        finish=clipped if decoder is None else decoder,
     )
     return fid(samples, dataset.train.everything()[0], weights=weights)
 

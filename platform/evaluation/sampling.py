@@ -1,6 +1,6 @@
 """Samples of a map for an evaluation: which sampler, from which noise, under which condition."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, final
 
 import torch
@@ -12,8 +12,12 @@ from ...methods.core.flow_map import Domain, FlowMap
 from ...methods.core.noise import draw_noise
 from ...methods.core.sampler import AbstractSampler
 from ...methods.core.sampler_choice import sampler_for
+from ..data.latent_space import LatentSpace
 
+Finish = Callable[[Tensor], Tensor]
+"""What becomes of samples at the end: they are clipped, decoded, or left as they are."""
 _BATCH: Final = 512
+_FINISHED: Final = 64  # decoded images at a time, which may be much larger than latents
 
 
 @final
@@ -44,6 +48,25 @@ def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, Abstract
     return found
 
 
+def clipped(x: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+    """Images as they are when shown, in [-1, 1]; points as they are."""
+    return x.clamp(-1.0, 1.0) if x.dim() == 4 else x
+
+
+def unbounded(x: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+    """The same: latents have no range."""
+    return x
+
+
+def finish_of(latents: LatentSpace | None) -> Finish:
+    """What becomes of samples that are not decoded.
+
+    Args:
+        latents: Their space where they are latents, or None.
+    """
+    return clipped if latents is None else unbounded
+
+
 def draw_samples(
     flow_map: FlowMap,
     sampler: AbstractSampler,
@@ -53,6 +76,7 @@ def draw_samples(
     seed: int,
     condition: Condition | None = None,
     device: torch.device | str = "cpu",
+    finish: Finish = clipped,
 ) -> Float[Tensor, "n *d"]:
     """Samples 0, ..., n - 1 of a seed; any two maps are given the same noise.
 
@@ -64,9 +88,10 @@ def draw_samples(
         seed: Seed of the noise.
         condition: What each sample is asked to be, its class or its caption, or None.
         device: Where the map lies.
+        finish: What becomes of them at the end, on the CPU.
 
     Returns:
-        The samples, on the CPU; images are clipped to [-1, 1], as they are when shown.
+        The finished samples, on the CPU.
 
     Raises:
         SamplesNotFinite: If a sample is infinite or undefined.
@@ -81,4 +106,4 @@ def draw_samples(
     bad = int((~x.flatten(1).isfinite().all(dim=1)).sum())
     if bad:
         raise SamplesNotFinite(f"{bad} of {n} samples by {sampler} are not finite numbers")
-    return x.clamp(-1.0, 1.0) if len(shape) == 3 else x
+    return torch.cat([finish(rows) for rows in torch.split(x, _FINISHED)])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Self, final
 
+from ..data.latent_space import LatentSpace
 from ..password import without_passwords
 from .reference import ModelVersion, check_name
 
@@ -36,6 +37,7 @@ class ModelRecord:
         provenance: How the metrics were measured.
         origin: Where weights that were trained elsewhere come from: their licence, their source
             and the SHA-256 of their file; empty for a run of ours.
+        latents: The space of the samples where they are latents, or None.
 
     Raises:
         ValueError: If a part contradicts another, or is not well formed.
@@ -58,6 +60,7 @@ class ModelRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
+    latents: LatentSpace | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -78,6 +81,11 @@ class ModelRecord:
                     f"not move, got {parent!r}"
                 )
         check_metrics(self.metrics)
+        if self.latents is not None and len(self.latents.shift) != self.shape[0]:
+            raise ValueError(
+                f"record of latents of {self.shape[0]} channels must have as many shifts, "
+                f"got {len(self.latents.shift)}"
+            )
 
     @property
     def method_name(self) -> str:
@@ -118,9 +126,11 @@ class ModelRecord:
         if unknown := sorted(values.keys() - known):
             raise ValueError(f"model record has the unknown key {unknown[0]!r}")
         try:
+            latents = values.get("latents")
             return cls(
                 **values
                 | {
+                    "latents": None if latents is None else LatentSpace.from_dict(latents),
                     "shape": tuple(values["shape"]),
                     "label_names": tuple(values.get("label_names", ())),
                     "overrides": tuple(values.get("overrides", ())),

@@ -12,6 +12,7 @@ from ..home import Home
 from .alias_ledger import AliasLedger
 from .catalogue import Catalogue
 from .connection import Connection
+from .decoder_file import check_decoder, download_decoder, upload_decoder
 from .entry import RECORD_TAG, Evaluation, ModelEntry
 from .gate import Gate
 from .lineage import Lineage
@@ -60,7 +61,12 @@ class Registry:
         return cls(home.tracking_uri, artifacts=home.artifacts)
 
     def register(
-        self, record: ModelRecord, weights: Mapping[str, Tensor], *, run_id: str
+        self,
+        record: ModelRecord,
+        weights: Mapping[str, Tensor],
+        *,
+        run_id: str,
+        decoder: bytes | None = None,
     ) -> ModelVersion:
         """Add a version: its files first, so that a version without files never exists.
 
@@ -70,15 +76,18 @@ class Registry:
             record: Its record; parents that are models must be registered.
             weights: Weights by name.
             run_id: MLflow run that made it; the files become artifacts of that run.
+            decoder: Bytes of the decoder's weights where the record has a decoder.
 
         Returns:
             The new version.
 
         Raises:
-            ValueError: If there are no weights, or the record is too long.
+            ValueError: If there are no weights, the decoder is not the record's, or the record is
+                too long.
         """
         if not weights:
             raise ValueError(f"a version of {record.name!r} needs weights, got none")
+        check_decoder(record, decoder)
         text = record.to_json()
         if len(text) > _LONGEST_TAG:
             raise ValueError(
@@ -87,6 +96,8 @@ class Registry:
         for parent in record.model_parents.values():
             self._catalogue.entry(parent)
         artifacts = self._artifacts_of(run_id)
+        if decoder is not None:
+            upload_decoder(self.connection, run_id, decoder)
         files = ModelFiles.upload(self.connection, run_id, weights=weights, record=text)
         with self.connection.asking():
             self._create_model(record.name)
@@ -111,6 +122,25 @@ class Registry:
         entry = self.entry(reference)
         weights = entry.files.download(self.connection, entry.run_id, model=str(entry.reference))
         return LoadedModel(reference=entry.reference, record=entry.record, weights=weights)
+
+    def decoder(self, reference: str | ModelVersion) -> bytes | None:
+        """The weights of a model's decoder, if they are what was registered.
+
+        Args:
+            reference: Version or alias.
+
+        Returns:
+            Bytes of a safetensors file, or None if the model has no decoder.
+        """
+        entry = self.entry(reference)
+        if entry.record.latents is None or entry.record.latents.decoder is None:
+            return None
+        return download_decoder(
+            self.connection,
+            entry.run_id,
+            sha256=entry.record.latents.decoder.sha256,
+            model=str(entry.reference),
+        )
 
     def entry(self, reference: str | ModelVersion) -> ModelEntry:
         """What is known about a model, without its weights.

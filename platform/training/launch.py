@@ -22,6 +22,7 @@ from ..experiment import Experiment
 from ..home import Home
 from ..lock import alone
 from ..registry.connection import check_tracking
+from ..registry.decoder import Decoder, decoder_of
 from ..registry.record import ModelRecord
 from ..registry.reference import ModelVersion
 from ..registry.revision import code_revision
@@ -90,6 +91,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     if is_streamed:
         check_fills(dataset, experiment.training.batch_size)
     check_evaluation(experiment, dataset)
+    decoder = decoder_of(dataset)
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
     choice = DerivativeChoice.of(assembly, folder) if is_auto(experiment) else None
     if choice is not None:
@@ -120,7 +122,14 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
             flow_map = served_map(assembly, last, data)
             watcher.say("evaluating")
             trained = _keep(
-                assembly, flow_map, run, folder, dataset=dataset, pairs=pairs, registry=registry
+                assembly,
+                flow_map,
+                run,
+                folder,
+                dataset=dataset,
+                decoder=decoder,
+                pairs=pairs,
+                registry=registry,
             )
     watcher.say(f"registered {trained.reference}")
     return trained
@@ -133,6 +142,7 @@ def _keep(
     folder: Path,
     *,
     dataset: Dataset,
+    decoder: Decoder | None,
     pairs: PairSet | None,
     registry: Registry,
 ) -> Trained:
@@ -141,10 +151,15 @@ def _keep(
     report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
     flow_map.cpu()  # the evaluation has moved it to the workers' kind of device
     # Before the version: whatever fails here is repeated, and the run has one version still.
-    figures = _figures(experiment, flow_map, dataset, report)
+    figures = _figures(experiment, flow_map, dataset, report, decoder=decoder)
     _log(run, report, figures, step=experiment.training.steps)
     record = _record(assembly, dataset, report, pairs)
-    reference = registry.register(record, flow_map.state_dict(), run_id=run.run_id)
+    reference = registry.register(
+        record,
+        flow_map.state_dict(),
+        run_id=run.run_id,
+        decoder=None if decoder is None else decoder.weights,
+    )
     write_json(folder / _RUN, {"run_id": run.run_id, "model": str(reference)})
     run.set_tags({"onestep.model": str(reference)})
     return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
@@ -292,10 +307,15 @@ def _reporting(
 
 
 def _figures(
-    experiment: Experiment, flow_map: FlowMap, dataset: Dataset, report: Report
+    experiment: Experiment,
+    flow_map: FlowMap,
+    dataset: Dataset,
+    report: Report,
+    *,
+    decoder: Decoder | None,
 ) -> dict[str, Figure]:
     settings = experiment.evaluation
-    drawn = same_noise(flow_map, dataset, settings.nfes, seed=settings.seed)
+    drawn = same_noise(flow_map, dataset, settings.nfes, seed=settings.seed, decoder=decoder)
     alone = Comparison(dataset=dataset, reports=(report,), samples={report.provenance.model: drawn})
     return alone.figures()
 
@@ -332,4 +352,5 @@ def _record(
         ema=report.provenance.ema,
         metrics=report.metrics(),
         provenance=asdict(report.provenance),
+        latents=dataset.latents,
     )

@@ -130,9 +130,21 @@ class Learning:
         batch, (rng,) = self._paired(now, (0,))
         self._coupling = kept
         for player in self._players(now):
-            self._freeze_others(player)
+            self.give_turn(player)
             terms, _ = self._objectives[player](batch[slice(0, rows)], replace(now, rng=rng))
             combine(terms, self._balance, self._named, now, self._place)
+
+    def give_turn(self, player: str) -> None:
+        """Let the gradients of one player of a game flow; a method has one player alone.
+
+        Args:
+            player: Who moves.
+        """
+        if not isinstance(self._learner, AbstractGame):
+            return
+        self.nets.online.requires_grad_(player == ONLINE)
+        for name, part in self.nets.companions.items():
+            part.requires_grad_(player == name)
 
     def state(self) -> dict[str, Any]:
         """Everything that ``load`` needs to go on bitwise."""
@@ -205,7 +217,7 @@ class Learning:
 
     def _turn(self, player: str, batch: Batch, now: Moment, rngs: list[Rng]) -> dict[str, Tensor]:
         optimizer, objective = self.optimizers[player], self._objectives[player]
-        self._freeze_others(player)
+        self.give_turn(player)
         optimizer.zero_grad(set_to_none=True)
         logs: dict[str, Tensor] = {}
         parts = self._training.accumulate
@@ -237,13 +249,6 @@ class Learning:
     @property
     def _balance(self) -> AbstractBalance:
         return FixedBalance() if isinstance(self._learner, AbstractGame) else self._learner.balance
-
-    def _freeze_others(self, player: str) -> None:
-        if not isinstance(self._learner, AbstractGame):
-            return
-        self.nets.online.requires_grad_(player == ONLINE)
-        for name, part in self.nets.companions.items():
-            part.requires_grad_(player == name)
 
     def _follow(self, now: Moment) -> None:
         training, target = self._training, self._learner.needs.target

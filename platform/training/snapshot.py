@@ -28,7 +28,7 @@ class PowerAverages:
     """
 
     def __init__(self, online: FlowMap) -> None:
-        self._nets = tuple(copy.deepcopy(online).eval().requires_grad_(False) for _ in _PROFILES)
+        self.nets = tuple(copy.deepcopy(online).eval().requires_grad_(False) for _ in _PROFILES)
 
     def update(self, online: FlowMap, *, step: int) -> None:
         """Follow the online network after a step.
@@ -37,16 +37,16 @@ class PowerAverages:
             online: The network in training.
             step: Number of the step, from 1.
         """
-        for profile, net in zip(_PROFILES, self._nets, strict=True):
+        for profile, net in zip(_PROFILES, self.nets, strict=True):
             average_into(net, online, profile.decay(step))
 
     def state(self) -> list[dict[str, Tensor]]:
         """Weights of both averages."""
-        return [dict(net.state_dict()) for net in self._nets]
+        return [dict(net.state_dict()) for net in self.nets]
 
     def load(self, state: Sequence[dict[str, Tensor]]) -> None:
         """Put back what ``state`` gave."""
-        for net, weights in zip(self._nets, state, strict=True):
+        for net, weights in zip(self.nets, state, strict=True):
             net.load_state_dict(weights)
 
 

@@ -240,8 +240,24 @@ def test_a_dry_run_prints_the_experiment_and_writes_nothing(
     shown = json.loads(capsys.readouterr().out)
     assert shown["net"]["width"] == 16
     assert shown["summary"]["steps"] == 4
+    memory = shown["summary"]["memory"]
+    assert memory["held_in_all"] == sum(memory["held"].values()) > 0
+    assert memory["activations_estimated"] > 0
+    compute = shown["summary"]["compute"]
+    assert compute["flops_in_all"] == 128 * compute["flops_per_sample"] > 0
+    assert "time" not in shown["summary"]
     assert shown["overrides"] == TINY
     assert sorted(home.rglob("*")) == before
+
+
+def test_a_dry_run_times_a_step_only_where_asked_to(
+    home: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *TINY, "--dry-run", "--measure"]) == 0
+    time = json.loads(capsys.readouterr().out)["summary"]["time"]
+    assert time["device"] == "cpu"
+    assert time["hours"] == pytest.approx(128 * time["seconds_per_sample"] / 3600.0)
+    assert "--measure belongs to a dry run" in refused("train", *TINY, "--measure")
 
 
 def test_without_a_command_the_help_names_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:

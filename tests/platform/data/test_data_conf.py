@@ -22,6 +22,7 @@ def test_every_set_has_a_configuration() -> None:
         "fashion_mnist",
         "hugging_face",
         "image_folder",
+        "latents",
         "mnist",
         "moons",
         "spiral",

@@ -124,6 +124,28 @@ class Scaled(AbstractMethod):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Curious(AbstractMethod):
+    """A regression that asks what its data are before it computes."""
+
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return Domain()
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
+        x, v = LinearPath().at(batch.noise, batch.x1, t)
+        u = nets.online(x, t, t, batch.condition)
+        return Loss(terms={"data": SquaredL2()(u, v) * float(x.abs().max())})
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class OneJump(AbstractMethod):
     """A generator of one step, which is no velocity: the noise of a datum jumps to it."""
 

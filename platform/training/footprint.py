@@ -1,0 +1,170 @@
+"""The footprint: bytes that a worker holds through a run, counted from the recipe alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ...methods.core.flow_map import FlowMap
+from ...methods.core.record import Batch, Moment
+from ..build import build
+from ..experiment import Experiment
+from ..registry.errors import RegistryError
+from ..registry.model import build_flow_map
+from .assembly import Assembly, assemble, registry_of
+from .feed import AbstractFeed
+from .learning import Learning, OptimizerFactory
+from .place import Place
+
+META = torch.device("meta")
+"""Where tensors have shapes and no memory."""
+
+
+def held(learning: Learning) -> dict[str, int]:
+    """Bytes of the tensors of a run, by what they are there for.
+
+    Activations and what a step needs for a moment are not among them, nor is what a coupling keeps
+    of each datum.
+
+    Args:
+        learning: The state of the run; gradients and what the optimizers keep count once they
+            are there.
+
+    Returns:
+        Bytes: ``weights`` of the online network, ``companions``, ``gradients`` of both,
+        ``optimizer``, moving ``averages``, ``target`` and ``frozen`` networks.
+    """
+    nets = learning.nets
+    trained = [nets.online, *nets.companions.values()]
+    averages = [*learning.averages.nets]
+    if learning.power_averages is not None:
+        averages += learning.power_averages.nets
+    states = (
+        tensor
+        for optimizer in learning.optimizers.values()
+        for state in optimizer.state.values()
+        for tensor in state.values()
+        if isinstance(tensor, Tensor)
+    )
+    return {
+        "weights": _bytes_of(nets.online),
+        "companions": _bytes_of(*nets.companions.values()),
+        "gradients": _bytes(p.grad for net in trained for p in net.parameters()),
+        "optimizer": _bytes(states),
+        "averages": _bytes_of(*averages),
+        "target": _bytes_of(*([] if nets.target is None else [nets.target])),
+        "frozen": _bytes_of(*nets.frozen.values()),
+    }
+
+
+def assembly_of_shapes(experiment: Experiment) -> Assembly:
+    """The things of an experiment, whose network is made without memory to be checked.
+
+    Args:
+        experiment: What to build.
+
+    Returns:
+        The things.
+    """
+    # A fused optimizer keeps the same tensors, and refuses those without memory.
+    node = {key: value for key, value in experiment.optimizer.items() if key != "fused"}
+    with META:
+        return assemble(replace(experiment, optimizer=node))
+
+
+def learning_of_shapes(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> Learning:
+    """The state of a run after its first step, of tensors that have shapes and no memory.
+
+    Args:
+        assembly: The things of the experiment.
+        frozen: Its frozen networks, without memory.
+
+    Returns:
+        The state.
+    """
+    experiment = assembly.experiment
+    optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
+    with META:
+        learning = Learning(
+            assembly.learner,
+            assembly.net(),
+            frozen,
+            optimizer=optimizer,
+            learning_rate=assembly.learning_rate,
+            feed=_NoFeed(assembly.source.shape),
+            training=replace(experiment.training, compile=False),
+            seed=experiment.seed,
+            place=Place(device=META),
+        )
+    for each in learning.optimizers.values():
+        for parameter in (p for group in each.param_groups for p in group["params"]):
+            parameter.grad = torch.empty_like(parameter)
+        each.step()
+    return learning
+
+
+def frozen_of_shapes(
+    assembly: Assembly, stages: Mapping[str, Experiment]
+) -> tuple[dict[str, FlowMap], tuple[str, ...]]:
+    """The frozen networks of a run, without memory.
+
+    Args:
+        assembly: The things of the experiment.
+        stages: Experiments of earlier stages, by name, whose models do not exist yet.
+
+    Returns:
+        The networks by role, and the roles whose model is not in the registry: they are taken to
+        be as large as the network that is trained.
+    """
+    experiment, nets, assumed = assembly.experiment, dict[str, FlowMap](), list[str]()
+    for role in assembly.learner.needs.frozen:
+        reference = experiment.parents.frozen[role]
+        with META:
+            if reference in stages:
+                nets[role] = assembly_of_shapes(stages[reference]).net()
+                continue
+            try:
+                record = registry_of(experiment).entry(reference).record
+            except RegistryError:
+                nets[role] = assembly.net()
+                assumed.append(role)
+                continue
+            nets[role] = build_flow_map(record).to(experiment.training.precision.dtype)
+    return nets, tuple(assumed)
+
+
+def _bytes(tensors: Iterable[Tensor | None]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+def _bytes_of(*nets: nn.Module) -> int:
+    return _bytes(chain.from_iterable(chain(net.parameters(), net.buffers()) for net in nets))
+
+
+@final
+class _NoFeed(AbstractFeed):
+    """A feed that is never asked for rows.
+
+    Args:
+        shape: Shape of one example.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+
+    @property
+    def num_data(self) -> int:
+        """One, so that a coupling keeps next to nothing."""
+        return 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self._shape
+
+    def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
+        """Nothing."""
+        raise AssertionError("shapes alone are never trained on")
