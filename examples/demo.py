@@ -131,8 +131,9 @@ def promote(
     best = min(measured, key=lambda reference: measured[reference].value)
     why = f"best {rule['metric']} at {rule['nfe']} NFE: {measured[best].value:.3f}"
     registry.promote(best, ALIAS, why=why)
+    low, high = measured[best].interval
     bar = measured[best].baselines["gaussian"]
-    print(f"  {best}: {why}; a Gaussian per class has {bar:.3f}")
+    print(f"  {best}: {why} [{low:.3f}, {high:.3f}]; a Gaussian per class has {bar:.3f}")
     print("  " + registry.lineage(best).render().replace("\n", "\n  "))
     return best
 

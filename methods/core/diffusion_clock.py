@@ -68,7 +68,7 @@ class AbstractDiffusionClock(ABC):
 
     @final
     def _time_at(self, tau: float) -> float:
-        return self.time(torch.tensor(tau, dtype=torch.float64)).item()
+        return self.time(torch.tensor(tau, dtype=torch.float64, device="cpu")).item()
 
 
 @final
@@ -253,8 +253,10 @@ def _uniform(ends: tuple[float, float], n: int, rng: Rng, dtype: torch.dtype) ->
 @lru_cache(maxsize=32)
 def _log_levels(clock: DiscreteClock, device: torch.device) -> Float[Tensor, "levels"]:
     first, last = clock.beta_first, clock.beta_last
+    # On the CPU even where networks are laid out without memory.
+    kind = {"dtype": torch.float64, "device": "cpu"}
     if clock.is_rooted:
-        rates = torch.linspace(first**0.5, last**0.5, clock.levels, dtype=torch.float64).square()
+        rates = torch.linspace(first**0.5, last**0.5, clock.levels, **kind).square()
     else:
-        rates = torch.linspace(first, last, clock.levels, dtype=torch.float64)
+        rates = torch.linspace(first, last, clock.levels, **kind)
     return (0.5 * torch.expm1(-torch.log1p(-rates).cumsum(0)).log()).to(device)
