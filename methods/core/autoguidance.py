@@ -46,7 +46,7 @@ class Guided(FlowMap):
     With a smaller or less trained copy as the weak map this is autoguidance, which needs no labels;
     with ``Unconditional`` of the strong map itself it is classifier-free guidance.
 
-    Reference: Karras et al. 2024, arXiv:2406.02507v1, section 3.
+    Reference: Karras et al. 2024, arXiv:2406.02507v1.
 
     Args:
         strong: The better map, trained on the diagonal.

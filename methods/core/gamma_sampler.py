@@ -25,8 +25,8 @@ class GammaJumps(AbstractSampler):
     exact map the state at t has its law for every gamma. Gamma 0 is a chain of jumps, gamma 1 is
     ``Renoise``: jumps to the data.
 
-    Reference: Kim et al. 2023, arXiv:2310.02279v3, section 4, whose gamma this is; Sabour et al.
-        2025, arXiv:2506.14603v1, use it for flow maps.
+    Reference: Kim et al. 2023, arXiv:2310.02279v3, whose gamma this is; Sabour et al. 2025,
+        arXiv:2506.14603v1, for flow maps, perhaps by another measure of how far to go.
     Convention: their noise level is sigma = (1 - t) / t and their state x / t.
 
     Attributes:

@@ -19,7 +19,7 @@ class GradientPenalty(AbstractPenalty):
 
     At real samples it is R1, at generated ones R2.
 
-    Reference: Mescheder et al. 2018, arXiv:1801.04406v4, section 4.1.
+    Reference: Mescheder et al. 2018, arXiv:1801.04406v4.
 
     Attributes:
         weight: At least 0; 0 for no penalty and no further pass.

@@ -37,7 +37,7 @@ class AbstractGuide(ABC):
 class WeakModel(AbstractGuide):
     """Autoguidance: a frozen model that is smaller or less trained than the teacher.
 
-    Reference: Karras et al. 2024, arXiv:2406.02507v1, section 3.
+    Reference: Karras et al. 2024, arXiv:2406.02507v1.
     """
 
     @property
@@ -55,7 +55,7 @@ class WeakModel(AbstractGuide):
 class NullCondition(AbstractGuide):
     """Classifier-free guidance: the teacher itself, without the condition.
 
-    Reference: Ho and Salimans 2022, arXiv:2207.12598v1, section 3.
+    Reference: Ho and Salimans 2022, arXiv:2207.12598v1.
     """
 
     @property

@@ -33,8 +33,8 @@ class RelativisticAdversary:
     Where both laws agree no critic gains anything, so that a constant one is its best and leaves
     the generator alone; the penalties keep it from leaving that state.
 
-    Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734v3, section 4; with both penalties Huang et
-        al. 2025, arXiv:2501.05441v1, section 2.
+    Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734v3; with both penalties Huang et al. 2025,
+        arXiv:2501.05441v1.
 
     Attributes:
         features: Channels of each part of the teacher that the critic reads, by its dotted name.
