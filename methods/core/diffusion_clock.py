@@ -254,9 +254,10 @@ def _uniform(ends: tuple[float, float], n: int, rng: Rng, dtype: torch.dtype) ->
 def _log_levels(clock: DiscreteClock, device: torch.device) -> Float[Tensor, "levels"]:
     first, last = clock.beta_first, clock.beta_last
     # On the CPU even where networks are laid out without memory.
-    kind = {"dtype": torch.float64, "device": "cpu"}
-    if clock.is_rooted:
-        rates = torch.linspace(first**0.5, last**0.5, clock.levels, **kind).square()
-    else:
-        rates = torch.linspace(first, last, clock.levels, **kind)
+    with torch.device("cpu"):
+        if clock.is_rooted:
+            roots = torch.linspace(first**0.5, last**0.5, clock.levels, dtype=torch.float64)
+            rates = roots.square()
+        else:
+            rates = torch.linspace(first, last, clock.levels, dtype=torch.float64)
     return (0.5 * torch.expm1(-torch.log1p(-rates).cumsum(0)).log()).to(device)

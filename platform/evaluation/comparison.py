@@ -79,9 +79,10 @@ class Comparison:
 
     def _images(self) -> Figure:
         columns = self.dataset.classes or 10
+        nfes = {nfe for by_nfe in self.samples.values() for nfe in by_nfe}
         panels = {
             f"{name}, {nfe} NFE": x
-            for nfe in (1, 2)
+            for nfe in sorted(nfes & {1, 2}) or [min(nfes)]
             for name, by_nfe in self.samples.items()
             if (x := by_nfe.get(nfe)) is not None
         }
