@@ -30,7 +30,7 @@ class AbstractSolverStep(ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class EulerStep(AbstractSolverStep):
-    """One evaluation, first order; the same in time, noise level and angle."""
+    """One evaluation, first order; the same in time and in noise level."""
 
     def __call__(
         self,

@@ -45,7 +45,7 @@ examples:
         from dataclasses import asdict, replace
 
         from ..evaluation.benchmark import Benchmark
-        from ..evaluation.compare import to_markdown
+        from ..evaluation.table import to_markdown
         from ..evaluation.evaluate import evaluate_on
         from ..registry.model import build_flow_map, dataset_of, fill
         from ..registry.store import Registry

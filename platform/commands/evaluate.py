@@ -54,7 +54,7 @@ examples:
 
         from ..atomic import write_text
         from ..evaluation.benchmark import Benchmark
-        from ..evaluation.compare import to_markdown
+        from ..evaluation.table import to_markdown
         from ..evaluation.decoded import decoded
         from ..evaluation.evaluate import evaluate_on
         from ..evaluation.fid import check_fid, fid_at

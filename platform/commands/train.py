@@ -86,7 +86,7 @@ def resolved(
 
 def headline(metrics: dict[str, float]) -> str:
     """The numbers that decide between models, a line for each number of evaluations."""
-    from ..evaluation.compare import HEADLINES
+    from ..evaluation.table import HEADLINES
 
     nfes = sorted({int(name.rsplit("nfe_", 1)[1]) for name in metrics if "/nfe_" in name})
     lines = []

@@ -16,7 +16,7 @@ from ..registry.model import dataset_of, load_flow_map
 from ..registry.record import ModelRecord
 from ..registry.store import Registry
 from .benchmark import Benchmark
-from .compare import check_comparable, to_csv, to_markdown
+from .table import check_comparable, to_csv, to_markdown
 from .evaluate import evaluate_on
 from .figures import quality_against_nfe, sample_grid, save_png, scatter_panels
 from .report import Report

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from onestep.platform.evaluation.compare import rows, to_csv, to_markdown
+from onestep.platform.evaluation.table import rows, to_csv, to_markdown
 from onestep.platform.evaluation.figures import (
     quality_against_nfe,
     sample_grid,
