@@ -45,8 +45,8 @@ examples:
         from dataclasses import asdict, replace
 
         from ..evaluation.benchmark import Benchmark
-        from ..evaluation.table import to_markdown
         from ..evaluation.evaluate import evaluate_on
+        from ..evaluation.table import to_markdown
         from ..registry.model import build_flow_map, dataset_of, fill
         from ..registry.store import Registry
         from ..training.launch import model_of

@@ -54,10 +54,10 @@ examples:
 
         from ..atomic import write_text
         from ..evaluation.benchmark import Benchmark
-        from ..evaluation.table import to_markdown
         from ..evaluation.decoded import decoded
         from ..evaluation.evaluate import evaluate_on
         from ..evaluation.fid import check_fid, fid_at
+        from ..evaluation.table import to_markdown
         from ..registry.decoder import load_decoder
         from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry

@@ -16,11 +16,11 @@ from ..registry.model import dataset_of, load_flow_map
 from ..registry.record import ModelRecord
 from ..registry.store import Registry
 from .benchmark import Benchmark
-from .table import check_comparable, to_csv, to_markdown
 from .evaluate import evaluate_on
 from .figures import quality_against_nfe, sample_grid, save_png, scatter_panels
 from .report import Report
 from .sampling import clipped, draw_samples, samplers_at
+from .table import check_comparable, to_csv, to_markdown
 
 _PER_CLASS: Final = 5
 _POINTS: Final = 2000

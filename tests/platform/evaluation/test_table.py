@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from onestep.platform.evaluation.table import rows, to_csv, to_markdown
 from onestep.platform.evaluation.figures import (
     quality_against_nfe,
     sample_grid,
@@ -17,6 +16,7 @@ from onestep.platform.evaluation.figures import (
     scatter_panels,
 )
 from onestep.platform.evaluation.report import Measurement, Provenance, Report
+from onestep.platform.evaluation.table import rows, to_csv, to_markdown
 
 
 def report(model: str, *, worse: float = 0.0) -> Report:
