@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests run beside each other; each would start a thread per core.
+# Tests run beside each other, one more than cores because some wait for Ray; each would start a
+# thread per core.
 test test-all golden: export OMP_NUM_THREADS = 1
 
 .PHONY: help demo test test-all check format golden wheel clean
@@ -28,7 +29,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 test-all: $(VENV)/.installed
 	$(BIN)/pytest -m "not gpu"

@@ -87,8 +87,11 @@ def _neighbours() -> Prediction:
 
 PREDICTIONS: Final[Mapping[str, Prediction]] = {
     "flow_matching": _regression("one pass"),
+    "edm": _regression("one pass; card F + B"),
+    "ddpm": _regression("one pass; card F + B"),
     "reflow": _regression("one pass on stored pairs"),
     "improved_reflow": _regression("one pass on stored pairs"),
+    "instaflow": _regression("one pass on stored pairs; the two terms that read features are off"),
     "slim_flow": _regression("one pass on stored pairs"),
     "neural_flow": _regression("one pass; the coupling's assignment is not counted"),
     "mean_flow": Prediction(
@@ -133,6 +136,10 @@ PREDICTIONS: Final[Mapping[str, Prediction]] = {
     "continuous_consistency": Prediction(
         passes=lambda off: Passes(trained=1.0, derivative=1.0),
         reason="a derivative of all rows; card F (JVP 2F) + F + B",
+    ),
+    "align_your_flow": Prediction(
+        passes=lambda off: Passes(trained=1.0, plain=1.0, derivative=1.0),
+        reason="the teacher and a derivative; card two frozen forwards if guided, one derivative",
     ),
     "consistency_training": _neighbours(),
     "improved_consistency_training": _neighbours(),

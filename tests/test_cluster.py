@@ -104,7 +104,8 @@ def test_the_pods_of_a_cluster_share_a_home() -> None:
 def test_every_node_installs_the_checkout_that_it_was_sent(file: str) -> None:
     config = read(file)
     (place,) = (remote for remote, local in config["file_mounts"].items() if local == ".")
-    assert any(line.endswith(f"pip install {place}") for line in config["setup_commands"])
+    line = f"pip install -c {place}/constraints.txt {place}"
+    assert any(command.endswith(line) for command in config["setup_commands"])
 
 
 def test_the_cloud_cluster_has_a_cpu_head_and_gpu_workers_that_scale_to_zero() -> None:

@@ -73,7 +73,9 @@ def test_a_measurement_with_a_negative_seed_is_refused(model: Model) -> None:
 
 
 def test_stages_give_the_last_model_and_data_without_classes_take_no_labels() -> None:
-    model = train("stages=eight_gaussians_reflow", "pairs.count=512", *SHORT, progress=False)
+    small = ("data.samples=512", "data.held_out=128", "pairs.count=256", "pairs.steps=2")
+    stages = ("stages=eight_gaussians_reflow", "evaluation.samples=64", "evaluation.nfes=[1]")
+    model = train(*stages, *small, *SHORT, progress=False)
     assert model.record.parents["teacher"] == "eight_gaussians/1"
     assert model.reference == "eight_gaussians/2"
     assert model.sample(3).shape == (3, 2)

@@ -78,7 +78,7 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("+training.speed=1", "training has no setting speed, allowed: samples, batch_size"),
         ("+net.wdith=3", "has no field 'wdith', allowed: "),
         # A value that does not exist, or is of another kind.
-        ("method=mean_flo", "there is no method/mean_flo, allowed: alpha_flow, "),
+        ("method=mean_flo", "there is no method/mean_flo, allowed: align_your_flow, "),
         ("training.samples=many", "training.samples must be a whole number, got 'many'"),
         ("training.precision=float16", "must be one of float32, bfloat16, float64, got 'float16'"),
         ("workers.ray=maybe", "workers.ray must be true or false, got 'maybe'"),

@@ -125,7 +125,7 @@ def test_sampled_pictures_are_decoded(home: Path, tmp_path: Path) -> None:
     assert main([*words, "--out", str(tmp_path / "got.png")]) == 0
     images = by_hand("seen/1", n=20, nfe=2, seed=5, labels=torch.arange(20) % 10)
     assert images.shape == (20, 1, 8, 8)
-    save_png(sample_grid({"seen/1": images}, columns=10), tmp_path / "expected.png")
+    save_png(sample_grid({"seen/1, 2 NFE": images}, columns=10), tmp_path / "expected.png")
     assert (tmp_path / "got.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 

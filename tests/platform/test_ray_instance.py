@@ -5,6 +5,7 @@ import pytest
 from onestep.platform.ray_instance import ray_instance
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_second_instance_starts_where_the_environment_of_the_first_is_gone() -> None:

@@ -63,6 +63,7 @@ def test_a_sweep_that_is_unknown_cannot_go_on(home: Path) -> None:
         resume("nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 def test_a_killed_sweep_goes_on_past_a_diverged_trial_without_losing_or_repeating_one(

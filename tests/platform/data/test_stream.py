@@ -47,6 +47,7 @@ def read(config: dict[str, str]) -> None:
     torch.save(epochs, f"{config['folder']}/{rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("instance")

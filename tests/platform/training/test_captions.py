@@ -133,6 +133,7 @@ def losses(net: FlowMap, data: Dataset, rows: torch.Tensor, told: torch.Tensor) 
     return (found - v).square().flatten(1).sum(1)
 
 
+@pytest.mark.slow
 def test_captions_steer_after_a_short_training(data: Dataset, tmp_path: Path) -> None:
     """Held-out digits cost clearly more under the captions of others, or none, than under theirs.
 

@@ -1,6 +1,5 @@
-"""What holds for every method that ships: precision, workers that share a batch, compilation."""
+"""What holds for every method that ships: precision and compilation."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +14,7 @@ from onestep.platform.experiment import Experiment
 from onestep.platform.training.learning import Learning
 from onestep.platform.training.place import Place
 from onestep.platform.training.stand_in import stand_in
-from onestep.platform.training.synchronisation import Gradients, gradients
-from onestep.tests.platform.training.group import distance, run_group
+from onestep.tests.platform.training.group import distance
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 METHODS: Final = sorted(path.stem for path in (ROOT / "methods/conf/method").glob("*.yaml"))
@@ -73,43 +71,6 @@ def test_a_network_in_half_precision_is_differentiated_along_paths_in_single(met
 def _takes_a_derivative(method: str) -> bool:
     passes = PREDICTIONS[method].passes(0.25)
     return passes.derivative + passes.kept > 0.0
-
-
-# Workers.
-
-
-def all_gradients(
-    place: Place, experiments: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Gradients]:
-    """Gradients of every player of several experiments; a task."""
-    found = {name: Experiment.from_dict(each) for name, each in experiments.items()}
-    return {name: gradients(each, place) for name, each in found.items()}
-
-
-EXACTLY: Final = {"precision": "float64", "clip_norm": 0.0, "shards": 2}
-
-
-@pytest.fixture(scope="module")
-def in_two_processes() -> list[dict[str, Gradients]]:
-    found: list[dict[str, Gradients]] = run_group(
-        all_gradients, 2, {name: experiment(name, **EXACTLY) for name in METHODS}
-    )
-    return found
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_two_processes_find_the_gradient_of_one(
-    method: str, in_two_processes: list[dict[str, Gradients]]
-) -> None:
-    alone = gradients(Experiment.from_dict(experiment(method, **EXACTLY)), Place())
-    for each in in_two_processes:
-        assert distance(each[method], alone) < 1e-10 * _largest(alone)
-    first, second = (each[method] for each in in_two_processes)
-    assert distance(first, second) == 0.0
-
-
-def _largest(found: Gradients) -> float:
-    return max(float(part.abs().max()) for parts in found.values() for part in parts)
 
 
 # Compilation.
