@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from onestep.examples.demo import chosen
+from onestep.examples.demo import chosen, plan_digest
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 from onestep.platform.training.assembly import Assembly, assemble
@@ -53,3 +53,8 @@ def test_the_winner_of_the_sweep_trains_mean_flow() -> None:
     swept = {line.partition("=")[0] for line in won if line[0] not in "~+"}
     assert swept == set(settings.space.first)
     assert assembled([*PLAN["students"]["mean_flow"], *won]).source.name == "digits"
+
+
+def test_the_published_results_are_those_of_the_plan_of_today() -> None:
+    results = Path(__file__).parent.parent / "docs" / "results.md"
+    assert f"with the plan `{plan_digest()}`" in results.read_text()
