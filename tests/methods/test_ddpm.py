@@ -119,6 +119,7 @@ def test_the_velocity_is_finite_at_both_ends(dtype: torch.dtype) -> None:
     assert torch.equal(v[1], (x - inner.velocity(x, torch.ones_like(ends)))[1])
 
 
+@pytest.mark.slow
 def test_its_flow_followed_by_the_diffusions_own_clock_ends_at_the_same_data() -> None:
     """Heun's rule along the variance-preserving ODE, then mapped, against the exact flow map."""
     path, clock = VariancePreservingPath(), LinearRateClock()

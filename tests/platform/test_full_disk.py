@@ -63,6 +63,7 @@ def parts(home: Path) -> list[Path]:
     return [*home.rglob("*.part"), *(home / "runs").rglob(".step-*")]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_room_is_refused_and_the_run_can_be_repeated(home: Path) -> None:
     # The database stays below two megabytes, the checkpoint has ten.
     said = refusal(2_000_000)
@@ -78,6 +79,7 @@ def test_a_checkpoint_without_room_is_refused_and_the_run_can_be_repeated(home: 
     assert str(entry.reference) == "eight_gaussians/1"
 
 
+@pytest.mark.slow
 def test_a_store_without_room_is_refused_before_a_step(home: Path) -> None:
     said = refusal((home / "mlflow.db").stat().st_size + 1024)
     assert f"the MLflow store at sqlite:///{home / 'mlflow.db'} does not answer" in said

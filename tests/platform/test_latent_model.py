@@ -146,6 +146,7 @@ def test_samples_of_latents_are_not_clipped(home: Path) -> None:
     assert x.abs().max() > 1.5
 
 
+@pytest.mark.slow
 def test_the_metrics_of_a_run_are_those_of_the_latents(home: Path) -> None:
     record = Registry.at(Home.here()).entry("seen/1").record
     latent, decoded = (

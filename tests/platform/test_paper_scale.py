@@ -49,6 +49,7 @@ def test_each_method_has_a_recipe_and_says_what_it_aims_at() -> None:
     assert sorted(PUBLISHED) == METHODS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_recipe_assembles_with_a_network_of_the_papers_size(name: str) -> None:
     experiment = recipe(name)
@@ -77,6 +78,7 @@ def test_the_comment_of_a_recipe_says_what_the_table_says(name: str) -> None:
         assert found[1] == words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_the_stages_assemble_and_start_from_weights_that_fit(name: str) -> None:
     plan = compose("train", [f"stages={name}"])["stages"]

@@ -205,6 +205,7 @@ def wait_for(url: str, token: str, process: subprocess.Popen[bytes]) -> None:
     raise TimeoutError(f"nobody answers at {url}")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_job_runs_by_onestep_submit_and_by_the_plain_line_and_a_failed_one_is_told(
     head: Head,

@@ -111,6 +111,7 @@ def test_an_alias_of_a_config_file_is_looked_up_once_for_all_replicas(store: str
         asyncio.run(replica.reconfigure({"model": "champion"}))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_an_application_of_another_on_the_cluster_is_left_alone(store: str) -> None:
     with ray_instance(num_cpus=2):

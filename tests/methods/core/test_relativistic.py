@@ -165,6 +165,7 @@ def played(penalty: float, steps: int = 700) -> list[float]:
     return distances
 
 
+@pytest.mark.slow
 def test_the_game_with_penalties_ends_at_the_data_and_without_them_goes_around_it() -> None:
     with_them, without = played(penalty=0.5), played(penalty=0.0)
     assert max(with_them[-200:]) <= 0.03

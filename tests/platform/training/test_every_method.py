@@ -54,6 +54,7 @@ def listen(net: nn.Module) -> list[tuple[bool, bool]]:
     return heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_in_half_precision_is_differentiated_along_paths_in_single(method: str) -> None:
     learning = learning_of(method, step=STEPS // 2, precision="bfloat16")

@@ -45,6 +45,7 @@ def test_an_interrupted_run_gives_the_recorded_losses(name: str, tmp_path: Path)
     assert_recorded(first | resumed, name)
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_recorded_losses(tmp_path: Path) -> None:
     experiments = {
         name: golden.experiment(name, tmp_path / f"{name} data") for name in golden.METHODS

@@ -116,6 +116,7 @@ def test_reflow_makes_pairs_with_their_lineage_and_names_its_parents(home: Home)
     assert read_pairs(again.folder / "pairs").digest == pairs.digest
 
 
+@pytest.mark.slow
 def test_a_game_learns_from_its_teacher_and_is_served_without_its_companions(home: Home) -> None:
     launch(experiment(run="teacher"), Silence())
     game = experiment(TAUGHT_GAME, run="game", parents={"teacher": "eight_gaussians/1"})
@@ -223,6 +224,7 @@ def test_a_run_that_another_process_works_on_is_refused(home: Home) -> None:
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_derivative_left_open_is_chosen_once_and_named_in_every_record(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
