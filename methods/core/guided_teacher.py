@@ -138,7 +138,7 @@ class GuidedTeacher:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class GuidedVelocity(AbstractVelocitySource):
+class GuidedTeacherVelocity(AbstractVelocitySource):
     """A guided teacher of one scale as the velocity of any method that takes a teacher's.
 
     Attributes:

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.record import Batch, Moment
-from ..build import build
 from ..experiment import Experiment
 from ..registry.errors import RegistryError
 from ..registry.model import build_flow_map
 from .assembly import Assembly, assemble, registry_of
 from .feed import AbstractFeed
-from .learning import Learning, OptimizerFactory
+from .learning import Learning
 from .place import Place
+from .worker import learning_on
 
 META = torch.device("meta")
 """Where tensors have shapes and no memory."""
@@ -85,19 +85,11 @@ def learning_of_shapes(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> Lea
     Returns:
         The state.
     """
-    experiment = assembly.experiment
-    optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
+    training = replace(assembly.experiment.training, compile=False)
     with META:
-        learning = Learning(
-            assembly.learner,
-            assembly.net(),
-            frozen,
-            optimizer=optimizer,
-            learning_rate=assembly.learning_rate,
-            feed=_NoFeed(assembly.source.shape),
-            training=replace(experiment.training, compile=False),
-            seed=experiment.seed,
-            place=Place(device=META),
+        feed, place = _NoFeed(assembly.source.shape), Place(device=META)
+        learning = learning_on(
+            assembly, feed, place, net=assembly.net(), frozen=frozen, training=training
         )
     for each in learning.optimizers.values():
         for parameter in (p for group in each.param_groups for p in group["params"]):

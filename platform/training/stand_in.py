@@ -9,12 +9,12 @@ from ...methods.core.condition import Condition
 from ...methods.core.flow_map import Domain, FlowMap
 from ...methods.core.record import Batch, Moment
 from ...methods.core.rng import Rng, mix
-from ..build import build
 from ..experiment import Experiment
 from .assembly import parts_of
 from .feed import AbstractFeed
-from .learning import Learning, OptimizerFactory
+from .learning import Learning
 from .place import Place
+from .worker import learning_on
 
 _BATCHES: Final = 4
 _FEED: Final = 0x401E
@@ -80,28 +80,18 @@ def stand_in(experiment: Experiment, place: Place) -> Learning:
     """
     assembly, training = parts_of(experiment), experiment.training
     learner, source = assembly.learner, assembly.source
-    optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
     frozen = dict[str, FlowMap]()
     for number, role in enumerate(sorted(learner.needs.frozen), start=1):
         frozen[role] = shaken(assembly.net(), seed=number)
         frozen[role].domain = Domain()
-    return Learning(
-        learner,
-        shaken(assembly.net(), seed=0).to(place.device),
-        frozen,
-        optimizer=optimizer,
-        learning_rate=assembly.learning_rate,
-        feed=NoiseFeed(
-            shape=source.shape,
-            classes=source.classes,
-            batch_size=training.batch_size,
-            paired=learner.needs.pairs is not None,
-            seed=experiment.seed,
-        ),
-        training=training,
+    feed = NoiseFeed(
+        shape=source.shape,
+        classes=source.classes,
+        batch_size=training.batch_size,
+        paired=learner.needs.pairs is not None,
         seed=experiment.seed,
-        place=place,
     )
+    return learning_on(assembly, feed, place, net=shaken(assembly.net(), seed=0), frozen=frozen)
 
 
 def shaken(net: FlowMap, *, seed: int) -> FlowMap:

@@ -1,21 +1,18 @@
 """The time of a step, measured on this machine with data of random numbers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, final
 
 import torch
 
-from ...methods.core.condition import Condition
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
-from ...methods.core.record import Batch, Moment
-from ..build import build
 from .assembly import Assembly
-from .feed import AbstractFeed
-from .learning import Learning, OptimizerFactory
 from .place import place_of
+from .stand_in import NoiseFeed
+from .worker import learning_on
 
 _ROWS_ON_A_CPU: Final = 8
 _STEPS: Final = 2
@@ -61,19 +58,18 @@ def step_time(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> StepTime:
     for net in weighty.values():
         for tensor in (*net.parameters(), *net.buffers()):
             tensor.detach().zero_()
-    optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
-    learning = Learning(
-        assembly.learner,
-        assembly.net().to(place.device),
-        weighty,
-        optimizer=optimizer,
-        learning_rate=assembly.learning_rate,
-        feed=_RandomFeed(assembly.source.shape, classes=assembly.source.classes, rows=rows),
-        training=replace(
-            training, samples=rows * 1000, batch_size=rows, shards=1, accumulate=1, ema_snapshots=0
-        ),
+    feed = NoiseFeed(
+        shape=assembly.source.shape,
+        classes=assembly.source.classes,
+        batch_size=rows,
+        paired=assembly.learner.needs.pairs is not None,
         seed=experiment.seed,
-        place=place,
+    )
+    training_here = replace(
+        training, samples=rows * 1000, batch_size=rows, shards=1, accumulate=1, ema_snapshots=0
+    )
+    learning = learning_on(
+        assembly, feed, place, net=assembly.net(), frozen=weighty, training=training_here
     )
     learning.advance()  # the first step makes what the optimizer keeps
     _wait(place.device)
@@ -93,39 +89,3 @@ def step_time(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> StepTime:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-@final
-class _RandomFeed(AbstractFeed):
-    """The same random rows at every step, with noise for methods that train on pairs.
-
-    Args:
-        shape: Shape of one example.
-        classes: Classes of the labels, 0 for none.
-        rows: Rows of a batch.
-    """
-
-    def __init__(self, shape: tuple[int, ...], *, classes: int, rows: int) -> None:
-        rng = torch.Generator().manual_seed(0)
-        label = torch.arange(rows) % classes if classes else None
-        self._shape = shape
-        self._batch = Batch(
-            x1=torch.randn(rows, *shape, generator=rng),
-            x0=torch.randn(rows, *shape, generator=rng),
-            index=torch.arange(rows),
-            condition=None if label is None else Condition(label=label),
-        )
-
-    @property
-    def num_data(self) -> int:
-        """As many as there are rows."""
-        return len(self._batch)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one example."""
-        return self._shape
-
-    def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
-        """All rows."""
-        return self._batch

@@ -11,6 +11,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
+from ...methods.core.flow_map import FlowMap
 from ..build import build
 from ..data.pairs import PairSet, read_pairs
 from ..data.source import Dataset
@@ -125,13 +126,24 @@ def start(
     return learning_on(assembly, feed, place), assembly.recipe(digest)
 
 
-def learning_on(assembly: Assembly, feed: AbstractFeed, place: Place) -> Learning:
+def learning_on(
+    assembly: Assembly,
+    feed: AbstractFeed,
+    place: Place,
+    *,
+    net: FlowMap | None = None,
+    frozen: Mapping[str, FlowMap] | None = None,
+    training: Training | None = None,
+) -> Learning:
     """The state of an experiment before its first step.
 
     Args:
         assembly: The things of the experiment.
         feed: Where rows come from.
         place: Where this worker stands.
+        net: The network, in place of the one that the experiment begins with.
+        frozen: Frozen networks by role, in place of those that it names.
+        training: Settings in place of its own.
 
     Returns:
         The state.
@@ -140,12 +152,12 @@ def learning_on(assembly: Assembly, feed: AbstractFeed, place: Place) -> Learnin
     optimizer: OptimizerFactory = build(experiment.optimizer, object)  # type: ignore[assignment]
     return Learning(
         assembly.learner,
-        assembly.initial_net().to(place.device),
-        assembly.frozen(),
+        (assembly.initial_net() if net is None else net).to(place.device),
+        assembly.frozen() if frozen is None else frozen,
         optimizer=optimizer,
         learning_rate=assembly.learning_rate,
         feed=feed,
-        training=experiment.training,
+        training=experiment.training if training is None else training,
         seed=experiment.seed,
         place=place,
     )

@@ -13,7 +13,7 @@ from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.guided_teacher import (
     WEAK,
     GuidedTeacher,
-    GuidedVelocity,
+    GuidedTeacherVelocity,
     NullCondition,
     WeakModel,
 )
@@ -93,7 +93,7 @@ TO_DATA = GaussianMap(mean=[0.0], std=[1.0], domain=Domain(kind=DomainKind.TO_DA
         (lambda: GuidedTeacher(lowest=0.5), "1 <= lowest <= highest, .*got 0.5 and 3"),
         (lambda: GuidedTeacher(highest=1.0), "the highest above 1, got 1.0 and 1.0"),
         (lambda: GuidedTeacher(lowest=4.0), "got 4.0 and 3.0"),
-        (lambda: GuidedVelocity(scale=1.0), "a scale above 1, got 1.0"),
+        (lambda: GuidedTeacherVelocity(scale=1.0), "a scale above 1, got 1.0"),
     ],
 )
 def test_guidance_that_makes_no_sense_is_refused(make: Make, words: str) -> None:
@@ -153,7 +153,7 @@ def test_each_frozen_map_is_evaluated_once_and_without_a_graph() -> None:
 def test_a_method_that_takes_a_velocity_takes_a_guided_one() -> None:
     """Continuous consistency from an exact pair of teachers stands still at the doubled way."""
     method = ContinuousConsistency(
-        source=GuidedVelocity(scale=2.0), tangent=Constant(value=1.0), weighting=None
+        source=GuidedTeacherVelocity(scale=2.0), tangent=Constant(value=1.0), weighting=None
     )
     assert method.needs.frozen == {TEACHER: View.VELOCITY, WEAK: View.VELOCITY}
     setting = Setting(data=GOOD, frozen={TEACHER: GOOD, WEAK: POOR})
