@@ -4,7 +4,7 @@ import argparse
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
@@ -23,7 +23,7 @@ _DESCRIPTION: Final = """\
 Host a registered model over HTTP on Ray Serve, in OpenAI's images shape.
 
   onestep serve                                the model with the alias champion
-  onestep serve serve.model=digits/3           a version
+  onestep serve digits/3                       a version; serve.model=digits/3 is the same
   onestep serve serve.port=0 serve=throughput  any free port; larger batches
 
 The model is refused here, before anything starts, if it is missing or altered. With RAY_ADDRESS
@@ -45,9 +45,10 @@ class Serve:
         Args:
             parser: Parser of this command alone.
         """
+        # One list, because nothing else says where the model ends and overrides begin.
         add_overrides(
             parser,
-            "Hydra override, such as serve.model=digits/3 or serve.port=8080",
+            "a model, such as digits/3 or champion, or a Hydra override, such as serve.port=8080",
             shown="the resolved settings",
         )
 
@@ -65,7 +66,7 @@ class Serve:
         """
         from ..platform.configuration import compose
 
-        node = compose("serve", arguments.overrides, module=_CONF)
+        node = compose("serve", _overrides(arguments.overrides), module=_CONF)
         settings = ServeSettings.from_dict(node["serve"])
         if arguments.dry_run:
             print(json.dumps(without_passwords(asdict(settings)), indent=2))
@@ -85,6 +86,15 @@ class Serve:
             except KeyboardInterrupt:
                 print("stopped", flush=True)
         return 0
+
+
+def _overrides(words: Sequence[str]) -> list[str]:
+    """The words with the one that names a model as an override too."""
+    models = [word for word in words if "=" not in word and not word.startswith("~")]
+    given = any(word.startswith("serve.model=") for word in words)
+    if len(models) + given > 1:
+        raise ValueError(f"onestep serve hosts one model, got {' '.join(words)}")
+    return [f"serve.model='{word}'" if word in models else word for word in words]
 
 
 def _greeting(hosted: "Hosted", *, name: str) -> str:

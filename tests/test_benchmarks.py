@@ -1,6 +1,7 @@
 """Committed results reach their bars, and belong to the recipes of today."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,11 @@ def test_no_result_goes_unjudged() -> None:
 @pytest.mark.parametrize("name", sorted({*STORED} - {"tournament"}))
 def test_every_bar_is_reached(name: str) -> None:
     assert read(name)["reached"] is True
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_result_is_of_a_revision_that_can_be_looked_up(name: str) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}", read(name)["machine"]["revision"])
 
 
 @pytest.mark.parametrize("name", [name for name in STORED if name in BARS])

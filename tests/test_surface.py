@@ -104,7 +104,7 @@ OPTIONS: Final = {
     "average": ["--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--dry-run"],
-    "submit": ["--address", "--env", "--no-wait", "--python", "--working-dir"],
+    "submit": ["--address", "--dry-run", "--env", "--no-wait", "--python", "--working-dir"],
     "doctor": [],
 }
 

@@ -44,22 +44,24 @@ class Guided(FlowMap):
     """Two velocities as one that leads away from the worse: scale v_strong + (1 - scale) v_weak.
 
     With a smaller or less trained copy as the weak map this is autoguidance, which needs no labels;
-    with ``Unconditional`` of the strong map itself it is classifier-free guidance.
+    with ``Unconditional`` of the strong map itself it is classifier-free guidance, of Ho and
+    Salimans' w = scale - 1.
 
-    Reference: Karras et al. 2024, arXiv:2406.02507v1.
+    Reference: Karras et al. 2024, arXiv:2406.02507v1; Ho and Salimans 2022, arXiv:2207.12598v1.
+    Cost: one evaluation of each map.
 
     Args:
         strong: The better map, trained on the diagonal.
         weak: The worse map, trained on the diagonal.
-        scale: At least 1; 1 is the better velocity as it is.
+        scale: At least 0; 1 is the better velocity as it is, less leads back to the worse.
 
     Raises:
-        ValueError: If the scale is below 1, a map is no velocity, or their times do not overlap.
+        ValueError: If the scale is negative, a map is no velocity, or their times do not overlap.
     """
 
     def __init__(self, strong: FlowMap, weak: FlowMap, *, scale: float) -> None:
-        if scale < 1.0:
-            raise ValueError(f"guidance needs a scale of at least 1, got {scale}")
+        if scale < 0.0:
+            raise ValueError(f"guidance needs a scale of at least 0, got {scale}")
         for name, part in (("strong", strong), ("weak", weak)):
             require_velocity(f"guidance by its {name} map", part.domain)
         super().__init__(

@@ -1,7 +1,7 @@
 """`onestep average`: moving averages of other widths, after the training."""
 
 import argparse
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from .arguments import (
     OF_A_MEASUREMENT,
@@ -11,6 +11,15 @@ from .arguments import (
     check_yardstick,
     show,
 )
+
+if TYPE_CHECKING:  # torch and MLflow take seconds to import, and `--help` needs neither
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from ..evaluation.report import Report
+    from ..home import Home
+    from ..registry.record import ModelRecord
 
 
 @final
@@ -44,10 +53,7 @@ examples:
         """Make, measure and print a table."""
         from dataclasses import asdict, replace
 
-        from ..evaluation.benchmark import Benchmark
-        from ..evaluation.evaluate import evaluate_on
         from ..evaluation.table import to_markdown
-        from ..registry.model import build_flow_map, dataset_of, fill
         from ..registry.store import Registry
         from ..training.launch import model_of
         from ..training.power_average import PowerProfile
@@ -61,52 +67,58 @@ examples:
         parent = model_of(folder)
         registry = Registry.at(home)
         entry = registry.entry(parent)
-        record = entry.record
         if arguments.dry_run:
-            show(
-                {
-                    "run": arguments.run,
-                    "model": parent,
-                    "widths": arguments.width,
-                    "nfes": arguments.nfe,
-                    "samples": arguments.samples,
-                    "seed": arguments.seed,
-                    "keep": arguments.keep,
-                },
-                home,
-            )
+            plan = ("run", "width", "nfe", "samples", "seed", "keep")
+            show({"model": parent, **{name: vars(arguments)[name] for name in plan}}, home)
             return 0
-        weights = {width: average_of_width(folder, width) for width in arguments.width}
-        benchmark = Benchmark.prepare(
-            dataset_of(record, model=parent),
-            home=home.root,
-            samples=arguments.samples,
-            seed=arguments.seed,
-        )
-        reports = []
-        for width, average in weights.items():
-            flow_map = build_flow_map(record)
-            fill(flow_map, average, model=parent)
-            ema = f"relative width {width:g}"
-            report = evaluate_on(
-                benchmark,
-                flow_map.eval().requires_grad_(False),
-                model=f"{parent}, {ema}",
-                nfes=arguments.nfe,
+        made = {
+            f"relative width {width:g}": average_of_width(folder, width)
+            for width in arguments.width
+        }
+        reports = _measured(made, entry.record, parent, home, arguments)
+        for ema, report in reports.items() if arguments.keep else ():
+            record = replace(
+                entry.record,
                 ema=ema,
+                parents={"averaged": parent, **entry.record.parents},
+                metrics=report.metrics(),
+                provenance=asdict(report.provenance),
             )
-            reports.append(report)
-            if arguments.keep:
-                made = replace(
-                    record,
-                    ema=ema,
-                    parents={"averaged": parent, **record.parents},
-                    metrics=report.metrics(),
-                    provenance=asdict(report.provenance),
-                )
-                version = registry.register(
-                    made, average, run_id=entry.run_id, decoder=registry.decoder(parent)
-                )
-                print(f"{version}  {ema}")
-        print(to_markdown(reports))
+            version = registry.register(
+                record, made[ema], run_id=entry.run_id, decoder=registry.decoder(parent)
+            )
+            print(f"{version}  {ema}")
+        print(to_markdown(tuple(reports.values())))
         return 0
+
+
+def _measured(
+    made: "Mapping[str, Mapping[str, Tensor]]",
+    record: "ModelRecord",
+    parent: str,
+    home: "Home",
+    arguments: argparse.Namespace,
+) -> "dict[str, Report]":
+    """The report on each of a model's averages, by what it is called."""
+    from ..evaluation.benchmark import Benchmark
+    from ..evaluation.evaluate import evaluate_on
+    from ..registry.model import build_flow_map, dataset_of, fill
+
+    benchmark = Benchmark.prepare(
+        dataset_of(record, model=parent),
+        home=home.root,
+        samples=arguments.samples,
+        seed=arguments.seed,
+    )
+    reports = {}
+    for ema, weights in made.items():
+        flow_map = build_flow_map(record)
+        fill(flow_map, weights, model=parent)
+        reports[ema] = evaluate_on(
+            benchmark,
+            flow_map.eval().requires_grad_(False),
+            model=f"{parent}, {ema}",
+            nfes=arguments.nfe,
+            ema=ema,
+        )
+    return reports

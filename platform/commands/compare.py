@@ -57,7 +57,7 @@ examples:
             show(
                 {
                     "models": models,
-                    "nfes": arguments.nfe,
+                    "nfe": arguments.nfe,
                     "samples": arguments.samples,
                     "seed": arguments.seed,
                     "out": arguments.out,

@@ -1,7 +1,7 @@
 """`onestep evaluate`: measure a registered model again, on the data that it was trained on."""
 
 import argparse
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from .arguments import (
     OF_A_MEASUREMENT,
@@ -11,6 +11,12 @@ from .arguments import (
     check_yardstick,
     show,
 )
+
+if TYPE_CHECKING:  # torch and MLflow take seconds to import, and `--help` needs neither
+    from ..evaluation.fid import Fid
+    from ..evaluation.report import Report
+    from ..home import Home
+    from ..registry.store import Registry
 
 
 @final
@@ -53,13 +59,7 @@ examples:
         from pathlib import Path
 
         from ..atomic import write_text
-        from ..evaluation.benchmark import Benchmark
-        from ..evaluation.decoded import decoded
-        from ..evaluation.evaluate import evaluate_on
-        from ..evaluation.fid import check_fid, fid_at
         from ..evaluation.table import to_markdown
-        from ..registry.decoder import load_decoder
-        from ..registry.model import dataset_of, load_flow_map
         from ..registry.store import Registry
 
         home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
@@ -67,51 +67,60 @@ examples:
         registry = Registry.at(home)
         reference = str(registry.entry(arguments.reference).reference)  # an alias may move
         if arguments.dry_run:
-            show(
-                {
-                    "model": reference,
-                    "nfes": arguments.nfe,
-                    "samples": arguments.samples,
-                    "seed": arguments.seed,
-                    "fid": arguments.fid,
-                    "decoded": arguments.decoded,
-                    "json": arguments.json,
-                    "keep": arguments.keep,
-                },
-                home,
-            )
+            plan = ("nfe", "samples", "seed", "fid", "decoded", "json", "keep")
+            show({"model": reference, **{name: vars(arguments)[name] for name in plan}}, home)
             return 0
-        decoder = load_decoder(registry, reference) if arguments.decoded else None
-        if arguments.decoded and decoder is None:
-            raise ValueError(f"--decoded needs a model of latents with a decoder, got {reference}")
-        flow_map, record = load_flow_map(registry, reference)
-        weights = None if arguments.fid is None else Path(arguments.fid)
-        if weights is not None:
-            check_fid(record.shape if decoder is None else decoder.shape, weights)
-        dataset = dataset_of(record, model=reference)
-        if decoder is not None:
-            dataset = decoded(dataset, decoder)
-        benchmark = Benchmark.prepare(
-            dataset, home=home.root, samples=arguments.samples, seed=arguments.seed
-        )
-        report = evaluate_on(
-            benchmark,
-            flow_map,
-            model=reference,
-            nfes=arguments.nfe,
-            ema=record.ema,
-            decoder=decoder,
-        )
+        report, fids = _measured(registry, reference, home, arguments)
         print(to_markdown([report]))
-        metrics, provenance = report.metrics(), asdict(report.provenance)
-        if weights is not None:
-            for nfe in report.nfes:
-                found = fid_at(flow_map, benchmark, nfe=nfe, weights=weights, decoder=decoder)
-                print(f"FID at {nfe} NFE: {found}")
-                metrics[f"eval/fid/nfe_{nfe}"] = found.value
-                provenance[f"fid/nfe_{nfe}"] = asdict(found)
+        for nfe, fid in fids.items():
+            print(f"FID at {nfe} NFE: {fid}")
         if arguments.keep:
-            registry.add_evaluation(reference, metrics, provenance=provenance)
+            values = {f"eval/fid/nfe_{nfe}": fid.value for nfe, fid in fids.items()}
+            origins = {f"fid/nfe_{nfe}": asdict(fid) for nfe, fid in fids.items()}
+            registry.add_evaluation(
+                reference,
+                report.metrics() | values,
+                provenance=asdict(report.provenance) | origins,
+            )
         if arguments.json:
             write_text(Path(arguments.json), report.to_json())
         return 0
+
+
+def _measured(
+    registry: "Registry", reference: str, home: "Home", arguments: argparse.Namespace
+) -> "tuple[Report, dict[int, Fid]]":
+    """The report on a version, and its FID by number of evaluations if it was asked for."""
+    from pathlib import Path
+
+    from ..evaluation.benchmark import Benchmark
+    from ..evaluation.decoded import decoded
+    from ..evaluation.evaluate import evaluate_on
+    from ..evaluation.fid import check_fid, fid_at
+    from ..registry.decoder import load_decoder
+    from ..registry.model import dataset_of, load_flow_map
+
+    decoder = load_decoder(registry, reference) if arguments.decoded else None
+    if arguments.decoded and decoder is None:
+        raise ValueError(f"--decoded needs a model of latents with a decoder, got {reference}")
+    flow_map, record = load_flow_map(registry, reference)
+    weights = None
+    if arguments.fid is not None:
+        shape = record.shape if decoder is None else decoder.shape
+        weights = check_fid(shape, Path(arguments.fid))
+    dataset = dataset_of(record, model=reference)
+    benchmark = Benchmark.prepare(
+        dataset if decoder is None else decoded(dataset, decoder),
+        home=home.root,
+        samples=arguments.samples,
+        seed=arguments.seed,
+    )
+    report = evaluate_on(
+        benchmark, flow_map, model=reference, nfes=arguments.nfe, ema=record.ema, decoder=decoder
+    )
+    if weights is None:
+        return report, {}
+    return report, {
+        nfe: fid_at(flow_map, benchmark, nfe=nfe, weights=weights, decoder=decoder)
+        for nfe in report.nfes
+    }

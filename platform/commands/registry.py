@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, final
 from ..configuration import compose
 from ..experiment import Experiment
 from ..home import Home
+from ..password import without_passwords
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and `--help` needs none of it
     from ..registry import store
@@ -35,7 +36,7 @@ examples:
   onestep registry history digits@champion
   onestep registry promote digits/3 champion --why "best at one step"
   onestep registry promote digits/3 champion --why "best" \\
-    --metric eval/1nn_accuracy/nfe_1 --at-most 0.62
+    --metric eval/1nn_accuracy/nfe_1 --at-most 0.62 --dry-run
   onestep registry import edm.safetensors --mapping names.yaml --licence CC-BY-4.0 \\
     --source https://example.org/edm data=digits net=unet_digits_preconditioned method=edm
 """
@@ -64,6 +65,9 @@ examples:
         promote.add_argument("--metric", help="promote only if this metric keeps its bounds")
         promote.add_argument("--at-most", type=float, help="largest value of the metric")
         promote.add_argument("--at-least", type=float, help="smallest value of the metric")
+        promote.add_argument(
+            "--dry-run", action="store_true", help="say what would be moved and stop"
+        )
         importing = actions.add_parser(
             "import", help="register weights that were trained elsewhere"
         )
@@ -72,6 +76,9 @@ examples:
         importing.add_argument("--licence", required=True, help="terms of their use, kept")
         importing.add_argument("--source", required=True, help="where they come from, kept")
         importing.add_argument("overrides", nargs="*", help="data, net and method of the model")
+        importing.add_argument(
+            "--dry-run", action="store_true", help="print the resolved experiment and stop"
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do what was asked for.
@@ -182,8 +189,14 @@ def _promote(registry: "store.Registry", arguments: argparse.Namespace) -> list[
     elif arguments.at_most is not None or arguments.at_least is not None:
         raise ValueError("--at-most and --at-least bound a metric: name it with --metric")
     version = registry.resolve(arguments.reference)
-    if registry.current(version.name, arguments.alias) == version and gate is None:
+    current = registry.current(version.name, arguments.alias)
+    if current == version and gate is None:
         return [f"{arguments.alias} means {version} already; nothing was changed"]
+    if arguments.dry_run:
+        entry = registry.entry(version)
+        if gate is not None:
+            gate.check(entry.metrics, model=str(version))
+        return [f"{arguments.alias} would mean {version} (now: {current or 'nothing'})"]
     promotion = registry.promote(
         arguments.reference, arguments.alias, why=arguments.why, who=arguments.who, gate=gate
     )
@@ -197,6 +210,8 @@ def _import(arguments: argparse.Namespace) -> list[str]:
 
     overrides = tuple(arguments.overrides)
     experiment = Experiment.from_dict(compose("train", overrides), overrides)
+    if arguments.dry_run:
+        return [json.dumps(without_passwords(experiment.to_dict()), indent=2)]
     uri = arguments.tracking_uri or experiment.storage.tracking_uri or None
     reference = register_outside(
         Store.at(Home.here(tracking_uri=uri)),

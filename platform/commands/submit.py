@@ -135,6 +135,9 @@ passwords in URLs and of the values of --env, but for the four variables above.
             "--no-wait", action="store_true", help="leave when the job is submitted"
         )
         parser.add_argument(
+            "--dry-run", action="store_true", help="print the plain line and stop; ask no cluster"
+        )
+        parser.add_argument(
             "onestep_command",
             nargs=argparse.REMAINDER,
             metavar="-- command ...",
@@ -161,6 +164,9 @@ passwords in URLs and of the values of --env, but for the four variables above.
             working_dir=arguments.working_dir,
             variables=_variables(os.environ, arguments.env),
         )
+        if arguments.dry_run:
+            print(job.plain_line)
+            return 0
         client, shown = _client(job.address), hide_passwords(job.address)
         print(f"the same without onestep:\n  {job.plain_line}", flush=True)
         job_id = _submit(client, job)

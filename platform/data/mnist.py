@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,31 +19,52 @@ from .source import AbstractSource, Dataset, Examples
 _UINT8: Final = 8
 _TRAIN: Final = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 _TEST: Final = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
-_MNIST_SHA256: Final = {
-    _TRAIN[0]: "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    _TRAIN[1]: "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    _TEST[0]: "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    _TEST[1]: "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
-_FASHION_SHA256: Final = {
-    _TRAIN[0]: "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-    _TRAIN[1]: "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-    _TEST[0]: "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-    _TEST[1]: "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-}
-_MNIST_ADDRESS: Final = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_FASHION_ADDRESS: Final = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Mnist(AbstractSource):
-    """60000 + 10000 handwritten digits of 28 x 28 pixels; the official test set is held out.
-
-    Reference: LeCun, Cortes and Burges 1998, The MNIST database of handwritten digits.
+class Published:
+    """The published files of a set.
 
     Attributes:
-        folder: Folder that holds mnist/ or MNIST/raw/; None takes ONESTEP_DATA.
+        address: URL of the folder that has them.
+        layouts: Folders that a copy of them lies in.
+        sha256: Digest of each file by its name.
+    """
+
+    address: str
+    layouts: tuple[str, ...]
+    sha256: Mapping[str, str]
+
+
+_MNIST: Final = Published(
+    address="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    layouts=("mnist", "MNIST/raw"),
+    sha256={
+        _TRAIN[0]: "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        _TRAIN[1]: "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        _TEST[0]: "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        _TEST[1]: "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    },
+)
+_FASHION: Final = Published(
+    address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    layouts=("fashion-mnist", "FashionMNIST/raw"),
+    sha256={
+        _TRAIN[0]: "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        _TRAIN[1]: "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        _TEST[0]: "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        _TEST[1]: "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbstractIdx(AbstractSource):
+    """A set of 60000 + 10000 images of 28 x 28 pixels; the official test set is held out.
+
+    Attributes:
+        folder: Folder that holds one of the set's layouts; None takes ONESTEP_DATA.
         download: Whether missing files may be downloaded.
         horizontal_flip: Whether training may mirror examples left to right.
     """
@@ -52,20 +74,17 @@ class Mnist(AbstractSource):
     horizontal_flip: bool = False
 
     @property
-    def name(self) -> str:
-        """Name of the set."""
-        return "mnist"
+    @abstractmethod
+    def published(self) -> Published:
+        """Where the files are and what is in them."""
 
     @property
+    @final
     def shape(self) -> tuple[int, ...]:
         """One channel of 28 x 28 pixels."""
         return (1, 28, 28)
 
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The ten numerals."""
-        return tuple("0123456789")
-
+    @final
     def load(self) -> Dataset:
         """The set in memory, checked against its checksums.
 
@@ -73,13 +92,7 @@ class Mnist(AbstractSource):
             DataNotFound: If a file is missing and not to be downloaded.
             DataAltered: If a file is not the published one.
         """
-        files = _read(
-            _MNIST_SHA256,
-            _MNIST_ADDRESS,
-            data_folder(self.folder),
-            ("mnist", "MNIST/raw"),
-            download=self.download,
-        )
+        files = _read(self.published, data_folder(self.folder), download=self.download)
         return Dataset.of(
             self,
             train=_examples(files[_TRAIN[0]], files[_TRAIN[1]]),
@@ -90,20 +103,35 @@ class Mnist(AbstractSource):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class FashionMnist(AbstractSource):
-    """60000 + 10000 pieces of clothing of 28 x 28 pixels; the official test set is held out.
+class Mnist(AbstractIdx):
+    """Handwritten digits, from a folder that holds mnist/ or MNIST/raw/.
 
-    Reference: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747v2.
-
-    Attributes:
-        folder: Folder that holds fashion-mnist/ or FashionMNIST/raw/; None takes ONESTEP_DATA.
-        download: Whether missing files may be downloaded.
-        horizontal_flip: Whether training may mirror examples left to right.
+    Reference: LeCun, Cortes and Burges 1998, The MNIST database of handwritten digits.
     """
 
-    folder: str | None = None
-    download: bool = False
-    horizontal_flip: bool = False
+    @property
+    def name(self) -> str:
+        """Name of the set."""
+        return "mnist"
+
+    @property
+    def published(self) -> Published:
+        """The four files of MNIST."""
+        return _MNIST
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The ten numerals."""
+        return tuple("0123456789")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FashionMnist(AbstractIdx):
+    """Pieces of clothing, from a folder that holds fashion-mnist/ or FashionMNIST/raw/.
+
+    Reference: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747v2.
+    """
 
     @property
     def name(self) -> str:
@@ -111,9 +139,9 @@ class FashionMnist(AbstractSource):
         return "fashion_mnist"
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """One channel of 28 x 28 pixels."""
-        return (1, 28, 28)
+    def published(self) -> Published:
+        """The four files of Fashion-MNIST."""
+        return _FASHION
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -131,47 +159,19 @@ class FashionMnist(AbstractSource):
             "Ankle boot",
         )
 
-    def load(self) -> Dataset:
-        """The set in memory, checked against its checksums.
 
-        Raises:
-            DataNotFound: If a file is missing and not to be downloaded.
-            DataAltered: If a file is not the published one.
-        """
-        files = _read(
-            _FASHION_SHA256,
-            _FASHION_ADDRESS,
-            data_folder(self.folder),
-            ("fashion-mnist", "FashionMNIST/raw"),
-            download=self.download,
-        )
-        return Dataset.of(
-            self,
-            train=_examples(files[_TRAIN[0]], files[_TRAIN[1]]),
-            held_out=_examples(files[_TEST[0]], files[_TEST[1]]),
-            horizontal_flip=self.horizontal_flip,
-        )
-
-
-def _read(
-    sha256_by_name: Mapping[str, str],
-    address: str,
-    folder: Path,
-    layouts: tuple[str, ...],
-    *,
-    download: bool,
-) -> dict[str, bytes]:
+def _read(published: Published, folder: Path, *, download: bool) -> dict[str, bytes]:
     """The checked bytes of the four files; all are found before the first is read."""
     paths = {
         name: provide(
-            PublishedFile(name=name, sha256=sha256, address=address + name),
+            PublishedFile(name=name, sha256=sha256, address=published.address + name),
             folder,
-            layouts,
+            published.layouts,
             download=download,
         )
-        for name, sha256 in sha256_by_name.items()
+        for name, sha256 in published.sha256.items()
     }
-    return {name: read(path, sha256=sha256_by_name[name]) for name, path in paths.items()}
+    return {name: read(path, sha256=published.sha256[name]) for name, path in paths.items()}
 
 
 def parse_idx(compressed: bytes) -> UInt8[Tensor, "..."]:

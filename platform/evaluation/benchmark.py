@@ -50,8 +50,8 @@ MATCHED: Final[tuple[AbstractMetric, ...]] = (Wasserstein2(),)
 _MOST_MATCHED: Final = 1000
 
 
-def metrics_alone(dataset: Dataset) -> tuple[AbstractMetric, ...]:
-    """The metrics of samples alone that a data set allows.
+def shares(dataset: Dataset) -> tuple[AbstractMetric, ...]:
+    """The shares of samples alone that a data set allows.
 
     Args:
         dataset: The set.
@@ -59,11 +59,18 @@ def metrics_alone(dataset: Dataset) -> tuple[AbstractMetric, ...]:
     metrics: list[AbstractMetric] = []
     if has_classifier(dataset):
         metrics.append(ClassAgreement())
-    if dataset.mixture is not None:
-        metrics.append(Modes())
     if dataset.name == CHECKERBOARD:
         metrics.append(ForbiddenSquares())
     return tuple(metrics)
+
+
+def pooled(dataset: Dataset) -> tuple[AbstractMetric, ...]:
+    """The metrics that a data set allows whose bias falls with the number of samples.
+
+    Args:
+        dataset: The set.
+    """
+    return () if dataset.mixture is None else (Modes(),)
 
 
 def held_out_rows(dataset: Dataset, samples: int, seed: int) -> Int[Tensor, "n"]:
@@ -232,9 +239,9 @@ def _score(
         seed=seed,
     )
     return (
-        score_by_draw(COMPARISONS, draws, reference, seed=seed)
+        score_by_draw((*COMPARISONS, *shares(dataset)), draws, reference, seed=seed)
         | matched
-        | score_together(metrics_alone(dataset), draws, reference)
+        | score_together(pooled(dataset), draws, reference)
     )
 
 

@@ -68,12 +68,29 @@ class _Levels(Dataset[Tensor]):
         return levels.expand(3, -1, -1)
 
 
-def check_fid(shape: tuple[int, ...], weights: Path) -> None:
+@final
+@dataclass(frozen=True, kw_only=True)
+class InceptionWeights:
+    """The file of the Inception weights, known to be the published one.
+
+    Attributes:
+        file: Where it is.
+        sha256: Its digest.
+    """
+
+    file: Path
+    sha256: str
+
+
+def check_fid(shape: tuple[int, ...], file: Path) -> InceptionWeights:
     """Refuse what FID cannot be measured on, before anything is sampled.
 
     Args:
         shape: Shape of a sample.
-        weights: File of the Inception weights; nothing is downloaded.
+        file: File of the Inception weights; nothing is downloaded.
+
+    Returns:
+        The checked weights.
 
     Raises:
         FidUnavailable: If torch-fidelity is not installed or the file is missing.
@@ -83,13 +100,14 @@ def check_fid(shape: tuple[int, ...], weights: Path) -> None:
         raise ValueError(f"FID takes images with 1 or 3 channels, got shape {tuple(shape)}")
     if importlib.util.find_spec("torch_fidelity") is None:
         raise FidUnavailable("FID needs torch-fidelity; install the extra with onestep[fid]")
-    if not weights.is_file():
-        raise FidUnavailable(f"FID needs the Inception weights {WEIGHTS}, found no file {weights}")
-    if not (digest := sha256_of(weights)).startswith(_DIGEST):
+    if not file.is_file():
+        raise FidUnavailable(f"FID needs the Inception weights {WEIGHTS}, found no file {file}")
+    if not (digest := sha256_of(file)).startswith(_DIGEST):
         raise FidUnavailable(
             f"FID needs the Inception weights {WEIGHTS}, whose sha256 begins with {_DIGEST}, "
-            f"got {weights} with {digest[:8]}"
+            f"got {file} with {digest[:8]}"
         )
+    return InceptionWeights(file=file, sha256=digest)
 
 
 def fid_at(
@@ -97,7 +115,7 @@ def fid_at(
     benchmark: Benchmark,
     *,
     nfe: int,
-    weights: Path,
+    weights: InceptionWeights,
     decoder: Decoder | None = None,
 ) -> Fid:
     """FID of a map's samples against the training data.
@@ -109,15 +127,13 @@ def fid_at(
         flow_map: The map, in evaluation mode.
         benchmark: How many samples, of which classes, from which noise.
         nfe: Evaluations for one sample.
-        weights: File of the Inception weights.
+        weights: What ``check_fid`` gave for the shape of the benchmark's images.
         decoder: What makes images of the samples, where the benchmark is one of decoded data.
 
     Raises:
-        FidUnavailable: If torch-fidelity is not installed or the file is missing.
-        ValueError: If the map has no sampler there, or its samples are no images.
+        ValueError: If the map has no sampler there.
     """
     dataset = benchmark.dataset
-    check_fid(dataset.shape, weights)
     ((_, sampler),) = samplers_at(flow_map.domain, [nfe])
     samples = draw_samples(
         flow_map,
@@ -131,7 +147,12 @@ def fid_at(
     return fid(samples, dataset.train.everything()[0], weights=weights)
 
 
-def fid(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], *, weights: Path) -> Fid:
+def fid(
+    samples: Float[Tensor, "n c h w"],
+    data: Float[Tensor, "m c h w"],
+    *,
+    weights: InceptionWeights,
+) -> Fid:
     """FID of samples against data, with the Inception weights of a named local file.
 
     Reference: Heusel et al. 2017, arXiv:1706.08500v6, Eq. (6).
@@ -139,14 +160,8 @@ def fid(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], *, we
     Args:
         samples: Images in [-1, 1], with 1 or 3 channels.
         data: Images in [-1, 1].
-        weights: File of the Inception weights; nothing is downloaded.
-
-    Raises:
-        FidUnavailable: If torch-fidelity is not installed or the file is missing.
-        ValueError: If images have neither 1 nor 3 channels.
+        weights: What ``check_fid`` gave for the shape of the images.
     """
-    for x in (samples, data):
-        check_fid(tuple(x.shape[1:]), weights)
     import torch_fidelity  # the extra is loaded only where it is asked for
 
     found = torch_fidelity.calculate_metrics(
@@ -155,13 +170,13 @@ def fid(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], *, we
         fid=True,
         cuda=torch.cuda.is_available(),
         feature_extractor=EXTRACTOR,
-        feature_extractor_weights_path=str(weights),
+        feature_extractor_weights_path=str(weights.file),
         verbose=False,
     )
     return Fid(
         value=float(found["frechet_inception_distance"]),
         count=len(samples),
         reference_count=len(data),
-        weights=weights.name,
-        weights_sha256=sha256_of(weights),
+        weights=weights.file.name,
+        weights_sha256=weights.sha256,
     )

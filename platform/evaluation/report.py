@@ -14,7 +14,7 @@ class Measurement:
     Attributes:
         name: ``family/name``.
         value: Mean over draws.
-        interval: Bootstrap interval of that mean at 95 %.
+        interval: Its interval at 95 %: a bootstrap over draws; a jackknife where draws are pooled.
         count: Samples of a draw.
         draws: Draws that were averaged.
         space: ``data`` or ``features``; where the metric looks.

@@ -38,7 +38,7 @@ def score_by_draw(
     *,
     seed: int,
 ) -> dict[str, Score]:
-    """Means over draws: for metrics that compare as many samples as there are held-out data.
+    """Means over draws: for metrics of as many samples as there are held-out data, and for shares.
 
     Args:
         metrics: Metrics.
@@ -64,7 +64,10 @@ def score_by_draw(
 def score_together(
     metrics: Sequence[AbstractMetric], draws: Sequence[Population], reference: Reference
 ) -> dict[str, Score]:
-    """All draws as one: for metrics of the samples alone, whose noise falls with their number.
+    """All draws as one: for metrics of the samples alone whose bias falls with their number.
+
+    Their interval is a jackknife over draws: a bootstrap would repeat draws, and a total variation
+    takes repeated points for a lump.
 
     Args:
         metrics: Metrics.

@@ -67,6 +67,16 @@ def test_the_plain_line_submits_the_same_job(tmp_path: Path) -> None:
     assert job.runtime_env == {"env_vars": dict(job.variables), "working_dir": str(tmp_path)}
 
 
+def test_a_dry_run_prints_the_plain_line_and_asks_no_cluster(
+    bare: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del bare
+    words = ("--address", "http://nowhere.invalid:1", "--dry-run", "--", "train", "method=reflow")
+    assert Submit().run(arguments(*words)) == 0
+    job = Job(command=("train", "method=reflow"), address="http://nowhere.invalid:1")
+    assert capsys.readouterr().out == f"{job.plain_line}\n"
+
+
 def test_the_plain_line_shows_no_secret_and_the_job_has_them_all() -> None:
     uri = "https://ada:secret@mlflow:5000"
     job = Job(

@@ -21,6 +21,19 @@ def test_a_dry_run_prints_the_settings(capsys: pytest.CaptureFixture[str]) -> No
     assert printed["app"]["model"] == "digits/3"
 
 
+@pytest.mark.parametrize("reference", ["digits/3", "digits@champion", "best"])
+def test_a_word_alone_names_the_model(reference: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(reference, "serve.port=0", "--dry-run") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["app"]["model"], printed["port"]) == (reference, 0)
+
+
+@pytest.mark.parametrize("words", [("digits/1", "digits/2"), ("digits/1", "serve.model=digits/1")])
+def test_two_models_are_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="hosts one model, got digits/1"):
+        run(*words, "--dry-run")
+
+
 @pytest.mark.parametrize("group", ["local", "throughput"])
 def test_every_preset_is_one_that_the_settings_take(
     group: str, capsys: pytest.CaptureFixture[str]

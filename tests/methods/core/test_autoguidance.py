@@ -32,7 +32,6 @@ STD = (0.3, 0.6)
 GOOD = GaussianMap(mean=[0.7, -0.2], std=STD)
 POOR = GaussianMap(mean=[0.4, 0.1], std=STD)
 DOUBLED = GaussianMap(mean=[1.0, -0.5], std=STD)
-"""Velocities of Gaussians of one width are linear in their means: scale 2 doubles the way."""
 LABELS = Condition(label=torch.zeros(64, dtype=torch.long))
 
 
@@ -45,10 +44,18 @@ def moment(n: int) -> Moment:
     return Moment(step=0, total=10, rng=Rng.seeded(5), batch_size=n)
 
 
-def test_a_guided_velocity_leads_on_from_the_weak_through_the_strong() -> None:
+@pytest.mark.parametrize(
+    ("scale", "mean"),
+    [(0.0, [0.4, 0.1]), (0.5, [0.55, -0.05]), (1.0, [0.7, -0.2]), (2.0, [1.0, -0.5])],
+)
+def test_a_guided_velocity_leads_on_from_the_weak_through_the_strong(
+    scale: float, mean: list[float]
+) -> None:
+    """Velocities of Gaussians of one width are linear in their means."""
     x, t = states()
-    found = Guided(GOOD, POOR, scale=2.0).velocity(x, t)
-    torch.testing.assert_close(found, DOUBLED.velocity(x, t), atol=1e-12, rtol=0)
+    found = Guided(GOOD, POOR, scale=scale).velocity(x, t)
+    moved = GaussianMap(mean=mean, std=STD)
+    torch.testing.assert_close(found, moved.velocity(x, t), atol=1e-12, rtol=0)
 
 
 def test_a_scale_of_one_changes_no_bit() -> None:
@@ -87,7 +94,7 @@ TO_DATA = GaussianMap(mean=[0.0], std=[1.0], domain=Domain(kind=DomainKind.TO_DA
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Guided(GOOD, POOR, scale=0.5), "a scale of at least 1, got 0.5"),
+        (lambda: Guided(GOOD, POOR, scale=-0.5), "a scale of at least 0, got -0.5"),
         (lambda: Guided(GOOD, TO_DATA, scale=2.0), "its weak map needs a map trained on the diag"),
         (lambda: Guided(TO_DATA, GOOD, scale=2.0), "its strong map needs a map trained on the dia"),
         (lambda: GuidedTeacher(lowest=0.5), "1 <= lowest <= highest, .*got 0.5 and 3"),

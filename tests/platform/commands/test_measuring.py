@@ -71,7 +71,7 @@ def test_an_average_of_another_width_is_measured_and_kept_with_its_parent(
     assert main(["average", "wide", store, "--width", "0.1", "--dry-run", *yardstick]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["model"] == str(parent)
-    assert plan["widths"] == [0.1]
+    assert plan["width"] == [0.1]
     assert plan["tracking_uri"] == store.partition("=")[2]
     assert main(["average", "wide", store, "--width", "0.1", "0.2", "--keep", *yardstick]) == 0
     out = capsys.readouterr().out
@@ -227,11 +227,11 @@ def test_a_label_that_the_model_does_not_know_is_refused(
                 "--seed",
                 "3",
             ],
-            {"model": "moons/1", "nfes": [1, 4], "samples": 64, "seed": 3, "keep": False},
+            {"model": "moons/1", "nfe": [1, 4], "samples": 64, "seed": 3, "keep": False},
         ),
         (
             ["compare", "moons/1", "evaluation.seed=5", "moons/2", "--nfe", "2"],
-            {"models": ["moons/1", "moons/2"], "nfes": [2], "samples": 2000, "seed": 5},
+            {"models": ["moons/1", "moons/2"], "nfe": [2], "samples": 2000, "seed": 5},
         ),
         (["sample", "moons/2", "--n", "20"], {"model": "moons/2", "n": 20, "nfe": 1}),
     ],

@@ -66,6 +66,23 @@ def test_one_model_is_shown_with_all_that_is_known(ask):
 
 
 @pytest.mark.usefixtures("models")
+def test_a_dry_promotion_asks_the_gate_and_moves_nothing(ask):
+    words = ("promote", "digits/2", "champion", "--why", "best", "--dry-run", "--metric", "eval/w2")
+    assert ask(*words, "--at-most", "0.7") == ["champion would mean digits/2 (now: nothing)"]
+    with pytest.raises(PromotionRefused, match=r"the gate is eval/w2 <= 0\.5"):
+        ask(*words, "--at-most", "0.5")
+    assert ask("history", "digits@champion") == ["digits@champion has never been promoted"]
+
+
+@pytest.mark.usefixtures("models")
+def test_a_dry_import_prints_the_experiment_and_registers_nothing(ask, registry):
+    words = ("--mapping", "none.yaml", "--licence", "MIT", "--source", "here", "--dry-run")
+    printed = json.loads("\n".join(ask("import", "none", "data=digits", "method=edm", *words)))
+    assert printed["method"]["_target_"].endswith(".EDM")
+    assert len(registry.list()) == 2
+
+
+@pytest.mark.usefixtures("models")
 def test_promotion_lineage_and_history_tell_one_story(ask):
     assert ask("promote", "digits/1", "champion", "--why", "first", "--who", "ada") == [
         "champion means digits/1 (before: nothing)"

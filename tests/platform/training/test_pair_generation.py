@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from onestep.methods.core.autoguidance import Guided, Unconditional
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.grid import UniformGrid
-from onestep.methods.core.guided import GuidedVelocity
 from onestep.methods.core.ode import Heun
 from onestep.methods.nets.mlp import MLP
 from onestep.platform.data.digits import Digits
@@ -57,16 +57,17 @@ def test_guided_pairs_are_those_of_the_guided_flow(digits: Dataset, tmp_path: Pa
     assert plain.condition.label is not None
     assert torch.equal(made.condition.label, plain.condition.label)
     assert (made.x1 - plain.x1).abs().max() > 1e-3
-    guided = GuidedVelocity(teacher, scale=3.0)
+    guided = Guided(teacher, Unconditional(teacher), scale=3.0)
     solver = Heun(grid=UniformGrid(steps=3))
     expected = solver.sample(guided, made.x0[None], made.condition)
     torch.testing.assert_close(made.x1, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_data_are_taken_back_by_the_guided_flow_too(digits: Dataset, tmp_path: Path) -> None:
+    teacher = digit_teacher()
     settings = replace(SETTINGS, count=1, real=True, guidance=3.0, batch_size=500)
-    real = generate_pairs(digit_teacher(), digits, settings, tmp_path, lineage={}).real
-    guided = GuidedVelocity(digit_teacher(), scale=3.0)
+    real = generate_pairs(teacher, digits, settings, tmp_path, lineage={}).real
+    guided = Guided(teacher, Unconditional(teacher), scale=3.0)
     assert real.condition is not None
     expected = Heun(grid=UniformGrid(steps=3)).invert(
         guided, real.x1[:8], real.condition[slice(0, 8)]
