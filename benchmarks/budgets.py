@@ -49,18 +49,16 @@ def main() -> None:
         parser.error(f"WHAT must be of {', '.join(COMMANDS)}, got {arguments.what}")
     path = RESULTS / "budgets.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
-    about = stored.get("machine") if arguments.judge else machine()
     commands = dict(stored.get("commands", {}))
     for what in arguments.what:
-        commands[what] = measure(COMMANDS[what])
+        commands[what] = {"machine": machine(), **measure(COMMANDS[what])}
     numbers = {"commands": commands}
-    save("budgets", judged(numbers, bars(numbers)), about)
+    save("budgets", judged(numbers, bars(numbers)))
 
 
 def measure(command: Sequence[str]) -> dict[str, Any]:
     """Run a command, hand on what it prints, and keep its time, memory and stages."""
     mark = f"{os.getpid()}-{time.time_ns()}"
-    load = round(os.getloadavg()[0], 2)
     begin = time.monotonic()
     lines, peak, done = [], [0], threading.Event()
     with subprocess.Popen(
@@ -80,7 +78,6 @@ def measure(command: Sequence[str]) -> dict[str, Any]:
         "exit_status": child.returncode,
         "seconds": round(seconds, 1),
         "peak_gib": round(peak[0] / 2**30, 3),
-        "load_before": load,
         "stages": dict(stages(lines)),
     }
 

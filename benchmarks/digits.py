@@ -42,9 +42,9 @@ def main() -> None:
     parser.add_argument("--judge", action="store_true", help="judge the stored measurements again")
     if parser.parse_args().judge:
         numbers = json.loads((RESULTS / "digits.json").read_text())
-        about = numbers.pop("machine")
     else:
-        about, numbers = machine(), train()
+        about = machine()
+        numbers = {"machine": about, **train()}
     numbers["bars"] = [verdict(row) for row in numbers["measurements"] if is_barred(row)]
     numbers["reached"] = all(bar["reached"] for bar in numbers["bars"])
     numbers["baselines_that_reach_all"] = sorted(
@@ -52,7 +52,7 @@ def main() -> None:
     )
     for bar in numbers["bars"]:
         print(bar)
-    save("digits", numbers, about)
+    save("digits", numbers)
 
 
 def train() -> dict[str, Any]:

@@ -82,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
         for recipe in chosen:
-            found[recipe] = measure(recipe, workshop)
+            found[recipe] = {"machine": about, **measure(recipe, workshop)}
             ordered = {name: found[name] for name in recipes() if name in found}
             misses = {name: missed(each) for name, each in ordered.items() if missed(each)}
             content = {
@@ -92,7 +92,7 @@ def main() -> None:
                 **{name: judge(samples, dataset) for name, samples in trivial.items()},
                 "recipes": ordered,
             }
-            save("learning", content, about)
+            save("learning", content)
             print(recipe, json.dumps(found[recipe]), "misses", misses.get(recipe, "nothing"))
 
 

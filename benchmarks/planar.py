@@ -210,7 +210,7 @@ def main() -> None:
     about, path = machine(), RESULTS / "planar.json"
     recipes = dict(json.loads(path.read_text())["recipes"]) if path.exists() else {}
     for recipe in chosen:
-        recipes[recipe] = measure(recipe)
+        recipes[recipe] = {"machine": about, **measure(recipe)}
         ordered = {name: recipes[name] for name in RECIPES if name in recipes}
         content = {
             "bars": BARS,
@@ -220,7 +220,7 @@ def main() -> None:
             "reached": reached(verdicts(ordered)),
             "recipes": ordered,
         }
-        save("planar", content, about)
+        save("planar", content)
         print(recipe, json.dumps(recipes[recipe]["model"]), verdicts(ordered)[recipe])
 
 

@@ -90,17 +90,16 @@ def run(name: str, measure: Callable[[], dict[str, Any]], bars: Callable[[Any], 
     parser.add_argument("--judge", action="store_true", help="judge the stored numbers again")
     if parser.parse_args().judge:
         numbers = json.loads((RESULTS / f"{name}.json").read_text())
-        about = numbers.pop("machine")
     else:
         about = machine()
-        numbers = measure()
-    save(name, judged(numbers, bars(numbers)), about)
+        numbers = {"machine": about, **measure()}
+    save(name, judged(numbers, bars(numbers)))
 
 
-def save(name: str, numbers: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
-    """Write results/<name>.json."""
+def save(name: str, numbers: Mapping[str, Any]) -> Path:
+    """Write results/<name>.json; what was measured together has its machine beside it."""
     path = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
-    write_json(path, {"machine": dict(about), **numbers})
+    write_json(path, dict(numbers))
     print(f"written to {path}")
     return path

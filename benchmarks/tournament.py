@@ -176,7 +176,7 @@ def main() -> None:
                 "machine": about,
                 "results": results + new,
             }
-            save("tournament", {"sets": stored["sets"]}, about)
+            save("tournament", {"sets": stored["sets"]})
             print(recipe, [each["core_s"] for each in new if each["recipe"] == recipe])
         pictures(arguments.set, workshop, new)
     PAGE.write_text(page(stored["sets"]))

@@ -21,7 +21,7 @@ from onestep.benchmarks import (
     step_time,
 )
 from onestep.benchmarks.predicted_cost import PREDICTIONS
-from onestep.benchmarks.recipes import digest, recipes
+from onestep.benchmarks.recipes import digest, recipes, sequence
 from onestep.benchmarks.record import Bars, recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
@@ -59,9 +59,21 @@ def test_every_bar_is_reached(name: str) -> None:
     assert read(name)["reached"] is True
 
 
+def revisions(result: Any) -> list[str]:
+    """Of what code the parts of a result are."""
+    if isinstance(result, list):
+        return [found for part in result for found in revisions(part)]
+    if not isinstance(result, dict):
+        return []
+    own = [result["machine"]["revision"]] if "machine" in result else []
+    return own + [found for part in result.values() for found in revisions(part)]
+
+
 @pytest.mark.parametrize("name", STORED)
-def test_a_result_is_of_a_revision_that_can_be_looked_up(name: str) -> None:
-    assert re.fullmatch(r"[0-9a-f]{40}", read(name)["machine"]["revision"])
+def test_a_result_is_of_code_that_was_committed(name: str) -> None:
+    found = revisions(read(name))
+    assert found
+    assert all(re.fullmatch(r"[0-9a-f]{40}", revision) for revision in found), found
 
 
 @pytest.mark.parametrize("name", [name for name in STORED if name in BARS])
@@ -105,6 +117,11 @@ def test_the_verdicts_on_the_plane_are_those_of_its_numbers() -> None:
 
 def test_every_method_has_a_recipe_on_the_plane() -> None:
     assert {path.stem for path in METHODS.glob("*.yaml")} <= set(recipes())
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_recipe_can_be_trained_from_nothing(recipe: str) -> None:
+    assert sequence(recipe).check()
 
 
 @pytest.mark.skipif("learning" not in STORED, reason="benchmarks/learning.py has not been run")
