@@ -14,7 +14,7 @@ from .core.noise_weighting import InverseGap
 from .core.pair_times import RatioTimes
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
-from .core.schedule import Constant, Doubling, Schedule, require_range
+from .core.schedule import Constant, Schedule, require_range
 from .core.shape import rows_like
 from .core.tail_law import LogTail
 from .core.teacher import TEACHER
@@ -43,14 +43,18 @@ class TruncatedConsistency(AbstractMethod):
     Differs from the paper: the model that is registered is the network of the second stage alone,
         which makes samples in one step from pure noise; theirs is joined with the first stage for a
         second step. Rows of both kinds may have a pair across the cut, and only those at the cut
-        count as its boundary, as in their code.
+        count as its boundary, as in their code. The gap stays as narrow as it was when the first
+        stage ended, a ratio of 1 - 1 / 256 at large noise levels; theirs goes on to close, up to a
+        ratio of 0.999, for which parts would rise to 1000.
     Cost: two forward passes a step, one of them without a graph, and one of the first stage.
     Fails by: the first stage's errors behind the cut are learnt too; too few rows at the cut let
-        the network drift.
+        the network drift; with wider gaps than at the end of the first stage, rows at the cut end
+        at the data, where the first stage has nothing to say, and what it has learnt is undone.
 
     Attributes:
         coupling: How noise is paired with data within the batch.
-        times: Law of s, which ends at the cut, and the schedule by which t follows.
+        times: Law of s, which ends at the cut, and the schedule by which t follows; it goes on
+            where that of the first stage ended.
         boundary: Share of the rows that begin at the cut, in [0, 1), rounded to whole rows of each
             shard.
         boundary_weight: Weight of their mean beside that of the others, at least 0.
@@ -63,7 +67,7 @@ class TruncatedConsistency(AbstractMethod):
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
-    times: RatioTimes = RatioTimes(law=LogTail(), parts=Doubling(start=2, end=256))
+    times: RatioTimes = RatioTimes(law=LogTail(), parts=Constant(value=256.0))
     boundary: Schedule = Constant(value=0.25)
     boundary_weight: Schedule = Constant(value=0.1)
     distance: AbstractDistance = PseudoHuber(scale=1e-8)

@@ -20,39 +20,57 @@ from onestep.methods.easy_consistency_tuning import EasyConsistencyTuning
 from onestep.methods.oracle import GaussianMap
 from onestep.methods.truncated_consistency import TruncatedConsistency
 from onestep.tests.methods.consistency import Bias
-from onestep.tests.methods.contract import Exact, MethodContract, Order
+from onestep.tests.methods.contract import MethodContract, Order
 from onestep.tests.methods.exactness import ORACLE, WRONG, Setting, assert_order
 from onestep.tests.methods.observed import ObservedMap
 
-STRAIGHT = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], rho=1.0)
-"""Pairs that do not cross: two states of a pair lie on one trajectory, without noise or bias."""
+FIRST = {"teacher": ORACLE}
+ALL_TIMES = LogTail()
+AT_THE_CUT = LogTail(t_lo=0.499)
 
 
-def fixed(parts: float) -> TruncatedConsistency:
-    return TruncatedConsistency(times=RatioTimes(law=LogTail(), parts=Constant(value=parts)))
+def fixed(parts: float, law: LogTail = ALL_TIMES) -> TruncatedConsistency:
+    return TruncatedConsistency(times=RatioTimes(law=law, parts=Constant(value=parts)))
 
 
-class TestTruncatedConsistency(MethodContract):
-    exactness = Exact(setting=Setting(data=STRAIGHT))
-
-    @pytest.fixture
-    def method(self) -> TruncatedConsistency:
-        return fixed(16.0)
-
-
-def unpinned(parts: float) -> Bias:
-    method = replace(fixed(parts), boundary=Constant(value=0.0), distance=SquaredL2())
+def unpinned(parts: float, law: LogTail) -> Bias:
+    """Squared errors, whose bias adds to the noise and can be told from it."""
+    method = replace(fixed(parts, law), boundary=Constant(value=0.0), distance=SquaredL2())
     return Bias(method=method)
 
 
-def test_on_crossing_pairs_the_bias_falls_with_the_gap() -> None:
-    methods = (unpinned(32.0), unpinned(64.0))
-    assert_order(
-        Order(order=1.0, gaps=(1 / 32, 1 / 64), methods=methods, setting=Setting(frozen=FIRST))
-    )
+def first_order(law: LogTail) -> Order:
+    """One pair's bias is of second order; divided by its gap it is of first."""
+    methods = (unpinned(32.0, law), unpinned(64.0, law))
+    return Order(order=1.0, gaps=(1 / 32, 1 / 64), methods=methods, setting=Setting(frozen=FIRST))
 
 
-FIRST = {"teacher": ORACLE}
+class TestTruncatedConsistency(MethodContract):
+    exactness = first_order(ALL_TIMES)
+
+    @pytest.fixture
+    def method(self) -> TruncatedConsistency:
+        return TruncatedConsistency()
+
+
+def test_the_bias_of_rows_that_begin_at_the_cut_falls_with_the_gap() -> None:
+    """All of them end behind it, so that the first stage teaches each."""
+    assert_order(first_order(AT_THE_CUT))
+
+
+@pytest.mark.parametrize("step", [0, 9])
+def test_from_its_first_step_the_first_stage_is_asked_at_the_cut(step: int) -> None:
+    """A row that began at the cut and ended at the data would ask it for nothing: t = 1 is data."""
+    online, first = ObservedMap(ORACLE), ObservedMap(ORACLE)
+    nets = Nets(online=online, frozen={"teacher": first})
+    TruncatedConsistency().loss(nets, pairs(64), replace(moment(64), step=step))
+    here, there = online.calls
+    edge = here.s == 0.5
+    assert int(edge.sum()) >= 16
+    assert bool((there.s[edge] > 0.5).all())
+    assert bool((there.s < 0.51).all())
+
+
 METHOD = fixed(16.0)
 
 
