@@ -37,8 +37,11 @@ class ConsistencyDistillation(AbstractMethod):
     Convention: their noise level is sigma = (1 - t) / t and their state x / t; their f, n and N are
         the jump to data, the later time t and the number of steps plus 1.
     Differs from the paper: the boundary is the data themselves in place of sigma_min, where every
-        flow map is the identity. The distance of features (LPIPS) is left out. The target is in
-        evaluation mode; theirs has no dropout to share.
+        flow map is the identity. The default distance is a sum over dimensions, where theirs is a
+        mean: learning rates of optimizers that see the size of a gradient, and the norm at which it
+        is clipped, are d times others. LPIPS, the paper's best, is a distance for images that has
+        to be installed: ``platform/training/lpips.py``, theirs with a side of 224. The teacher is
+        not guided. The target is in evaluation mode; theirs has no dropout to share.
     Cost: one forward pass a step, one of the target network, and one (Euler) or two (Heun) of the
         teacher.
     Fails by: the teacher's errors and its solver's are learnt too; Heun's rule overshoots on few

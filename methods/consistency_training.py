@@ -35,8 +35,11 @@ class ConsistencyTraining(AbstractMethod):
         are the jump to data, the later time t and the number of steps plus 1.
     Differs from the paper: the boundary is the data themselves in place of sigma_min, where every
         flow map is the identity, so that the network needs no scaling of its own for it. The
-        distance of features (LPIPS) is left out. The target is in evaluation mode; theirs has no
-        dropout to share.
+        default distance is a sum over dimensions, where theirs is a mean: learning rates of
+        optimizers that see the size of a gradient, and the norm at which it is clipped, are d times
+        others. LPIPS, the paper's best, is a distance for images that has to be installed:
+        ``platform/training/lpips.py``, theirs with a side of 224. The target is in evaluation mode;
+        theirs has no dropout to share.
     Cost: one forward pass a step, and one of the target network.
     Fails by: a bias while the grid is coarse, noise and slow progress when it is fine; a moving
         average that lags brings a bias of its own, which later work drops.

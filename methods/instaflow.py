@@ -49,6 +49,8 @@ class InstaFlow(AbstractGame):
         its weight is a schedule and not a ratio of gradients. The critic reads the teacher's
         features of noised samples, and to it the data of the pairs are real: the teacher's samples,
         and true data as far as ``generated`` mixes them in. A condition may be a label or tokens.
+        On latents, which their LPIPS decodes to images first, P can be the teacher's features
+        alone: no loss decodes here.
     Cost: one forward pass a step and the making of the pairs once; P costs two of the teacher; a
         critic costs one of the teacher in the student's turn, and two of it, three with a penalty,
         and one of the student in its own. Terms whose weight is zero cost nothing.

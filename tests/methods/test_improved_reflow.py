@@ -2,15 +2,18 @@
 
 import math
 from dataclasses import replace
+from typing import final
 
 import pytest
 import torch
 from torch import Tensor
 
 from onestep.methods.core.coupling import IndependentCoupling
-from onestep.methods.core.distance import AbstractDistance, PseudoHuber, SquaredL2
-from onestep.methods.core.flow_map import FlowMap
-from onestep.methods.core.path import TrigonometricPath
+from onestep.methods.core.distance import L1, AbstractDistance, PseudoHuber, SquaredL2
+from onestep.methods.core.feature_distance import FeatureDistance
+from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.method import View
+from onestep.methods.core.path import LinearPath, TrigonometricPath
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant, Linear
@@ -21,7 +24,7 @@ from onestep.methods.improved_reflow import ImprovedReFlow
 from onestep.methods.oracle import GaussianMap
 from onestep.methods.oracle_mixture import MixtureVelocity
 from onestep.methods.reflow import ReFlow
-from onestep.tests.methods.contract import Exact, MethodContract
+from onestep.tests.methods.contract import Exact, MethodContract, SmallMap
 from onestep.tests.methods.exactness import (
     Setting,
     assert_not_stationary,
@@ -32,6 +35,7 @@ MEAN, STD = (0.7, -0.2), (0.3, 0.6)
 FIRST = GaussianMap(mean=MEAN, std=STD)
 SECOND = GaussianMap(mean=MEAN, std=STD, rho=1.0)
 PAIRED = Setting(data=SECOND)
+FEATURES = SmallMap(shape=(2,), domain=Domain()).double()
 
 
 class TestImprovedReFlow(MethodContract):
@@ -48,6 +52,24 @@ class TestImprovedReFlowWithAnEndpoint(MethodContract):
     @pytest.fixture
     def method(self) -> ImprovedReFlow:
         return ImprovedReFlow(endpoint=PseudoHuber(), endpoint_power=1.0)
+
+
+class TestImprovedReFlowWithTheTeachersFeatures(MethodContract):
+    through = frozenset({"teacher"})
+    exactness = Exact(setting=Setting(data=SECOND, frozen={"teacher": FEATURES}))
+
+    @pytest.fixture
+    def method(self) -> ImprovedReFlow:
+        return ImprovedReFlow(endpoint=FeatureDistance(features=("first",)))
+
+
+@final
+class Still(FlowMap):
+    """A map under which nothing moves."""
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: object = None) -> Tensor:
+        del s, t, condition
+        return torch.zeros_like(x)
 
 
 def moment(n: int, step: int = 0) -> Moment:
@@ -123,9 +145,45 @@ def test_the_endpoint_is_read_off_the_velocity(power: float) -> None:
     plain = loss(replace(method, endpoint=None), FIRST, batch).terms["velocity"]
     found = loss(method, FIRST, batch).terms
     assert set(found) == {"velocity", "endpoint"}
-    torch.testing.assert_close(found["velocity"], t * plain)
+    torch.testing.assert_close(found["velocity"], t * plain / 2.0)
     expected = (1.0 - t) ** (2.0 - power) * plain
     torch.testing.assert_close(found["endpoint"], expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("power", "weight"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.25)])
+def test_the_published_loss_is_had_in_its_own_units(power: float, weight: float) -> None:
+    """Card 3: t H + lambda P with H = (sqrt(|e|^2 + c^2) - c) / d and c = 0.00054 d."""
+    d = 48
+    method = ImprovedReFlow(
+        distance=PseudoHuber(scale=0.00054 * math.sqrt(d)),
+        endpoint=L1(),
+        endpoint_power=power,
+        endpoint_weight=Constant(value=weight),
+    )
+    rng = Rng.seeded(3)
+    x0, x1 = (rng.normal(64, 3, 4, 4, dtype=torch.float64) for _ in range(2))
+    found = loss(method, Still(domain=Domain()), Batch(x0=x0, x1=x1, index=torch.arange(64))).terms
+    t, c, e = times(method, 64), 0.00054 * d, (x1 - x0).flatten(1)
+    huber = ((e.square().sum(1) + c * c).sqrt() - c) / d
+    torch.testing.assert_close(found["velocity"], t * huber, atol=1e-12, rtol=1e-12)
+    perceived = (1.0 - t) * e.abs().sum(1)  # nothing moves: x is off by the rest of the way
+    want = weight * perceived / (1.0 - t) ** power
+    torch.testing.assert_close(found["endpoint"], want, atol=1e-9, rtol=1e-9)
+
+
+def test_the_teacher_may_say_what_is_seen_at_the_endpoint() -> None:
+    seen = FeatureDistance(features=("first",))
+    method = ImprovedReFlow(endpoint=seen, endpoint_power=0.0)
+    assert method.needs.frozen == {"teacher": View.VELOCITY}
+    assert ImprovedReFlow(endpoint=L1()).needs.frozen == {}
+    teacher = SmallMap(shape=(2,), domain=Domain()).double()
+    batch, t = pairs(64), times(method, 64)
+    nets = Nets(online=FIRST, frozen={"teacher": teacher})
+    found = method.loss(nets, batch, moment(64)).terms["endpoint"]
+    x = LinearPath().at(batch.noise, batch.x1, t).x
+    reached = x + (1.0 - t)[:, None] * FIRST.velocity(x, t)
+    torch.testing.assert_close(found, seen(teacher, reached, batch.x1, None, moment(64)))
+    assert found.min() > 0.0
 
 
 def test_the_endpoint_is_finite_at_the_data() -> None:
@@ -161,6 +219,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         ImprovedReFlow(generated=Linear(start=0.4, end=1.2))
     with pytest.raises(ValueError, match=r"endpoint_power must be in \[0, 1\], got 1\.5"):
         ImprovedReFlow(endpoint_power=1.5)
+    with pytest.raises(ValueError, match=r"endpoint_weight must stay in \[0, inf\], got -1"):
+        ImprovedReFlow(endpoint_weight=Constant(value=-1.0))
     with pytest.raises(ValueError, match="off a LinearPath, got path TrigonometricPath"):
         ImprovedReFlow(endpoint=SquaredL2(), path=TrigonometricPath())
     assert ImprovedReFlow(path=TrigonometricPath(), generated=Constant(value=1.0))

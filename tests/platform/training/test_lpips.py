@@ -1,6 +1,7 @@
 """LPIPS is itself or is refused in one sentence; a stand-in shows what it is given."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -8,7 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from onestep.methods.consistency_distillation import ConsistencyDistillation
+from onestep.methods.consistency_training import ConsistencyTraining
+from onestep.methods.consistency_trajectory import ConsistencyTrajectory
+from onestep.methods.core.distance import AbstractDistance
+from onestep.methods.core.flow_map import Domain
+from onestep.methods.core.game import ONLINE, AbstractGame
+from onestep.methods.core.method import AbstractMethod
+from onestep.methods.core.record import Batch, Moment, Nets
+from onestep.methods.core.rng import Rng
+from onestep.methods.flow_guided_distillation import FlowGuidedDistillation
+from onestep.methods.improved_reflow import ImprovedReFlow
 from onestep.platform.training.lpips import Lpips, LpipsUnavailable, _network
+from onestep.tests.methods.contract import SmallMap
 
 
 class Standin(nn.Module):
@@ -75,3 +88,37 @@ def test_what_makes_no_sense_is_refused(installed: None) -> None:
         Lpips(side=8)
     with pytest.raises(ValueError, match=r"1 or 3 channels, got shape \(2,\)"):
         Lpips()(torch.zeros(4, 2), torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda distance: ConsistencyDistillation(distance=distance),
+        lambda distance: ConsistencyTraining(distance=distance),
+        lambda distance: ConsistencyTrajectory(distance=distance),
+        lambda distance: FlowGuidedDistillation(distance=distance),
+        lambda distance: ImprovedReFlow(endpoint=distance),
+    ],
+    ids=["cd", "ct", "ctm", "slim", "rfpp"],
+)
+def test_methods_that_compare_samples_take_it(
+    build: Callable[[AbstractDistance], AbstractMethod | AbstractGame], installed: None
+) -> None:
+    learner = build(Lpips())
+    image = SmallMap(shape=(3, 8, 8), domain=Domain())
+    rng = Rng.seeded(1)
+    x0, x1 = (rng.normal(4, 3, 8, 8) for _ in range(2))
+    batch = Batch(x0=x0, x1=x1, index=torch.arange(4))
+    frozen = {role: image for role in learner.needs.frozen}
+    nets = Nets(online=image, target=image, frozen=frozen)
+    now = Moment(step=0, total=10, rng=Rng.seeded(2), batch_size=4)
+    if isinstance(learner, AbstractGame):
+        loss = learner.loss(ONLINE, nets, batch, now)
+    else:
+        loss = learner.loss(nets, batch, now)
+    assert loss.total.shape == (4,)
+    network = _network("vgg", torch.device("cpu"))
+    assert isinstance(network, Standin)
+    assert set(network.seen) == {(4, 3, 64, 64)}
+    torch.autograd.backward(loss.total.sum())
+    assert image.last.weight.grad is not None
