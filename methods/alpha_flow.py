@@ -55,9 +55,11 @@ class AlphaFlow(AbstractMethod):
         the same gradient, its size can be compared across alpha, and the difference is taken in
         full precision. The weight takes this residual; theirs, alpha / (error + c) of the undivided
         one, is the same with the offset c / alpha^2, which mutes the jumps near the end of the
-        curriculum. Guidance includes the ends of its interval, and labels are dropped at all times.
-        A moving average as teacher, which the paper tries and drops, and the clipping of the target
-        in their largest runs are left out.
+        curriculum. Their error is a mean over dimensions, to which they add 1e-3, and this one is a
+        sum: with power 1 an offset of 1e-3 d is theirs, up to a factor d of the weight. Guidance
+        includes the ends of its interval, and labels are dropped at all times. A moving average as
+        teacher, which the paper tries and drops, and the clipping of the target in their largest
+        runs are left out.
     Cost: one forward pass a step; on the rows off the diagonal nothing more at alpha = 1, one more
         forward between, a derivative at 0. A shift by the jump is one more forward.
     Fails by: a minimum that is off by order alpha, so a run must not stop at a large one; more

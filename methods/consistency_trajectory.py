@@ -101,9 +101,11 @@ class ConsistencyTrajectory(AbstractGame):
         jump, and their g is the data that its average velocity points to.
     Differs from the paper: a walk has its own length in each row instead of one for the batch, and
         shorter ones, with all lengths alike; weights of the terms are schedules, not ratios of
-        gradients; the distance of features (LPIPS) is left out; the critic reads the teacher's
-        features of noised samples instead of downloaded classifiers'; the boundary is the data in
-        place of sigma_min.
+        gradients; the default distance is a sum of squares over dimensions, theirs is LPIPS, which
+        is ``platform/training/lpips.py`` with a side of 224 where its package is installed; the
+        default law of the diagonal is half of theirs, which is NoisyMixture; the teacher is not
+        guided; the critic reads the teacher's features of noised samples instead of downloaded
+        classifiers'; the boundary is the data in place of sigma_min.
     Cost: three forward passes of the network and two of its average a step, twice ``longest`` of
         the teacher by Heun's rule.
     Fails by: three networks in memory; without denoising the diagonal drifts and short jumps blur;

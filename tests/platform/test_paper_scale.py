@@ -11,6 +11,9 @@ import torch
 import yaml
 
 from onestep.methods.core.method import AbstractLearner
+from onestep.methods.core.record import Moment
+from onestep.methods.core.rng import Rng
+from onestep.methods.dmd2 import DMD2
 from onestep.platform.build import build
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
@@ -96,3 +99,15 @@ def test_each_recipe_that_needs_a_model_has_its_stages() -> None:
     for name in METHODS:
         if any(recipe(name).parents.frozen.values()):
             assert f"cifar10_{name}" in STAGES
+
+
+def test_adversarial_weights_are_published_beside_means_and_set_beside_sums() -> None:
+    """DMD2: 1e-3 and 1e-2 beside means over the dimensions of an image, which the losses sum."""
+    learner = assembled(recipe("dmd2")).learner
+    assert isinstance(learner, DMD2)
+    assert learner.adversary is not None
+    dimensions = 3 * 32 * 32
+    now = Moment(step=0, total=10, rng=Rng.seeded(0), batch_size=1)
+    assert learner.adversary.generator(now) / dimensions == pytest.approx(1e-3)
+    assert learner.adversary.critic(now) / dimensions == pytest.approx(1e-2)
+    assert recipe("dmd2").training.clip_norm / dimensions == pytest.approx(10.0)
