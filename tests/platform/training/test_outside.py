@@ -87,11 +87,38 @@ def test_weights_become_a_model_with_their_licence_and_source(
     assert "CC-BY-4.0" in capsys.readouterr().out
 
 
-def test_an_imported_model_is_sampled_and_judged_as_a_teacher_like_any_other(
+STUDENT = (
+    "method=dmd2",
+    "method.fake_steps=1",
+    "data=moons",
+    "data.samples=128",
+    "net=mlp",
+    "net.width=8",
+    "training.samples=192",
+    "training.batch_size=64",
+    "evaluation.samples=64",
+)
+
+
+def test_an_imported_model_is_sampled_and_teaches_like_any_other(home: Path) -> None:
+    """Three steps from the same weights and noise: only what the teacher says can tell them."""
+    theirs = trained_elsewhere()
+    for scale in (1.0, 0.5):
+        weights = {name: scale * weight for name, weight in theirs.items()}
+        assert attempt(home, weights, {"weights": names()}) == 0
+    assert main(["sample", "moons/1", "sampler=edm", "--out", str(home / "samples.png")]) == 0
+    for teacher in ("moons/1", "moons/2"):
+        assert main(["train", *STUDENT, f"parents.teacher={teacher}"]) == 0
+    nets = [load_flow_map(Registry.at(Home.here()), f"moons/{k}")[0] for k in (3, 4)]
+    first, second = (net.state_dict() for net in nets)
+    assert all(weight.isfinite().all() for weight in first.values())
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_imported_teacher_whose_range_ends_early_is_judged_like_any_other(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert attempt(home, trained_elsewhere(), {"weights": names()}) == 0
-    assert main(["sample", "moons/1", "sampler=edm", "--out", str(home / "samples.png")]) == 0
     words = ["method=consistency_distillation", "data=moons", "data.samples=128", "net=mlp"]
     refused = main(["train", *words, "parents.teacher=moons/1", "training.batch_size=64"])
     assert refused == USER_ERROR
