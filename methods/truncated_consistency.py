@@ -86,18 +86,22 @@ class TruncatedConsistency(AbstractMethod):
     @property
     def cut(self) -> float:
         """The last time that the network learns."""
-        assert isinstance(self.times.law, LogTail)
-        return self.times.law.t_hi
+        return self._law.t_hi
 
     @property
     def domain(self) -> Domain:
-        """The jump from noise to the data."""
-        return Domain(kind=DomainKind.FROM_NOISE)
+        """The jump from the first time of the law to the data; before it nothing is trained."""
+        return Domain(kind=DomainKind.FROM_NOISE, t_lo=self._law.t_lo)
 
     @property
     def needs(self) -> Needs:
         """The first stage, seen by its jumps."""
         return Needs(frozen={TEACHER: View.JUMP})
+
+    @property
+    def _law(self) -> LogTail:
+        assert isinstance(self.times.law, LogTail)
+        return self.times.law
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""

@@ -20,7 +20,7 @@ class DomainKind(StrEnum):
     TO_DATA = "to_data"
     """t = 1: a consistency function."""
     FROM_NOISE = "from_noise"
-    """s = 0: a one-step generator or a neural flow."""
+    """s at the first time: a one-step generator or a neural flow."""
     TRIANGLE = "triangle"
     """All 0 <= s <= t <= 1."""
     GRID = "grid"
@@ -93,7 +93,7 @@ class Domain:
             case DomainKind.TO_DATA:
                 return abs(t - 1.0) <= _ROUNDING
             case DomainKind.FROM_NOISE:
-                return abs(s) <= _ROUNDING
+                return s <= self.t_lo + _ROUNDING
             case DomainKind.TRIANGLE:
                 return True
             case DomainKind.GRID:

@@ -13,6 +13,7 @@ from onestep.methods.core.method import View
 from onestep.methods.core.pair_times import RatioTimes
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
+from onestep.methods.core.sampler_choice import sampler_for
 from onestep.methods.core.schedule import Constant
 from onestep.methods.core.tail_law import LogTail
 from onestep.methods.core.weighting import Unweighted
@@ -160,7 +161,18 @@ def test_without_the_first_stage_a_constant_has_no_loss_but_at_the_cut() -> None
 
 
 def test_the_map_makes_samples_from_noise_alone() -> None:
-    assert METHOD.domain.kind is DomainKind.FROM_NOISE
+    """From the first time that training visits, which samples are scaled to."""
+    assert METHOD.domain == Domain(kind=DomainKind.FROM_NOISE, t_lo=1.0 / 81.0)
+    online = ObservedMap(ORACLE)
+    online.domain = METHOD.domain
+    noise = Rng.seeded(2).normal(1, 64, 2, dtype=torch.float64)
+    sampler = sampler_for(METHOD.domain, 1)
+    assert sampler is not None
+    sampler.sample(online, noise)
+    (call,) = online.calls
+    assert bool((call.s == 1.0 / 81.0).all())
+    torch.testing.assert_close(call.x, noise[0] * 80.0 / 81.0)
+    assert sampler_for(METHOD.domain, 2) is None
     assert METHOD.needs.frozen == {"teacher": View.JUMP}
 
 

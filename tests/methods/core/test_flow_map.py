@@ -15,6 +15,7 @@ ORACLE = GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4])
         (Domain(kind=DomainKind.DIAGONAL), [(0.3, 0.3), (1, 1)], [(0.3, 0.4)]),
         (Domain(kind=DomainKind.TO_DATA), [(0.3, 1), (0, 1)], [(0.3, 0.9), (0, 0)]),
         (Domain(kind=DomainKind.FROM_NOISE), [(0, 1), (0, 0.4)], [(0.1, 1)]),
+        (Domain(kind=DomainKind.FROM_NOISE, t_lo=0.1), [(0.1, 1)], [(0, 1), (0.2, 1)]),
         (Domain(), [(0, 1), (0.2, 0.7), (0.5, 0.5)], [(0.7, 0.2), (0.5, 1.1), (-0.1, 0.5)]),
         (
             Domain(kind=DomainKind.GRID, steps=4),
