@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .core.alignment import AbstractAlignment, EulerianAlignment, Field
+from .core.balance import AbstractBalance, FixedBalance, require_terms
 from .core.calculus import AbstractDerivative, ForwardMode
 from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
@@ -73,9 +74,9 @@ class AlignYourFlow(AbstractGame):
     Differs from the paper: the law of both times, the warm-up's length and the weight are choices
         of ours where the paper was not at hand, and so is r in the Lagrangian form; a law of the
         gap and the end is GapTimes. The critic reads the teacher's features of noised samples, not
-        images with a network of its own; its weight is a schedule, not a ratio of gradients;
-        gradients pass through the whole chain, whose lengths take turns. With an adversary both
-        players move at every step.
+        images with a network of its own; its weight is a schedule unless ``balance`` is a ratio of
+        gradients; gradients pass through the whole chain, whose lengths take turns. With an
+        adversary both players move at every step.
     Cost: a forward pass, a derivative (one or two) and a teacher's pass; two passes of frozen
         networks with guidance. In adversarial tuning, beside these: a chain of jumps with its
         graph, and two passes of the teacher, one with its graph; in the critic's turn a chain and
@@ -100,9 +101,11 @@ class AlignYourFlow(AbstractGame):
         label_dropout: How often a sample is seen without its label, by the teacher too.
         adversary: The critic of adversarial tuning, or None.
         chains: Numbers of jumps of the chains that it judges, each at least 1, taken in turns.
+        balance: How the terms of the network's loss combine: by their weights, or by the ratio of
+            their gradients at a parameter of the network.
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If a value is out of range, or the balance names no term.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -118,8 +121,10 @@ class AlignYourFlow(AbstractGame):
     label_dropout: LabelDropout = LabelDropout()
     adversary: RelativisticAdversary | None = None
     chains: tuple[int, ...] = (1, 2, 4)
+    balance: AbstractBalance = FixedBalance()
 
     def __post_init__(self) -> None:
+        require_terms(self.balance, ("align_your_flow", "adversarial"))
         object.__setattr__(self, "chains", tuple(self.chains))
         require_range("method.tangent", self.tangent, 0.0, 1.0)
         if self.offset <= 0.0:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .core.adversary import Adversary
+from .core.balance import AbstractBalance, FixedBalance, require_terms
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind, FlowMap
@@ -100,12 +101,12 @@ class ConsistencyTrajectory(AbstractGame):
     Convention: their noise level is sigma = (1 - t) / t and their state x / t; G(x, s, t) is the
         jump, and their g is the data that its average velocity points to.
     Differs from the paper: a walk has its own length in each row instead of one for the batch, and
-        shorter ones, with all lengths alike; weights of the terms are schedules, not ratios of
-        gradients; the default distance is a sum of squares over dimensions, theirs is LPIPS, which
-        is ``platform/training/lpips.py`` with a side of 224 where its package is installed; the
-        default law of the diagonal is half of theirs, which is NoisyMixture; the teacher is not
-        guided; the critic reads the teacher's features of noised samples instead of downloaded
-        classifiers'; the boundary is the data in place of sigma_min.
+        shorter ones, with all lengths alike; weights of the terms are schedules unless ``balance``
+        is their ratio of gradients, GradientRatio; the default distance is a sum of squares over
+        dimensions, theirs is LPIPS, which is ``platform/training/lpips.py`` with a side of 224
+        where its package is installed; the default law of the diagonal is half of theirs, which is
+        NoisyMixture; the teacher is not guided; the critic reads the teacher's features of noised
+        samples instead of downloaded classifiers'; the boundary is the data in place of sigma_min.
     Cost: three forward passes of the network and two of its average a step, twice ``longest`` of
         the teacher by Heun's rule.
     Fails by: three networks in memory; without denoising the diagonal drifts and short jumps blur;
@@ -121,10 +122,12 @@ class ConsistencyTrajectory(AbstractGame):
         law: Law of the diagonal times, and of the noise on what the critic judges.
         weighting: Weight of a diagonal row.
         adversary: The critic on the teacher's features, or None.
+        balance: How the terms of the network's loss combine: by their weights, or by the ratio of
+            their gradients at a parameter of the network.
 
     Raises:
-        ValueError: If the weight is negative, or a grid that begins at pure noise meets a step
-            that is infinite there.
+        ValueError: If the weight is negative, the balance names no term, or a grid that begins at
+            pure noise meets a step that is infinite there.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -136,8 +139,10 @@ class ConsistencyTrajectory(AbstractGame):
     law: AbstractTimeLaw = LogitNormal(mean=1.2, std=1.2)
     weighting: AbstractWeighting = DenoiserWeighting()
     adversary: Adversary | None = None
+    balance: AbstractBalance = FixedBalance()
 
     def __post_init__(self) -> None:
+        require_terms(self.balance, ("consistency", "denoising", "adversarial"))
         require_range("method.denoising", self.denoising, 0.0, float("inf"))
         if self.times.spacing.t_lo == 0.0 and isinstance(self.step, SigmaHeunStep):
             raise ValueError(

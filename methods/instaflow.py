@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .core.adversary import Adversary
+from .core.balance import AbstractBalance, FixedBalance, require_terms
 from .core.coupling import AbstractCoupling, StoredPairs
 from .core.distance import AbstractDistance, SquaredL2
 from .core.feature_distance import FeatureDistance
@@ -46,11 +47,11 @@ class InstaFlow(AbstractGame):
     Convention: as theirs.
     Differs from the paper: P is LPIPS only where its weights are at hand; without them it is the
         distance in the features of the teacher of the pairs. The adversarial term is not theirs;
-        its weight is a schedule and not a ratio of gradients. The critic reads the teacher's
-        features of noised samples, and to it the data of the pairs are real: the teacher's samples,
-        and true data as far as ``generated`` mixes them in. A condition may be a label or tokens.
-        On latents, which their LPIPS decodes to images first, P can be the teacher's features
-        alone: no loss decodes here.
+        its weight is a schedule unless ``balance`` is a ratio of gradients. The critic reads the
+        teacher's features of noised samples, and to it the data of the pairs are real: the
+        teacher's samples, and true data as far as ``generated`` mixes them in. A condition may be a
+        label or tokens. On latents, which their LPIPS decodes to images first, P can be the
+        teacher's features alone: no loss decodes here.
     Cost: one forward pass a step and the making of the pairs once; P costs two of the teacher; a
         critic costs one of the teacher in the student's turn, and two of it, three with a penalty,
         and one of the student in its own. Terms whose weight is zero cost nothing.
@@ -70,9 +71,12 @@ class InstaFlow(AbstractGame):
             the first quarter.
         critic_begins: Progress from which the critic learns, in [0, 1): before a rises.
         law: Law of the noise on what the critic reads.
+        balance: How the terms of the network's loss combine: by their weights, or by the ratio of
+            their gradients at a parameter of the network.
 
     Raises:
-        ValueError: If the coupling is not the stored pairs, or a value is out of range.
+        ValueError: If the coupling is not the stored pairs, the balance names no term, or a value
+            is out of range.
     """
 
     coupling: AbstractCoupling = StoredPairs()
@@ -84,8 +88,10 @@ class InstaFlow(AbstractGame):
     adversary: Adversary | None = None
     critic_begins: float = 0.2
     law: AbstractTimeLaw = Uniform()
+    balance: AbstractBalance = FixedBalance()
 
     def __post_init__(self) -> None:
+        require_terms(self.balance, ("reconstruction", "perceptual", "adversarial"))
         if not isinstance(self.coupling, StoredPairs):
             raise ValueError(
                 f"InstaFlow trains on StoredPairs, got coupling {type(self.coupling).__name__}"

@@ -112,14 +112,14 @@ class AbstractLearner(ABC):
     def needs(self) -> Needs:
         """What the platform builds for the method."""
 
+    @property
+    def balance(self) -> AbstractBalance:
+        """How the terms of the network's loss combine; a sum unless a learner holds another."""
+        return FixedBalance()
+
 
 class AbstractMethod(AbstractLearner, ABC):
     """A method with one loss and one optimizer."""
-
-    @property
-    def balance(self) -> AbstractBalance:
-        """How several terms combine; the plain sum unless a method holds another."""
-        return FixedBalance()
 
     @abstractmethod
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:

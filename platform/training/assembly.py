@@ -182,8 +182,7 @@ def assemble(experiment: Experiment) -> Assembly:
             f"got {workers.num_workers} and {training.shards}"
         )
     mine = training.shards // workers.num_workers
-    is_ratio = isinstance(learner, AbstractMethod) and learner.balance.parameter is not None
-    if is_ratio and training.accumulate > 1:
+    if learner.balance.parameter is not None and training.accumulate > 1:
         raise ValueError(
             "gradient ratios are those of the whole batch: training.accumulate must be 1, "
             f"got {training.accumulate}"

@@ -132,7 +132,7 @@ class Learning:
         for player in self._players(now):
             self.give_turn(player)
             terms, _ = self._objectives[player](batch[slice(0, rows)], replace(now, rng=rng))
-            combine(terms, self._balance, self._named, now, self._place)
+            combine(terms, self._balance(player), self._named, now, self._place)
 
     def give_turn(self, player: str) -> None:
         """Let the gradients of one player of a game flow; a method has one player alone.
@@ -232,7 +232,7 @@ class Learning:
             is_last = part == parts - 1
             with nullcontext() if is_last else _unsynchronised(objective):
                 terms, more = objective(batch[slice(part * rows, (part + 1) * rows)], moment)
-                total = combine(terms, self._balance, self._named, now, self._place)
+                total = combine(terms, self._balance(player), self._named, now, self._place)
                 (total / parts).backward()
             for name, value in {f"loss/{player}": total, **_named(terms, more)}.items():
                 logs[name] = logs.get(name, 0.0) + value.detach() / parts
@@ -246,9 +246,8 @@ class Learning:
         optimizer.step()
         return logs
 
-    @property
-    def _balance(self) -> AbstractBalance:
-        return FixedBalance() if isinstance(self._learner, AbstractGame) else self._learner.balance
+    def _balance(self, player: str) -> AbstractBalance:
+        return self._learner.balance if player == ONLINE else FixedBalance()
 
     def _follow(self, now: Moment) -> None:
         training, target = self._training, self._learner.needs.target

@@ -111,3 +111,10 @@ def test_adversarial_weights_are_published_beside_means_and_set_beside_sums() ->
     assert learner.adversary.generator(now) / dimensions == pytest.approx(1e-3)
     assert learner.adversary.critic(now) / dimensions == pytest.approx(1e-2)
     assert recipe("dmd2").training.clip_norm / dimensions == pytest.approx(10.0)
+
+
+def test_the_ratio_of_gradients_of_ctm_is_taken_at_the_last_layer() -> None:
+    assembly = assembled(recipe("consistency_trajectory"))
+    with torch.device("meta"):
+        *_, weight, _ = (name for name, _ in assembly.net().named_parameters())
+    assert assembly.learner.balance.parameter == weight

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onestep.methods.core.balance import AbstractBalance, GradientRatio
+from onestep.methods.core.balance import AbstractBalance, FixedBalance, GradientRatio
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.coupling import AbstractCoupling, CouplingState, IndependentCoupling
 from onestep.methods.core.distance import SquaredL2
@@ -217,10 +217,12 @@ class Adversarial(AbstractGame):
     Attributes:
         only: The one player that ever moves, empty for both.
         refusing: A player whose loss takes no data, or empty.
+        balance: How the generator's two terms combine.
     """
 
     only: str = ""
     refusing: str = ""
+    balance: AbstractBalance = FixedBalance()
     coupling: AbstractCoupling = IndependentCoupling()
 
     @property
@@ -244,6 +246,7 @@ class Adversarial(AbstractGame):
         made = nets.online.jump(x0, zero, zero + 1.0, batch.condition)
         judge = nets.companions[JUDGE]
         if player == ONLINE:
-            return Loss(terms={"fool": functional.softplus(-judge(made))})
+            near = 0.1 * SquaredL2()(made, batch.x1)
+            return Loss(terms={"near": near, "fool": functional.softplus(-judge(made))})
         real, fake = judge(batch.x1), judge(made)
         return Loss(terms={"tell": functional.softplus(-real) + functional.softplus(fake)})

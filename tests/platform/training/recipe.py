@@ -37,6 +37,14 @@ HALVES: Final = {"_target_": f"{_PARTS}.Halves"}
 SCALED: Final = {"_target_": f"{_PARTS}.Scaled"}
 TORN: Final = {"_target_": f"{_PARTS}.Torn"}
 GAME: Final = {"_target_": f"{_PARTS}.Adversarial"}
+BALANCED_GAME: Final = GAME | {
+    "balance": {
+        "_target_": "onestep.methods.core.balance.GradientRatio",
+        "at": "head.weight",
+        "reference": "near",
+        "limits": {"fool": [0.01, 10.0]},
+    }
+}
 CRITIC: Final = {
     "_target_": "onestep.methods.core.adversary.Adversary",
     "features": {"blocks.0": 16},

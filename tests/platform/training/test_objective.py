@@ -22,7 +22,14 @@ from onestep.tests.platform.training.group import (
     train_here,
     train_many,
 )
-from onestep.tests.platform.training.recipe import BATCH, GAME, MEAN_FLOW, TWO_TERMS, recipe
+from onestep.tests.platform.training.recipe import (
+    BALANCED_GAME,
+    BATCH,
+    GAME,
+    MEAN_FLOW,
+    TWO_TERMS,
+    recipe,
+)
 
 UNCLIPPED = {"clip_norm": 0.0}
 
@@ -83,13 +90,17 @@ def test_a_gradient_ratio_at_no_parameter_is_refused() -> None:
 
 
 def test_games_and_gradient_ratios_walk_the_same_way_on_two_workers(tmp_path: Path) -> None:
-    experiments = {"game": recipe(GAME, steps=6), "ratio": recipe(TWO_TERMS, steps=6)}
+    games = {"game": GAME, "balanced": BALANCED_GAME, "ratio": TWO_TERMS}
+    experiments = {name: recipe(method, steps=6) for name, method in games.items()}
     run_group(train_many, 2, experiments, tmp_path / "two")
+    ends = {}
     for name, experiment in experiments.items():
         alone, _ = train_here(experiment, tmp_path / "one" / name)
+        ends[name] = alone
         together = state_at(tmp_path / "two" / name / "checkpoints" / "step-0000000006")
         assert distance(together, alone) < 1e-10
         assert distance(alone, initial(experiment)) > 1e-2
+    assert distance(ends["balanced"], ends["game"]) > 1e-4, "the balance counts"
 
 
 def initial(experiment: dict[str, Any]) -> dict[str, Any]:
