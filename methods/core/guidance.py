@@ -83,6 +83,8 @@ class Guidance:
 
     Reference: Geng et al. 2025, arXiv:2505.13447v1, section 4.2 and appendix B.1.
     Convention: their interval counts from data; [a, b] of theirs is [1 - b, 1 - a] here.
+    Fails by: dropout in the network: its terms are evaluated under the masks of the batch, not in
+        evaluation mode, so that their noise is in the target.
 
     Attributes:
         omega: Share of the sample's own velocity, at least 0; 1 with kappa 0 is no guidance.
