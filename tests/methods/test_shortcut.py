@@ -37,18 +37,26 @@ from onestep.methods.oracle_mixture import MixtureMap1d
 from onestep.methods.shortcut import Shortcut
 from onestep.tests.methods.contract import CLASSES, Exact, MethodContract
 from onestep.tests.methods.exactness import ORACLE, WRONG
+from onestep.tests.methods.misweighted import MisweightedTiles
 from onestep.tests.methods.observed import AffineMap, ObservedMap
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64)
+HALF = DyadicTimes(diagonal=Constant(value=0.5))
 EIGHTH = Shortcut(times=DyadicTimes(diagonal=Constant(value=0.875)))
 
 
+def misweighted(times: DyadicTimes | SortedTimes, tiling: AbstractTiling) -> Shortcut:
+    """Jumps that are not what their parts make, without the diagonal, whose noise would hide it."""
+    jumps = replace(times, diagonal=Constant(value=0.0))
+    return Shortcut(times=jumps, tiling=MisweightedTiles(tiling=tiling))
+
+
 class TestShortcut(MethodContract):
-    exactness = Exact()
+    exactness = Exact(control=misweighted(HALF, EqualTiles(count=2)))
 
     @pytest.fixture
     def method(self) -> Shortcut:
-        return Shortcut(times=DyadicTimes(diagonal=Constant(value=0.5)))
+        return Shortcut(times=HALF)
 
 
 def moment(n: int) -> Moment:
@@ -192,7 +200,7 @@ CONTINUOUS = SortedTimes(law=Uniform(), diagonal=Constant(value=0.5))
 
 
 class TestContinuousShortcut(MethodContract):
-    exactness = Exact()
+    exactness = Exact(control=misweighted(CONTINUOUS, TwoTiles(split=2.0 / 3.0)))
 
     @pytest.fixture
     def method(self) -> Shortcut:
@@ -200,7 +208,7 @@ class TestContinuousShortcut(MethodContract):
 
 
 class TestRandomShortcut(MethodContract):
-    exactness = Exact()
+    exactness = Exact(control=misweighted(CONTINUOUS, RandomTiles()))
 
     @pytest.fixture
     def method(self) -> Shortcut:
