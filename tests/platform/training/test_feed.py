@@ -110,9 +110,7 @@ def test_each_shard_holds_the_share_of_generated_pairs_that_the_moment_asks_for(
 
 
 @pytest.mark.parametrize("share", [0.4, 0.03, 0.99])
-def test_the_share_of_generated_pairs_is_exact_over_the_steps(
-    share: float, folder: Path
-) -> None:
+def test_the_share_of_generated_pairs_is_exact_over_the_steps(share: float, folder: Path) -> None:
     """Shards of 8 rows: the mean of 4000 deviates by at most 4 standard errors."""
     feed = PairFeed(
         store_pairs(folder), PairMix(generated=Constant(value=share)), seed=4, batch_size=32
