@@ -23,6 +23,7 @@ from onestep.platform.evaluation.evaluate import evaluate_on
 from onestep.platform.evaluation.features import ClassifierAltered, feature_space
 from onestep.platform.evaluation.report import Report
 from onestep.platform.evaluation.sampling import SamplesNotFinite, draw_samples, samplers_at
+from onestep.platform.threads import threads
 
 ACCURACY_BAR = 0.62
 """The bar of a one-step model of the digits."""
@@ -299,6 +300,17 @@ def test_a_classifier_is_trained_once_and_named_by_its_file(tmp_path: Path) -> N
     assert first.name == f"sha256:{weights.stem}"
     other = feature_space(dataset, home=tmp_path, recipe=replace(SMALL, seed=1))
     assert other.name != first.name
+
+
+def test_a_classifier_does_not_depend_on_the_threads_of_the_process(tmp_path: Path) -> None:
+    names = []
+    for count in (1, 2):
+        with threads(count):
+            space = feature_space(Digits().load(), home=tmp_path / str(count), recipe=SMALL)
+            assert torch.get_num_threads() == count
+            names.append(space.name)
+    assert names[0] == names[1]
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
