@@ -124,7 +124,8 @@ examples:
 
 
 def _is_of_sampler(override: str) -> bool:
-    return override.partition("=")[0].split(".")[0] == _SAMPLER
+    place = override.partition("=")[0].rpartition("@")[2]  # of clock@sampler.grid.clock too
+    return place.split(".")[0] == _SAMPLER
 
 
 def _sampler(domain: "Domain", *, nfe: int | None, named: Sequence[str]) -> "AbstractSampler":

@@ -1,4 +1,4 @@
-"""A network of diffusers is the velocity that diffusers itself samples by, and fits or is refused."""
+"""A network of diffusers is the velocity that diffusers samples by, and fits or is refused."""
 
 import sys
 from functools import partial
@@ -155,7 +155,11 @@ def test_under_autocast_it_is_finite_and_near() -> None:
         ({"num_class_embeds": 11}, 0, "num_class_embeds 11, data of 0 classes need None$"),
         ({"time_embedding_type": "fourier"}, 0, "needs time_embedding_type positional, got 'four"),
         ({"class_embed_type": "timestep"}, 0, "needs class_embed_type None, got 'timestep'"),
-        ({"_class_name": "UNet2DConditionModel"}, 0, "config of a UNet2DModel, got that of UNet2DC"),
+        (
+            {"_class_name": "UNet2DConditionModel"},
+            0,
+            "config of a UNet2DModel, got that of UNet2DC",
+        ),
         ({"width": 8}, 0, "cannot be built from its config: .*unexpected keyword argument 'width'"),
         ({"norm_num_groups": 3}, 0, "cannot be built from its config: num_channels .8. must be"),
         (
@@ -186,6 +190,36 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ValueError, match=r"not installed: pip install 'onestep\[diffusers\]'"):
         inner()
+
+
+def test_published_sizes_are_taken_as_they_are() -> None:
+    """The config.json of google/ddpm-cifar10-32; Ho et al. 2020 count 35.7 million weights."""
+    config = {
+        "_class_name": "UNet2DModel",
+        "_diffusers_version": "0.0.4",
+        "act_fn": "silu",
+        "attention_head_dim": None,
+        "block_out_channels": [128, 256, 256, 256],
+        "center_input_sample": False,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "in_channels": 3,
+        "layers_per_block": 2,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-06,
+        "norm_num_groups": 32,
+        "out_channels": 3,
+        "sample_size": 32,
+        "time_embedding_type": "positional",
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    }
+    with torch.device("meta"):
+        net = DiffusersUNet(shape=(3, 32, 32), domain=INSIDE, config=config)
+        at = torch.full((1,), 0.5)
+        assert net(torch.zeros(1, 3, 32, 32), at, at).shape == (1, 3, 32, 32)
+    assert sum(weight.numel() for weight in net.parameters()) == pytest.approx(35.7e6, abs=0.1e6)
 
 
 def test_it_stands_inside_a_velocity_on_a_machine_without_memory_for_it() -> None:

@@ -155,6 +155,7 @@ def test_samples_out_of_range_are_refused_and_no_picture_is_written(
         (("sampler=dpm_solver", "sampler.grid.steps=7"), 7, "DpmSolver"),
         (("sampler=heun", "sampler.grid.steps=3"), 6, "Heun"),
         (("sampler=ddim",), 50, "Euler"),
+        (("sampler=ddim_clock", "clock@sampler.grid.clock=cosine"), 50, "Euler"),
     ],
 )
 def test_a_sampler_can_be_named(

@@ -120,9 +120,7 @@ def test_a_chain_of_ddim_ends_where_that_of_diffusers_ends(home: Path) -> None:
     numbers = [*ddim.timesteps.tolist(), 0]
     assert [a - b for a, b in pairwise(numbers)] == [37] * 27
     assert numbers[0] == 999
-    noise = torch.randn(
-        3, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-    )
+    noise = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     z = noise
     for number in numbers:
         z = ddim.step(unet(z, torch.tensor(number)).sample, number, z).prev_sample
