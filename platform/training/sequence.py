@@ -158,5 +158,5 @@ def _check_parents(assembly: Assembly, earlier: Mapping[str, Assembly]) -> None:
             if view is View.GUIDED:
                 require_lost_labels("guidance", reference, parent)
     teacher = experiment.parents.teacher
-    if needs.pairs and teacher in earlier and experiment.pairs.guidance != 1.0:
+    if needs.pairs and experiment.pairs.guidance != 1.0 and teacher and teacher in earlier:
         require_lost_labels("pairs.guidance", teacher, earlier[teacher].learner)

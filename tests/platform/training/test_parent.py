@@ -56,7 +56,7 @@ def test_a_student_of_the_linear_path_refuses_a_teacher_of_another(name: str) ->
     stages = plan(f"eight_gaussians_{name}", teacher=TRIGONOMETRIC)
     with pytest.raises(
         ValueError,
-        match="needs a teacher of the path linear, got teacher of the path trigonometric$",
+        match=r"needs a teacher of the path linear, got teacher of the path trigonometric$",
     ):
         StageSequence.of(stages).check()
 
