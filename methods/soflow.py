@@ -70,7 +70,8 @@ class SoFlow(AbstractMethod):
         fade: Times below it are guided less, in [0, 1].
 
     Raises:
-        ValueError: If a number is out of range, or a mix or guidance meets times without a diagonal.
+        ValueError: If a number is out of range, or a mix or guidance meets times without a
+            diagonal.
     """
 
     path: AbstractPath = LinearPath()
