@@ -140,7 +140,7 @@ class PolynomialPath(AbstractPath):
     @property
     def name(self) -> str:
         """Power 1 is the linear path."""
-        return LINEAR if self.power == 1.0 else f"polynomial of power {self.power:g}"
+        return LINEAR if self.power == 1.0 else f"polynomial of power {float(self.power)}"
 
 
 @final
@@ -198,4 +198,4 @@ class VariancePreservingPath(AbstractPath):
     @property
     def name(self) -> str:
         """Its kind and both rates."""
-        return f"variance preserving from {self.beta_min:g} to {self.beta_max:g}"
+        return f"variance preserving from {float(self.beta_min)} to {float(self.beta_max)}"
