@@ -78,7 +78,7 @@ class GammaJumps(AbstractSampler):
                     f"got one with domain {domain.kind}"
                     + (f" that ends at t = {domain.t_hi:g}" if domain.t_hi < 1.0 else "")
                 )
-        if domain.t_hi < 1.0:
+        if finishing(domain):
             require_velocity(f"denoising at t = {domain.t_hi:g}", domain)
         if self.draws > 1:
             require_linear("renoising", domain)
