@@ -90,6 +90,7 @@ OPTIONS: Final = {
     "train": ["--dry-run", "--measure"],
     "evaluate": [
         "--decoded",
+        "--device",
         "--dry-run",
         "--fid",
         "--json",
@@ -98,14 +99,23 @@ OPTIONS: Final = {
         "--samples",
         "--seed",
     ],
-    "sample": ["--caption", "--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
+    "sample": [
+        "--caption",
+        "--device",
+        "--dry-run",
+        "--label",
+        "--n",
+        "--nfe",
+        "--out",
+        "--seed",
+    ],
     "sweep": ["--dry-run", "--resume"],
-    "compare": ["--dry-run", "--nfe", "--out", "--samples", "--seed"],
-    "average": ["--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
+    "compare": ["--device", "--dry-run", "--nfe", "--out", "--samples", "--seed"],
+    "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--dry-run"],
     "submit": ["--address", "--dry-run", "--env", "--no-wait", "--python", "--working-dir"],
-    "doctor": [],
+    "doctor": ["--dry-run"],
 }
 
 
