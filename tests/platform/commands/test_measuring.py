@@ -59,11 +59,17 @@ def test_a_model_measured_again_gives_the_numbers_of_its_run(home: Path) -> None
     assert [kept.metrics for kept in entry.evaluations] == [again.metrics()]
 
 
+@pytest.fixture(scope="module")
+def wide(home: Path) -> None:
+    """A run that keeps snapshots; it registers moons/3."""
+    words = ["train", "method=mean_flow", "evaluation.nfes=[1]", "run=wide", *TRAIN]
+    assert main([*words, "training.ema_snapshots=2"]) == 0
+
+
+@pytest.mark.usefixtures("wide")
 def test_an_average_of_another_width_is_measured_and_kept_with_its_parent(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "method=mean_flow", "evaluation.nfes=[1]", "run=wide", *TRAIN]
-    assert main([*words, "training.ema_snapshots=2"]) == 0
     registry = Registry.at(Home.here())
     parent = registry.resolve("moons/3")
     yardstick = ["--nfe", "1", "--samples", "64"]
@@ -265,6 +271,7 @@ def test_samples_are_drawn_from_the_store_that_an_override_names(
     assert (tmp_path / "samples.png").stat().st_size > 0
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize(
     "words",
     [
