@@ -39,6 +39,7 @@ examples:
   onestep evaluate digits/3 --keep                  the numbers join the model in the registry
   onestep evaluate cifar10/2 --fid FILE             FID too, with these Inception weights
   onestep evaluate faces/1 --decoded                a model of latents by its images
+  onestep evaluate digits/3 --device cuda:1         by default a GPU where there is one
   onestep evaluate digits/3 storage.tracking_uri=http://mlflow:5000 evaluation.nfes=[1,2]
 """
 
