@@ -11,6 +11,9 @@ from .settings import settings, typed_value
 Node = Mapping[str, Any]
 LEAST_SAMPLES: Final = 8
 """Fewer samples of a draw, or held-out data, can tell no model from another."""
+ALL_SAMPLES: Final = 2000
+"""Samples of a draw where nobody names a number; sets hold out fewer, or enough. Reports compare
+only at equal numbers, so that all commands take this one."""
 
 
 @final
