@@ -1,5 +1,6 @@
 """Several workers: the same loop under Ray Train, with checkpoints and restarts by Ray."""
 
+import logging
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from .place import Place
 from .reporter import Reporter
 from .worker import CHECKPOINTS, work
 
+_LOGGER: Final = logging.getLogger(__name__)
 _POLL_S: Final = 0.5
 _TRAIN: Final = "train"
 _STORAGE: Final = "ray"
@@ -241,7 +243,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                 ),
             ),
         )
-        with _forwarding(mailbox, reporter):
+        with forwarding(mailbox, reporter):
             result = _fit(trainer, mailbox)
         refusal: ValueError | None = ray.get(mailbox.refusal.remote())
         if refusal is not None:
@@ -261,13 +263,21 @@ def _fit(trainer: TorchTrainer, mailbox: Any) -> ray.train.Result:
 
 
 @contextmanager
-def _forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
-    """Hand on what comes into the mailbox while something else runs."""
-    done = threading.Event()
+def forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
+    """Hand on what comes into the mailbox while something else runs.
+
+    A reporter that fails ends neither the training nor the reports after it: every row is handed
+    on once, and the first failure is raised when all is over.
+    """
+    done, failures = threading.Event(), list[Exception]()
 
     def empty() -> None:
         for metrics, step in ray.get(mailbox.take.remote()):
-            reporter.report(metrics, step=step)
+            try:
+                reporter.report(metrics, step=step)
+            except Exception as error:
+                _LOGGER.warning("the metrics of step %d were not reported: %s", step, error)
+                failures.append(error)
 
     def watch() -> None:
         while not done.wait(_POLL_S):
@@ -281,3 +291,5 @@ def _forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
         done.set()
         thread.join()
         empty()
+    if failures:
+        raise failures[0]
