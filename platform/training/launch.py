@@ -89,7 +89,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     is_streamed = experiment.training.stream
     dataset = load(assembly.source, stream=is_streamed)
     if is_streamed:
-        check_fills(dataset, experiment.training.batch_size)
+        check_fills(assembly.source, dataset, experiment.training.batch_size)
     check_evaluation(experiment, dataset)
     decoder = decoder_of(dataset)
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
@@ -261,14 +261,20 @@ def _fresh(name: str) -> str:
 
 
 def _pinned(experiment: Experiment, registry: Registry) -> Experiment:
-    """The experiment with its parents as versions, which do not move as aliases do."""
+    """The experiment and its overrides with parents as versions, which do not move as aliases do."""
     parents = experiment.parents
     pinned = {
         role: str(registry.entry(reference).reference)
         for role in ("initial", "teacher", "weak")
         if (reference := getattr(parents, role))
     }
-    return replace(experiment, parents=replace(parents, **pinned))
+    overrides = experiment.overrides
+    if overrides:
+        moved = {r: to for r, to in pinned.items() if to != getattr(parents, r)}
+        keys = {f"parents.{role}" for role in moved}
+        kept = (line for line in overrides if line.partition("=")[0].lstrip("+~") not in keys)
+        overrides = (*kept, *(f"parents.{role}={version}" for role, version in moved.items()))
+    return replace(experiment, parents=replace(parents, **pinned), overrides=overrides)
 
 
 @contextmanager
@@ -279,8 +285,9 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
         run = Run(registry.connection, json.loads(note.read_text())["run_id"])
     else:
         run = Run.start(registry.connection, facts)
-        write_json(note, {"run_id": run.run_id})
     with run:
+        if not note.exists():
+            write_json(note, {"run_id": run.run_id})
         yield run
 
 
