@@ -1,4 +1,4 @@
-"""Parts of a set of pairs that is being made: what is done stays done when the making is cut off."""
+"""Parts of a set of pairs in the making, kept so that what is done is done when it is cut off."""
 
 import hashlib
 import json

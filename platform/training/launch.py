@@ -261,7 +261,7 @@ def _fresh(name: str) -> str:
 
 
 def _pinned(experiment: Experiment, registry: Registry) -> Experiment:
-    """The experiment and its overrides with parents as versions, which do not move as aliases do."""
+    """The experiment, and its overrides, with parents as versions, which aliases do not move."""
     parents = experiment.parents
     pinned = {
         role: str(registry.entry(reference).reference)

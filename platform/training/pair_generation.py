@@ -34,9 +34,9 @@ def generate_pairs(
 
     Heun's rule with fixed steps is used both ways, so that a pair depends on its own noise alone
     and not on how the work is cut. Each batch is written as it is made: if the making is cut off,
-    the next attempt at the same set in the same folder goes on from there. Labels or captions of the generated pairs follow those of the
-    training data. Under guidance, data are taken back to noise by the guided flow too: pairs of two
-    flows would cross.
+    the next attempt at the same set in the same folder goes on from there. Labels or captions of
+    the generated pairs follow those of the training data. Under guidance, data are taken back to
+    noise by the guided flow too: pairs of two flows would cross.
 
     Args:
         teacher: A velocity: the moving average of a trained flow.

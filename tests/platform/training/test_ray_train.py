@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import pytest
 from ray import get, remote
@@ -150,10 +150,10 @@ class Hesitant:
         """Nothing is held back."""
 
 
-def test_a_reporter_that_fails_sees_every_row_and_its_first_failure_is_raised() -> None:
-    mailbox, reporter = remote(num_cpus=0)(Mailbox).remote(), Hesitant({2, 5})
+def put_rows(mailbox: Any, reporter: Hesitant, *, ending: Exception | None = None) -> None:
+    """Rows of three steps, and of three more once they are reported, while they are forwarded."""
     end = time.monotonic() + 30.0
-    with pytest.raises(OSError, match="step 2 is refused"), forwarding(mailbox, reporter):
+    with forwarding(mailbox, reporter):
         for step in (1, 2, 3):
             mailbox.put.remote({"loss/online": 1.0}, step)
         while len(reporter.seen) < 3 and time.monotonic() < end:
@@ -161,7 +161,19 @@ def test_a_reporter_that_fails_sees_every_row_and_its_first_failure_is_raised() 
         assert reporter.seen == [1, 2, 3], "told while the training goes on"
         for step in (4, 5, 6):
             get(mailbox.put.remote({"loss/online": 1.0}, step))
+        if ending is not None:
+            raise ending
+
+
+def test_a_reporter_that_fails_sees_every_row_and_its_first_failure_is_raised() -> None:
+    mailbox, reporter = remote(num_cpus=0)(Mailbox).remote(), Hesitant({2, 5})
+    with pytest.raises(OSError, match="step 2 is refused"):
+        put_rows(mailbox, reporter)
     assert reporter.seen == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(WorkersFailed), forwarding(mailbox, reporter):
-        get(mailbox.put.remote({"loss/online": 1.0}, 5))
-        raise WorkersFailed("which is not hidden by what the reporter says")
+
+
+def test_a_reporter_that_fails_does_not_hide_why_the_training_ended() -> None:
+    mailbox, reporter = remote(num_cpus=0)(Mailbox).remote(), Hesitant({2, 5})
+    with pytest.raises(WorkersFailed):
+        put_rows(mailbox, reporter, ending=WorkersFailed("it gave up"))
+    assert reporter.seen == [1, 2, 3, 4, 5, 6]
