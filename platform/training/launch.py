@@ -38,6 +38,7 @@ from .place import place_of
 from .ray_train import latest, train_with_ray
 from .rehearsal import rehearse
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
+from .room import check_room
 from .watcher import Watcher
 from .worker import work
 
@@ -102,6 +103,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         assembly = replace(assembly, experiment=pairing.experiment)
     if not is_streamed or experiment.training.batch_size <= len(dataset.train):
         rehearse(assembly, dataset if pairing is None else pairing.examples)
+    check_room(assembly, folder, num_data=0 if is_streamed else len(dataset.train))
     facts = _facts(assembly.experiment, dataset, folder)
     with alone(folder, what="run"):
         _check_unfinished(registry, folder)
