@@ -16,12 +16,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ...methods.core.rng import mix
 from ..build import build
 from ..data.source import AbstractSource
-from ..data.stream import STREAMABLE, batches, stream_train
+from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
 from . import checkpoint as checkpoints
 from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged, WorkersFailed
-from .feed import Epochs
+from .feed import BatchStream
 from .nodes import marked, refusal_here
 from .place import Place
 from .reporter import Reporter
@@ -133,17 +133,19 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
         )
 
 
-def _stream(place: Place, experiment: Experiment) -> Epochs | None:
+def _stream(place: Place, experiment: Experiment) -> BatchStream | None:
     training = experiment.training
     if not training.stream:
         return None
     shard = ray.train.get_dataset_shard(_TRAIN)
     rows = training.batch_size // place.world
-    return lambda epoch: batches(
-        shard,
-        rows,
-        shuffle_buffer=_SHUFFLED_BATCHES * rows,
-        seed=mix(experiment.seed, epoch, place.rank),
+    return BatchStream(
+        lambda epoch: batches(
+            shard,
+            rows,
+            shuffle_buffer=_SHUFFLED_BATCHES * rows,
+            seed=mix(experiment.seed, epoch, place.rank),
+        )
     )
 
 
@@ -225,6 +227,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                 "run": folder,
             },
             datasets=_datasets(experiment),
+            dataset_config=in_order() if experiment.training.stream else None,
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo", timeout_s=300),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers.num_workers,
