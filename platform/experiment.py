@@ -190,7 +190,8 @@ class PairGeneration:
     Attributes:
         count: Pairs from fresh noise.
         steps: Heun steps of each pair; fixed, so that the result does not depend on the batch.
-        guidance: Scale of classifier-free guidance of the teacher, at least 0; 1 for none.
+        guidance: Scale of classifier-free guidance of the teacher, at least 0; 1 for none. Others
+            need a teacher whose method drops labels; weights trained elsewhere are not asked.
         real: Whether the training data are paired with the noise that the teacher's flow takes
             back from them.
         batch_size: Pairs made at once.
