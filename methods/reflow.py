@@ -23,8 +23,8 @@ class ReFlow(AbstractMethod):
         loss = |v(x, t) - (x1 - x0)|^2   at x = (1 - t) x0 + t x1
 
     Pairs of a flow do not cross, so that the paths of the next one are nearly straight and one
-    Euler step is nearly exact. The pairs are a stored set that a stage of its own has made with the
-    teacher's moving average; they are mixed with real data and the noise that the teacher's flow
+    Euler step is nearly exact. The pairs are a stored set, made with the teacher's moving average
+    before the first step; they are mixed with real data and the noise that the teacher's flow
     takes back from them, which keeps the student from feeding on its teacher's errors alone.
 
     Reference: Liu et al. 2022, arXiv:2209.03003v1, Alg. 1. Real data by inversion: Lee et al. 2024,

@@ -45,7 +45,7 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
             # A full disk does not say by itself which file it has no room for.
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_bytes(path: Path, payload: bytes, *, mode: int = 0o666) -> str:
@@ -115,7 +115,8 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Force to disk which files a folder has."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         # Some network file systems refuse this; the file itself is already safe there.

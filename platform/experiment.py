@@ -11,6 +11,9 @@ from .settings import settings, typed_value
 Node = Mapping[str, Any]
 LEAST_SAMPLES: Final = 8
 """Fewer samples of a draw, or held-out data, can tell no model from another."""
+ALL_SAMPLES: Final = 2000
+"""Samples of a draw where nobody names a number; sets hold out fewer, or enough. Reports compare
+only at equal numbers, so that all commands take this one."""
 
 
 @final
@@ -28,7 +31,7 @@ class Training:
         clip_norm: Largest norm of the gradient; 0 for none.
         compile: Whether the network is compiled by torch.compile.
         stream: Whether workers read the data as a stream of Ray Data, not from memory; the order
-            then differs from run to run.
+            then depends on the number of workers.
         ema_half_lives: Half-life, in samples, of each moving average that is kept.
         ema_ramp: Share of the samples seen so far above which no half-life goes, so that early
             averages forget the start.

@@ -16,6 +16,7 @@ from .record import TrialRecord
 from .settings import SweepSettings
 
 _INTERRUPTED: Final = "interrupted"
+_REPEATS: Final = "repeats"
 _ENDED: Final = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
 
 
@@ -81,11 +82,14 @@ def requeue_orphans(study: Study) -> int:
         How many there were.
     """
     orphans = study.get_trials(states=(TrialState.RUNNING,))
+    repeated = {trial.user_attrs.get(_REPEATS) for trial in study.get_trials(deepcopy=False)}
     for orphan in orphans:
-        # Noted first: if this is cut off in turn, the trial is still running and is seen again.
+        # Closed last: if this is cut off in turn, the trial is still running and is seen again.
         noted = study.user_attrs.get(_INTERRUPTED, [])
         study.set_user_attr(_INTERRUPTED, sorted({*noted, orphan.number}))
-        if orphan.params:
-            study.enqueue_trial(orphan.params, skip_if_exists=False)
+        # What it says it repeats is written with the new trial at once, so that there is one only.
+        if orphan.params and orphan.number not in repeated:
+            repeats = {_REPEATS: orphan.number}
+            study.enqueue_trial(orphan.params, user_attrs=repeats, skip_if_exists=False)
         study.tell(orphan.number, state=TrialState.FAIL)
     return len(orphans)

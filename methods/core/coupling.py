@@ -129,7 +129,7 @@ def optimal_assignment(x1: Float[Tensor, "n *d"], x0: Float[Tensor, "n *d"]) -> 
 @final
 @dataclass(frozen=True, kw_only=True)
 class StoredPairs(AbstractCoupling):
-    """The noise that is stored with each datum, as a pair-generation stage has written it."""
+    """The noise that is stored with each datum, in a set of pairs made before the first step."""
 
     def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
         """No state: the pairs are data."""
@@ -141,7 +141,6 @@ class StoredPairs(AbstractCoupling):
         del now
         if batch.x0 is None:
             raise ValueError(
-                "coupling StoredPairs needs a set of pairs as data, got data without noise; "
-                "generate pairs in an earlier stage"
+                "coupling StoredPairs needs a set of pairs as data, got data without noise"
             )
         return batch, state

@@ -1,10 +1,12 @@
 """Image sets too large for memory, streamed to the workers by Ray Data.
 
 What is kept: an example is trained on or held out as when the set is in memory, carries the same
-index in every run, and is seen at most once in an epoch and by one worker only.
-What is not kept: the order of the examples. It depends on how fast each worker reads, so it
-differs between runs and between numbers of workers, and a resumed run starts a new epoch. Bitwise
-resume and equal trajectories on 1, 2 and 4 workers hold for sets in memory only.
+index in every run, and is seen at most once in an epoch and by one worker only. On the same cluster
+the same number of workers sees the same order again, so that a resumed run goes on in the middle of
+its epoch: what has been taken of it is read and left out.
+What is not kept: the order between numbers of workers, or of CPUs, by which Ray cuts the set. A run
+that is resumed with another one leaves out as many examples of its epoch, though not the same ones.
+Equal trajectories on 1, 2 and 4 workers hold for sets in memory only.
 A folder of images has to be at the same path on every machine.
 """
 
@@ -26,6 +28,7 @@ from .split import is_held_out
 if TYPE_CHECKING:
     from ray.data import DataIterator, Dataset
     from ray.data.block import DataBatch
+    from ray.train import DataConfig
 
 _READ_ROWS: Final = 64
 """Images decoded together; one task holds this many in memory."""
@@ -127,6 +130,15 @@ def stream_train(source: ImageFolder | HuggingFace) -> "Dataset":
     return ray.data.from_huggingface(table).map_batches(
         DecodeRows(source=source), batch_size=_READ_ROWS, batch_format="numpy"
     )
+
+
+def in_order() -> "DataConfig":
+    """Settings of Ray Train by which each worker is given the same rows in the same order again."""
+    import ray.train
+
+    options = ray.train.DataConfig.default_ingest_options()
+    options.preserve_order = True
+    return ray.train.DataConfig(execution_options=options)
 
 
 def batches(

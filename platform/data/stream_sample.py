@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -59,8 +60,7 @@ def load(source: AbstractSource, *, stream: bool) -> Dataset:
     if not stream:
         return source.load()
     assert isinstance(source, STREAMABLE), "checked when the experiment was assembled"
-    rows = _files(source) if isinstance(source, ImageFolder) else _hub(source)
-    ordered = sorted(rows, key=lambda row: (row.digest, row.label))
+    ordered = sorted(_rows(source), key=lambda row: (row.digest, row.label))
     sides = _taken(ordered, source.held_out_fraction)
     if not all(sides.values()):
         raise DataNotFound(
@@ -79,10 +79,11 @@ def load(source: AbstractSource, *, stream: bool) -> Dataset:
     )
 
 
-def check_fills(sample: Dataset, batch_size: int) -> None:
+def check_fills(source: AbstractSource, sample: Dataset, batch_size: int) -> None:
     """Refuse a stream that has fewer training examples than a batch, and so never gives one.
 
     Args:
+        source: Where the set comes from.
         sample: What ``load`` gave for the stream.
         batch_size: Rows of the whole batch.
 
@@ -90,10 +91,29 @@ def check_fills(sample: Dataset, batch_size: int) -> None:
         ValueError: If the batch is larger than the set.
     """
     n = len(sample.train)
-    if n < min(batch_size, SAMPLED):
+    if SAMPLED <= n < batch_size:  # there may be more than the sample
+        assert isinstance(source, STREAMABLE), "checked when the experiment was assembled"
+        n = _count(source, at_most=batch_size)
+    if n < batch_size:
         raise ValueError(
             f"batch_size must be in [1, {n}], the number of training examples, got {batch_size}"
         )
+
+
+def _count(source: ImageFolder | HuggingFace, *, at_most: int) -> int:
+    """How many training examples there are, counted no further than asked for."""
+    kept = (row for row in _rows(source) if not _is_held_out(row, source.held_out_fraction))
+    return sum(1 for _ in islice(kept, at_most))
+
+
+def _rows(source: ImageFolder | HuggingFace) -> Iterator[_Row]:
+    return _files(source) if isinstance(source, ImageFolder) else _hub(source)
+
+
+def _is_held_out(row: _Row, fraction: float) -> bool:
+    if row.held_out is not None:
+        return row.held_out
+    return bool(is_held_out([row.read().tobytes()], fraction))
 
 
 def _files(source: ImageFolder) -> Iterator[_Row]:

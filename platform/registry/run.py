@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, final
@@ -12,6 +13,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from ..password import without_passwords
 from .connection import Connection
+from .errors import RegistryUnreachable
 from .reference import check_name
 from .revision import code_revision, installed_versions
 
@@ -113,13 +115,22 @@ class Run:
             run_id = connection.client.create_run(
                 experiment, run_name=facts.name, tags=tags
             ).info.run_id
-            config = without_passwords(facts.config)
-            params = [Param(key, value[:_LONGEST_PARAM]) for key, value in _flat(config)]
-            for first in range(0, len(params), _PARAMS_PER_CALL):
-                connection.client.log_batch(run_id, params=params[first : first + _PARAMS_PER_CALL])
         run = cls(connection, run_id)
-        run.log_json(config, "config.json")
+        try:
+            run._log_config(without_passwords(facts.config))
+        except BaseException:
+            # Nobody else knows of it, and it would seem to run for ever.
+            with suppress(RegistryUnreachable):
+                run.finish("FAILED")
+            raise
         return run
+
+    def _log_config(self, config: Mapping[str, Any]) -> None:
+        params = [Param(key, value[:_LONGEST_PARAM]) for key, value in _flat(config)]
+        with self._connection.asking():
+            for first in range(0, len(params), _PARAMS_PER_CALL):
+                self._client.log_batch(self.run_id, params=params[first : first + _PARAMS_PER_CALL])
+        self.log_json(config, "config.json")
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Write metrics of one step at once."""

@@ -11,12 +11,13 @@ from typing import Any, Final, final
 
 import torch
 
-from ..atomic import sha256, write_bytes, write_json
+from ..atomic import sha256, sync_folder, write_bytes, write_json
 from .errors import CheckpointAltered, CheckpointMismatch
 
 _STATE: Final = "state.pt"
 _MANIFEST: Final = "manifest.json"
 _PREFIX: Final = "step-"
+_REPLACED: Final = ".replaced"
 
 
 @final
@@ -39,7 +40,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into a folder of its own.
 
     It is written beside its place and moved there when it is whole, so that a reader never sees
-    a part of it and a full disk leaves nothing behind.
+    a part of it and a full disk leaves nothing behind. An earlier checkpoint of the same step is
+    found until then.
 
     Args:
         folder: Folder of all checkpoints of the run.
@@ -63,8 +65,14 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         torch.save(content | {"state": dict(checkpoint.state)}, payload)
         digest = write_bytes(draft / _STATE, payload.getvalue())
         write_json(draft / _MANIFEST, {"step": checkpoint.step, "sha256": digest})
-        shutil.rmtree(final_place, ignore_errors=True)
+        if final_place.exists():
+            # A folder cannot take the place of another, so that the earlier one steps aside.
+            replaced = final_place.with_suffix(_REPLACED)
+            shutil.rmtree(replaced, ignore_errors=True)
+            final_place.replace(replaced)
         draft.replace(final_place)
+        sync_folder(folder)
+        shutil.rmtree(final_place.with_suffix(_REPLACED), ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return final_place
@@ -106,7 +114,7 @@ def load(place: Path, *, recipe: str) -> Checkpoint:
 
 def latest(folder: Path) -> Path | None:
     """The checkpoint of a run with the most steps, or None."""
-    found = sorted(folder.glob(f"{_PREFIX}*"))
+    found = _ordered(folder)
     return found[-1] if found else None
 
 
@@ -118,5 +126,10 @@ def prune(folder: Path, *, keep: int) -> None:
         keep: How many stay, at least 1.
     """
     drafts = folder.glob(f".{_PREFIX}*")  # of writers that were killed; there is only one writer
-    for old in (*sorted(folder.glob(f"{_PREFIX}*"))[:-keep], *drafts):
+    for old in (*_ordered(folder)[:-keep], *drafts):
         shutil.rmtree(old)
+
+
+def _ordered(folder: Path) -> list[Path]:
+    """Checkpoints by their steps, one that is being replaced before the one in its place."""
+    return sorted(folder.glob(f"{_PREFIX}*"), key=lambda place: (place.stem, not place.suffix))

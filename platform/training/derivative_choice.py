@@ -64,7 +64,7 @@ class DerivativeChoice:
         costs = measure(
             assembly.net().to(place.device),
             assembly.source.shape,
-            assembly.source.classes,
+            assembly.source.told_classes,
             precision=experiment.training.precision,
         )
         return cls(node=recommend(costs).node, costs=tuple(_plain(cost) for cost in costs))
@@ -116,7 +116,7 @@ def require_chosen(experiment: Experiment) -> None:
     """Refuse an experiment whose derivative is still to be chosen.
 
     Args:
-        experiment: What somebody wants to repeat with_forward_mode.
+        experiment: What is to be compared and repeated.
 
     Raises:
         ValueError: If its derivative is `auto`.

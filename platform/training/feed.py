@@ -2,9 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, count
-from typing import final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from ..data.stream import StreamedBatch
 Epochs = Callable[[int], Iterator[StreamedBatch]]
 """Gives the batches of an epoch."""
 
+FIRST: Final = {"epoch": 0, "taken": 0}
+"""Position of a stream from which nothing has been taken."""
 _FEED = 0x5EED  # apart from the streams that the method draws from
 
 
@@ -178,21 +180,66 @@ def _require_no_real(mix_of: PairMix) -> None:
 
 
 @final
+class BatchStream:
+    """The batches of a worker, one epoch after the other, and how far they have been taken.
+
+    Args:
+        epochs: Gives the batches of an epoch, each with the rows of this worker.
+    """
+
+    def __init__(self, epochs: Epochs) -> None:
+        self._epochs = epochs
+        self.go_to(FIRST)
+
+    @property
+    def position(self) -> Mapping[str, int]:
+        """The epoch, and how many of its batches have been taken."""
+        return {"epoch": self._epoch, "taken": self._taken}
+
+    def go_to(self, position: Mapping[str, int]) -> None:
+        """Go on from a position; the batches before it are read and left out.
+
+        Args:
+            position: What ``position`` gave.
+        """
+        self._epoch, self._taken = position["epoch"], position["taken"]
+        self._batches = islice(self._epochs(self._epoch), self._taken, None)
+
+    def take(self) -> StreamedBatch:
+        """The next batch.
+
+        Returns:
+            The batch.
+
+        Raises:
+            ValueError: If a whole epoch has none.
+        """
+        while (batch := next(self._batches, None)) is None:
+            if not self._taken:
+                raise ValueError(
+                    "an epoch of a stream must have a batch for every worker, got none: lower "
+                    "training.batch_size"
+                )
+            self.go_to({"epoch": self._epoch + 1, "taken": 0})
+        self._taken += 1
+        return batch
+
+
+@final
 class StreamFeed(AbstractFeed):
     """Rows as a stream delivers them to this worker; the step does not say which.
 
     Args:
-        epochs: Gives the batches of an epoch, each with the rows of this worker.
+        stream: Their batches.
         shape: Shape of one example.
         labelled: Whether the labels of the stream mean anything.
         flip: Seed of the mirroring of rows, or None for none.
     """
 
     def __init__(
-        self, epochs: Epochs, *, shape: tuple[int, ...], labelled: bool, flip: int | None
+        self, stream: BatchStream, *, shape: tuple[int, ...], labelled: bool, flip: int | None
     ) -> None:
-        self._batches = chain.from_iterable(epochs(epoch) for epoch in count())
-        self._shape, self._labelled, self._flip = shape, labelled, flip
+        self._stream, self._shape, self._labelled, self._flip = stream, shape, labelled, flip
 
     @property
     def num_data(self) -> int:
@@ -207,7 +254,7 @@ class StreamFeed(AbstractFeed):
     def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
         """The next rows of this worker."""
         del of
-        batch = next(self._batches)
+        batch = self._stream.take()
         x1 = batch["x"]
         if self._flip is not None:
             x1 = flip_rows(x1, Rng.seeded(mix(self._flip, _FEED), step=now.step, shards=shards))

@@ -69,18 +69,28 @@ def assembly_of_shapes(experiment: Experiment) -> Assembly:
     Returns:
         The things.
     """
-    # A fused optimizer keeps the same tensors, and refuses those without memory.
-    node = {key: value for key, value in experiment.optimizer.items() if key != "fused"}
     with META:
-        return assemble(replace(experiment, optimizer=node))
+        return assemble(without_fusion(experiment))
 
 
-def learning_of_shapes(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> Learning:
+def without_fusion(experiment: Experiment) -> Experiment:
+    """The experiment with a plain optimizer: a fused one refuses tensors without memory.
+
+    It keeps the same tensors.
+    """
+    node = {key: value for key, value in experiment.optimizer.items() if key != "fused"}
+    return replace(experiment, optimizer=node)
+
+
+def learning_of_shapes(
+    assembly: Assembly, frozen: Mapping[str, FlowMap], *, net: FlowMap | None = None
+) -> Learning:
     """The state of a run after its first step, of tensors that have shapes and no memory.
 
     Args:
         assembly: The things of the experiment.
         frozen: Its frozen networks, without memory.
+        net: Its network without memory, or None to make it so.
 
     Returns:
         The state.
@@ -88,9 +98,8 @@ def learning_of_shapes(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> Lea
     training = replace(assembly.experiment.training, compile=False)
     with META:
         feed, place = _NoFeed(assembly.source.shape), Place(device=META)
-        learning = learning_on(
-            assembly, feed, place, net=assembly.net(), frozen=frozen, training=training
-        )
+        net = assembly.net() if net is None else net
+        learning = learning_on(assembly, feed, place, net=net, frozen=frozen, training=training)
     for each in learning.optimizers.values():
         for parameter in (p for group in each.param_groups for p in group["params"]):
             parameter.grad = torch.empty_like(parameter)

@@ -38,6 +38,7 @@ from .place import place_of
 from .ray_train import latest, train_with_ray
 from .rehearsal import rehearse
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
+from .room import check_room
 from .watcher import Watcher
 from .worker import work
 
@@ -89,7 +90,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     is_streamed = experiment.training.stream
     dataset = load(assembly.source, stream=is_streamed)
     if is_streamed:
-        check_fills(dataset, experiment.training.batch_size)
+        check_fills(assembly.source, dataset, experiment.training.batch_size)
     check_evaluation(experiment, dataset)
     decoder = decoder_of(dataset)
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
@@ -102,6 +103,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         assembly = replace(assembly, experiment=pairing.experiment)
     if not is_streamed or experiment.training.batch_size <= len(dataset.train):
         rehearse(assembly, dataset if pairing is None else pairing.examples)
+    check_room(assembly, folder, num_data=0 if is_streamed else len(dataset.train))
     facts = _facts(assembly.experiment, dataset, folder)
     with alone(folder, what="run"):
         _check_unfinished(registry, folder)
@@ -261,14 +263,20 @@ def _fresh(name: str) -> str:
 
 
 def _pinned(experiment: Experiment, registry: Registry) -> Experiment:
-    """The experiment with its parents as versions, which do not move as aliases do."""
+    """The experiment, and its overrides, with parents as versions, which aliases do not move."""
     parents = experiment.parents
     pinned = {
         role: str(registry.entry(reference).reference)
         for role in ("initial", "teacher", "weak")
         if (reference := getattr(parents, role))
     }
-    return replace(experiment, parents=replace(parents, **pinned))
+    overrides = experiment.overrides
+    if overrides:
+        moved = {r: to for r, to in pinned.items() if to != getattr(parents, r)}
+        keys = {f"parents.{role}" for role in moved}
+        kept = (line for line in overrides if line.partition("=")[0].lstrip("+~") not in keys)
+        overrides = (*kept, *(f"parents.{role}={version}" for role, version in moved.items()))
+    return replace(experiment, parents=replace(parents, **pinned), overrides=overrides)
 
 
 @contextmanager
@@ -279,8 +287,9 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
         run = Run(registry.connection, json.loads(note.read_text())["run_id"])
     else:
         run = Run.start(registry.connection, facts)
-        write_json(note, {"run_id": run.run_id})
     with run:
+        if not note.exists():
+            write_json(note, {"run_id": run.run_id})
         yield run
 
 

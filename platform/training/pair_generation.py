@@ -1,6 +1,7 @@
-"""Pair generation: a stage whose product is a stored, checksummed set of pairs with its lineage."""
+"""Pair generation: a teacher makes a stored, checksummed set of pairs before a run's first step."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...methods.core.flow_map import FlowMap
 from ...methods.core.grid import UniformGrid
 from ...methods.core.noise import draw_noise
 from ...methods.core.ode import Heun
+from ..data.pair_parts import PairParts
 from ..data.pairs import Pairs, PairSet, no_pairs, write_pairs
 from ..data.source import Dataset
 from ..experiment import PairGeneration
@@ -31,9 +33,10 @@ def generate_pairs(
     """Make pairs with a teacher's flow and store them.
 
     Heun's rule with fixed steps is used both ways, so that a pair depends on its own noise alone
-    and not on how the work is cut. Labels or captions of the generated pairs follow those of the
-    training data. Under guidance, data are taken back to noise by the guided flow too: pairs of two
-    flows would cross.
+    and not on how the work is cut. Each batch is written as it is made: if the making is cut off,
+    the next attempt at the same set in the same folder goes on from there. Labels or captions of
+    the generated pairs follow those of the training data. Under guidance, data are taken back to
+    noise by the guided flow too: pairs of two flows would cross.
 
     Args:
         teacher: A velocity: the moving average of a trained flow.
@@ -57,6 +60,12 @@ def generate_pairs(
     if settings.guidance != 1.0:  # at 1 half of the work would be for nothing
         flow = Guided(flow, Unconditional(flow), scale=settings.guidance)
     total = settings.count + (len(dataset.train) if settings.real else 0)
+    decided = {
+        "lineage": dict(lineage),
+        "rows": settings.batch_size,
+        "on": torch.device(device).type,
+    }
+    parts = PairParts(folder, decided)
     x0 = draw_noise(settings.count, dataset.shape, seed=settings.seed)[0]
     condition = _conditions(dataset, settings)
     generated = Pairs(
@@ -65,8 +74,9 @@ def generate_pairs(
             lambda rows, condition: solver.sample(flow, rows[None], condition),
             x0,
             condition,
-            settings,
+            settings.batch_size,
             device,
+            partial(parts.part, "generated"),
             lambda done: progress(done, total),
         ),
         condition=condition,
@@ -78,12 +88,15 @@ def generate_pairs(
             lambda rows, condition: solver.invert(flow, rows, condition),
             x1,
             dataset.train.condition(),
-            settings,
+            settings.batch_size,
             device,
+            partial(parts.part, "real"),
             lambda done: progress(settings.count + done, total),
         )
         real = Pairs(x0=noise, x1=x1, condition=dataset.train.condition())
-    return write_pairs(folder, generated, real, lineage)
+    pairs = write_pairs(folder, generated, real, lineage)
+    parts.clear()
+    return pairs
 
 
 def check_guidance(settings: PairGeneration, dataset: Dataset) -> None:
@@ -114,14 +127,18 @@ def _in_parts(
     solve: Callable[[Tensor, Condition | None], Tensor],
     x: Tensor,
     condition: Condition | None,
-    settings: PairGeneration,
+    rows_each: int,
     device: torch.device | str,
+    part: Callable[[int, Callable[[], Tensor]], Tensor],
     progress: Callable[[int], None],
 ) -> Tensor:
-    parts = []
-    for first in range(0, len(x), settings.batch_size):
-        rows = slice(first, first + settings.batch_size)
+    def make(rows: slice) -> Tensor:
         told = None if condition is None else condition[rows].to(device)
-        parts.append(solve(x[rows].to(device), told).cpu())
-        progress(min(first + settings.batch_size, len(x)))
+        return solve(x[rows].to(device), told).cpu()
+
+    parts = []
+    for number, first in enumerate(range(0, len(x), rows_each)):
+        rows = slice(first, first + rows_each)
+        parts.append(part(number, partial(make, rows)))
+        progress(min(first + rows_each, len(x)))
     return torch.cat(parts)

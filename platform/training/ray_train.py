@@ -1,5 +1,6 @@
 """Several workers: the same loop under Ray Train, with checkpoints and restarts by Ray."""
 
+import logging
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,17 +16,18 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ...methods.core.rng import mix
 from ..build import build
 from ..data.source import AbstractSource
-from ..data.stream import STREAMABLE, batches, stream_train
+from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
 from . import checkpoint as checkpoints
 from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged, WorkersFailed
-from .feed import Epochs
+from .feed import BatchStream
 from .nodes import marked, refusal_here
 from .place import Place
 from .reporter import Reporter
 from .worker import CHECKPOINTS, work
 
+_LOGGER: Final = logging.getLogger(__name__)
 _POLL_S: Final = 0.5
 _TRAIN: Final = "train"
 _STORAGE: Final = "ray"
@@ -131,17 +133,19 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
         )
 
 
-def _stream(place: Place, experiment: Experiment) -> Epochs | None:
+def _stream(place: Place, experiment: Experiment) -> BatchStream | None:
     training = experiment.training
     if not training.stream:
         return None
     shard = ray.train.get_dataset_shard(_TRAIN)
     rows = training.batch_size // place.world
-    return lambda epoch: batches(
-        shard,
-        rows,
-        shuffle_buffer=_SHUFFLED_BATCHES * rows,
-        seed=mix(experiment.seed, epoch, place.rank),
+    return BatchStream(
+        lambda epoch: batches(
+            shard,
+            rows,
+            shuffle_buffer=_SHUFFLED_BATCHES * rows,
+            seed=mix(experiment.seed, epoch, place.rank),
+        )
     )
 
 
@@ -223,6 +227,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                 "run": folder,
             },
             datasets=_datasets(experiment),
+            dataset_config=in_order() if experiment.training.stream else None,
             torch_config=TorchConfig(backend="nccl" if has_gpu else "gloo", timeout_s=300),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers.num_workers,
@@ -241,7 +246,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                 ),
             ),
         )
-        with _forwarding(mailbox, reporter):
+        with forwarding(mailbox, reporter):
             result = _fit(trainer, mailbox)
         refusal: ValueError | None = ray.get(mailbox.refusal.remote())
         if refusal is not None:
@@ -261,13 +266,21 @@ def _fit(trainer: TorchTrainer, mailbox: Any) -> ray.train.Result:
 
 
 @contextmanager
-def _forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
-    """Hand on what comes into the mailbox while something else runs."""
-    done = threading.Event()
+def forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
+    """Hand on what comes into the mailbox while something else runs.
+
+    A reporter that fails ends neither the training nor the reports after it: every row is handed
+    on once, and the first failure is raised when all is over.
+    """
+    done, failures = threading.Event(), list[Exception]()
 
     def empty() -> None:
         for metrics, step in ray.get(mailbox.take.remote()):
-            reporter.report(metrics, step=step)
+            try:
+                reporter.report(metrics, step=step)
+            except Exception as error:
+                _LOGGER.warning("the metrics of step %d were not reported: %s", step, error)
+                failures.append(error)
 
     def watch() -> None:
         while not done.wait(_POLL_S):
@@ -281,3 +294,5 @@ def _forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
         done.set()
         thread.join()
         empty()
+    if failures:
+        raise failures[0]

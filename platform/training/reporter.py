@@ -184,9 +184,10 @@ class ManyReporters:
     def report(
         self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
     ) -> None:
-        """Tell every reporter."""
-        for reporter in self._reporters:
-            reporter.report(metrics, step=step, checkpoint=checkpoint)
+        """Tell every reporter, even if one of them fails."""
+        with ExitStack() as stack:
+            for reporter in reversed(self._reporters):
+                stack.callback(reporter.report, metrics, step=step, checkpoint=checkpoint)
 
     def close(self) -> None:
         """Close every reporter, even if one of them fails."""

@@ -18,6 +18,8 @@ from .worker import learning_on
 
 _BATCHES: Final = 4
 _FEED: Final = 0x401E
+CAPTION_WORDS: Final = 8
+"""Words of a caption that stands for one of the data."""
 
 
 @final
@@ -26,17 +28,25 @@ class NoiseFeed(AbstractFeed):
 
     Args:
         shape: Shape of one example.
-        classes: Number of classes, 0 for none.
+        classes: Number of classes that a model is told of, 0 for none.
+        words: Number of words of the captions, 0 for none.
         batch_size: Rows of the whole batch.
         paired: Whether rows come with their noise, as stored pairs do.
         seed: Seed of the numbers.
     """
 
     def __init__(
-        self, *, shape: tuple[int, ...], classes: int, batch_size: int, paired: bool, seed: int
+        self,
+        *,
+        shape: tuple[int, ...],
+        classes: int,
+        words: int,
+        batch_size: int,
+        paired: bool,
+        seed: int,
     ) -> None:
-        self._shape, self._classes, self._batch_size = shape, classes, batch_size
-        self._paired, self._seed = paired, seed
+        self._shape, self._classes, self._words = shape, classes, words
+        self._batch_size, self._paired, self._seed = batch_size, paired, seed
 
     @property
     def num_data(self) -> int:
@@ -54,11 +64,16 @@ class NoiseFeed(AbstractFeed):
         rows = self._batch_size // of
         n, first = rows * len(shards), now.step % _BATCHES * self._batch_size
         places = [torch.arange(rows) + first + shard * rows for shard in shards]
-        label = rng.integers(n, below=self._classes) if self._classes else None
+        told = None
+        if self._words:
+            tokens = rng.integers(n * CAPTION_WORDS, below=self._words)
+            told = Condition(tokens=tokens.reshape(n, CAPTION_WORDS))
+        elif self._classes:
+            told = Condition(label=rng.integers(n, below=self._classes))
         return Batch(
             x1=rng.normal(n, *self._shape),
             x0=rng.normal(n, *self._shape) if self._paired else None,
-            condition=None if label is None else Condition(label=label),
+            condition=told,
             index=torch.cat(places),
         )
 
@@ -86,7 +101,8 @@ def stand_in(experiment: Experiment, place: Place) -> Learning:
         frozen[role].domain = Domain()
     feed = NoiseFeed(
         shape=source.shape,
-        classes=source.classes,
+        classes=source.told_classes,
+        words=len(source.vocabulary),
         batch_size=training.batch_size,
         paired=learner.needs.pairs is not None,
         seed=experiment.seed,

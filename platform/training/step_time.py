@@ -60,7 +60,8 @@ def step_time(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> StepTime:
             tensor.detach().zero_()
     feed = NoiseFeed(
         shape=assembly.source.shape,
-        classes=assembly.source.classes,
+        classes=assembly.source.told_classes,
+        words=len(assembly.source.vocabulary),
         batch_size=rows,
         paired=assembly.learner.needs.pairs is not None,
         seed=experiment.seed,

@@ -98,11 +98,11 @@ class _BarReporter:
         """Move the bar to the samples seen."""
         if "progress/samples" in metrics:
             # A weight may even the loss out, so that only the error shows what is learned.
-            shown = {"loss": metrics["loss/online"], "error": metrics.get("log/error")}
-            self._bar.set_postfix(
-                {name: f"{value:.4g}" for name, value in shown.items() if value is not None},
-                refresh=False,
-            )
+            # Both are missing from a window in which the network of a game rests.
+            shown = {"loss": metrics.get("loss/online"), "error": metrics.get("log/error")}
+            known = {name: f"{value:.4g}" for name, value in shown.items() if value is not None}
+            if known:
+                self._bar.set_postfix(known, refresh=False)
             self._bar.update(metrics["progress/samples"] - self._bar.n)
 
     def close(self) -> None:

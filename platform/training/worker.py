@@ -21,13 +21,14 @@ from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble
 from .checkpoint import Checkpoint
 from .errors import TrainingDiverged
-from .feed import AbstractFeed, DataFeed, Epochs, PairFeed, StreamFeed
+from .feed import FIRST, AbstractFeed, BatchStream, DataFeed, PairFeed, StreamFeed
 from .learning import Learning, OptimizerFactory
 from .place import Place
 from .reporter import Reporter
 from .snapshot import write_snapshot
 
 CHECKPOINTS: Final = "checkpoints"
+_STREAM: Final = "stream"
 
 
 def work(
@@ -38,7 +39,7 @@ def work(
     folder: Path,
     kept: Path | None = None,
     resume: Path | None = None,
-    stream: Epochs | None = None,
+    stream: BatchStream | None = None,
 ) -> Path | None:
     """Train one experiment, from the start or from a checkpoint.
 
@@ -50,7 +51,7 @@ def work(
         folder: Where checkpoints are written.
         kept: Where snapshots of averages are written; None for the same folder.
         resume: Checkpoint to go on from, or None.
-        stream: Batches of this worker by epoch, where the data are streamed.
+        stream: Batches of this worker, where the data are streamed.
 
     Returns:
         The last checkpoint, at the leading worker.
@@ -68,6 +69,9 @@ def work(
         if resume is not None:
             found = checkpoints.load(resume, recipe=recipe)
             learning.load(found.step, found.state)
+            if stream is not None:
+                # Earlier versions kept no position, and began with the first epoch.
+                stream.go_to(found.state.get(_STREAM, FIRST))
         meter, last = _Meter(training=training, seen=learning.step), resume
         keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
         while learning.step < training.steps:
@@ -82,9 +86,11 @@ def work(
                 if place.leads:
                     reporter.report(row, step=learning.step)
             if is_due:
-                last = _keep(
-                    learning, recipe, folder, reporter, place, keep=training.keep_checkpoints
-                )
+                # All workers take their batches in step: the position of one is that of all.
+                where = {} if stream is None else {_STREAM: dict(stream.position)}
+                state = learning.state() | where
+                content = Checkpoint(step=learning.step, recipe=recipe, state=state)
+                last = _keep(content, folder, reporter, place, keep=training.keep_checkpoints)
     return last
 
 
@@ -100,14 +106,14 @@ def _threads(training: Training, place: Place) -> int:
 
 
 def start(
-    assembly: Assembly, place: Place, *, stream: Epochs | None = None
+    assembly: Assembly, place: Place, *, stream: BatchStream | None = None
 ) -> tuple[Learning, str]:
     """The state before the first step, and the digest that its checkpoints carry.
 
     Args:
         assembly: The things of the experiment.
         place: Where this worker stands.
-        stream: Batches of this worker by epoch, where the data are streamed.
+        stream: Batches of this worker, where the data are streamed.
 
     Returns:
         The state, and the recipe's digest.
@@ -181,7 +187,7 @@ def feed_on(assembly: Assembly, data: Dataset | PairSet) -> AbstractFeed:
     return PairFeed(data, mixed, seed=seed, batch_size=batch_size)
 
 
-def _streamed(assembly: Assembly, stream: Epochs) -> AbstractFeed:
+def _streamed(assembly: Assembly, stream: BatchStream) -> AbstractFeed:
     source, seed = assembly.source, assembly.experiment.seed
     is_flipped = bool(assembly.experiment.data.get("horizontal_flip", False))
     return StreamFeed(
@@ -202,15 +208,14 @@ def _data(assembly: Assembly) -> Dataset | PairSet:
 
 
 def _keep(
-    learning: Learning, recipe: str, folder: Path, reporter: Reporter, place: Place, *, keep: int
+    content: Checkpoint, folder: Path, reporter: Reporter, place: Place, *, keep: int
 ) -> Path | None:
     """Write a checkpoint at the leading worker and tell all reporters that it is due."""
     path = None
     if place.leads:
-        content = Checkpoint(step=learning.step, recipe=recipe, state=learning.state())
         path = checkpoints.save(folder / CHECKPOINTS, content)
         checkpoints.prune(folder / CHECKPOINTS, keep=keep)
-    reporter.report({}, step=learning.step, checkpoint=path)
+    reporter.report({}, step=content.step, checkpoint=path)
     return path
 
 

@@ -22,6 +22,7 @@ from .assembly import Assembly, Learner
 from .learning import Learning
 from .objective import combine
 from .place import Place
+from .stand_in import CAPTION_WORDS
 
 _ROWS: Final = 16
 """Rows that are counted; operations and activations grow with the rows."""
@@ -105,12 +106,16 @@ def _pass(
     # The masks' seeds are numbers, and so are drawn before values are out of reach.
     with dropout_masks(now.rng, rows), pretence, FlopCounterMode(display=False) as counter:
         x = torch.empty(rows, *source.shape, dtype=training.precision.dtype)
-        label = torch.zeros(rows, dtype=torch.long) if source.classes else None
+        told = None
+        if source.vocabulary:
+            told = Condition(tokens=torch.zeros(rows, CAPTION_WORDS, dtype=torch.long))
+        elif source.told_classes:
+            told = Condition(label=torch.zeros(rows, dtype=torch.long))
         batch = Batch(
             x1=x,
             x0=torch.empty_like(x),
             index=torch.zeros(rows, dtype=torch.long),
-            condition=None if label is None else Condition(label=label),
+            condition=told,
         )
         with _saved(learning) as storages, training.precision.autocast("cpu"):
             loss = _loss(assembly.learner, learning.nets, player, batch, now)

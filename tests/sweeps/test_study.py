@@ -190,3 +190,36 @@ def test_what_is_no_url_of_a_database_is_named_without_its_password(url: str) ->
 def test_the_number_of_a_trial_is_that_of_the_study(storage: RDBStorage) -> None:
     searcher = search(storage)
     assert [searcher.suggest(name)[NUMBER] for name in ("a", "b")] == [0, 1]
+
+
+@pytest.mark.parametrize("cut_off_at", ["set_user_attr", "enqueue_trial", "tell"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_point_is_asked_for_again_once_however_often_the_sweep_is_killed(
+    cut_off_at: str, times: int, storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher = search(storage)
+    for name in ("a", "b"):
+        searcher.suggest(name)
+    study = searcher.study
+    points = [trial.params for trial in study.get_trials()]
+    for _ in range(times):
+        with monkeypatch.context() as patch:
+            # As if it were killed before this call.
+            patch.setattr(study, cut_off_at, cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                requeue_orphans(study)
+    requeue_orphans(study)
+    waiting = study.get_trials(states=(TrialState.WAITING,))
+    assert [trial.system_attrs["fixed_params"] for trial in waiting] == points
+    assert study.get_trials(states=(TrialState.RUNNING,)) == []
+
+    # A repetition that is cut off in turn is repeated, too.
+    second = search(storage, start=4)
+    second.suggest("again")
+    requeue_orphans(second.study)
+    waiting = second.study.get_trials(states=(TrialState.WAITING,))
+    assert [trial.system_attrs["fixed_params"] for trial in waiting] == points[::-1]
+
+
+def cut_off(*args: object, **kwargs: object) -> None:
+    raise KeyboardInterrupt

@@ -93,6 +93,17 @@ def test_images_on_one_side_of_the_split_are_refused(tmp_path: Path) -> None:
 def test_a_stream_that_never_fills_a_batch_is_refused(source: ImageFolder) -> None:
     kept = load(source, stream=True)
     n = len(kept.train)
-    check_fills(kept, n)
+    check_fills(source, kept, n)
     with pytest.raises(ValueError, match=rf"batch_size must be in \[1, {n}\].*, got {n + 1}"):
-        check_fills(kept, n + 1)
+        check_fills(source, kept, n + 1)
+
+
+def test_a_batch_larger_than_the_sample_is_held_against_the_whole_set(
+    source: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_sample, "SAMPLED", 5)
+    kept, n = load(source, stream=True), len(source.load().train)
+    assert len(kept.train) == 5
+    check_fills(source, kept, n)
+    with pytest.raises(ValueError, match=rf"batch_size must be in \[1, {n}\].*, got {n + 1}"):
+        check_fills(source, kept, n + 1)

@@ -21,6 +21,8 @@ from onestep.platform.data.pairs import read_pairs
 from onestep.platform.data.source import Dataset
 from onestep.platform.experiment import Experiment, PairGeneration
 from onestep.platform.training.assembly import assemble
+from onestep.platform.training.cost import cost_of
+from onestep.platform.training.derivative_choice import DerivativeChoice, is_auto
 from onestep.platform.training.feed import DataFeed, PairFeed
 from onestep.platform.training.launch import registry_of
 from onestep.platform.training.measurement import served_map
@@ -28,6 +30,7 @@ from onestep.platform.training.pair_generation import generate_pairs
 from onestep.platform.training.place import Place
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.sequence import StageSequence
+from onestep.platform.training.stand_in import stand_in
 from onestep.platform.training.watcher import Silence
 from onestep.platform.training.worker import work
 
@@ -189,3 +192,26 @@ def test_all_stages_of_instaflow_learn_from_captions(tmp_path, monkeypatch) -> N
     assert torch.equal(model.sample(2), model.sample(2, caption=""))
     with pytest.raises(ValueError, match="unknown word 'eleven', allowed: a, bright"):
         model.sample(1, caption="a dark eleven")
+
+
+def test_what_stands_for_captions_is_told_to_the_network() -> None:
+    """A loss that is guided by captions is tried, counted and timed without the data."""
+    run = experiment("method=mean_flow", "method.guidance.omega=2.0")
+    stand_in(run, Place()).advance()
+    summary = cost_of(run, {}, is_measured=True)
+    told = summary["compute"]["flops_per_sample"]
+    assert told is not None
+    assert summary["time"]["seconds_per_sample"] > 0.0
+    plain = ("data=digits", "net.vocabulary=0", "method.guidance.omega=1.0")
+    assert (
+        told
+        > cost_of(experiment("method=mean_flow", *plain), {}, is_measured=False)["compute"][
+            "flops_per_sample"
+        ]
+    ), "attention to the words is counted"
+
+
+def test_a_derivative_is_chosen_for_a_network_that_reads_captions(tmp_path: Path) -> None:
+    run = experiment("method=mean_flow", "derivative@method.derivative=auto")
+    choice = DerivativeChoice.of(assemble(run), tmp_path)
+    assert not is_auto(choice.applied(run))

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,55 @@ except OSError as error:
     assert done.stdout.split() == ["OSError", "True"]
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001"]
     assert load(tmp_path / "step-0000000001", recipe="recipe").step == 1
+
+
+def test_a_step_that_is_saved_again_is_there_whenever_the_writer_is_killed(tmp_path: Path) -> None:
+    save(tmp_path, content(size=10))
+    for moves in range(10):
+        child = os.fork()
+        if not child:
+            _save_and_die(tmp_path, moves)
+        _, status = os.waitpid(child, 0)
+        found = latest(tmp_path)
+        assert found is not None
+        assert load(found, recipe="recipe").step == 7
+        if status == 0:
+            break
+    assert moves > 4, "files and folders were moved and removed"
+    assert load(found, recipe="recipe").state["weights"].numel() == 100
+    prune(tmp_path, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000007"]
+
+
+def _save_and_die(folder: Path, moves: int) -> None:
+    """Save in a process that is killed before it moves or removes one thing more than asked."""
+    left = moves
+
+    def count(event: str, args: object) -> None:
+        nonlocal left
+        if event in ("os.rename", "os.remove", "os.rmdir"):
+            if not left:
+                os._exit(1)
+            left -= 1
+
+    sys.addaudithook(count)
+    try:
+        save(folder, content())
+    finally:
+        os._exit(0)
+
+
+def test_a_checkpoint_is_forced_to_disk_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[tuple[str, list[str]]] = []
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        place = os.readlink(f"/proc/self/fd/{descriptor}")
+        forced.append((place, sorted(path.name for path in tmp_path.glob("step-*"))))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    place = save(tmp_path, content())
+    assert forced[-1] == (str(tmp_path), [place.name])

@@ -21,6 +21,7 @@ from onestep.platform.registry.errors import ReferenceNotFound, RegistryUnreacha
 from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
 from onestep.platform.training import checkpoint, derivative_choice
+from onestep.platform.training import launch as launching
 from onestep.platform.training.derivative_choice import pinned
 from onestep.platform.training.derivative_costs import DerivativeCost
 from onestep.platform.training.errors import CheckpointMismatch, TrainingDiverged
@@ -140,7 +141,7 @@ def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
     launch(experiment(run="teacher"), Silence())
     launch(replace(experiment(run="better"), seed=4), Silence())
     parents = {"teacher": "eight_gaussians/1"}
-    failing = {"lr": 1e80, "training": {"clip_norm": 0.0}}
+    failing = {"lr": 1e200, "training": {"clip_norm": 0.0}}
     student = experiment(REFLOW, run="student", parents=parents, **failing)
     with pytest.raises(TrainingDiverged):  # and the pairs are there
         launch(student, Silence())
@@ -372,3 +373,38 @@ def test_a_run_that_fails_is_marked_and_registers_nothing(home: Home) -> None:
     assert registry.list() == ()
     begun = json.loads((home.root / "runs" / "first" / "run.json").read_text())["run_id"]
     assert registry.connection.client.get_run(begun).info.status == "FAILED"
+
+
+def test_a_run_that_cannot_be_noted_in_its_folder_is_marked_as_failed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(launching, "write_json", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        launch(experiment(), Silence())
+    client = Registry.at(home).connection.client
+    (group,) = (one for one in client.search_experiments() if one.name == "eight_gaussians")
+    (run,) = client.search_runs([group.experiment_id])
+    assert run.info.status == "FAILED"
+
+
+def test_a_record_names_versions_in_its_overrides_where_aliases_were_said(home: Home) -> None:
+    launch(experiment(run="teacher"), Silence())
+    registry = Registry.at(home)
+    registry.promote("eight_gaussians/1", "champion", why="the only one")
+    said = {"teacher": "eight_gaussians@champion", "initial": "eight_gaussians/1"}
+    student = experiment(REFLOW, run="student", parents=said)
+    lines = (
+        "method=reflow",
+        "+parents.teacher=eight_gaussians@champion",
+        "parents.initial=eight_gaussians/1",
+    )
+    trained = launch(replace(student, overrides=lines), Silence())
+    record = registry.entry(trained.reference).record
+    assert record.overrides == (
+        "method=reflow",
+        "parents.initial=eight_gaussians/1",
+        "parents.teacher=eight_gaussians/1",
+    )

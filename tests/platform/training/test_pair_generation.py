@@ -1,7 +1,9 @@
 """Pairs are made where the run trains, and are the same pairs; guidance changes them as asked."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import final
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.ode import Heun
 from onestep.methods.nets.mlp import MLP
 from onestep.platform.data.digits import Digits
+from onestep.platform.data.errors import DataNotFound
 from onestep.platform.data.gaussians import EightGaussians
+from onestep.platform.data.pairs import read_pairs
 from onestep.platform.data.source import Dataset
 from onestep.platform.experiment import PairGeneration
 from onestep.platform.training.pair_generation import generate_pairs
@@ -88,6 +92,77 @@ def test_guidance_needs_labels(tmp_path: Path) -> None:
         generate_pairs(teacher, dataset, replace(SETTINGS, guidance=2.0), tmp_path, lineage={})
     with pytest.raises(ValueError, match=r"pairs\.guidance must be at least 0, got -1"):
         replace(SETTINGS, guidance=-1.0)
+
+
+@final
+class Interrupted(Exception):
+    """The making of pairs is cut off."""
+
+
+def interrupted_after(parts: int) -> Callable[[int, int], None]:
+    """A counter that ends the making once so many batches are written."""
+    seen = []
+
+    def count(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == parts:
+            raise Interrupted
+
+    return count
+
+
+def passes_of(net: MLP) -> list[int]:
+    """Rows of the forward passes of a network from now on."""
+    rows: list[int] = []
+    net.register_forward_hook(lambda net, args, result: rows.append(len(args[0])))
+    return rows
+
+
+WITH_REAL = replace(SETTINGS, real=True, batch_size=500)  # 1 part of noise, 3 of data
+
+
+def test_pairs_that_were_cut_off_are_made_from_there_and_are_the_same(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    whole = generate_pairs(digit_teacher(), digits, WITH_REAL, tmp_path / "whole", lineage={})
+    teacher, folder = digit_teacher(), tmp_path / "pairs"
+    rows = passes_of(teacher)
+    for parts in (1, 3):
+        with pytest.raises(Interrupted):
+            generate_pairs(
+                teacher, digits, WITH_REAL, folder, lineage={}, progress=interrupted_after(parts)
+            )
+    with pytest.raises(DataNotFound):
+        read_pairs(folder)
+    made = generate_pairs(teacher, digits, WITH_REAL, folder, lineage={})
+    assert made.digest == read_pairs(folder).digest == whole.digest
+    # Each part was made once: Heun's rule asks six times in three steps.
+    assert sum(rows) == 6 * (24 + len(digits.train))
+    names = [sorted(path.name for path in each.iterdir()) for each in (folder, tmp_path / "whole")]
+    assert names[0] == names[1], "no part is left"
+
+
+@pytest.mark.parametrize("change", ["lineage", "batch_size", "bytes"])
+def test_a_part_that_is_altered_or_of_another_set_is_not_taken(
+    change: str, digits: Dataset, tmp_path: Path
+) -> None:
+    teacher = digit_teacher()
+    with pytest.raises(Interrupted):
+        generate_pairs(
+            teacher, digits, SETTINGS, tmp_path, lineage={}, progress=interrupted_after(2)
+        )
+    settings, lineage = SETTINGS, dict[str, str]()
+    if change == "lineage":
+        lineage = {"teacher": "digits/2"}
+    elif change == "batch_size":
+        settings = replace(SETTINGS, batch_size=12)
+    else:
+        for file in tmp_path.rglob("*.safetensors"):
+            file.write_bytes(file.read_bytes()[:-1])
+    rows = passes_of(teacher)
+    generate_pairs(teacher, digits, settings, tmp_path, lineage=lineage)
+    assert sum(rows) == 6 * 24
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 @pytest.mark.gpu

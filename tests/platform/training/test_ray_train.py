@@ -2,11 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, final
 
 import pytest
+from ray import get, remote
 
 from onestep.platform.experiment import Experiment
 from onestep.platform.ray_instance import ray_instance
@@ -17,7 +20,7 @@ from onestep.platform.training.errors import (
     WorkersFailed,
 )
 from onestep.platform.training.launch import train
-from onestep.platform.training.ray_train import latest, train_with_ray
+from onestep.platform.training.ray_train import Mailbox, forwarding, latest, train_with_ray
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.tests.platform.training.group import distance, state_at, train_here
 from onestep.tests.platform.training.recipe import BATCH, DIGITS, MEAN_FLOW, recipe
@@ -122,3 +125,55 @@ def test_divergence_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
     experiment = Experiment.from_dict(values | {"workers": {**WORKERS, "max_failures": 0}})
     with pytest.raises(TrainingDiverged, match=r"loss/online is (nan|inf) at step \d+; lower"):
         train_with_ray(experiment, folder=tmp_path / "run", reporter=MemoryReporter())
+
+
+@final
+class Hesitant:
+    """Refuses the rows of some steps, and keeps the others.
+
+    Args:
+        refused: Their numbers.
+    """
+
+    def __init__(self, refused: set[int]) -> None:
+        self.seen: list[int] = []
+        self._refused = refused
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        self.seen.append(step)
+        if step in self._refused:
+            raise OSError(f"step {step} is refused")
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def put_rows(mailbox: Any, reporter: Hesitant, *, ending: Exception | None = None) -> None:
+    """Rows of three steps, and of three more once they are reported, while they are forwarded."""
+    end = time.monotonic() + 30.0
+    with forwarding(mailbox, reporter):
+        for step in (1, 2, 3):
+            mailbox.put.remote({"loss/online": 1.0}, step)
+        while len(reporter.seen) < 3 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert reporter.seen == [1, 2, 3], "told while the training goes on"
+        for step in (4, 5, 6):
+            get(mailbox.put.remote({"loss/online": 1.0}, step))
+        if ending is not None:
+            raise ending
+
+
+def test_a_reporter_that_fails_sees_every_row_and_its_first_failure_is_raised() -> None:
+    mailbox, reporter = remote(num_cpus=0)(Mailbox).remote(), Hesitant({2, 5})
+    with pytest.raises(OSError, match="step 2 is refused"):
+        put_rows(mailbox, reporter)
+    assert reporter.seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_reporter_that_fails_does_not_hide_why_the_training_ended() -> None:
+    mailbox, reporter = remote(num_cpus=0)(Mailbox).remote(), Hesitant({2, 5})
+    with pytest.raises(WorkersFailed):
+        put_rows(mailbox, reporter, ending=WorkersFailed("it gave up"))
+    assert reporter.seen == [1, 2, 3, 4, 5, 6]

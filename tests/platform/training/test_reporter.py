@@ -1,6 +1,7 @@
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import final
 
 import pytest
 
@@ -133,3 +134,23 @@ def test_a_reporter_that_fails_to_close_does_not_keep_the_others_open(connection
     with pytest.raises(RegistryUnreachable):
         reporter.close()
     assert curve(connection, run, "loss/total") == [(1, 1.0)]
+
+
+@final
+class Refusing:
+    """Takes nothing."""
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        raise OSError(f"step {step} is refused")
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def test_a_reporter_that_fails_does_not_keep_a_row_from_the_others() -> None:
+    before, after = MemoryReporter(), MemoryReporter()
+    with pytest.raises(OSError, match="step 1 is refused"):
+        ManyReporters([before, Refusing(), after]).report({"loss/total": 1.0}, step=1)
+    assert before.rows == after.rows == [{"step": 1, "loss/total": 1.0}]

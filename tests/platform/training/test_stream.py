@@ -1,5 +1,6 @@
 """Training from a stream of Ray Data."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from onestep.platform.home import Home
 from onestep.platform.registry.model import dataset_of
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import assemble
-from onestep.platform.training.feed import StreamFeed
-from onestep.platform.training.launch import launch
+from onestep.platform.training.feed import BatchStream, StreamFeed
+from onestep.platform.training.launch import launch, train
+from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.watcher import Silence
+from onestep.tests.platform.training.group import distance, state_at
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -37,14 +40,37 @@ def test_a_stream_without_ray_train_is_refused(tmp_path: Path) -> None:
         assemble(experiment(*chosen, "training.stream=true"))
 
 
-def test_epochs_follow_each_other() -> None:
-    def epochs(epoch: int) -> Iterator[StreamedBatch]:
-        for k in range(2):
-            index = torch.tensor([2 * k, 2 * k + 1])
-            label = torch.full((2,), epoch)
-            yield StreamedBatch(x=torch.zeros(2, 1, 2, 2), label=label, index=index)
+def epochs(epoch: int) -> Iterator[StreamedBatch]:
+    """Two batches of two rows, labelled by their epoch."""
+    for k in range(2):
+        index = torch.tensor([2 * k, 2 * k + 1])
+        label = torch.full((2,), epoch)
+        yield StreamedBatch(x=torch.zeros(2, 1, 2, 2), label=label, index=index)
 
-    feed = StreamFeed(epochs, shape=(1, 2, 2), labelled=True, flip=None)
+
+def taken(stream: BatchStream, many: int) -> list[tuple[int, int]]:
+    """Epoch and first row of the next batches."""
+    batches = (stream.take() for _ in range(many))
+    return [(int(batch["label"][0]), int(batch["index"][0])) for batch in batches]
+
+
+@pytest.mark.parametrize("before", range(6))
+def test_a_stream_goes_on_from_its_position(before: int) -> None:
+    expected = taken(BatchStream(epochs), 9)
+    cut_off = BatchStream(epochs)
+    assert taken(cut_off, before) == expected[:before]
+    resumed = BatchStream(epochs)
+    resumed.go_to(cut_off.position)
+    assert taken(resumed, 9 - before) == expected[before:]
+
+
+def test_a_stream_without_a_batch_is_refused_and_not_waited_for() -> None:
+    with pytest.raises(ValueError, match="an epoch of a stream must have a batch for every worker"):
+        BatchStream(lambda epoch: iter(())).take()
+
+
+def test_epochs_follow_each_other() -> None:
+    feed = StreamFeed(BatchStream(epochs), shape=(1, 2, 2), labelled=True, flip=None)
     now = Moment(step=0, total=3, rng=Rng.seeded(0))
     batches = [feed.rows(now, (0,), of=1) for _ in range(3)]
     assert [b.index.tolist() for b in batches] == [[0, 1], [2, 3], [0, 1]]
@@ -85,3 +111,39 @@ def test_a_folder_is_streamed_to_ray_train(tmp_path: Path, monkeypatch: pytest.M
     record = Registry.at(Home.here()).entry(trained.reference).record
     assert dataset_of(record, model="it").digest == record.data_digest
     assert trained.report.find("eval/sliced_w2", nfe=1).value > 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_resumed_stream_takes_the_rows_that_it_would_have_taken(
+    workers: int, tmp_path: Path
+) -> None:
+    """Bit by bit, from the middle of the second epoch into the third."""
+    (tmp_path / "images").mkdir()
+    write_images(tmp_path / "images")
+    run = experiment(
+        "data=image_folder",
+        f"data.folder={tmp_path / 'images'}",
+        "data.side=8",
+        "data.channels=1",
+        "net.width=16",
+        "training.batch_size=32",
+        "training.samples=384",
+        "training.checkpoint_every=32",
+        "training.keep_checkpoints=20",
+        "training.stream=true",
+        "workers.ray=true",
+        f"workers.num_workers={workers}",
+        "workers.cpus_per_worker=0.5",
+    )
+    whole = train(run, folder=tmp_path / "whole", reporter=MemoryReporter())
+    left = whole.parent / "step-0000000007"
+    assert state_at(left)["stream"] == {"epoch": 1, "taken": 2}
+    shutil.copytree(left, tmp_path / "cut off" / "checkpoints" / left.name)
+    reporter = MemoryReporter()
+    resumed = train(run, folder=tmp_path / "cut off", reporter=reporter)
+    assert [row["step"] for row in reporter.rows][-1] == 12
+    assert state_at(resumed)["stream"] == {"epoch": 2, "taken": 2}
+    assert distance(state_at(resumed), state_at(whole)) == 0.0
