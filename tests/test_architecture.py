@@ -19,7 +19,7 @@ MAY_IMPORT: Final = {
     "serving": {"serving", "platform", "methods"},
 }
 METHODS_FOR_PLATFORM: Final = ("methods.core", "methods.nets", "methods.conf", "methods.oracle")
-METHODS_USE: Final = {"torch", "numpy", "scipy", "jaxtyping", "torchdiffeq"}
+METHODS_USE: Final = {"torch", "numpy", "scipy", "ot", "jaxtyping", "torchdiffeq"}
 PURE_STANDARD: Final = {
     "abc",
     "collections",

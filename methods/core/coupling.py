@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
+import ot
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
@@ -14,6 +15,9 @@ from .record import Batch, Moment
 
 CouplingState = Mapping[str, Tensor]
 """What a coupling keeps between steps: tensors by name. It goes in and comes out of ``pair``."""
+_SMALL: Final = 1000
+"""Points up to which SciPy solves an assignment sooner than the network simplex of POT."""
+_SIMPLEX_STEPS: Final = 100_000_000
 
 
 class AbstractCoupling(ABC):
@@ -26,6 +30,14 @@ class AbstractCoupling(ABC):
     @abstractmethod
     def pair(self, batch: Batch, state: CouplingState, now: Moment) -> tuple[Batch, CouplingState]:
         """The batch with noise paired to its data, and the state after it."""
+
+
+class AbstractSolvedCoupling(AbstractCoupling):
+    """A coupling that looks at the whole set once, before the first step of a run."""
+
+    @abstractmethod
+    def solve(self, whole: Batch, state: CouplingState) -> CouplingState:
+        """The state of the first step: a pure function of the set and of the initial state."""
 
 
 def _fresh_noise(batch: Batch, now: Moment) -> Float[Tensor, "b *d"]:
@@ -121,9 +133,14 @@ def _assign_by_label(
 
 def optimal_assignment(x1: Float[Tensor, "n *d"], x0: Float[Tensor, "n *d"]) -> Int[Tensor, "n"]:
     """The row of x0 that belongs to each row of x1 at the least total squared distance."""
-    cost = torch.cdist(x1.flatten(1).double(), x0.flatten(1).double()).square()
-    _, columns = linear_sum_assignment(cost.cpu().numpy())
-    return torch.from_numpy(columns)
+    cost = torch.cdist(x1.flatten(1).double(), x0.flatten(1).double()).square().cpu()
+    if len(cost) <= _SMALL:
+        _, columns = linear_sum_assignment(cost.numpy())
+        return torch.from_numpy(columns)
+    # Masses of one stay whole numbers all the way, so that the plan is a permutation exactly.
+    mass = torch.ones(len(cost), dtype=torch.float64).numpy()
+    plan = torch.from_numpy(ot.emd(mass, mass, cost.numpy(), numItermax=_SIMPLEX_STEPS))
+    return plan.argmax(1)
 
 
 @final

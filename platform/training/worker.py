@@ -67,6 +67,8 @@ def work(
     if resume is not None:
         found = checkpoints.load(resume, recipe=recipe)
         learning.load(found.step, found.state)
+    else:
+        learning.solve_coupling()
     meter, last = _Meter(training=training, seen=learning.step), resume
     keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
     while learning.step < training.steps:
