@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
-import ot
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
@@ -137,6 +136,8 @@ def optimal_assignment(x1: Float[Tensor, "n *d"], x0: Float[Tensor, "n *d"]) -> 
     if len(cost) <= _SMALL:
         _, columns = linear_sum_assignment(cost.numpy())
         return torch.from_numpy(columns)
+    import ot  # here, for it takes seconds to import and most runs never come this far
+
     # Masses of one stay whole numbers all the way, so that the plan is a permutation exactly.
     mass = torch.ones(len(cost), dtype=torch.float64).numpy()
     plan = torch.from_numpy(ot.emd(mass, mass, cost.numpy(), numItermax=_SIMPLEX_STEPS))
