@@ -47,7 +47,11 @@ def sequence(recipe: str, common: Sequence[str] = ()) -> StageSequence:
 
 def digest(recipe: str) -> str:
     """What decides the result of a recipe, in short."""
-    stages = sequence(recipe).stages
+    return digest_of(sequence(recipe).stages)
+
+
+def digest_of(stages: Sequence[Stage]) -> str:
+    """What decides the result of stages, in short."""
     names = {stage.name: stage.name for stage in stages}
     parts = [recipe_of(stage.experiment(names)) for stage in stages]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -89,9 +89,7 @@ class GlobalOTCoupling(AbstractSolvedCoupling):
         parts = [order]
         if label is not None:
             parts = [order[label.cpu()[order] == each] for each in label.unique().cpu()]
-        return [
-            rows for part in parts for rows in part.tensor_split(-(-len(part) // self.block))
-        ]
+        return [rows for part in parts for rows in part.tensor_split(-(-len(part) // self.block))]
 
     def _check(self, batch: Batch) -> Tensor | None:
         """Labels that noise stays within, or None."""
