@@ -34,33 +34,35 @@ HEAD: Final = """# Mean collapse and its cure
 Written by `python benchmarks/mean_collapse.py` from
 [benchmarks/results/mean_collapse.json](../benchmarks/results/mean_collapse.json).
 
-A [neural flow](../methods/neural_flow.py) is asked where a noise goes and never sees a point on the
-way. What it learns is the mean of all data that its coupling has paired with that noise. The recipe
-for eight Gaussians is trained here with one coupling after the other, for the same number of samples,
-on the same {data} data, and judged by one step from fresh noise against data that it has not seen.
+A [neural flow](../methods/neural_flow.py) is asked where a noise goes and never sees a point on
+the way. What it learns is the mean of all data that its coupling has paired with that noise. The
+recipe for eight Gaussians is trained here with one coupling after the other, for the same number
+of samples, on {data} data, and judged by one step from fresh noise against data that it has not
+seen.
 
 ![Samples of one step under each coupling](images/mean_collapse.png)
 """
 TAIL: Final = """
-*Width*: standard deviation of all samples over that of the data; 0 is a single point. *Narrowest* and
-*widest mode*: standard deviation within a mode over that of the law. *TV of masses*: total variation
-between the shares of the modes and one eighth each. *Outside*: share of samples farther than four
-standard deviations from every mode. *Seconds*: processor time of the training on one thread, its
-assignments included; *before*: that of a teacher and its pairs.
+*Width*: standard deviation of all samples over that of the data; 0 is a single point. *Narrowest*
+and *widest mode*: standard deviation within a mode over that of the law. *TV of masses*: total
+variation between the shares of the modes and one eighth each. *Outside*: share of samples farther
+than four standard deviations from every mode. *Seconds*: processor time of the training on one
+thread, its assignments included; *before*: that of a teacher and its pairs.
 
 What is seen:
 
-- **Independent** pairs say nothing of the data of a noise. Every noise goes to the mean of all data,
-  where there are none: the collapse.
+- **Independent** pairs say nothing of the data of a noise. Every noise goes to the mean of all
+  data, where there are none: the collapse.
 - **Minibatch OT** pairs a noise with data near to it, but with others in the next batch. The
   collapse is gone; what is left of it are points between the modes, and modes that look wider.
-- **Global OT** gives each datum one noise, by one assignment of the whole set. A noise has one datum,
-  and nothing is left to average. The noises are as few as the data and can be learnt by heart.
+- **Global OT** gives each datum one noise, by one assignment of the whole set. A noise has one
+  datum, and nothing is left to average. The noises are as few as the data and can be learnt by
+  heart.
 - **LOOM** comes to nearly the same assignment batch by batch, without ever solving the whole.
-- **The pairs of a teacher** are the only ones that decide the data of a fresh noise too. They cost the
-  teacher, and its errors are learnt.
+- **The pairs of a teacher** are the only ones that decide the data of a fresh noise too. They cost
+  the teacher, and its errors are learnt.
 - **Networks that can be undone** (the last two rows) are cured as well, but cannot tear the noise
-  apart: some bridges between the modes remain. The residual flow's slope is bounded besides.
+  apart: some bridges between the modes remain. The slope of the residual flow is bounded besides.
 """
 
 

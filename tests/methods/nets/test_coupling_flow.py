@@ -1,4 +1,4 @@
-"""The coupling flow: it inverts in closed form at all times, and it neither loses nor folds mass."""
+"""The coupling flow: it inverts in closed form at all times, and neither loses nor folds mass."""
 
 from typing import Any
 
