@@ -1,7 +1,7 @@
-"""The recipes for eight Gaussians, one or several stages each, trained and timed here.
+"""The recipes for a data set, one or several stages each, trained and timed here.
 
-A recipe is platform/conf/stages/eight_gaussians_RECIPE.yaml, or the experiment of that name where
-it has one stage only.
+A recipe is platform/conf/stages/SET_RECIPE.yaml, or the experiment of that name where it has one
+stage only.
 """
 
 import hashlib
@@ -23,31 +23,34 @@ from onestep.platform.training.launch import Trained, launch
 from onestep.platform.training.reporter import MemoryReporter, Reporter
 from onestep.platform.training.sequence import Stage, StageSequence
 
-PREFIX: Final = "eight_gaussians_"
+PLANE: Final = "eight_gaussians"
+DIGITS: Final = "digits"
 CONF: Final = Path(__file__).parent.parent / "platform" / "conf"
 TEACHER: Final = "teacher"
 """The stage that a recipe shares with others."""
 TRAINING: Final = "training"
 
 
-def recipes() -> list[str]:
-    """Every recipe there is, without its prefix."""
-    paths = [*CONF.glob(f"experiment/{PREFIX}*.yaml"), *CONF.glob(f"stages/{PREFIX}*.yaml")]
-    return sorted({path.stem.removeprefix(PREFIX) for path in paths})
+def recipes(dataset: str = PLANE) -> list[str]:
+    """Every recipe that there is for a data set, without the name of the set."""
+    prefix = f"{dataset}_"
+    paths = [*CONF.glob(f"experiment/{prefix}*.yaml"), *CONF.glob(f"stages/{prefix}*.yaml")]
+    return sorted({path.stem.removeprefix(prefix) for path in paths})
 
 
-def sequence(recipe: str, common: Sequence[str] = ()) -> StageSequence:
+def sequence(recipe: str, common: Sequence[str] = (), *, dataset: str = PLANE) -> StageSequence:
     """The stages of a recipe, on one thread."""
-    if (CONF / "stages" / f"{PREFIX}{recipe}.yaml").exists():
-        plan = compose("train", [f"stages={PREFIX}{recipe}"])["stages"]
+    name = f"{dataset}_{recipe}"
+    if (CONF / "stages" / f"{name}.yaml").exists():
+        plan = compose("train", [f"stages={name}"])["stages"]
     else:
-        plan = {"model": [f"experiment={PREFIX}{recipe}"]}
+        plan = {"model": [f"experiment={name}"]}
     return StageSequence.of(plan, ("training.threads=1", *common))
 
 
-def digest(recipe: str) -> str:
+def digest(recipe: str, *, dataset: str = PLANE) -> str:
     """What decides the result of a recipe, in short."""
-    return digest_of(sequence(recipe).stages)
+    return digest_of(sequence(recipe, dataset=dataset).stages)
 
 
 def digest_of(stages: Sequence[Stage]) -> str:

@@ -3,10 +3,10 @@
     python benchmarks/tournament.py eight_gaussians --seconds 60 --seeds 3
     python benchmarks/tournament.py --page                   write docs/tournament.md again
 
-A recipe for eight Gaussians is taken to the set, and all its stages are made longer or shorter by
-one factor, found in a short pilot, so that together they take the given seconds of processor time
-on one thread, with the teacher and its pairs. Results go to benchmarks/results/tournament.json,
-pictures to docs/images.
+All stages of a recipe are made longer or shorter by one factor, found in a short pilot, so that
+together they take the given seconds of processor time on one thread, with the teacher and its
+pairs. Those of the checkerboard are the recipes for eight Gaussians. Results go to
+benchmarks/results/tournament.json, pictures to docs/images.
 """
 
 import argparse
@@ -18,25 +18,35 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from matplotlib.figure import Figure
 
-from onestep.benchmarks.recipes import TRAINING, Made, Workshop, recipes, sequence
+from onestep.benchmarks.recipes import (
+    DIGITS,
+    PLANE,
+    TRAINING,
+    Made,
+    Workshop,
+    recipes,
+    sequence,
+)
 from onestep.benchmarks.record import RESULTS, machine, save
-from onestep.benchmarks.tournament_page import IMAGES, PAGE, page
+from onestep.benchmarks.tournament_page import IMAGES, METRICS, PAGE, page, ranking
 from onestep.platform.evaluation.comparison import Comparison, gather
-from onestep.platform.evaluation.figures import save_png
+from onestep.platform.evaluation.figures import quality_against_nfe, save_png
 from onestep.platform.evaluation.report import Report
-from onestep.platform.experiment import module_of
 from onestep.platform.training.sequence import Stage
 
-SETS: Final[dict[str, tuple[str, ...]]] = {
-    "eight_gaussians": (),
-    "checkerboard": ("data=checkerboard",),
-    "digits": ("data=digits", "net=mlp_digits", "net.width=512", "optimizer.lr=1e-3"),
+SETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "eight_gaussians": (PLANE, ()),
+    "checkerboard": (PLANE, ("data=checkerboard",)),
+    "digits": (DIGITS, ()),
 }
-"""What takes a recipe to a set. On digits all networks are of one size."""
+"""Whose recipes are trained on a set, and what takes them there."""
 PILOT: Final = 0.02
 """Share of a recipe's samples in the pilot, which is not measured but timed."""
 LEAST_STEPS: Final = 20
+CURVES: Final = 8
+"""Recipes whose quality over evaluations is drawn."""
 
 
 def scaled(stages: Sequence[Stage], factor: float, *more: str) -> list[Stage]:
@@ -54,10 +64,6 @@ def scaled(stages: Sequence[Stage], factor: float, *more: str) -> list[Stage]:
         training = experiment.training
         steps = max(LEAST_STEPS, round(factor * training.samples / training.batch_size))
         own = [f"training.samples={steps * training.batch_size}"]
-        is_labelled = module_of(experiment.data) == "digits"
-        if is_labelled and experiment.method["coupling"].get("by_label") is False:
-            # Noise that is exchanged between classes would no longer be noise within one.
-            own.append("method.coupling.by_label=true")
         longer.append(replace(stage, overrides=(*stage.overrides, *own, *more)))
     return longer
 
@@ -95,7 +101,8 @@ def compete(
     Returns:
         A result for each seed: the report, and what it took.
     """
-    stages = sequence(recipe, SETS[dataset]).stages
+    family, overrides = SETS[dataset]
+    stages = sequence(recipe, overrides, dataset=family).stages
     pilot = workshop.make(scaled(stages, PILOT, "evaluation.samples=64"))
     factor = factor_for(seconds, pilot, PILOT)
     results = []
@@ -104,11 +111,13 @@ def compete(
         *_, last = made.values()
         results.append(
             {
+                "machine": machine(),
                 "recipe": recipe,
                 "seed": seed,
                 "factor": round(factor, 4),
                 "core_s": round(sum(sum(each.core_s.values()) for each in made.values()), 1),
                 "steps": {name: each.experiment.training.steps for name, each in made.items()},
+                "step_ms": round(1e3 * last.core_s[TRAINING] / last.experiment.training.steps, 2),
                 "model": str(last.trained.reference),
                 "report": json.loads(last.trained.report.to_json()),
             }
@@ -117,7 +126,7 @@ def compete(
 
 
 def pictures(dataset: str, workshop: Workshop, results: Sequence[Mapping[str, Any]]) -> None:
-    """Samples of the first seed of every recipe from the same noise.
+    """Samples of the first seed of every recipe from the same noise, and the curves of the best.
 
     Args:
         dataset: The set.
@@ -134,6 +143,18 @@ def pictures(dataset: str, workshop: Workshop, results: Sequence[Mapping[str, An
     samples = {names[name.split()[-1]]: by_nfe for name, by_nfe in found.samples.items()}
     drawn = Comparison(dataset=found.dataset, reports=found.reports, samples=samples)
     save_png(drawn.figures()["samples.png"], IMAGES / f"tournament_{dataset}.png")
+    curves = quality_of_the_best(dataset, results)
+    save_png(curves, IMAGES / f"tournament_{dataset}_nfe.png")
+
+
+def quality_of_the_best(dataset: str, results: Sequence[Mapping[str, Any]]) -> Figure:
+    """The first seeds of the recipes that are best at one step, over numbers of evaluations."""
+    metric, reports = METRICS[dataset][0], list[Report]()
+    for recipe in ranking(results, metric)[:CURVES]:
+        (first,) = (each for each in results if (each["recipe"], each["seed"]) == (recipe, 0))
+        report = Report.from_json(json.dumps(first["report"]))
+        reports.append(replace(report, provenance=replace(report.provenance, model=recipe)))
+    return quality_against_nfe(reports, metric=metric)
 
 
 def main() -> None:
@@ -142,7 +163,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("set", nargs="?", choices=SETS, help="which data")
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(recipes()))
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="all that the set has")
     parser.add_argument("--seconds", type=float, default=60.0, help="processor time of a recipe")
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings of each")
     parser.add_argument("--page", action="store_true", help="write docs/tournament.md alone")
@@ -154,11 +175,11 @@ def main() -> None:
         return
     if arguments.set is None:
         parser.error(f"SET is one of {', '.join(SETS)}, got none")
-    chosen = arguments.recipes or recipes()
-    if unknown := set(chosen) - set(recipes()):
-        parser.error(f"recipes are {', '.join(recipes())}, got {', '.join(sorted(unknown))}")
+    known = recipes(SETS[arguments.set][0])
+    chosen = arguments.recipes or known
+    if unknown := set(chosen) - set(known):
+        parser.error(f"recipes are {', '.join(known)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
-    about = machine()
     kept = stored["sets"].get(arguments.set, {"results": []})["results"]
     results = [each for each in kept if each["recipe"] not in chosen]
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +194,6 @@ def main() -> None:
             )
             stored["sets"][arguments.set] = {
                 "seconds": arguments.seconds,
-                "machine": about,
                 "results": results + new,
             }
             save("tournament", {"sets": stored["sets"]})

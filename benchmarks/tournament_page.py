@@ -25,9 +25,9 @@ HEAD: Final = """# Tournament
 
 Written by `python benchmarks/tournament.py` from benchmarks/results/tournament.json. Every method
 has the same seconds of processor time on one thread for all its stages together, those of its
-teacher and its pairs too, with the recipe for eight Gaussians as it is, made longer or shorter.
-Numbers are means over seeds, after the sign the largest distance of a seed from its mean. No recipe
-was tuned for a set other than eight Gaussians: what a method can do with care is not shown here.
+teacher and its pairs too: its recipe is made longer or shorter. The checkerboard is trained with
+the recipes for eight Gaussians as they are. Numbers are means over seeds, after the sign the
+largest distance of a seed from its mean.
 """
 Results = Sequence[Mapping[str, Any]]
 
@@ -38,18 +38,46 @@ def page(sets: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         sets: Results by set.
     """
-    return "\n".join([HEAD, *(_of_set(name, found) for name, found in sets.items())])
+    return "\n".join([HEAD, _winners(sets), *(_of_set(*each) for each in sets.items())])
+
+
+def ranking(results: Results, metric: str) -> list[str]:
+    """The recipes, the best at one step first.
+
+    Args:
+        results: Results on one set.
+        metric: What decides.
+    """
+    names = {each["recipe"] for each in results}
+    return sorted(names, key=lambda recipe: _mean(results, recipe, metric, NFES[0]))
+
+
+def _winners(sets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where each recipe is among the best."""
+    places: dict[str, list[str]] = {}
+    for name, found in sets.items():
+        for nfe in NFES:
+            for recipe in _best(found["results"], METRICS[name][0], nfe):
+                places.setdefault(recipe, []).append(f"{name} at {nfe}")
+    lines = [
+        "## Where each is best",
+        "",
+        "Sets and numbers of network evaluations at which a recipe is the best, or as good as the "
+        "best up to the spread of its seeds.",
+        "",
+        _line(["recipe", "set and NFE"]),
+        _line(["---", "---"]),
+        *(_line([recipe, ", ".join(places[recipe])]) for recipe in sorted(places)),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _of_set(name: str, found: Mapping[str, Any]) -> str:
     results: Results = found["results"]
     first, *beside = METRICS[name]
     seeds = len({each["seed"] for each in results})
-    recipes = sorted(
-        {each["recipe"] for each in results},
-        key=lambda recipe: _mean(results, recipe, first, NFES[0]),
-    )
-    best = {nfe: _best(results, recipes, first, nfe) for nfe in NFES}
+    recipes = ranking(results, first)
+    best = {nfe: _best(results, first, nfe) for nfe in NFES}
     columns = [f"{_short(first)}, {nfe} NFE" for nfe in NFES]
     columns += [f"{_short(metric)}, 1 NFE" for metric in beside]
     lines = [
@@ -58,18 +86,24 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
         f"{found['seconds']:g} s each, {seeds} seeds. The best at each number of evaluations is in "
         "bold, with all whose mean lies within its own spread.",
         "",
-        _line(["recipe", "seconds", *columns]),
-        _line(["---", *("--:" for _ in range(1 + len(columns)))]),
+        _line(["recipe", "seconds", "ms a step", *columns]),
+        _line(["---", *("--:" for _ in range(2 + len(columns)))]),
     ]
     for recipe in recipes:
-        took = statistics.mean(each["core_s"] for each in results if each["recipe"] == recipe)
+        own = [each for each in results if each["recipe"] == recipe]
+        took = statistics.mean(each["core_s"] for each in own)
+        step = statistics.mean(each["step_ms"] for each in own)
         cells = [_cell(results, recipe, first, nfe, bold=recipe in best[nfe]) for nfe in NFES]
         cells += [_cell(results, recipe, metric, 1, bold=False) for metric in beside]
-        lines.append(_line([recipe, f"{took:.0f}", *cells]))
+        lines.append(_line([recipe, f"{took:.0f}", f"{step:.1f}", *cells]))
     lines += _trivial(results, (first, *beside))
     lines += [
         "",
-        f"![Samples of the recipes trained last](images/tournament_{name}.png)",
+        "A step is one of the last stage.",
+        "",
+        f"![Quality over evaluations](images/tournament_{name}_nfe.png)",
+        "",
+        f"![Samples from the same noise](images/tournament_{name}.png)",
     ]
     return "\n".join(lines) + "\n"
 
@@ -91,7 +125,7 @@ def _trivial(results: Results, metrics: Sequence[str]) -> list[str]:
             for metric in metrics
         ]
         first, *beside = ["" if value is None else f"{value:.3f}" for value in values]
-        lines.append(_line([f"*{label}*", "", first, *([""] * (len(NFES) - 1)), *beside]))
+        lines.append(_line([f"*{label}*", "", "", first, *([""] * (len(NFES) - 1)), *beside]))
     return lines
 
 
@@ -115,8 +149,9 @@ def _spread(values: Sequence[float]) -> float:
     return max(abs(value - middle) for value in values)
 
 
-def _best(results: Results, recipes: Sequence[str], metric: str, nfe: int) -> set[str]:
+def _best(results: Results, metric: str, nfe: int) -> set[str]:
     """The recipe with the least mean, and all that its spread reaches."""
+    recipes = {each["recipe"] for each in results}
     means = {recipe: _mean(results, recipe, metric, nfe) for recipe in recipes}
     winner = min(recipes, key=lambda recipe: means[recipe])
     if math.isinf(means[winner]):

@@ -14,6 +14,7 @@ from onestep.benchmarks import (
     digits,
     few_steps,
     learning,
+    learning_digits,
     mean_collapse,
     mean_collapse_page,
     method_cost,
@@ -23,7 +24,7 @@ from onestep.benchmarks import (
     step_time,
 )
 from onestep.benchmarks.predicted_cost import PREDICTIONS
-from onestep.benchmarks.recipes import digest, digest_of, recipes, sequence
+from onestep.benchmarks.recipes import DIGITS, PLANE, digest, digest_of, recipes, sequence
 from onestep.benchmarks.record import Bars, recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
@@ -53,7 +54,7 @@ def recipe_today(*overrides: str) -> dict[str, Any]:
 
 
 def test_no_result_goes_unjudged() -> None:
-    assert set(STORED) <= {*BARS, "digits", "learning", "planar", "tournament"}
+    assert set(STORED) <= {*BARS, "digits", "learning", "learning_digits", "planar", "tournament"}
     assert {*BARS, "digits", "planar"} - {"method_cost"} <= set(STORED)
 
 
@@ -118,13 +119,17 @@ def test_the_verdicts_on_the_plane_are_those_of_its_numbers() -> None:
     assert stored["reached"] is planar.reached(stored["verdicts"])
 
 
-def test_every_method_has_a_recipe_on_the_plane() -> None:
-    assert {path.stem for path in METHODS.glob("*.yaml")} <= set(recipes())
+@pytest.mark.parametrize("dataset", [PLANE, DIGITS])
+def test_every_method_has_a_recipe(dataset: str) -> None:
+    assert {path.stem for path in METHODS.glob("*.yaml")} <= set(recipes(dataset))
 
 
-@pytest.mark.parametrize("recipe", recipes())
-def test_every_recipe_can_be_trained_from_nothing(recipe: str) -> None:
-    assert sequence(recipe).check()
+@pytest.mark.parametrize(
+    ("dataset", "recipe"),
+    [(dataset, recipe) for dataset in (PLANE, DIGITS) for recipe in recipes(dataset)],
+)
+def test_every_recipe_can_be_trained_from_nothing(dataset: str, recipe: str) -> None:
+    assert sequence(recipe, dataset=dataset).check()
 
 
 @pytest.mark.skipif("learning" not in STORED, reason="benchmarks/learning.py has not been run")
@@ -140,6 +145,15 @@ def test_what_learns_on_the_plane_is_the_recipe_of_today_or_says_why_it_misses()
         assert set(learning.missed(each)) == learning.EXPLAINED.get(name, {}).keys()
     assert learning.missed(stored["training_data"]) == []
     assert learning.missed(stored["one_gaussian"])
+
+
+@pytest.mark.skipif("learning_digits" not in STORED, reason="learning_digits.py has not been run")
+def test_what_learns_digits_is_the_recipe_of_today_or_says_why_it_misses() -> None:
+    stored = read("learning_digits")
+    for name, each in stored["recipes"].items():
+        assert each["digest"] == digest(name, dataset=DIGITS)
+        assert learning_digits.is_explained(name, each)
+        assert each["gaussian"] > learning_digits.MOST
 
 
 @pytest.mark.parametrize("trial", mean_collapse.TRIALS)

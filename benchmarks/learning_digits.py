@@ -1,0 +1,108 @@
+"""Whether every method learns handwritten digits: python benchmarks/learning_digits.py [RECIPE].
+
+The time is the processor time of a recipe's own trainings on one thread; that of its teacher, and
+of making pairs, stands beside it. A model is judged at one step, a velocity that is not straight at
+its many. Results go to benchmarks/results/learning_digits.json, where recipes that are not named
+keep their numbers.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from onestep.benchmarks.recipes import (
+    DIGITS,
+    TEACHER,
+    TRAINING,
+    Workshop,
+    digest,
+    recipes,
+    sequence,
+)
+from onestep.benchmarks.record import RESULTS, Bars, at_most, machine, save
+from onestep.platform.evaluation.benchmark import GAUSSIAN
+from onestep.platform.experiment import module_of
+
+METRIC: Final = "eval/1nn_accuracy"
+MOST: Final = 0.64
+MOST_CORE_S: Final = 2 * 10 * 60.0
+EXPLAINED: Final[dict[str, str]] = {}
+"""Why a recipe misses the bar of quality."""
+
+
+def measure(recipe: str, workshop: Workshop) -> dict[str, Any]:
+    """Train a recipe and take what its last model's evaluation says."""
+    made = workshop.make(sequence(recipe, dataset=DIGITS).stages)
+    *_, last = made.values()
+    own = [each for name, each in made.items() if name != TEACHER] or [last]
+    report = last.trained.report
+    found = report.find(METRIC, nfe=report.nfes[0])
+    return {
+        "method": module_of(last.experiment.method),
+        "digest": digest(recipe, dataset=DIGITS),
+        "core_s": round(sum(each.core_s[TRAINING] for each in own), 1),
+        "core_s_of_stages": {name: dict(each.core_s) for name, each in made.items()},
+        "nfe": report.nfes[0],
+        "sampler": found.sampler,
+        "accuracy": found.value,
+        "interval": found.interval,
+        "floor": found.floor,
+        "gaussian": found.baselines[GAUSSIAN],
+        "metrics": report.metrics(),
+    }
+
+
+def bars(measured: Mapping[str, Any]) -> Bars:
+    """What the bars say of one recipe."""
+    return [
+        at_most(measured["accuracy"], MOST, number="accuracy"),
+        at_most(measured["core_s"], MOST_CORE_S, number="core_s"),
+    ]
+
+
+def missed(measured: Mapping[str, Any]) -> list[str]:
+    """The numbers that do not reach their bars."""
+    return [str(bar["number"]) for bar in bars(measured) if not bar["reached"]]
+
+
+def is_explained(recipe: str, measured: Mapping[str, Any]) -> bool:
+    """Whether a recipe misses nothing, or the bar of quality for a reason that is known."""
+    return missed(measured) == (["accuracy"] if recipe in EXPLAINED else [])
+
+
+def main() -> None:
+    """Run the named recipes, or all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = recipes(DIGITS)
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(known))
+    chosen = parser.parse_args().recipes or known
+    if unknown := set(chosen) - set(known):
+        parser.error(f"recipes are {', '.join(known)}, got {', '.join(sorted(unknown))}")
+    torch.set_num_threads(1)
+    about, path = machine(), RESULTS / "learning_digits.json"
+    found = dict(json.loads(path.read_text())["recipes"]) if path.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = Workshop(Path(folder))
+        for recipe in chosen:
+            found[recipe] = {"machine": about, **measure(recipe, workshop)}
+            ordered = {name: found[name] for name in known if name in found}
+            content = {
+                "bars": {METRIC: MOST, "core_s": MOST_CORE_S},
+                "misses": {name: missed(each) for name, each in ordered.items() if missed(each)},
+                "reached": all(is_explained(name, each) for name, each in ordered.items()),
+                "recipes": ordered,
+            }
+            save("learning_digits", content)
+            numbers = {name: found[recipe][name] for name in ("accuracy", "interval", "core_s")}
+            print(recipe, json.dumps(numbers), "misses", missed(found[recipe]) or "nothing")
+
+
+if __name__ == "__main__":
+    main()
