@@ -3,9 +3,9 @@
     python benchmarks/mean_collapse.py                       all trials
     python benchmarks/mean_collapse.py --page                judge, write page and picture again
 
-The recipe for eight Gaussians is trained with one coupling after the other on 4000 data, and with
-the two networks that can be undone. Results go to benchmarks/results/mean_collapse.json, where
-trials that are not named keep their numbers; page and picture are made from them alone.
+The recipe for eight Gaussians is trained with one coupling after the other on 4000 data. Results go
+to benchmarks/results/mean_collapse.json, where trials that are not named keep their numbers; page
+and picture are made from them alone.
 """
 
 import argparse
@@ -54,8 +54,6 @@ TRIALS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
             "parents.teacher={teacher}",
         ),
     },
-    "loom_residual_flow": {"model": (_RECIPE, f"{_COUPLING}=loom", "net=residual_flow")},
-    "loom_coupling_flow": {"model": (_RECIPE, f"{_COUPLING}=loom", "net=coupling_flow")},
 }
 SHOWN: Final = 400
 """Points of each trial that are kept for the picture."""
@@ -63,7 +61,7 @@ COLLAPSED: Final = 0.1
 """Width of the samples, over that of the data, below which they are one point."""
 CURED: Final = {"width": 0.9, "outside_modes": 0.12, "mode_mass_tv": 0.06}
 DECIDED: Final = ("global_ot", "loom", "teacher")
-"""Couplings under which a noise has one datum, trained with a network that is free."""
+"""Couplings under which a noise has one datum."""
 WIDEST: Final = 1.4
 """Spread of a mode over that of the law."""
 
@@ -88,7 +86,6 @@ def measure(trial: str, workshop: Workshop) -> dict[str, Any]:
     return {
         "digest": digest_of(stages(trial)),
         "coupling": last.experiment.method["coupling"]["_target_"].rpartition(".")[2],
-        "net": last.experiment.net["_target_"].rpartition(".")[2],
         "core_s": round(last.core_s[TRAINING], 1),
         "core_s_before": round(
             sum(sum(each.core_s.values()) for each in made.values()) - last.core_s[TRAINING], 1

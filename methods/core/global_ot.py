@@ -19,24 +19,23 @@ class GlobalOTCoupling(AbstractSolvedCoupling):
     """As many noises as data, paired at the least total squared distance before the first step.
 
     The noises are independent standard normal draws and each belongs to one datum through the whole
-    run. So the data of every noise are decided, which is what keeps a neural flow from its mean,
-    and the noises of an epoch are the same sample of the normal law each time. This is the global
-    coupling of the paper. Its price: the network sees no noise but these, and can learn them by
-    heart; judge it on fresh noise. Half of the cure is the size of the set: with few data a fresh
-    noise lies far from every one that was seen.
+    run: the datum of every noise is decided, which is what keeps a neural flow from the mean. This
+    is the global coupling of the paper. Its price: the network sees no noise but these and can
+    learn them by heart, and with few data a fresh noise lies far from every one that was seen.
+    Judge it on fresh noise.
 
     A set of more than `block` data is cut at random into the fewest equal parts of at most so many,
-    each solved by itself; how far their noise leaves the data open is then what it is for
-    transport within a batch of that size, in a coupling that does not change.
+    each solved by itself, as near to the optimum as transport within a batch of that size.
 
     What is kept is a seed for each datum, from which its noise is made again: it goes into the
     checkpoint, so that a run that goes on solves nothing.
 
-    Reference: Shou 2026, arXiv:2604.06413v1, section 4 (global coupling).
-    Differs from the paper: which solver it uses and at which sizes is not established.
+    Reference: Shou 2026, arXiv:2604.06413v1, section 4, where it is one of the consistent
+        couplings.
+    Differs from the paper: its solver, and the sizes up to which it is used, are not established.
     Cost: time grows a little faster than the square of a block's size, 5 s for 4096 points in the
         plane on one core, for each block and at each worker; memory is 16 bytes times its square,
-        270 MB. Nothing in a step. For data of hundreds of dimensions several times more.
+        270 MB; longer for data of many dimensions. Nothing in a step.
     Fails by: noise that is learnt by heart; a set whose images are mirrored at random has one noise
         for both.
 
