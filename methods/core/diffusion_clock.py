@@ -209,8 +209,7 @@ class DiscreteClock(AbstractDiffusionClock):
     is_rooted: bool = False
 
     def __post_init__(self) -> None:
-        if self.levels < 2:
-            raise ValueError(f"discrete clock needs at least 2 levels, got {self.levels}")
+        _require_levels(self.levels)
         if not 0.0 < self.beta_first < self.beta_last < 1.0:
             raise ValueError(
                 "discrete clock needs 0 < beta_first < beta_last < 1, "
@@ -222,26 +221,90 @@ class DiscreteClock(AbstractDiffusionClock):
         """Its readings nearest to the data and nearest to the noise."""
         return (1.0 / self.levels, 1.0)
 
+    @property
+    def rates(self) -> Float[Tensor, "levels"]:
+        """Rate of each level in double precision."""
+        first, last = self.beta_first, self.beta_last
+        if self.is_rooted:
+            roots = torch.linspace(first**0.5, last**0.5, self.levels, dtype=torch.float64)
+            return roots.square()
+        return torch.linspace(first, last, self.levels, dtype=torch.float64)
+
     def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """Noise level sigma at readings between the ends."""
-        table = _log_levels(self, tau.device)
-        place = tau.double() * self.levels - 1.0
-        below = place.floor().clamp(0, self.levels - 2).long()
-        share = place - below
-        log = table[below] * (1.0 - share) + table[below + 1] * share
-        return log.exp().to(tau.dtype)
+        return _level(_log_levels(self, tau.device), tau)
 
     def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """Readings at noise levels; beyond an end's level, a reading beyond that end."""
-        table = _log_levels(self, level.device)
-        log = level.double().log()
-        below = (torch.searchsorted(table, log.contiguous()) - 1).clamp(0, self.levels - 2)
-        share = (log - table[below]) / (table[below + 1] - table[below])
-        return ((below + share + 1.0) / self.levels).to(level.dtype)
+        return _reading(_log_levels(self, level.device), level)
 
     def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
         """Independent readings, each as likely as the others, shard by shard."""
-        return (rng.integers(n, below=self.levels) + 1).to(dtype) / self.levels
+        return _whole(self.levels, n, rng, dtype)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DiscreteCosineClock(AbstractDiffusionClock):
+    """A finite number of levels whose share of data falls like a cosine, at a limited rate.
+
+        a_k^2 = (1 - beta_1) ... (1 - beta_k),   beta_k = min(1 - c(k) / c(k - 1), beta_most)
+        c(k) = cos^2(pi / 2 (k / levels + offset) / (1 + offset)),   tau = k / levels
+
+    Only these readings are drawn. Between them ln sigma is linear.
+
+    Reference: Nichol and Dhariwal 2021, arXiv:2102.09672v1, Eq. (17) and the limit below it. The
+        library diffusers calls it squaredcos_cap_v2.
+
+    Attributes:
+        levels: How many, at least 2.
+        offset: How far the clock is from the slowest point at the data, above 0.
+        beta_most: Largest rate, in (0, 1).
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    levels: int = 1000
+    offset: float = 0.008
+    beta_most: float = 0.999
+
+    def __post_init__(self) -> None:
+        _require_levels(self.levels)
+        if self.offset <= 0.0 or not 0.0 < self.beta_most < 1.0:
+            raise ValueError(
+                "discrete cosine clock needs an offset above 0 and beta_most in (0, 1), "
+                f"got {self.offset} and {self.beta_most}"
+            )
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Its readings nearest to the data and nearest to the noise."""
+        return (1.0 / self.levels, 1.0)
+
+    @property
+    def rates(self) -> Float[Tensor, "levels"]:
+        """Rate of each level in double precision."""
+        place = torch.linspace(0.0, 1.0, self.levels + 1, dtype=torch.float64)
+        share = torch.cos(0.5 * math.pi * (place + self.offset) / (1.0 + self.offset)).square()
+        return (1.0 - share[1:] / share[:-1]).clamp(max=self.beta_most)
+
+    def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Noise level sigma at readings between the ends."""
+        return _level(_log_levels(self, tau.device), tau)
+
+    def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Readings at noise levels; beyond an end's level, a reading beyond that end."""
+        return _reading(_log_levels(self, level.device), level)
+
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+        """Independent readings, each as likely as the others, shard by shard."""
+        return _whole(self.levels, n, rng, dtype)
+
+
+def _require_levels(levels: int) -> None:
+    if levels < 2:
+        raise ValueError(f"discrete clock needs at least 2 levels, got {levels}")
 
 
 def _uniform(ends: tuple[float, float], n: int, rng: Rng, dtype: torch.dtype) -> Tensor:
@@ -250,14 +313,33 @@ def _uniform(ends: tuple[float, float], n: int, rng: Rng, dtype: torch.dtype) ->
     return far - (far - near) * rng.uniform(n, dtype=dtype)
 
 
+def _whole(levels: int, n: int, rng: Rng, dtype: torch.dtype) -> Tensor:
+    """Readings of the levels themselves."""
+    return (rng.integers(n, below=levels) + 1).to(dtype) / levels
+
+
+def _level(table: Float[Tensor, "levels"], tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Noise levels at readings of a clock whose levels have these logarithms."""
+    place = tau.double() * len(table) - 1.0
+    below = place.floor().clamp(0, len(table) - 2).long()
+    share = place - below
+    log = table[below] * (1.0 - share) + table[below + 1] * share
+    return log.exp().to(tau.dtype)
+
+
+def _reading(table: Float[Tensor, "levels"], level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Readings at noise levels of a clock whose levels have these logarithms."""
+    log = level.double().log()
+    below = (torch.searchsorted(table, log.contiguous()) - 1).clamp(0, len(table) - 2)
+    share = (log - table[below]) / (table[below + 1] - table[below])
+    return ((below + share + 1.0) / len(table)).to(level.dtype)
+
+
 @lru_cache(maxsize=32)
-def _log_levels(clock: DiscreteClock, device: torch.device) -> Float[Tensor, "levels"]:
-    first, last = clock.beta_first, clock.beta_last
+def _log_levels(
+    clock: DiscreteClock | DiscreteCosineClock, device: torch.device
+) -> Float[Tensor, "levels"]:
     # On the CPU even where networks are laid out without memory.
     with torch.device("cpu"):
-        if clock.is_rooted:
-            roots = torch.linspace(first**0.5, last**0.5, clock.levels, dtype=torch.float64)
-            rates = roots.square()
-        else:
-            rates = torch.linspace(first, last, clock.levels, dtype=torch.float64)
+        rates = clock.rates
     return (0.5 * torch.expm1(-torch.log1p(-rates).cumsum(0)).log()).to(device)

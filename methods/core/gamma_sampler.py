@@ -70,7 +70,7 @@ class GammaJumps(AbstractSampler):
                     f"got one with domain {domain.kind}"
                     + (f" that ends at t = {domain.t_hi:g}" if domain.t_hi < 1.0 else "")
                 )
-        if domain.t_hi < 1.0:
+        if finishing(domain):
             require_velocity(f"denoising at t = {domain.t_hi:g}", domain)
 
     def _jumps(self, domain: Domain) -> list[tuple[float, float, float]]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import final
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,12 @@ from torch import Tensor
 from .condition import Condition
 from .flow_map import Domain, DomainKind, FlowMap
 from .grid import AbstractGrid, UniformGrid
+
+_NEGLIGIBLE: Final = 1e-4
+"""A rest of the time up to the data that is not worth an evaluation. On the linear path it leaves
+noise of 1e-4, an eightieth of the step between two of 256 grey levels in [-1, 1]; on the
+variance-preserving one, which ends 1e-5 before the data, noise of 1e-3, an eighth of it. EDM ends
+0.002 before the data and is denoised."""
 
 
 class AbstractSampler(ABC):
@@ -94,8 +100,11 @@ def require_velocity(who: str, domain: Domain) -> None:
 
 
 def finishing(domain: Domain) -> int:
-    """Evaluations that ``finish`` takes: 1 where the map's range ends before the data, else 0."""
-    return 0 if domain.t_hi == 1.0 else 1
+    """Evaluations that ``finish`` takes: 1 where the map's range ends before the data, else 0.
+
+    A range that ends less than 1e-4 before them ends at them.
+    """
+    return 0 if 1.0 - domain.t_hi < _NEGLIGIBLE else 1
 
 
 def finish(
@@ -148,7 +157,7 @@ class Jumps(AbstractSampler):
                     f"got one with domain {domain.kind}"
                     + (f" of {domain.steps} steps" if domain.steps else "")
                 )
-        if domain.t_hi < 1.0:
+        if finishing(domain):
             require_velocity(f"denoising at t = {domain.t_hi:g}", domain)
 
     def _walk(

@@ -34,6 +34,11 @@ class Clock(StrEnum):
 class Schedule(ABC):
     """A number that depends on the moment alone. Subclasses are frozen dataclasses."""
 
+    @property
+    @abstractmethod
+    def clocks(self) -> frozenset[Clock]:
+        """What it counts: nothing else of a moment changes its value."""
+
     @abstractmethod
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
@@ -42,9 +47,14 @@ class Schedule(ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Constant(Schedule):
-    """The same value at all times; it needs no clock."""
+    """The same value at all times."""
 
     value: float
+
+    @property
+    def clocks(self) -> frozenset[Clock]:
+        """None."""
+        return frozenset()
 
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
@@ -81,6 +91,12 @@ class _Ramp(Schedule, ABC):
             )
         if self.clock is Clock.PROGRESS and self.until > 1.0:
             raise ValueError(f"schedule on the clock progress ends by 1, got until {self.until}")
+
+    @property
+    @final
+    def clocks(self) -> frozenset[Clock]:
+        """Its clock."""
+        return frozenset({self.clock})
 
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
@@ -156,34 +172,27 @@ class Exponential(_Ramp):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Doubling(Schedule):
-    """A count that doubles at equal intervals from start until it reaches end.
+class Doubling(_Ramp):
+    """A whole count that doubles at equal intervals from start until it reaches end.
+
+    Each count lasts as long as the others, the last one too: end comes before ``until``.
 
     Reference: Song and Dhariwal 2023, arXiv:2310.14189v1, section 3.4, whose count is one more.
-
-    Attributes:
-        start: First count, at least 1.
-        end: Last count, start times a power of two.
-
-    Raises:
-        ValueError: If end is not start times a power of two.
     """
 
-    start: int
-    end: int
-
     def __post_init__(self) -> None:
-        ratio = self.end / self.start if self.start > 0 else 0.0
+        super().__post_init__()
+        is_count = self.start >= 1.0 and float(self.start).is_integer()
+        ratio = self.end / self.start if is_count else 0.0
         if ratio < 1.0 or not math.log2(ratio).is_integer():
             raise ValueError(
-                "doubling schedule needs end = start times a power of two, "
+                "doubling schedule needs a whole start and end = start times a power of two, "
                 f"got {self.start} and {self.end}"
             )
 
-    def __call__(self, now: Moment) -> float:
-        """Value at this moment."""
-        stages = round(math.log2(self.end / self.start)) + 1
-        return float(self.start * 2 ** math.floor(now.progress * stages))
+    def _between(self, share: float) -> float:
+        doublings = round(math.log2(self.end / self.start))
+        return float(self.start * 2 ** min(math.floor(share * (doublings + 1)), doublings))
 
 
 @final
@@ -241,6 +250,11 @@ class MatchedDecay(Schedule):
             )
         require_range("steps of a matched decay", self.steps, 1.0, math.inf)
 
+    @property
+    def clocks(self) -> frozenset[Clock]:
+        """Those of the steps."""
+        return self.steps.clocks
+
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
         return self.at(self.steps(now))
@@ -287,6 +301,11 @@ class Piecewise(Schedule):
                 f"{end:g}, got {self.boundaries}"
             )
 
+    @property
+    def clocks(self) -> frozenset[Clock]:
+        """Its clock."""
+        return frozenset({self.clock})
+
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
         reading = self.clock.read(now)
@@ -296,12 +315,17 @@ class Piecewise(Schedule):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Product(Schedule):
-    """The product of schedules, such as a warm-up times a decay."""
+    """The product of schedules, such as a warm-up over samples times a decay over the run."""
 
     factors: tuple[Schedule, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))
+
+    @property
+    def clocks(self) -> frozenset[Clock]:
+        """Those of all factors, which may differ."""
+        return frozenset().union(*(factor.clocks for factor in self.factors))
 
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
@@ -329,7 +353,7 @@ def _extremes(schedule: Schedule) -> tuple[float, ...]:
     match schedule:
         case Constant():
             return (schedule.value,)
-        case _Ramp() | Doubling():
+        case _Ramp():
             return (float(schedule.start), float(schedule.end))
         case Piecewise():
             return schedule.values

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .record import Moment
+from .rng import Rng
 from .schedule import Constant, Schedule, require_range
 from .time_law import AbstractTimeLaw, LogitNormal, Uniform
 
@@ -196,11 +197,14 @@ class DyadicTimes(AbstractTimes):
     """Jumps of length 2^-k from a multiple of their length; the other rows on the diagonal.
 
     In each shard the off-diagonal rows are shared equally among the lengths 1 / steps, ..., 1/2,
-    1; what does not divide goes to the length 1.
+    1; what does not divide goes to the length 1. Fewer rows than lengths take lengths that lie
+    evenly apart from a random one on, so that over the steps each length is as frequent as the
+    others: a jump is taught by shorter ones, which must be taught too.
 
     Reference: Frans et al. 2024, arXiv:2410.12557v1, section 3 and Alg. 1, whose finest step of
         1/128 anchors the ladder; the jumps that are taught are the seven from 1/64 to 1.
-    Differs from the paper: the anchor is the diagonal, with a law of its own.
+    Differs from the paper: the anchor is the diagonal, with a law of its own. Theirs has no rule
+        for fewer rows than lengths.
 
     Attributes:
         steps: How many of the finest jumps cross [0, 1], a power of two.
@@ -220,18 +224,28 @@ class DyadicTimes(AbstractTimes):
             raise ValueError(f"times.steps must be a power of two, got {self.steps}")
         require_range("times.diagonal", self.diagonal, 0.0, 1.0)
 
-    def jumps(self, off: int) -> Int[Tensor, "off"]:
-        """How many jumps of its length cross [0, 1], for each off-diagonal row of a shard."""
+    def jumps(self, off: int, rng: Rng) -> Int[Tensor, "shards off"]:
+        """How many jumps of its length cross [0, 1], for each off-diagonal row of each shard.
+
+        Args:
+            off: Off-diagonal rows of a shard.
+            rng: Random numbers; they are drawn where there are fewer rows than lengths.
+        """
         levels = self.steps.bit_length()
+        if 0 < off < levels:
+            # The numbers below off * levels, cut into as many equal parts as there are levels:
+            # the rows of a shard lie `levels` apart, and each number is as likely as the others.
+            first = rng.integers(rng.shards, below=levels)
+            return 2 ** ((first[:, None] + levels * torch.arange(off)) // off)
         each = off // levels
         counts = [2**k for k in range(levels - 1, -1, -1) for _ in range(each)]
-        return torch.tensor(counts + [1] * (off - each * levels), dtype=torch.long)
+        return torch.tensor([counts + [1] * (off - each * levels)] * rng.shards, dtype=torch.long)
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
         rows = now.rng.rows_per_shard(n)
         off = rows - round(self.diagonal(now) * rows)
-        counts = self.jumps(off)
+        counts = self.jumps(off, now.rng)
         u = now.rng.uniform(n, dtype=dtype).reshape(-1, rows)[:, :off]
         t = self.law.draw(n, now.rng, dtype=dtype).reshape(-1, rows)
         s = t.clone()

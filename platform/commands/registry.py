@@ -39,6 +39,9 @@ examples:
     --metric eval/1nn_accuracy/nfe_1 --at-most 0.62 --dry-run
   onestep registry import edm.safetensors --mapping names.yaml --licence CC-BY-4.0 \\
     --source https://example.org/edm data=digits net=unet_digits_preconditioned method=edm
+  onestep registry import unet/diffusion_pytorch_model.safetensors --mapping unet.yaml \\
+    --net-config unet/config.json --licence Apache-2.0 --source https://example.org/ddpm \\
+    data=unlabelled data@data.of=cifar10 net=diffusers_unet method=ddpm
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -73,6 +76,9 @@ examples:
         )
         importing.add_argument("file", help="weights as safetensors")
         importing.add_argument("--mapping", required=True, help="YAML of the names of the weights")
+        importing.add_argument(
+            "--net-config", help="config.json of the network, for net=diffusers_unet"
+        )
         importing.add_argument("--licence", required=True, help="terms of their use, kept")
         importing.add_argument("--source", required=True, help="where they come from, kept")
         importing.add_argument("overrides", nargs="*", help="data, net and method of the model")
@@ -206,10 +212,12 @@ def _promote(registry: "store.Registry", arguments: argparse.Namespace) -> list[
 
 def _import(arguments: argparse.Namespace) -> list[str]:
     from ..registry.store import Registry as Store
-    from ..training.outside import register_outside
+    from ..training.outside import register_outside, with_net_config
 
     overrides = tuple(arguments.overrides)
     experiment = Experiment.from_dict(compose("train", overrides), overrides)
+    if arguments.net_config is not None:
+        experiment = with_net_config(experiment, Path(arguments.net_config))
     if arguments.dry_run:
         return [json.dumps(without_passwords(experiment.to_dict()), indent=2)]
     uri = arguments.tracking_uri or experiment.storage.tracking_uri or None

@@ -28,7 +28,7 @@ class Sample:
     description: ClassVar[str] = """Draw samples from a registered model into a PNG.
 
 A sample depends on the seed and its number alone. The model's domain chooses the sampler, unless
-one is named: ddim, heun, edm or dpm_solver, with its own number of steps.
+one is named: ddim, ddim_clock, heun, edm or dpm_solver, with its own number of steps.
 
 examples:
   onestep sample champion
@@ -124,7 +124,8 @@ examples:
 
 
 def _is_of_sampler(override: str) -> bool:
-    return override.partition("=")[0].split(".")[0] == _SAMPLER
+    place = override.partition("=")[0].rpartition("@")[2]  # of clock@sampler.grid.clock too
+    return place.split(".")[0] == _SAMPLER
 
 
 def _sampler(domain: "Domain", *, nfe: int | None, named: Sequence[str]) -> "AbstractSampler":

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Final, Self, final
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data.source import Dataset, Examples
+from ..threads import threads
 
 _BATCH: Final = 1024  # images at a time outside training
 _GRID: Final = 4  # height and width of the last layer that sees places
@@ -124,11 +127,32 @@ class Classifier(nn.Module):
 def train_classifier(dataset: Dataset, recipe: ClassifierRecipe) -> Classifier:
     """A classifier trained on the training split, a pure function of data and recipe.
 
+    Sums in another order give other digits, so that it is trained on one thread and by algorithms
+    that always give the same, whatever the process computes with. Another version of torch, or
+    another kind of processor, may still round otherwise.
+
     Args:
         dataset: Labelled images.
         recipe: How to train.
     """
-    net = Classifier.of(dataset, recipe)
+    with threads(1), _deterministic():
+        net = Classifier.of(dataset, recipe)
+        _train(net, dataset, recipe)
+    return net.eval().requires_grad_(False)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Compute by algorithms that always give the same, and as before afterwards."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+def _train(net: Classifier, dataset: Dataset, recipe: ClassifierRecipe) -> None:
     rng = torch.Generator().manual_seed(recipe.seed)
     n = len(dataset.train)
     size = min(recipe.batch_size, n)
@@ -149,7 +173,6 @@ def train_classifier(dataset: Dataset, recipe: ClassifierRecipe) -> Classifier:
         loss.backward()
         optimizer.step()
         schedule.step()
-    return net.eval().requires_grad_(False)
 
 
 def accuracy(net: Classifier, examples: Examples) -> float:

@@ -14,13 +14,15 @@ class Measurement:
     Attributes:
         name: ``family/name``.
         value: Mean over draws.
-        interval: Its interval at 95 %: a bootstrap over draws; a jackknife where draws are pooled.
+        interval: Its interval at 95 %: a bootstrap over draws, or over trajectories for a property
+            of the map itself; a jackknife where draws are pooled.
         count: Samples of a draw.
         draws: Draws that were averaged.
         space: ``data`` or ``features``; where the metric looks.
         nfe: Evaluations of the map for one sample; None for a property of the map itself.
         sampler: How the samples were made, with all settings; empty for a property of the map.
-        floor: The same number for training data against held-out data; None where data has none.
+        floor: The same number for training data against held-out data, or for an exact map where
+            it is a property of the map itself; None where there is none.
         baselines: The same number for trivial generators, by name.
     """
 

@@ -35,7 +35,7 @@ class Row:
         value: The number.
         low: Lower end of its interval.
         high: Upper end of its interval.
-        floor: The same for training data against held-out data, or None.
+        floor: The same for training data against held-out data, or for an exact map, or None.
         gaussian: The same for one Gaussian per class, or None.
         training_data: The same for resampled training data, or None.
         count: Samples of a draw.

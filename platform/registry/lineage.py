@@ -55,6 +55,8 @@ class Lineage:
             words.append("(no longer registered)")
         if self.record is not None:
             words.append(self.record.method_name)
+            if origin := self.record.origin:
+                words.append(f"(from {origin['source']}, licence {origin['licence']})")
             if self.aliases:
                 words.append(f"[{', '.join(self.aliases)}]")
             shown = [

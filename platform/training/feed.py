@@ -1,5 +1,6 @@
 """The feed: which rows a worker sees at a step, as a pure function of the seed and the step."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
@@ -106,6 +107,9 @@ class DataFeed(AbstractFeed):
 class PairFeed(AbstractFeed):
     """Stored pairs, drawn with replacement, in the shares that the method asks for.
 
+    A share that is no whole number of rows is met on average: each shard rounds it up as often as
+    the part after the point says.
+
     Args:
         pairs: The set.
         mix_of: Share of the generated pairs in a batch.
@@ -133,9 +137,8 @@ class PairFeed(AbstractFeed):
 
     def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
         """The rows of some shards of a batch."""
-        each = self._batch_size // of
-        made = round(self._mix.generated(now) * each)
-        parts = [self._shard(now.step, shard, made, each - made) for shard in shards]
+        each, share = self._batch_size // of, self._mix.generated(now)
+        parts = [self._shard(now.step, shard, each, share) for shard in shards]
         x0, x1, condition, index = (list(column) for column in zip(*parts, strict=True))
         return Batch(
             x1=torch.cat(x1),
@@ -145,12 +148,13 @@ class PairFeed(AbstractFeed):
         )
 
     def _shard(
-        self, step: int, shard: int, made: int, real: int
+        self, step: int, shard: int, each: int, share: float
     ) -> tuple[Tensor, Tensor, Condition | None, Tensor]:
         rng = Rng.seeded(mix(self._seed, _FEED), step=step, shards=(shard,))
+        made = _rounded(share * each, rng)
         generated, given = self._pairs.generated, self._pairs.real
         taken: list[tuple[Pairs, Tensor, int]] = []
-        for pairs, many, first in ((generated, made, 0), (given, real, len(generated))):
+        for pairs, many, first in ((generated, made, 0), (given, each - made, len(generated))):
             if many:
                 taken.append((pairs, rng.integers(many, below=len(pairs)), first))
         told = [None if p.condition is None else p.condition[rows] for p, rows, _ in taken]
@@ -160,6 +164,14 @@ class PairFeed(AbstractFeed):
             _joined(told),
             torch.cat([rows + first for _, rows, first in taken]),
         )
+
+
+def _rounded(number: float, rng: Rng) -> int:
+    """A whole number next to a number, which is their mean; a whole number is itself."""
+    below = math.floor(number)
+    if number == below:
+        return below
+    return below + int(rng.uniform(1, dtype=torch.float64).item() < number - below)
 
 
 def _require_no_real(mix_of: PairMix) -> None:

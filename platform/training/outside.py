@@ -1,7 +1,8 @@
 """Outside weights: a file that was trained elsewhere becomes a registered model."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -24,6 +25,7 @@ from .assembly import assemble
 WEIGHTS: Final = "imported"
 """Which weights the record says they are."""
 _WEIGHTS: Final = "weights"
+_PREFIX: Final = "prefix"
 _IGNORED: Final = "ignored"
 
 
@@ -34,16 +36,24 @@ class WeightNames:
 
     Attributes:
         names: Name in the file, by name in the network; each weight has one of its own.
+        prefix: What stands before each name of the file in the network, where that is the whole
+            difference; None where the names are listed.
         ignored: Names in the file that the network has no weight for.
 
     Raises:
-        ValueError: If a weight of the file is named twice.
+        ValueError: If a weight of the file is named twice, or there are both names and a prefix.
     """
 
-    names: Mapping[str, str]
+    names: Mapping[str, str] = field(default_factory=dict)
+    prefix: str | None = None
     ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.names and self.prefix is not None:
+            raise ValueError(
+                f"a mapping must list the weights or give their prefix, got both, "
+                f"{len(self.names)} weights and {self.prefix!r}"
+            )
         used = [*self.names.values(), *self.ignored]
         twice = sorted({name for name in used if used.count(name) > 1})
         if twice:
@@ -51,10 +61,11 @@ class WeightNames:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """The mapping of a YAML file, with the keys `weights` and `ignored`.
+        """The mapping of a YAML file, with the keys `weights` or `prefix`, and `ignored`.
 
         Args:
-            file: YAML of {weights: {name in the network: name in the file}, ignored: [names]}.
+            file: YAML of {weights: {name in the network: name in the file}, ignored: [names]}, or
+                of {prefix: text, ignored: [names]}.
 
         Returns:
             The names.
@@ -66,15 +77,17 @@ class WeightNames:
             values = yaml.safe_load(file.read_text())
         except (OSError, yaml.YAMLError) as error:
             raise ValueError(f"cannot read the mapping {file}: {error}") from error
-        is_mapping = isinstance(values, dict) and set(values) <= {_WEIGHTS, _IGNORED}
-        names = values.get(_WEIGHTS) if is_mapping else None
-        if not isinstance(names, dict):
+        is_mapping = isinstance(values, dict) and set(values) <= {_WEIGHTS, _PREFIX, _IGNORED}
+        names, prefix = (values.get(_WEIGHTS), values.get(_PREFIX)) if is_mapping else (None, None)
+        if not (isinstance(names, dict) if prefix is None else isinstance(prefix, str)):
             raise ValueError(
                 f"the mapping {file} must hold {_WEIGHTS}, names in the file by names in the "
-                f"network, and may hold {_IGNORED}, a list of names"
+                f"network, or {_PREFIX}, what the network has before each, and may hold "
+                f"{_IGNORED}, a list of names"
             )
         return cls(
-            names={str(ours): str(theirs) for ours, theirs in names.items()},
+            names={str(ours): str(theirs) for ours, theirs in (names or {}).items()},
+            prefix=prefix,
             ignored=tuple(map(str, values.get(_IGNORED) or ())),
         )
 
@@ -94,12 +107,44 @@ class WeightNames:
         named = {*self.names.values(), *self.ignored}
         if missing := sorted(named - set(weights)):
             raise ValueError(f"{file} must hold each weight of the mapping, got no {missing[0]!r}")
+        if self.prefix is not None:
+            return {f"{self.prefix}{name}": weights[name] for name in set(weights) - named}
         if unexpected := sorted(set(weights) - named):
             raise ValueError(
                 f"each weight of {file} must be named or ignored by the mapping, "
                 f"got {unexpected[0]!r} beside it"
             )
         return {ours: weights[theirs] for ours, theirs in self.names.items()}
+
+
+def with_net_config(experiment: Experiment, file: Path) -> Experiment:
+    """The experiment with the sizes of its network as another library wrote them.
+
+    The sizes themselves are kept, not where they lay, so that the model can be built anywhere.
+
+    Args:
+        experiment: An experiment whose network has an inner one with a field `config`.
+        file: JSON, such as the config.json beside the weights of a model of diffusers.
+
+    Returns:
+        The experiment with `net.net.config` replaced.
+
+    Raises:
+        ValueError: If the network has no such field, or the file is no mapping.
+    """
+    inner = experiment.net.get("net")
+    if not isinstance(inner, Mapping) or "config" not in inner:
+        raise ValueError(
+            "--net-config needs a network with net.net.config, such as net=diffusers_unet, "
+            f"got {experiment.net['_target_']}"
+        )
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read the sizes of the network from {file}: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} must hold the sizes of a network by name, got {config!r:.40}")
+    return replace(experiment, net={**experiment.net, "net": {**inner, "config": config}})
 
 
 def register_outside(

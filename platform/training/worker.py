@@ -16,6 +16,7 @@ from ..build import build
 from ..data.pairs import PairSet, read_pairs
 from ..data.source import Dataset
 from ..experiment import Experiment, Training
+from ..threads import threads
 from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble
 from .checkpoint import Checkpoint
@@ -60,30 +61,32 @@ def work(
     """
     assembly = assemble(Experiment.from_dict(experiment))
     training = assembly.experiment.training
-    set_threads(training, place)
     # On a GPU, convolutions would round to ten bits, and a difference along a path divides by h.
     torch.backends.cudnn.allow_tf32 = False
-    learning, recipe = start(assembly, place, stream=stream)
-    if resume is not None:
-        found = checkpoints.load(resume, recipe=recipe)
-        learning.load(found.step, found.state)
-    else:
-        learning.solve_coupling()
-    meter, last = _Meter(training=training, seen=learning.step), resume
-    keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
-    while learning.step < training.steps:
-        meter.add(learning.advance())
-        if learning.power_averages and place.leads and _is_snapshot(learning.step, training):
-            write_snapshot(kept or folder, learning.power_averages, step=learning.step)
-        is_end = learning.step == training.steps
-        is_due = is_end or (keep_at > 0 and learning.step % keep_at == 0)
-        # A reading refuses a loss that is no number, and such weights must not be kept.
-        if is_due or learning.step % training.every(training.log_every) == 0:
-            row = meter.read(learning.step, place)
-            if place.leads:
-                reporter.report(row, step=learning.step)
-        if is_due:
-            last = _keep(learning, recipe, folder, reporter, place, keep=training.keep_checkpoints)
+    with threads(_threads(training, place)):
+        learning, recipe = start(assembly, place, stream=stream)
+        if resume is not None:
+            found = checkpoints.load(resume, recipe=recipe)
+            learning.load(found.step, found.state)
+        else:
+            learning.solve_coupling()
+        meter, last = _Meter(training=training, seen=learning.step), resume
+        keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
+        while learning.step < training.steps:
+            meter.add(learning.advance())
+            if learning.power_averages and place.leads and _is_snapshot(learning.step, training):
+                write_snapshot(kept or folder, learning.power_averages, step=learning.step)
+            is_end = learning.step == training.steps
+            is_due = is_end or (keep_at > 0 and learning.step % keep_at == 0)
+            # A reading refuses a loss that is no number, and such weights must not be kept.
+            if is_due or learning.step % training.every(training.log_every) == 0:
+                row = meter.read(learning.step, place)
+                if place.leads:
+                    reporter.report(row, step=learning.step)
+            if is_due:
+                last = _keep(
+                    learning, recipe, folder, reporter, place, keep=training.keep_checkpoints
+                )
     return last
 
 
@@ -93,15 +96,9 @@ def _is_snapshot(step: int, training: Training) -> bool:
     return step * n // steps > (step - 1) * n // steps
 
 
-def set_threads(training: Training, place: Place) -> None:
-    """Share the cores of this machine among its workers; spinning threads cost more than they do.
-
-    Args:
-        training: Settings.
-        place: Where this worker stands.
-    """
-    cores = torch.get_num_threads() if place.world == 1 else 1
-    torch.set_num_threads(training.threads or cores)
+def _threads(training: Training, place: Place) -> int:
+    """A worker's share of the cores; threads that spin cost more than they do."""
+    return training.threads or (torch.get_num_threads() if place.world == 1 else 1)
 
 
 def start(

@@ -49,11 +49,16 @@ def test_every_method_assembles(method: str) -> None:
 
 
 def test_evaluations_that_no_sampler_spends_are_refused_before_training() -> None:
-    path = "method.path._target_=onestep.methods.core.path.VariancePreservingPath"
-    overrides = ["method=flow_matching", path, "net=mlp", "data=moons"]
+    overrides = ["method=edm", "net=mlp", "data=moons"]
     assemble(Experiment.from_dict(compose("train", overrides)))
     with pytest.raises(ValueError, match=r"evaluation\.nfes must be numbers .*, got 1$"):
         assemble(Experiment.from_dict(compose("train", [*overrides, "evaluation.nfes=[1]"])))
+
+
+def test_a_path_that_nearly_reaches_the_data_can_be_evaluated_in_one_step() -> None:
+    path = "method.path._target_=onestep.methods.core.path.VariancePreservingPath"
+    overrides = ["method=flow_matching", path, "net=mlp", "data=moons", "evaluation.nfes=[1]"]
+    assemble(Experiment.from_dict(compose("train", overrides)))
 
 
 def test_an_unknown_key_is_told_with_the_keys_of_the_chosen_thing() -> None:

@@ -12,6 +12,7 @@ from onestep.methods.core.diffusion_clock import (
     AbstractDiffusionClock,
     CosineClock,
     DiscreteClock,
+    DiscreteCosineClock,
     LinearRateClock,
 )
 from onestep.methods.core.path import VariancePreservingPath
@@ -25,6 +26,7 @@ CLOCKS = (
     CosineClock(),
     DiscreteClock(),
     STABLE_DIFFUSION,
+    DiscreteCosineClock(),
 )
 each_clock = pytest.mark.parametrize("clock", CLOCKS, ids=repr)
 
@@ -95,6 +97,14 @@ def test_the_discrete_levels_are_products_of_its_rates() -> None:
     assert found == pytest.approx(math.sqrt(1.0 / kept - 1.0), rel=1e-11)
 
 
+def test_the_discrete_cosine_limits_the_rates_of_the_continuous_one() -> None:
+    """A limit of 0.999 touches the last of a thousand levels alone, as in the paper."""
+    tau = torch.arange(1, 1000, dtype=torch.float64) / 1000
+    found = DiscreteCosineClock().level(tau)
+    torch.testing.assert_close(found, CosineClock(tau_max=0.9995).level(tau), rtol=1e-9, atol=0.0)
+    assert DiscreteCosineClock().rates[-2:].tolist() == pytest.approx([0.74999, 0.999], abs=1e-4)
+
+
 @each_clock
 def test_single_precision_keeps_the_levels(clock: AbstractDiffusionClock) -> None:
     tau = between(clock, 100)[1:]
@@ -125,9 +135,9 @@ def test_continuous_readings_are_uniform(clock: AbstractDiffusionClock) -> None:
     assert stats.kstest(share**1.2, "uniform").pvalue < LEAST_P
 
 
-def test_discrete_readings_are_its_levels_alike() -> None:
+@pytest.mark.parametrize("clock", [DiscreteClock(levels=8), DiscreteCosineClock(levels=8)])
+def test_discrete_readings_are_its_levels_alike(clock: AbstractDiffusionClock) -> None:
     """8000 readings of eight levels."""
-    clock = DiscreteClock(levels=8)
     k = clock.draw(8000, Rng.seeded(1), dtype=torch.float64) * 8
     assert torch.equal(k, k.round())
     counts = torch.bincount(k.long(), minlength=9)
@@ -150,6 +160,8 @@ def test_readings_are_drawn_shard_by_shard() -> None:
         (CosineClock(), {"tau_max": 1.0}, r"tau_max in \(0, 1\), got 0.008 and 1.0"),
         (DiscreteClock(), {"levels": 1}, "at least 2 levels, got 1"),
         (DiscreteClock(), {"beta_last": 1.0}, "beta_last < 1, got 0.0001 and 1.0"),
+        (DiscreteCosineClock(), {"levels": 1}, "at least 2 levels, got 1"),
+        (DiscreteCosineClock(), {"beta_most": 1.0}, r"beta_most in \(0, 1\), got 0.008 and 1.0"),
     ],
 )
 def test_a_clock_that_makes_no_sense_is_refused(

@@ -29,6 +29,7 @@ from onestep.methods.core.path import VariancePreservingPath
 from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise
 from onestep.methods.core.sampler_choice import sampler_for
 from onestep.methods.flow_matching import FlowMatching
+from onestep.methods.mean_flow import MeanFlow
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.core.contract import ORACLE, SamplerContract
 from onestep.tests.methods.observed import ObservedMap
@@ -42,6 +43,7 @@ EARLY = Domain(t_lo=0.1, t_hi=0.9)
 FROM_NOISE_EARLY = Domain(kind=DomainKind.FROM_NOISE, t_hi=0.9)
 EDM = Domain(kind=DomainKind.DIAGONAL, t_lo=1.0 / 81.0, t_hi=1.0 / 1.002)
 """Noise levels from 80 to 0.002."""
+VARIANCE_PRESERVING = FlowMatching(path=VariancePreservingPath()).domain
 
 
 class TestEuler(SamplerContract):
@@ -148,9 +150,11 @@ class TestJumpsOnAGivenGrid(SamplerContract):
         (EARLY, 1, None),
         (EARLY, 2, Jumps),
         (EARLY, 3, Jumps),
-        (FlowMatching(path=VariancePreservingPath()).domain, 1, None),
-        (FlowMatching(path=VariancePreservingPath()).domain, 4, Euler),
-        (FlowMatching(path=VariancePreservingPath()).domain, 5, Heun),
+        (VARIANCE_PRESERVING, 1, Euler),
+        (VARIANCE_PRESERVING, 4, Heun),
+        (MeanFlow(path=VariancePreservingPath()).domain, 1, Jumps),
+        (EDM, 1, None),
+        (EDM, 5, Heun),
         (DIAGONAL, 2, Euler),
         (DIAGONAL, 3, Euler),
         (DIAGONAL, 4, Heun),
@@ -167,6 +171,17 @@ def test_each_domain_gets_the_sampler_that_it_allows(
         net = ObservedMap(GaussianMap(mean=[0.7], std=[0.5]), domain=domain)
         sampler.sample(net, torch.zeros(sampler.draws, 4, 1, dtype=torch.float64))
         assert len(net.calls) == sampler.evaluations(domain) == nfe
+
+
+@pytest.mark.parametrize("std", [1e-6, 0.5, 1.0])
+def test_a_rest_of_time_that_is_left_out_changes_less_than_a_grey_level(std: float) -> None:
+    """States up to four standard deviations, at the end of the variance-preserving path."""
+    oracle = GaussianMap(mean=[0.0], std=[std], path=VariancePreservingPath())
+    t_hi = torch.full((9,), VARIANCE_PRESERVING.t_hi, dtype=torch.float64)
+    noise = oracle.path.coefficients(t_hi).alpha[0]
+    x = torch.linspace(-4.0, 4.0, 9, dtype=torch.float64)[:, None] * (std**2 + noise**2).sqrt()
+    moved = (1.0 - t_hi)[:, None] * oracle.velocity(x, t_hi)
+    assert moved.abs().max() < 0.5 * (2.0 / 255.0)
 
 
 # Re-noising adds up the errors of a map, and jumps do not: closed forms on Gaussian data.

@@ -33,6 +33,7 @@ SCHEDULES: list[Schedule] = [
     Sigmoid(start=1.0, end=0.0),
     Exponential(start=1.0, end=0.01),
     Doubling(start=2, end=16),
+    Doubling(start=3, end=12, begin=0.1, until=0.4),
     SquareRootGrowth(start=1, end=150),
     MatchedDecay(value=0.9, points=2.0, steps=SquareRootGrowth(start=1, end=150)),
     Piecewise(values=(1.0, 0.5, 0.1), boundaries=(0.2, 0.7)),
@@ -63,6 +64,7 @@ def test_a_schedule_survives_a_configuration(schedule: Schedule) -> None:
         (Cosine(start=1.0, end=0.0), [1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0244717]),
         (Exponential(start=1.0, end=1e-4), [1.0, 0.1, 0.01, 10**-3.6]),
         (Doubling(start=2, end=16), [2.0, 4.0, 8.0, 16.0]),
+        (Doubling(start=2, end=16, until=0.5), [2.0, 8.0, 16.0, 16.0]),
         (SquareRootGrowth(start=1, end=11), [1.0, 6.0, 8.0, 11.0]),
         (
             MatchedDecay(value=0.5, points=2.0, steps=Doubling(start=1, end=8)),
@@ -95,6 +97,39 @@ def test_clocks_count_progress_samples_and_steps() -> None:
     assert warmup(now) == 0.5
 
 
+def test_a_schedule_declares_the_clocks_that_its_value_depends_on() -> None:
+    counts = Doubling(start=2, end=16, until=6400.0, clock=Clock.SAMPLES)
+    warmup, decay = Linear(start=0.0, end=1.0, until=50.0, clock=Clock.STEP), Cosine(start=1, end=0)
+    assert Constant(value=1.0).clocks == frozenset()
+    assert counts.clocks == MatchedDecay(value=0.9, points=2.0, steps=counts).clocks
+    assert counts.clocks == {Clock.SAMPLES}
+    assert Product(factors=(warmup, decay, Constant(value=2.0))).clocks == {
+        Clock.STEP,
+        Clock.PROGRESS,
+    }
+    assert Product(factors=()).clocks == frozenset()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_nothing_but_its_clocks_changes_a_schedule(schedule: Schedule) -> None:
+    """Moments that differ in the other clocks only have the same value."""
+    turned = {
+        Clock.PROGRESS: {"total": 1000},
+        Clock.SAMPLES: {"batch_size": 64},
+    }
+    at = dataclasses.replace(moment(30, total=120), batch_size=8)
+    for clock, change in turned.items():
+        other = dataclasses.replace(at, **change)
+        if clock not in schedule.clocks:
+            assert schedule(other) == schedule(at)
+
+
+def test_a_count_doubles_by_the_clock_that_it_is_given() -> None:
+    schedule = Doubling(start=2, end=8, until=90.0, clock=Clock.STEP)
+    found = [schedule(moment(step, total=1000)) for step in (0, 29, 30, 59, 60, 90, 900)]
+    assert found == [2.0, 2.0, 4.0, 4.0, 8.0, 8.0, 8.0]
+
+
 def test_the_name_of_a_clock_in_a_file_is_enough() -> None:
     schedule = Linear(start=0.0, end=1.0, until=10.0, clock="step")  # type: ignore[arg-type]
     assert schedule.clock is Clock.STEP
@@ -114,6 +149,7 @@ def test_a_product_multiplies_its_factors() -> None:
         (lambda: Sigmoid(start=0.0, end=1.0, snap=0.5), r"snap in \[0, 0.5\)"),
         (lambda: Doubling(start=2, end=12), "power of two, got 2 and 12"),
         (lambda: Doubling(start=0, end=8), "power of two, got 0 and 8"),
+        (lambda: Doubling(start=1.5, end=6), "a whole start .*, got 1.5 and 6"),
         (lambda: SquareRootGrowth(start=0, end=8), "1 <= start <= end, got 0 and 8"),
         (lambda: SquareRootGrowth(start=1.5, end=8.5), "whole counts"),
         (

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from onestep.methods.core.record import Moment
+from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.time_law import AbstractTimeLaw, LogitNormal, Uniform, UShaped
 from onestep.methods.core.times import (
@@ -134,6 +136,31 @@ class TestDyadicTimes(TimesContract):
         lengths = (drawn.t - drawn.s)[drawn.off_rows]
         counts = {k: int((lengths == 2.0**-k).sum()) for k in range(7)}
         assert counts == {0: 8, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4, 6: 4}
+
+    @pytest.mark.parametrize("off", [1, 2, 4, 6])
+    def test_fewer_rows_than_lengths_teach_each_length_equally_often(self, off: int) -> None:
+        """7000 shards, off of 7 lengths each: a count deviates by at most 4 standard errors."""
+        times, shards = DyadicTimes(steps=64, diagonal=Constant(value=1.0 - off / 16)), 7000
+        now = Moment(step=0, total=1, rng=Rng.seeded(0, shards=range(shards)))
+        drawn = times.draw(16 * shards, now)
+        lengths = (drawn.t - drawn.s)[drawn.off_rows].reshape(shards, off)
+        assert all(len(row.unique()) == off for row in lengths[:100])
+        counts = [int((lengths == 2.0**-k).sum()) for k in range(7)]
+        chance = off / 7
+        assert sum(counts) == off * shards
+        allowed = 4.0 * (shards * chance * (1.0 - chance)) ** 0.5
+        assert counts == pytest.approx([1000 * off] * 7, abs=allowed)
+
+    def test_the_lengths_of_few_rows_belong_to_the_moment_and_the_shard(self) -> None:
+        def lengths(step: int, *shards: int) -> Tensor:
+            now = Moment(step=step, total=9, rng=Rng.seeded(5, step=step, shards=shards))
+            drawn = DyadicTimes().draw(16 * len(shards), now)
+            return (drawn.t - drawn.s)[drawn.off_rows]
+
+        whole = lengths(3, 0, 1, 2, 3)
+        assert torch.equal(whole, lengths(3, 0, 1, 2, 3))
+        assert torch.equal(whole, torch.cat([lengths(3, 0), lengths(3, 1, 2), lengths(3, 3)]))
+        assert len({tuple(lengths(step, 0).tolist()) for step in range(9)}) > 1
 
     @pytest.mark.parametrize("steps", [0, -2, 12])
     def test_a_grid_that_is_no_power_of_two_is_refused(self, steps: int) -> None:

@@ -155,6 +155,7 @@ def test_samples_out_of_range_are_refused_and_no_picture_is_written(
         (("sampler=dpm_solver", "sampler.grid.steps=7"), 7, "DpmSolver"),
         (("sampler=heun", "sampler.grid.steps=3"), 6, "Heun"),
         (("sampler=ddim",), 50, "Euler"),
+        (("sampler=ddim_clock", "clock@sampler.grid.clock=cosine"), 50, "Euler"),
     ],
 )
 def test_a_sampler_can_be_named(
@@ -181,7 +182,7 @@ def test_a_sampler_can_be_named(
         (("sampler=ddim", "--nfe", "4"), "give either --nfe or a sampler with its own steps"),
         (("sampler=edm",), "SigmaCoordinate needs a map whose range begins above t = 0"),
         (("sampler.grid.steps=4",), "there is no key sampler.grid"),
-        (("sampler=ddims",), "there is no sampler/ddims, allowed: ddim, dpm_solver, edm, heun"),
+        (("sampler=ddims",), "there is no sampler/ddims, allowed: ddim, ddim_clock, dpm_solver,"),
     ],
 )
 def test_a_sampler_that_does_not_fit_is_refused(

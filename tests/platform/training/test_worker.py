@@ -1,0 +1,53 @@
+"""A run leaves the process as it was, for the next run in it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import final
+
+import pytest
+import torch
+
+from onestep.platform.threads import threads
+from onestep.platform.training.errors import TrainingDiverged
+from onestep.platform.training.place import Place
+from onestep.platform.training.worker import work
+from onestep.tests.platform.training.recipe import FLOW_MATCHING, recipe
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    with threads(2):
+        yield
+
+
+@final
+class ThreadCount:
+    """Notes with how many threads training computes."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def report(
+        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
+    ) -> None:
+        del metrics, step, checkpoint
+        self.seen.add(torch.get_num_threads())
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def test_a_run_of_one_thread_leaves_the_threads_of_the_next(tmp_path: Path) -> None:
+    for number, (asked, found) in enumerate([(1, 1), (0, 2), (3, 3), (0, 2)]):
+        reporter = ThreadCount()
+        values = recipe(FLOW_MATCHING, steps=1, training={"threads": asked})
+        work(values, place=Place(), reporter=reporter, folder=tmp_path / str(number))
+        assert reporter.seen == {found}
+        assert torch.get_num_threads() == 2
+
+
+def test_a_run_that_fails_leaves_the_threads_too(tmp_path: Path) -> None:
+    values = recipe(FLOW_MATCHING, steps=9, lr=1e300, training={"threads": 1})
+    with pytest.raises(TrainingDiverged):
+        work(values, place=Place(), reporter=ThreadCount(), folder=tmp_path)
+    assert torch.get_num_threads() == 2
