@@ -14,20 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from onestep.benchmarks.record import Bars, run
+from onestep.benchmarks.training import train
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.ode import Euler, Heun
 from onestep.methods.core.sampler import AbstractSampler
 from onestep.methods.core.sampler_choice import sampler_for
-from onestep.platform.configuration import compose
 from onestep.platform.evaluation.benchmark import Benchmark
 from onestep.platform.evaluation.sampling import draw_samples
-from onestep.platform.experiment import Experiment
-from onestep.platform.training.assembly import assemble
-from onestep.platform.training.measurement import served_map
-from onestep.platform.training.place import Place
-from onestep.platform.training.reporter import MemoryReporter
-from onestep.platform.training.worker import work
 
 OVERRIDES = [
     "data=digits",
@@ -41,15 +35,9 @@ METRICS = ("eval/1nn_accuracy", "eval/sliced_w2")
 
 
 def measure() -> dict[str, Any]:
-    experiment = Experiment.from_dict(compose("train", OVERRIDES), tuple(OVERRIDES))
-    assembly = assemble(experiment)
-    dataset = assembly.source.load()
+    trained = train(OVERRIDES)
+    flow_map, dataset = trained.flow_map, trained.dataset
     with tempfile.TemporaryDirectory() as folder:
-        last = work(
-            experiment.to_dict(), place=Place(), reporter=MemoryReporter(), folder=Path(folder)
-        )
-        assert last is not None, "the only worker leads"
-        flow_map = served_map(assembly, last, dataset)
         benchmark = Benchmark.prepare(dataset, home=Path(folder), samples=2000, draws=4, seed=7)
     cases = []
     for nfe in NFES:

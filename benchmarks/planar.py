@@ -6,35 +6,25 @@ benchmarks/results/planar.json, where recipes that are not named keep their numb
 
 import argparse
 import json
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from onestep.benchmarks.record import RESULTS, machine, recipe_of, save
+from onestep.benchmarks.training import train
 from onestep.methods.core.flow_map import DomainKind, FlowMap
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.ode import Heun
 from onestep.methods.core.sampler import AbstractSampler, finishing
 from onestep.methods.core.sampler_choice import sampler_for
-from onestep.platform.configuration import compose
 from onestep.platform.data.source import Dataset, Mixture
 from onestep.platform.evaluation.baseline import gaussian_samples
 from onestep.platform.evaluation.modes import mass_total_variation, nearest_mode, spread_ratios
 from onestep.platform.evaluation.sampling import draw_samples
 from onestep.platform.evaluation.transport import wasserstein2
-from onestep.platform.experiment import Experiment
-from onestep.platform.training.assembly import assemble
-from onestep.platform.training.measurement import served_map
-from onestep.platform.training.place import Place
-from onestep.platform.training.reporter import MemoryReporter
-from onestep.platform.training.worker import work
 
 RECIPES: Final = (
     "eight_gaussians_mean_flow",
@@ -58,41 +48,6 @@ BARS: Final = {
     "w2_over_flow_matching": 1.5,
     "core_s": 300.0,
 }
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A trained recipe.
-
-    Attributes:
-        experiment: What was trained.
-        flow_map: Its served average.
-        dataset: What it learned.
-        core_s: Seconds of processor time of the training.
-    """
-
-    experiment: Experiment
-    flow_map: FlowMap
-    dataset: Dataset
-    core_s: float
-
-
-def train(recipe: str, overrides: Sequence[str] = ()) -> Trained:
-    """Train a recipe in this process on one thread."""
-    given = (f"experiment={recipe}", "training.threads=1", *overrides)
-    experiment = Experiment.from_dict(compose("train", given), given)
-    assembly = assemble(experiment)
-    dataset = assembly.source.load()
-    start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        last = work(
-            experiment.to_dict(), place=Place(), reporter=MemoryReporter(), folder=Path(folder)
-        )
-        core_s = time.process_time() - start
-        assert last is not None, "the only worker leads"
-        flow_map = served_map(assembly, last, dataset)
-    return Trained(experiment=experiment, flow_map=flow_map, dataset=dataset, core_s=core_s)
 
 
 def sampler_of(flow_map: FlowMap) -> AbstractSampler:
@@ -167,7 +122,7 @@ def passes_modes(measured: Mapping[str, float]) -> bool:
 
 def measure(recipe: str) -> dict[str, Any]:
     """Train a recipe and put its numbers beside the floor and the trivial baseline."""
-    trained = train(recipe)
+    trained = train([f"experiment={recipe}", "training.threads=1"])
     dataset = trained.dataset
     return {
         "core_s": round(trained.core_s, 1),

@@ -100,7 +100,7 @@ class DMD2(AbstractGame):
     @property
     def domain(self) -> Domain:
         """One jump from noise."""
-        return Domain(kind=DomainKind.FROM_NOISE)
+        return Domain(kind=DomainKind.FROM_NOISE, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

@@ -74,7 +74,7 @@ class FlowGeneratorMatching(AbstractGame):
     @property
     def domain(self) -> Domain:
         """One jump from noise."""
-        return Domain(kind=DomainKind.FROM_NOISE)
+        return Domain(kind=DomainKind.FROM_NOISE, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

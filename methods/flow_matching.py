@@ -49,7 +49,7 @@ class FlowMatching(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """The diagonal, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.DIAGONAL, t_hi=self.path.t_hi)
+        return Domain(kind=DomainKind.DIAGONAL, t_hi=self.path.t_hi, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

@@ -19,7 +19,7 @@ from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
 from .core.shape import rows_like
-from .core.times import AbstractTimes, SortedTimes
+from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.weighting import AbstractWeighting, AdaptivePower
 
 
@@ -59,7 +59,7 @@ class ImprovedMeanFlow(AbstractMethod):
             built to take one.
 
     Raises:
-        ValueError: If a field is refused by its class.
+        ValueError: If a field is refused by its class, or guidance meets times without a diagonal.
     """
 
     path: AbstractPath = LinearPath()
@@ -72,12 +72,13 @@ class ImprovedMeanFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         if self.guidance.is_on:
+            require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")
 
     @property
     def domain(self) -> Domain:
         """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi)
+        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

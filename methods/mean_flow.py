@@ -74,7 +74,7 @@ class MeanFlow(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi)
+        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

@@ -83,7 +83,7 @@ class NeuralFlow(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """Jumps from the noise."""
-        return Domain(kind=DomainKind.FROM_NOISE)
+        return Domain(kind=DomainKind.FROM_NOISE, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

@@ -1,6 +1,7 @@
 """The exact flow map of Gaussian data: the network that every layer can be tested against."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, final
 
 import numpy as np
@@ -78,7 +79,8 @@ class GaussianMap(FlowMap):
         rho: Correlation of the coupling in (-1, 1]: 0 independent, 1 optimal transport.
         shape: Shape of one sample; None for the shape of ``mean``.
         classes: Number of class labels; the data are the same for each of them.
-        domain: The (s, t) that the map declares; the map is exact on all of them.
+        domain: The (s, t) that the map declares; the map is exact on all of them. Its path is that
+            of the map.
 
     Raises:
         ValueError: If not exactly one of ``std`` and ``covariance`` is given, a standard
@@ -102,7 +104,7 @@ class GaussianMap(FlowMap):
         classes: int = 0,
         domain: Domain = _TRIANGLE,
     ) -> None:
-        super().__init__(domain=domain)
+        super().__init__(domain=replace(domain, path=path.name))
         if (std is None) == (covariance is None):
             raise ValueError("a Gaussian takes either std or covariance, got both or neither")
         if not -1.0 < rho <= 1.0:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, final
 
 import torch
@@ -37,7 +38,8 @@ class MixtureVelocity(FlowMap):
         means: Mean of each component, shape [k, *d].
         stds: Standard deviation: one number, one for each component, or of the shape of ``means``.
         path: Interpolant between noise and data.
-        domain: The (s, t) that the map declares; any of them takes the velocity at s.
+        domain: The (s, t) that the map declares; any of them takes the velocity at s. Its path is
+            that of the mixture.
 
     Raises:
         ValueError: If a weight or a standard deviation is not positive, or the numbers of
@@ -57,7 +59,7 @@ class MixtureVelocity(FlowMap):
         path: AbstractPath = _LINEAR,
         domain: Domain = _DIAGONAL,
     ) -> None:
-        super().__init__(domain=domain)
+        super().__init__(domain=replace(domain, path=path.name))
         share = torch.as_tensor(weights, dtype=torch.float64)
         centres = torch.as_tensor(means, dtype=torch.float64)
         spread = torch.as_tensor(stds, dtype=torch.float64)
@@ -134,7 +136,7 @@ class MixtureMap(FlowMap):
     Args:
         velocity_field: The mixture's exact velocity.
         steps: Runge-Kutta steps of order 4 between s and t; the error falls with their 4th power.
-        domain: The (s, t) that the map declares.
+        domain: The (s, t) that the map declares. Its path is that of the mixture.
 
     Raises:
         ValueError: If ``steps`` is not positive.
@@ -143,7 +145,7 @@ class MixtureMap(FlowMap):
     def __init__(
         self, *, velocity_field: MixtureVelocity, steps: int = 64, domain: Domain = _TRIANGLE
     ) -> None:
-        super().__init__(domain=domain)
+        super().__init__(domain=replace(domain, path=velocity_field.path.name))
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         self.velocity_field = velocity_field
@@ -176,7 +178,7 @@ class MixtureMap1d(FlowMap):
         means: Mean of each component.
         stds: Standard deviation: one number or one for each component.
         path: Interpolant between noise and data.
-        domain: The (s, t) that the map declares.
+        domain: The (s, t) that the map declares. Its path is that of the mixture.
     """
 
     def __init__(
@@ -188,7 +190,7 @@ class MixtureMap1d(FlowMap):
         path: AbstractPath = _LINEAR,
         domain: Domain = _TRIANGLE,
     ) -> None:
-        super().__init__(domain=domain)
+        super().__init__(domain=replace(domain, path=path.name))
         centres = torch.as_tensor(means, dtype=torch.float64)
         self.velocity_field = MixtureVelocity(
             weights=weights, means=centres[:, None], stds=stds, path=path

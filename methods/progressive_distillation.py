@@ -53,8 +53,8 @@ class ProgressiveDistillation(AbstractMethod):
         label_dropout: How often student and teacher both see a sample without its label.
 
     Raises:
-        ValueError: If there are fewer than two pieces, or the path's velocity is infinite at the
-            data.
+        ValueError: If there are fewer than two pieces, the teacher is looked at in neither way, or
+            the path's velocity is infinite at the data.
     """
 
     path: AbstractPath = LinearPath()
@@ -67,6 +67,8 @@ class ProgressiveDistillation(AbstractMethod):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "view", View(self.view))
+        if self.view is View.GUIDED:
+            raise ValueError(f"method.view must be jump or velocity, got {self.view}")
         if self.pieces < 2:
             raise ValueError(f"method.pieces must be at least 2, got {self.pieces}")
         if self.path.t_hi < 1.0:
@@ -78,7 +80,7 @@ class ProgressiveDistillation(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """The student's steps and nothing else."""
-        return Domain(kind=DomainKind.TILING, steps=self.times.steps)
+        return Domain(kind=DomainKind.TILING, steps=self.times.steps, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

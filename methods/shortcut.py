@@ -95,8 +95,8 @@ class Shortcut(AbstractMethod):
     def domain(self) -> Domain:
         """Dyadic jumps, or the whole triangle."""
         if isinstance(self.times, DyadicTimes):
-            return Domain(kind=DomainKind.GRID, steps=self.times.steps)
-        return Domain()
+            return Domain(kind=DomainKind.GRID, steps=self.times.steps, path=self.path.name)
+        return Domain(path=self.path.name)
 
     @property
     def needs(self) -> Needs:

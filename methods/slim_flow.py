@@ -7,7 +7,7 @@ from .core.coupling import AbstractCoupling, StoredPairs
 from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.method import AbstractMethod, Needs, PairMix
-from .core.path import AbstractPath, LinearPath
+from .core.path import LINEAR, AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Linear, Schedule, require_range
 from .core.times import DiagonalTimes
@@ -68,8 +68,13 @@ class SlimFlow(AbstractMethod):
 
     @property
     def domain(self) -> Domain:
-        """The diagonal, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.DIAGONAL, t_hi=self.path.t_hi, is_straight=True)
+        """The diagonal, as far as the path's velocity is finite; straight on the linear path."""
+        return Domain(
+            kind=DomainKind.DIAGONAL,
+            t_hi=self.path.t_hi,
+            is_straight=self.path.name == LINEAR,
+            path=self.path.name,
+        )
 
     @property
     def needs(self) -> Needs:

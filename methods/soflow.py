@@ -19,7 +19,7 @@ from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Exponential, Schedule, require_range
 from .core.shape import rows_like
-from .core.times import AbstractTimes, SortedTimes
+from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.two_parts import two_part_target
 from .core.weighting import AbstractWeighting, AdaptivePower
 
@@ -70,7 +70,8 @@ class SoFlow(AbstractMethod):
         fade: Times below it are guided less, in [0, 1].
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or a mix or guidance meets times without a
+            diagonal.
     """
 
     path: AbstractPath = LinearPath()
@@ -92,13 +93,16 @@ class SoFlow(AbstractMethod):
                 "method needs scale >= 1 and fade in [0, 1], "
                 f"got scale {self.scale} and fade {self.fade}"
             )
+        if self.mix < 1.0:
+            require_diagonal("method.mix below 1", self.times)
         if self.scale > 1.0:
+            require_diagonal("method.scale above 1", self.times)
             self.label_dropout.warn_if_never("method.scale")
 
     @property
     def domain(self) -> Domain:
         """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi)
+        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from ..methods.core.condition import Condition
 from ..methods.core.flow_map import FlowMap
-from .evaluation.benchmark import Benchmark
-from .evaluation.evaluate import NFES, evaluate_on
+from .device import AUTO, device_named
+from .evaluation.evaluate import NFES, benchmark_of, evaluate_on
 from .evaluation.report import Report
 from .evaluation.sampling import draw_samples, finish_of, samplers_at
+from .experiment import ALL_SAMPLES
 from .home import Home
 from .registry.decoder import Decoder, load_decoder
-from .registry.model import captioned, dataset_of, load_flow_map
+from .registry.model import captioned, load_flow_map
 from .registry.record import ModelRecord
 from .registry.store import Registry
 from .training.sequence import StageSequence
@@ -49,20 +50,22 @@ class Model:
     decoder: Decoder | None = None
 
     @classmethod
-    def load(cls, reference: str, *, tracking_uri: str | None = None) -> Self:
+    def load(cls, reference: str, *, tracking_uri: str | None = None, device: str = AUTO) -> Self:
         """A model of the registry.
 
         Args:
             reference: Version or alias, such as digits/3 or champion.
             tracking_uri: MLflow store; that of the home by default.
+            device: Where it computes: cpu, cuda or cuda:N; by default a GPU where there is one.
 
         Raises:
-            ValueError: If there is no such model.
+            ValueError: If there is no such model or device.
         """
+        place = device_named(device)
         registry = Registry.at(Home.here(tracking_uri=tracking_uri))
         version = str(registry.entry(reference).reference)
-        flow_map, record = load_flow_map(registry, version)
-        decoder = load_decoder(registry, version)
+        flow_map, record = load_flow_map(registry, version, place)
+        decoder = load_decoder(registry, version, place)
         return cls(reference=version, record=record, flow_map=flow_map, decoder=decoder)
 
     def sample(
@@ -103,11 +106,12 @@ class Model:
             shape=self.record.shape,
             seed=seed,
             condition=condition,
-            device=next(self.flow_map.parameters()).device,
             finish=finish_of(self.record.latents) if self.decoder is None else self.decoder,
         )
 
-    def evaluate(self, *, nfes: Sequence[int] = NFES, samples: int = 1000, seed: int = 7) -> Report:
+    def evaluate(
+        self, *, nfes: Sequence[int] = NFES, samples: int = ALL_SAMPLES, seed: int = 7
+    ) -> Report:
         """Measure the model against held-out data, beside floors and trivial baselines.
 
         Args:
@@ -118,8 +122,9 @@ class Model:
         Raises:
             ValueError: If the data are missing or not those that the model was trained on.
         """
-        benchmark = Benchmark.prepare(
-            dataset_of(self.record, model=self.reference),
+        benchmark = benchmark_of(
+            self.record,
+            model=self.reference,
             home=Home.here().root,
             samples=samples,
             seed=seed,
@@ -130,7 +135,6 @@ class Model:
             model=self.reference,
             nfes=nfes,
             ema=self.record.ema,
-            device=next(self.flow_map.parameters()).device,
         )
 
     def _condition(self, n: int, labels: int | Sequence[int] | None) -> Condition | None:

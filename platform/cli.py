@@ -24,6 +24,7 @@ _ORDER: Final = (
     "submit",
     "doctor",
 )
+"""Commands as the help lists them; installed entry points are in the order of the alphabet."""
 USER_ERROR: Final = 2
 """Exit code of what a user can mend."""
 

@@ -11,6 +11,9 @@ from .settings import settings, typed_value
 Node = Mapping[str, Any]
 LEAST_SAMPLES: Final = 8
 """Fewer samples of a draw, or held-out data, can tell no model from another."""
+ALL_SAMPLES: Final = 2000
+"""Samples of a draw where nobody names a number; sets hold out fewer, or enough. Reports compare
+only at equal numbers, so that all commands take this one."""
 
 
 @final
@@ -190,7 +193,8 @@ class PairGeneration:
     Attributes:
         count: Pairs from fresh noise.
         steps: Heun steps of each pair; fixed, so that the result does not depend on the batch.
-        guidance: Scale of classifier-free guidance of the teacher, at least 0; 1 for none.
+        guidance: Scale of classifier-free guidance of the teacher, at least 0; 1 for none. Others
+            need a teacher whose method drops labels; weights trained elsewhere are not asked.
         real: Whether the training data are paired with the noise that the teacher's flow takes
             back from them.
         batch_size: Pairs made at once.

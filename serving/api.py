@@ -1,5 +1,6 @@
 """The web application: routes, refusals and pages, over any service."""
 
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -15,6 +16,7 @@ from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import Service, refusal
 
 RETRY_AFTER_S: Final = 1
+_LOG: Final = logging.getLogger(__name__)
 _SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic begins its sentences
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -24,10 +26,14 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_FAILED: Final[dict[int | str, dict[str, Any]]] = {
+    500: {"model": Refusal, "description": "The server failed; its log says why"},
+    503: {"model": Refusal, "description": "Too many requests wait, or no model is ready"},
+}
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": Refusal, "description": "No such model is served"},
     422: {"model": Refusal, "description": "Out of range, unknown field, or not JSON"},
-    503: {"model": Refusal, "description": "Too many requests wait, or no model is ready"},
+    **_FAILED,
 }
 
 
@@ -50,14 +56,15 @@ def build_api(service: Service) -> FastAPI:
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(RequestRefused, _answer_refused)
     api.add_exception_handler(HTTPException, _answer_unknown)
+    api.middleware("http")(_answer_failed)
     api.middleware("http")(_add_headers)
 
-    @api.get("/healthz", responses={503: _REFUSED[503]})
+    @api.get("/healthz", responses=_FAILED)
     async def health() -> Health:
         """Answers once the model is loaded and warm."""
         return Health(model=(await service.describe()).version)
 
-    @api.get("/v1/models", responses={503: _REFUSED[503]})
+    @api.get("/v1/models", responses=_FAILED)
     async def models() -> ModelList:
         """The models that are served, with their labels and allowed steps."""
         return ModelList(data=[await service.describe()])
@@ -122,6 +129,18 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
             rule = _SUBJECT.sub("must ", str(first["msg"]))
             message = f"{param or 'the body'} {rule}, got {shown(first['input'])}"
     return _respond(refusal(RequestRefused(message, param=param)))
+
+
+async def _answer_failed(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Whatever nobody foresaw, such as a replica that died, in the shape of every refusal."""
+    try:
+        return await call_next(request)
+    except Exception:  # the outermost edge: the log has all of it, the client none of it
+        _LOG.exception("%s %s failed", request.method, request.url.path)
+        message = "the server failed to answer; its log says why"
+        return _respond(refusal(RequestRefused(message, status=500)))
 
 
 async def _add_headers(

@@ -17,8 +17,8 @@ from .schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
 from .service import EngineService, refusal
 from .settings import AppSettings
 
-_INGRESS_REQUESTS: Final = 1000
-_BATCHES_AT_HAND: Final = 4
+_PAGES: Final = 1000
+"""Requests at once beside those for images: pages, models, health."""
 
 
 @final
@@ -180,13 +180,16 @@ def build_application(settings: AppSettings, config: Mapping[str, str]) -> Appli
     fixed = settings.to_dict() | {"model": ""}
     # Its digest, because Serve shows versions, and the store's URL may hold a password.
     version = sha256(str(sorted(fixed.items())).encode()).hexdigest()[:16]
+    # The batcher of a replica counts who waits and refuses the next, so that max_waiting is one
+    # number. It must see them all: Serve's own queues begin at twice of what it takes.
+    at_once = 2 * (settings.max_waiting + settings.bucket)
     generator = GENERATOR.options(
         version=version,
         _internal=True,
         num_replicas=settings.replicas,
         user_config=dict(config),
-        max_ongoing_requests=_BATCHES_AT_HAND * settings.bucket,
-        max_queued_requests=settings.max_waiting,
+        max_ongoing_requests=at_once,
+        max_queued_requests=settings.replicas * at_once,
         ray_actor_options={
             "num_cpus": settings.threads,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}},
@@ -195,7 +198,7 @@ def build_application(settings: AppSettings, config: Mapping[str, str]) -> Appli
     ingress = INGRESS.options(
         version=version,
         _internal=True,
-        max_ongoing_requests=_INGRESS_REQUESTS,
+        max_ongoing_requests=2 * settings.replicas * at_once + _PAGES,
         ray_actor_options={"num_cpus": 0},
     )
     replicas = generator.bind(settings.to_dict() | {"model": "unset"})

@@ -63,25 +63,6 @@ class Hosted:
     ) -> None:
         self._stack.close()
 
-    def switch(self, reference: str) -> str:
-        """Serves another version under the same name, without a restart or a refused request.
-
-        Args:
-            reference: Version or alias; an alias is looked up now.
-
-        Returns:
-            The version that is served from now on.
-
-        Raises:
-            ValueError: If there is no such model, or it makes no images; the old one stays.
-            NotServing: If the replicas do not take it in time; they keep the old one.
-        """
-        _, version = load_engine(self._settings.app.with_model(reference))
-        self._deploy(version)
-        self._wait(version)
-        self.version = version
-        return version
-
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
         engine, self.version = load_engine(settings.app)
@@ -112,17 +93,17 @@ class Hosted:
             logging_config=_LOGGING,
         )
         stack.callback(serve.delete, APP_NAME)  # replicas finish what they have begun
-        self._deploy(self.version)
-        self._wait(self.version)
+        self._deploy()
+        self._wait()
 
-    def _deploy(self, version: str) -> None:
+    def _deploy(self) -> None:
         from ray import serve
 
         from .app import build_application
 
         app = self._settings.app
         target = serve.RunTarget(
-            target=build_application(app, {"model": version, "name": app.model}),
+            target=build_application(app, {"model": self.version, "name": app.model}),
             name=APP_NAME,
             route_prefix="/",
             logging_config=_LOGGING,
@@ -130,7 +111,7 @@ class Hosted:
         # serve.run would wait for ever where the cores of a replica are never free.
         serve.run_many([target], wait_for_applications_running=False)
 
-    def _wait(self, version: str) -> None:
+    def _wait(self) -> None:
         """Waits until all replicas hold the version and the server says so over HTTP."""
         from ray import serve
         from ray.serve.schema import ApplicationStatus
@@ -146,13 +127,13 @@ class Hosted:
             if (
                 status is not None
                 and status.status == ApplicationStatus.RUNNING
-                and _healthy_version(self.url) == version
+                and _healthy_version(self.url) == self.version
             ):
                 return
             time.sleep(_POLL_S)
         raise NotServing(
             f"the server at {self.url} must answer within serve.start_timeout_s = "
-            f"{self._settings.start_timeout_s} s with {version}, got "
+            f"{self._settings.start_timeout_s} s with {self.version}, got "
             f"{_healthy_version(self.url) or 'no answer'}"
         )
 

@@ -31,7 +31,7 @@ class AppSettings:
         replicas: Processes that each hold the model.
         threads: Cores of each replica.
         bucket: Rows of every forward; one size for all keeps images the same in any company.
-        max_waiting: Requests that may wait before the next is refused.
+        max_waiting: Requests that may wait at each replica before the next is refused.
 
     Raises:
         ValueError: If a value is out of range.

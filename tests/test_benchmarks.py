@@ -22,6 +22,7 @@ from onestep.benchmarks import (
     ray_overhead,
     sampling_speed,
     step_time,
+    training,
 )
 from onestep.benchmarks.predicted_cost import PREDICTIONS
 from onestep.benchmarks.recipes import DIGITS, PLANE, digest, digest_of, recipes, sequence
@@ -179,6 +180,15 @@ def test_the_bars_of_the_collapse_refuse_a_collapse_that_is_cured_and_a_cure_tha
 @pytest.mark.parametrize("module", [few_steps, ray_overhead], ids=["few_steps", "ray_overhead"])
 def test_what_was_timed_or_tried_is_the_experiment_of_today(module: Any) -> None:
     assert read(module.__name__.rsplit(".", 1)[1])["overrides"] == module.OVERRIDES
+
+
+def test_a_benchmark_trains_in_this_process() -> None:
+    tiny = ("data=moons", "net=mlp", "net.width=16", "training.samples=512", "training.threads=1")
+    trained = training.train(tiny)
+    assert trained.experiment.overrides == tiny
+    assert trained.dataset.name == "moons"
+    assert not trained.flow_map.training
+    assert trained.core_s > 0.0
 
 
 def test_every_method_has_a_predicted_cost() -> None:

@@ -200,6 +200,9 @@ def test_the_trace_of_one_step_names_functions_that_exist() -> None:
 
 def test_each_hop_of_the_trace_leads_to_the_next() -> None:
     called = {path: calls(path, name) for path, name in hops()}
+    assert {"load", "run"} <= called["platform/cli.py"], "the command of an entry point"
+    assert {"from_overrides", "run"} <= calls("platform/commands/train.py", "run")
+    assert "launch" in calls("platform/training/sequence.py", "run")
     assert "work" in called["platform/training/launch.py"]
     assert "advance" in called["platform/training/worker.py"]
     assert "objective" in called["platform/training/learning.py"]
@@ -244,16 +247,22 @@ def test_every_override_in_the_readme_names_a_configuration() -> None:
         "experiment": "platform/conf/experiment",
         "method": "methods/conf/method",
         "net": "methods/conf/net",
+        "sampler": "methods/conf/sampler",
+        "stages": "platform/conf/stages",
         "sweep": "sweeps/conf/sweep",
     }
     lines = [line for line in README.splitlines() if line.startswith("    onestep ")]
     assert lines
     named = [
         (group, choice)
-        for line in lines
-        for group, choice in re.findall(r"(?<![\w.])(\w+)=(\w+)", line)
+        for command in (*lines, *re.findall(r"`(onestep [^`]+)`", README))
+        for group, choice in re.findall(r"(?<![\w.])(\w+)=(\w+)", command)
         if group in groups
     ]
-    assert len(named) >= 4
-    missing = [f"{g}={c}" for g, c in named if not (ROOT / groups[g] / f"{c}.yaml").exists()]
-    assert not missing
+    assert {"stages", "experiment", "sampler", "sweep"} <= {group for group, _ in named}
+    missing = [
+        f"{group}={choice}"
+        for group, choice in named
+        if not (ROOT / groups[group] / f"{choice}.yaml").exists()
+    ]
+    assert missing == ["method=name"], "the one that a reader is about to write"

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import inspect
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -12,9 +13,10 @@ import pytest
 from fastapi.routing import APIRoute
 
 from onestep import __version__
+from onestep.platform.api import Model
 from onestep.platform.cli import USER_ERROR, Command, main
 from onestep.platform.configuration import compose
-from onestep.platform.experiment import Experiment
+from onestep.platform.experiment import ALL_SAMPLES, Experiment
 from onestep.serving.api import build_api
 from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
 
@@ -90,6 +92,7 @@ OPTIONS: Final = {
     "train": ["--dry-run", "--measure"],
     "evaluate": [
         "--decoded",
+        "--device",
         "--dry-run",
         "--fid",
         "--json",
@@ -98,14 +101,23 @@ OPTIONS: Final = {
         "--samples",
         "--seed",
     ],
-    "sample": ["--caption", "--dry-run", "--label", "--n", "--nfe", "--out", "--seed"],
+    "sample": [
+        "--caption",
+        "--device",
+        "--dry-run",
+        "--label",
+        "--n",
+        "--nfe",
+        "--out",
+        "--seed",
+    ],
     "sweep": ["--dry-run", "--resume"],
-    "compare": ["--dry-run", "--nfe", "--out", "--samples", "--seed"],
-    "average": ["--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
+    "compare": ["--device", "--dry-run", "--nfe", "--out", "--samples", "--seed"],
+    "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--dry-run"],
     "submit": ["--address", "--dry-run", "--env", "--no-wait", "--python", "--working-dir"],
-    "doctor": [],
+    "doctor": ["--dry-run"],
 }
 
 
@@ -156,6 +168,14 @@ def test_the_options_of_a_verb_are_these(name: str) -> None:
     next(c for c in commands() if c.name == name).configure(parser)
     found = [option for action in parser._actions for option in action.option_strings]
     assert sorted(found) == OPTIONS[name]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "compare", "average"])
+def test_reports_rest_on_as_many_samples_wherever_they_are_made(name: str) -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    next(c for c in commands() if c.name == name).configure(parser)
+    asked = inspect.signature(Model.evaluate).parameters["samples"].default
+    assert parser.get_default("samples") == asked == ALL_SAMPLES
 
 
 def test_the_command_without_a_verb_lists_all_of_them(

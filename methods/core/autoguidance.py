@@ -56,7 +56,8 @@ class Guided(FlowMap):
         scale: At least 0; 1 is the better velocity as it is, less leads back to the worse.
 
     Raises:
-        ValueError: If the scale is negative, a map is no velocity, or their times do not overlap.
+        ValueError: If the scale is negative, a map is no velocity, their paths differ, or their
+            times do not overlap.
     """
 
     def __init__(self, strong: FlowMap, weak: FlowMap, *, scale: float) -> None:
@@ -64,11 +65,17 @@ class Guided(FlowMap):
             raise ValueError(f"guidance needs a scale of at least 0, got {scale}")
         for name, part in (("strong", strong), ("weak", weak)):
             require_velocity(f"guidance by its {name} map", part.domain)
+        if strong.domain.path != weak.domain.path:
+            raise ValueError(
+                "guidance needs two maps of one path, "
+                f"got {strong.domain.path} and {weak.domain.path}"
+            )
         super().__init__(
             domain=Domain(
                 kind=DomainKind.DIAGONAL,
                 t_lo=max(strong.domain.t_lo, weak.domain.t_lo),
                 t_hi=min(strong.domain.t_hi, weak.domain.t_hi),
+                path=strong.domain.path,
             )
         )
         self.strong, self.weak, self.scale = strong, weak, scale

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .condition import Condition
+from .path import LINEAR
 from .shape import rows_like
 
 
@@ -45,10 +46,12 @@ class Domain:
             TILING, 0 for every other kind.
         is_straight: Whether a velocity was trained to have straight paths, so that one Euler step
             is meant to be enough.
+        path: Name of the path on which its trajectories lie; linear where a record, being older
+            than this field, does not say.
 
     Raises:
         ValueError: If the times are out of order, or the grid or the straightness does not fit the
-            kind.
+            kind or the path.
     """
 
     kind: DomainKind = DomainKind.TRIANGLE
@@ -56,6 +59,7 @@ class Domain:
     t_hi: float = 1.0
     steps: int = 0
     is_straight: bool = False
+    path: str = LINEAR
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.t_lo < self.t_hi <= 1.0:
@@ -77,6 +81,8 @@ class Domain:
             )
         if self.is_straight and self.kind is not DomainKind.DIAGONAL:
             raise ValueError(f"only a domain of kind diagonal can be straight, got {self.kind}")
+        if self.is_straight and self.path != LINEAR:
+            raise ValueError(f"only a domain of the linear path can be straight, got {self.path}")
 
     @property
     def has_velocity(self) -> bool:
@@ -187,7 +193,12 @@ class Velocity(FlowMap):
 
     def __init__(self, net: FlowMap) -> None:
         super().__init__(
-            domain=Domain(kind=DomainKind.DIAGONAL, t_lo=net.domain.t_lo, t_hi=net.domain.t_hi)
+            domain=Domain(
+                kind=DomainKind.DIAGONAL,
+                t_lo=net.domain.t_lo,
+                t_hi=net.domain.t_hi,
+                path=net.domain.path,
+            )
         )
         self.net = net
 

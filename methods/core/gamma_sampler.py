@@ -11,7 +11,14 @@ from torch import Tensor
 from .condition import Condition
 from .flow_map import Domain, FlowMap
 from .grid import AbstractGrid, UniformGrid
-from .sampler import AbstractSampler, finish, finishing, require_velocity, times_like
+from .sampler import (
+    AbstractSampler,
+    finish,
+    finishing,
+    require_linear,
+    require_velocity,
+    times_like,
+)
 
 
 @final
@@ -23,7 +30,7 @@ class GammaJumps(AbstractSampler):
 
     In noise levels (1 - t) / t the jump ends at sqrt(1 - gamma^2) times that of t, so that for an
     exact map the state at t has its law for every gamma. Gamma 0 is a chain of jumps, gamma 1 is
-    ``Renoise``: jumps to the data.
+    ``Renoise``: jumps to the data. The linear path only.
 
     Reference: Kim et al. 2023, arXiv:2310.02279v3, whose gamma this is; Sabour et al. 2025,
         arXiv:2506.14603v1, for flow maps, perhaps by another measure of how far to go.
@@ -60,8 +67,9 @@ class GammaJumps(AbstractSampler):
             domain: The map's domain.
 
         Raises:
-            ValueError: If a jump lies outside the domain, or its range ends before the data and
-                it has no velocity to denoise by.
+            ValueError: If a jump lies outside the domain, its range ends before the data and it has
+                no velocity to denoise by, or noise is to be mixed in on another path than the
+                linear one.
         """
         for s, _, far in self._jumps(domain):
             if not domain.admits(s, far):
@@ -72,6 +80,8 @@ class GammaJumps(AbstractSampler):
                 )
         if finishing(domain):
             require_velocity(f"denoising at t = {domain.t_hi:g}", domain)
+        if self.draws > 1:
+            require_linear("renoising", domain)
 
     def _jumps(self, domain: Domain) -> list[tuple[float, float, float]]:
         """Start, aim and end of each jump; the last ends where it aims."""

@@ -6,7 +6,7 @@ from typing import final
 import torch
 
 from .record import Moment
-from .schedule import Constant, Schedule, require_range
+from .schedule import Constant, Schedule, greatest, require_range
 from .time_law import AbstractTimeLaw, LogitNormal
 from .times import AbstractTimes, Interval, SortedTimes
 
@@ -35,6 +35,11 @@ class GapTimes(AbstractTimes):
 
     def __post_init__(self) -> None:
         require_range("times.diagonal", self.diagonal, 0.0, 1.0)
+
+    @property
+    def has_diagonal(self) -> bool:
+        """Whether the share of the diagonal is ever above 0."""
+        return greatest(self.diagonal) > 0.0
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
@@ -74,6 +79,11 @@ class ShortenedTimes(AbstractTimes):
 
     def __post_init__(self) -> None:
         require_range("times.reach", self.reach, 0.0, 1.0)
+
+    @property
+    def has_diagonal(self) -> bool:
+        """Whether the law has one."""
+        return self.times.has_diagonal
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""

@@ -25,7 +25,7 @@ class AbstractGuide(ABC):
     @property
     @abstractmethod
     def frozen(self) -> Mapping[str, View]:
-        """Frozen maps that it needs beside the teacher, by role."""
+        """Frozen maps that it needs, by role; the teacher as a velocity goes without saying."""
 
     @abstractmethod
     def map(self, nets: Nets) -> FlowMap:
@@ -55,13 +55,16 @@ class WeakModel(AbstractGuide):
 class NullCondition(AbstractGuide):
     """Classifier-free guidance: the teacher itself, without the condition.
 
+    The teacher must have lost its labels in training at times. Whether weights that were trained
+    elsewhere have, nobody can tell: they are taken as they are.
+
     Reference: Ho and Salimans 2022, arXiv:2207.12598v1.
     """
 
     @property
     def frozen(self) -> Mapping[str, View]:
-        """None beside the teacher."""
-        return {}
+        """None beside the teacher, which is looked at in another way."""
+        return {TEACHER: View.GUIDED}
 
     def map(self, nets: Nets) -> FlowMap:
         """The teacher that is told nothing."""

@@ -9,6 +9,7 @@ from typing import Final, final
 from .balance import AbstractBalance, FixedBalance
 from .coupling import AbstractCoupling
 from .flow_map import Domain
+from .guidance import LabelDropout
 from .record import Batch, CompanionFactory, Loss, Moment, Nets
 from .schedule import Schedule, require_range
 
@@ -21,6 +22,8 @@ class View(StrEnum):
 
     VELOCITY = "velocity"
     """On its diagonal."""
+    GUIDED = "guided"
+    """On its diagonal, with its condition and without it."""
     JUMP = "jump"
     """As a flow map, over intervals."""
 
@@ -69,7 +72,8 @@ class Needs:
 
     Attributes:
         target: Moving average of the online network, or None.
-        frozen: Registered models by role, and how each is looked at.
+        frozen: Registered models by role, and how each is looked at; all of them of the path of the
+            method's domain.
         companions: Small trained parts by name; never served.
         pairs: How stored pairs are mixed, or None for plain data.
         conditions: Parts of the condition that the method itself supplies in training, beside the
@@ -111,6 +115,11 @@ class AbstractLearner(ABC):
     @abstractmethod
     def needs(self) -> Needs:
         """What the platform builds for the method."""
+
+    @property
+    def label_dropout(self) -> LabelDropout:
+        """How often a sample is seen without its condition; never unless a method holds another."""
+        return LabelDropout(probability=0.0)
 
 
 class AbstractMethod(AbstractLearner, ABC):

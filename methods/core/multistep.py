@@ -11,7 +11,14 @@ from torch import Tensor
 from .condition import Condition
 from .flow_map import Domain, FlowMap
 from .grid import AbstractGrid, KarrasGrid
-from .sampler import AbstractSampler, finish, finishing, require_velocity, times_like
+from .sampler import (
+    AbstractSampler,
+    finish,
+    finishing,
+    require_linear,
+    require_velocity,
+    times_like,
+)
 
 
 @final
@@ -46,15 +53,16 @@ class DpmSolver(AbstractSampler):
         return self.grid.steps + finishing(domain)
 
     def check(self, domain: Domain) -> None:
-        """Refuse a map that is no velocity.
+        """Refuse a map that is no velocity of the linear path.
 
         Args:
             domain: The map's domain.
 
         Raises:
-            ValueError: If the map was not trained on the diagonal.
+            ValueError: If the map was not trained on the diagonal, or is of another path.
         """
         require_velocity(type(self).__name__, domain)
+        require_linear(type(self).__name__, domain)
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None

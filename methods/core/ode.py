@@ -14,7 +14,14 @@ from .condition import Condition
 from .coordinate import AbstractCoordinate, TimeCoordinate
 from .flow_map import Domain, FlowMap
 from .grid import AbstractGrid, UniformGrid
-from .sampler import AbstractSampler, finish, finishing, require_velocity, times_like
+from .sampler import (
+    AbstractSampler,
+    finish,
+    finishing,
+    require_linear,
+    require_velocity,
+    times_like,
+)
 
 
 class Tableau(NamedTuple):
@@ -74,10 +81,12 @@ class AbstractRungeKutta(AbstractSampler, ABC):
             domain: The map's domain.
 
         Raises:
-            ValueError: If the map was not trained on the diagonal, or begins at t = 0 where the
-                coordinate is infinite.
+            ValueError: If the map was not trained on the diagonal, begins at t = 0 where the
+                coordinate is infinite, or is of another path than the coordinate.
         """
         require_velocity(type(self).__name__, domain)
+        if not isinstance(self.coordinate, TimeCoordinate):
+            require_linear(type(self.coordinate).__name__, domain)
         if domain.t_lo == 0.0 and not self.coordinate.reaches_noise:
             raise ValueError(
                 f"{type(self.coordinate).__name__} needs a map whose range begins above t = 0, "

@@ -3,13 +3,16 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import Final, NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .shape import rows_like
+
+LINEAR: Final = "linear"
+"""The name of the linear path, on which most methods are defined."""
 
 
 class Coefficients(NamedTuple):
@@ -40,6 +43,11 @@ class AbstractPath(ABC):
     def t_hi(self) -> float:
         """Last time at which the velocity is finite, at most 1."""
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name and numbers, the same for equal paths alone: a map says by it which one it knows."""
+
     @final
     def at(
         self, x0: Float[Tensor, "b *d"], x1: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
@@ -68,6 +76,11 @@ class LinearPath(AbstractPath):
         """The velocity is finite everywhere."""
         return 1.0
 
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        return LINEAR
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +100,11 @@ class TrigonometricPath(AbstractPath):
     def t_hi(self) -> float:
         """The velocity is finite everywhere."""
         return 1.0
+
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        return "trigonometric"
 
 
 @final
@@ -118,6 +136,11 @@ class PolynomialPath(AbstractPath):
     def t_hi(self) -> float:
         """The velocity is finite everywhere."""
         return 1.0
+
+    @property
+    def name(self) -> str:
+        """Power 1 is the linear path."""
+        return LINEAR if self.power == 1.0 else f"polynomial of power {float(self.power)}"
 
 
 @final
@@ -171,3 +194,8 @@ class VariancePreservingPath(AbstractPath):
     def t_hi(self) -> float:
         """Last time at which the velocity is finite."""
         return 1.0 - 1e-5
+
+    @property
+    def name(self) -> str:
+        """Its kind and both rates."""
+        return f"variance preserving from {float(self.beta_min)} to {float(self.beta_max)}"

@@ -12,6 +12,7 @@ from torch import Tensor
 from .condition import Condition
 from .flow_map import Domain, DomainKind, FlowMap
 from .grid import AbstractGrid, UniformGrid
+from .path import LINEAR
 
 _NEGLIGIBLE: Final = 1e-4
 """A rest of the time up to the data that is not worth an evaluation. On the linear path it leaves
@@ -97,6 +98,20 @@ def require_velocity(who: str, domain: Domain) -> None:
         raise ValueError(
             f"{who} needs a map trained on the diagonal, got one with domain {domain.kind}"
         )
+
+
+def require_linear(who: str, domain: Domain) -> None:
+    """Refuse a map of another path than the linear one.
+
+    Args:
+        who: What goes by the linear path, as the error begins.
+        domain: The map's domain.
+
+    Raises:
+        ValueError: If the map's trajectories lie on another path.
+    """
+    if domain.path != LINEAR:
+        raise ValueError(f"{who} needs a map of the linear path, got one of the path {domain.path}")
 
 
 def finishing(domain: Domain) -> int:
@@ -203,7 +218,8 @@ class Renoise(AbstractSampler):
             domain: The map's domain.
 
         Raises:
-            ValueError: If the map has no jump to the data, or its range ends before them.
+            ValueError: If the map has no jump to the data, its range ends before them, or noise is
+                to be mixed in on another path than the linear one.
         """
         if domain.kind not in (DomainKind.TO_DATA, DomainKind.TRIANGLE):
             raise ValueError(
@@ -215,6 +231,8 @@ class Renoise(AbstractSampler):
                 "Renoise needs a map whose range reaches the data, "
                 f"got one that ends at t = {domain.t_hi:g}"
             )
+        if self.grid.steps > 1:
+            require_linear("renoising", domain)
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None

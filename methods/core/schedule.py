@@ -349,6 +349,11 @@ def require_range(name: str, schedule: Schedule, low: float, high: float) -> Non
             raise ValueError(f"{name} must stay in [{low:g}, {high:g}], got {value:g}")
 
 
+def greatest(schedule: Schedule) -> float:
+    """The greatest value of a schedule in a run."""
+    return max(_extremes(schedule))
+
+
 def _extremes(schedule: Schedule) -> tuple[float, ...]:
     match schedule:
         case Constant():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .record import Moment
 from .rng import Rng
-from .schedule import Constant, Schedule, require_range
+from .schedule import Constant, Schedule, greatest, require_range
 from .time_law import AbstractTimeLaw, LogitNormal, Uniform
 
 
@@ -60,6 +60,28 @@ class AbstractTimes(ABC):
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
 
+    @property
+    def has_diagonal(self) -> bool:
+        """Whether rows ever sit on the diagonal; they do not unless a law says so."""
+        return False
+
+
+def require_diagonal(reader: str, times: AbstractTimes) -> None:
+    """Refuse a law without rows on the diagonal where a method reads the network's velocity.
+
+    Args:
+        reader: The setting that reads it.
+        times: Law of (s, t).
+
+    Raises:
+        ValueError: If the velocity is never trained.
+    """
+    if not times.has_diagonal:
+        raise ValueError(
+            f"{reader} reads the network's own velocity, which rows with s = t teach: method.times "
+            f"must have some, got {type(times).__name__} without"
+        )
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +93,11 @@ class DiagonalTimes(AbstractTimes):
     """
 
     law: AbstractTimeLaw = Uniform()
+
+    @property
+    def has_diagonal(self) -> bool:
+        """All rows do."""
+        return True
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
@@ -99,6 +126,11 @@ class SortedTimes(AbstractTimes):
 
     def __post_init__(self) -> None:
         require_range("times.diagonal", self.diagonal, 0.0, 1.0)
+
+    @property
+    def has_diagonal(self) -> bool:
+        """Whether the share of the diagonal is ever above 0."""
+        return greatest(self.diagonal) > 0.0
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
@@ -240,6 +272,11 @@ class DyadicTimes(AbstractTimes):
         each = off // levels
         counts = [2**k for k in range(levels - 1, -1, -1) for _ in range(each)]
         return torch.tensor([counts + [1] * (off - each * levels)] * rng.shards, dtype=torch.long)
+
+    @property
+    def has_diagonal(self) -> bool:
+        """Whether the share of the diagonal is ever above 0."""
+        return greatest(self.diagonal) > 0.0
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""

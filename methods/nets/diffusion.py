@@ -9,6 +9,7 @@ from ..core.condition import Condition
 from ..core.diffusion_clock import AbstractDiffusionClock
 from ..core.flow_map import Domain, FlowMap
 from ..core.prediction import AbstractPrediction, variance_preserving_scale
+from ..core.sampler import require_linear
 from ..core.shape import rows_like
 from .preconditioning import NetFactory
 
@@ -38,7 +39,8 @@ class DiffusionVelocity(FlowMap):
         classes: Classes of the labels, 0 for an unconditional network.
 
     Raises:
-        ValueError: If the prediction has no velocity somewhere on the domain.
+        ValueError: If the prediction has no velocity somewhere on the domain, or the domain is of
+            another path than the linear one.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class DiffusionVelocity(FlowMap):
     ) -> None:
         super().__init__(domain=domain)
         prediction.check(domain)
+        require_linear("a diffusion network", domain)
         self.prediction = prediction
         self.clock = clock
         self.net = net(shape=shape, classes=classes, domain=domain)

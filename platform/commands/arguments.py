@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ..configuration import compose
-from ..experiment import Evaluation, Storage
+from ..experiment import ALL_SAMPLES, Evaluation, Storage
 from ..home import Home
 from ..password import without_passwords
 from ..settings import settings
@@ -17,7 +17,7 @@ _YARDSTICK: Final = {
     "evaluation.samples": "samples",
     "evaluation.seed": "seed",
 }
-_DEFAULTS: Final[Mapping[str, Any]] = {"nfe": [1, 2, 4, 8], "samples": 2000, "seed": 7}
+_DEFAULTS: Final[Mapping[str, Any]] = {"nfe": [1, 2, 4, 8], "samples": ALL_SAMPLES, "seed": 7}
 OF_A_MEASUREMENT: Final = (_STORE, *_YARDSTICK)
 """Keys of `onestep train` that a command which measures models takes too."""
 OF_A_STORE: Final = (_STORE,)
@@ -55,6 +55,19 @@ def add_yardstick(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", type=int, default=_DEFAULTS["seed"], help="seed of the noise, at least 0"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare where a model computes.
+
+    Args:
+        parser: Parser of a command.
+    """
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda or cuda:N; by default a GPU where there is one. The noise is the same",
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from .arguments import (
     OF_A_MEASUREMENT,
+    add_device,
     add_overrides,
     add_yardstick,
     apply_overrides,
@@ -15,6 +16,7 @@ from .arguments import (
 if TYPE_CHECKING:  # torch and MLflow take seconds to import, and `--help` needs neither
     from collections.abc import Mapping
 
+    import torch
     from torch import Tensor
 
     from ..evaluation.report import Report
@@ -47,12 +49,14 @@ examples:
             "--width", type=float, nargs="+", required=True, help="relative widths, in (0, 0.25]"
         )
         add_yardstick(parser)
+        add_device(parser)
         parser.add_argument("--keep", action="store_true", help="register each as a new version")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Make, measure and print a table."""
         from dataclasses import asdict, replace
 
+        from ..device import device_named
         from ..evaluation.table import to_markdown
         from ..registry.store import Registry
         from ..training.launch import model_of
@@ -61,6 +65,7 @@ examples:
 
         home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
         check_yardstick(arguments)
+        device = device_named(arguments.device)
         for width in arguments.width:
             PowerProfile.of_width(width)  # refuses one out of range
         folder = home.root / "runs" / arguments.run
@@ -68,14 +73,15 @@ examples:
         registry = Registry.at(home)
         entry = registry.entry(parent)
         if arguments.dry_run:
-            plan = ("run", "width", "nfe", "samples", "seed", "keep")
-            show({"model": parent, **{name: vars(arguments)[name] for name in plan}}, home)
+            names = ("run", "width", "nfe", "samples", "seed", "keep")
+            plan = {name: vars(arguments)[name] for name in names}
+            show({"model": parent, **plan, "device": str(device)}, home)
             return 0
         made = {
             f"relative width {width:g}": average_of_width(folder, width)
             for width in arguments.width
         }
-        reports = _measured(made, entry.record, parent, home, arguments)
+        reports = _measured(made, entry.record, parent, home, arguments, device)
         for ema, report in reports.items() if arguments.keep else ():
             record = replace(
                 entry.record,
@@ -98,14 +104,15 @@ def _measured(
     parent: str,
     home: "Home",
     arguments: argparse.Namespace,
+    device: "torch.device",
 ) -> "dict[str, Report]":
     """The report on each of a model's averages, by what it is called."""
-    from ..evaluation.benchmark import Benchmark
-    from ..evaluation.evaluate import evaluate_on
-    from ..registry.model import build_flow_map, dataset_of, fill
+    from ..evaluation.evaluate import benchmark_of, evaluate_on
+    from ..registry.model import build_flow_map, fill
 
-    benchmark = Benchmark.prepare(
-        dataset_of(record, model=parent),
+    benchmark = benchmark_of(
+        record,
+        model=parent,
         home=home.root,
         samples=arguments.samples,
         seed=arguments.seed,
@@ -116,7 +123,7 @@ def _measured(
         fill(flow_map, weights, model=parent)
         reports[ema] = evaluate_on(
             benchmark,
-            flow_map.eval().requires_grad_(False),
+            flow_map.to(device).eval().requires_grad_(False),
             model=f"{parent}, {ema}",
             nfes=arguments.nfe,
             ema=ema,

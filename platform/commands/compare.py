@@ -3,7 +3,14 @@
 import argparse
 from typing import ClassVar, final
 
-from .arguments import OF_A_MEASUREMENT, add_yardstick, apply_overrides, check_yardstick, show
+from .arguments import (
+    OF_A_MEASUREMENT,
+    add_device,
+    add_yardstick,
+    apply_overrides,
+    check_yardstick,
+    show,
+)
 
 
 @final
@@ -36,12 +43,14 @@ examples:
             "--dry-run", action="store_true", help="print what would be compared and stop"
         )
         add_yardstick(parser)
+        add_device(parser)
         parser.add_argument("--out", default="comparison", help="folder to write into")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Measure all models on one benchmark, print the table and write the files."""
         from pathlib import Path
 
+        from ..device import device_named
         from ..evaluation.comparison import compare
         from ..registry.store import Registry
 
@@ -51,6 +60,7 @@ examples:
             raise ValueError("compare needs one or more models, such as digits/3, got none")
         home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
         check_yardstick(arguments)
+        device = device_named(arguments.device)
         registry = Registry.at(home)
         models = [str(registry.entry(reference).reference) for reference in references]
         if arguments.dry_run:
@@ -60,6 +70,7 @@ examples:
                     "nfe": arguments.nfe,
                     "samples": arguments.samples,
                     "seed": arguments.seed,
+                    "device": str(device),
                     "out": arguments.out,
                 },
                 home,
@@ -72,6 +83,7 @@ examples:
             nfes=arguments.nfe,
             samples=arguments.samples,
             seed=arguments.seed,
+            device=device,
         )
         folder = Path(arguments.out)
         files = comparison.write(folder)

@@ -1,12 +1,14 @@
 """`onestep doctor`: what this machine offers, and which derivative suits a network on it."""
 
 import argparse
+import json
 from typing import ClassVar, final
 
 from ..configuration import compose
 from ..experiment import Experiment
 from ..home import Home
-from ..password import hide_passwords
+from ..password import hide_passwords, without_passwords
+from .arguments import add_overrides
 
 
 @final
@@ -28,15 +30,19 @@ examples:
   onestep doctor
   onestep doctor method=mean_flow net=unet_digits data=digits
   onestep doctor method=shortcut net=unet_mnist data=mnist workers.gpus_per_worker=1
+  onestep doctor method=mean_flow --dry-run         print the experiment and stop
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
-        parser.add_argument("overrides", nargs="*", metavar="override", help="Hydra override")
+        add_overrides(parser, "Hydra override", shown="the resolved experiment")
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Look, measure and print."""
+        """Look, measure and print, or print what would be looked at."""
         experiment = Experiment.from_dict(compose("train", arguments.overrides))
+        if arguments.dry_run:
+            print(json.dumps(without_passwords(experiment.to_dict()), indent=2))
+            return 0
         _show_machine(experiment)
         _show_derivatives(experiment)
         return _show_gradients(experiment)

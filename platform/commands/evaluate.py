@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from .arguments import (
     OF_A_MEASUREMENT,
+    add_device,
     add_overrides,
     add_yardstick,
     apply_overrides,
@@ -13,6 +14,8 @@ from .arguments import (
 )
 
 if TYPE_CHECKING:  # torch and MLflow take seconds to import, and `--help` needs neither
+    import torch
+
     from ..evaluation.fid import Fid
     from ..evaluation.report import Report
     from ..home import Home
@@ -36,6 +39,7 @@ examples:
   onestep evaluate digits/3 --keep                  the numbers join the model in the registry
   onestep evaluate cifar10/2 --fid FILE             FID too, with these Inception weights
   onestep evaluate faces/1 --decoded                a model of latents by its images
+  onestep evaluate digits/3 --device cuda:1         by default a GPU where there is one
   onestep evaluate digits/3 storage.tracking_uri=http://mlflow:5000 evaluation.nfes=[1,2]
 """
 
@@ -44,6 +48,7 @@ examples:
         parser.add_argument("reference", help="such as digits/3 or champion")
         add_overrides(parser, " or ".join(OF_A_MEASUREMENT), shown="what would be measured")
         add_yardstick(parser)
+        add_device(parser)
         parser.add_argument("--json", metavar="FILE", help="write the whole report here")
         parser.add_argument(
             "--decoded", action="store_true", help="judge images, decoded from latents"
@@ -59,18 +64,21 @@ examples:
         from pathlib import Path
 
         from ..atomic import write_text
+        from ..device import device_named
         from ..evaluation.table import to_markdown
         from ..registry.store import Registry
 
         home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
         check_yardstick(arguments)
+        device = device_named(arguments.device)
         registry = Registry.at(home)
         reference = str(registry.entry(arguments.reference).reference)  # an alias may move
         if arguments.dry_run:
-            plan = ("nfe", "samples", "seed", "fid", "decoded", "json", "keep")
-            show({"model": reference, **{name: vars(arguments)[name] for name in plan}}, home)
+            names = ("nfe", "samples", "seed", "fid", "decoded", "json", "keep")
+            plan = {name: vars(arguments)[name] for name in names}
+            show({"model": reference, **plan, "device": str(device)}, home)
             return 0
-        report, fids = _measured(registry, reference, home, arguments)
+        report, fids = _measured(registry, reference, home, arguments, device)
         print(to_markdown([report]))
         for nfe, fid in fids.items():
             print(f"FID at {nfe} NFE: {fid}")
@@ -88,32 +96,35 @@ examples:
 
 
 def _measured(
-    registry: "Registry", reference: str, home: "Home", arguments: argparse.Namespace
+    registry: "Registry",
+    reference: str,
+    home: "Home",
+    arguments: argparse.Namespace,
+    device: "torch.device",
 ) -> "tuple[Report, dict[int, Fid]]":
     """The report on a version, and its FID by number of evaluations if it was asked for."""
     from pathlib import Path
 
-    from ..evaluation.benchmark import Benchmark
-    from ..evaluation.decoded import decoded
-    from ..evaluation.evaluate import evaluate_on
+    from ..evaluation.evaluate import benchmark_of, evaluate_on
     from ..evaluation.fid import check_fid, fid_at
     from ..registry.decoder import load_decoder
-    from ..registry.model import dataset_of, load_flow_map
+    from ..registry.model import load_flow_map
 
-    decoder = load_decoder(registry, reference) if arguments.decoded else None
+    decoder = load_decoder(registry, reference, device) if arguments.decoded else None
     if arguments.decoded and decoder is None:
         raise ValueError(f"--decoded needs a model of latents with a decoder, got {reference}")
-    flow_map, record = load_flow_map(registry, reference)
+    flow_map, record = load_flow_map(registry, reference, device)
     weights = None
     if arguments.fid is not None:
         shape = record.shape if decoder is None else decoder.shape
         weights = check_fid(shape, Path(arguments.fid))
-    dataset = dataset_of(record, model=reference)
-    benchmark = Benchmark.prepare(
-        dataset if decoder is None else decoded(dataset, decoder),
+    benchmark = benchmark_of(
+        record,
+        model=reference,
         home=home.root,
         samples=arguments.samples,
         seed=arguments.seed,
+        decoder=decoder,
     )
     report = evaluate_on(
         benchmark, flow_map, model=reference, nfes=arguments.nfe, ema=record.ema, decoder=decoder

@@ -10,6 +10,7 @@ from ..configuration import compose
 from ..experiment import Experiment
 from ..home import Home
 from ..password import without_passwords
+from .arguments import OF_A_STORE, apply_overrides
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and `--help` needs none of it
     from ..registry import store
@@ -31,6 +32,7 @@ champion (an alias that one model has).
 
 examples:
   onestep registry list
+  onestep registry list digits storage.tracking_uri=http://mlflow:5000
   onestep registry show champion
   onestep registry lineage champion
   onestep registry history digits@champion
@@ -51,7 +53,13 @@ examples:
         )
         actions = parser.add_subparsers(dest="action", required=True, metavar="action")
         listing = actions.add_parser("list", help="all registered versions")
-        listing.add_argument("name", nargs="?", help="only versions of this model")
+        # One list, because nothing else says where a name ends and overrides begin.
+        listing.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="name",
+            help=f"only versions of this model; with an = an override of {OF_A_STORE[0]}",
+        )
         show = actions.add_parser("show", help="all that is known about one version")
         show.add_argument("reference", help="such as digits/3 or champion")
         show.add_argument("--json", action="store_true", help="the whole record as JSON")
@@ -85,6 +93,8 @@ examples:
         importing.add_argument(
             "--dry-run", action="store_true", help="print the resolved experiment and stop"
         )
+        for action in (show, lineage, history, promote):
+            action.add_argument("overrides", nargs="*", metavar="override", help=OF_A_STORE[0])
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do what was asked for.
@@ -95,28 +105,45 @@ examples:
         Returns:
             Exit code of the process.
         """
-        from ..registry.store import Registry as Store
-
-        home = Home.here(tracking_uri=arguments.tracking_uri)
-        registry = Store.at(home)
-        match arguments.action:
-            case "list":
-                lines = _list(registry, arguments.name)
-            case "show":
-                lines = _show(registry.entry(arguments.reference), as_json=arguments.json)
-            case "lineage":
-                lines = [registry.lineage(arguments.reference).render(metric=arguments.metric)]
-            case "history":
-                lines = _history(registry, arguments.alias)
-            case "import":
-                lines = _import(arguments)
-            case _:
-                lines = _promote(registry, arguments)
-        print("\n".join(lines))
+        print("\n".join(_import(arguments) if arguments.action == "import" else _ask(arguments)))
         return 0
 
 
-def _list(registry: "store.Registry", name: str | None) -> list[str]:
+def _ask(arguments: argparse.Namespace) -> list[str]:
+    """What is answered by the store that the option, an override or the environment names."""
+    from ..registry.store import Registry as Store
+
+    names = []
+    if arguments.action == "list":
+        names = [word for word in arguments.overrides if "=" not in word]
+        arguments.overrides = [word for word in arguments.overrides if "=" in word]
+    if len(names) > 1:
+        raise ValueError(f"list takes the name of one model, got {', '.join(names)}")
+    home = Home.here(tracking_uri=arguments.tracking_uri)
+    if arguments.overrides:
+        _refuse_two_stores(arguments)
+        home = apply_overrides(arguments, allowed=OF_A_STORE)
+    registry = Store.at(home)
+    match arguments.action:
+        case "list":
+            return _list(registry, *names)
+        case "show":
+            return _show(registry.entry(arguments.reference), as_json=arguments.json)
+        case "lineage":
+            return [registry.lineage(arguments.reference).render(metric=arguments.metric)]
+        case "history":
+            return _history(registry, arguments.alias)
+        case _:
+            return _promote(registry, arguments)
+
+
+def _refuse_two_stores(arguments: argparse.Namespace) -> None:
+    given = [word for word in arguments.overrides if word.partition("=")[0] in OF_A_STORE]
+    if given and arguments.tracking_uri:
+        raise ValueError(f"give either --tracking-uri or {OF_A_STORE[0]}, got both")
+
+
+def _list(registry: "store.Registry", name: str | None = None) -> list[str]:
     entries = [one for one in registry.list() if name is None or one.reference.name == name]
     if not entries:
         return ["no models are registered yet; `onestep train` registers one"]
@@ -214,6 +241,7 @@ def _import(arguments: argparse.Namespace) -> list[str]:
     from ..registry.store import Registry as Store
     from ..training.outside import register_outside, with_net_config
 
+    _refuse_two_stores(arguments)
     overrides = tuple(arguments.overrides)
     experiment = Experiment.from_dict(compose("train", overrides), overrides)
     if arguments.net_config is not None:

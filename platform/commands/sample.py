@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, final
 
 from ..configuration import compose
-from .arguments import OF_A_STORE, add_overrides, apply_overrides, show
+from .arguments import OF_A_STORE, add_device, add_overrides, apply_overrides, show
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of it
     from torch import Tensor
@@ -48,6 +48,7 @@ examples:
         parser.add_argument("--label", type=int, help="class; all of them in turn by default")
         parser.add_argument("--caption", help="caption, for a model of captions; none by default")
         parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+        add_device(parser)
         parser.add_argument("--out", default="samples.png", help="file to write")
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -57,6 +58,7 @@ examples:
         import torch
 
         from ...methods.core.flow_map import Domain
+        from ..device import device_named
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
         from ..evaluation.sampling import clipped, draw_samples
         from ..registry.decoder import load_decoder
@@ -67,6 +69,7 @@ examples:
             raise ValueError(f"--n must be in 1..10000, got {arguments.n}")
         if arguments.seed < 0:
             raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
+        device = device_named(arguments.device)
         named = [each for each in arguments.overrides if _is_of_sampler(each)]
         arguments.overrides = [each for each in arguments.overrides if each not in named]
         home = apply_overrides(arguments, allowed=OF_A_STORE)
@@ -92,13 +95,14 @@ examples:
                     "label": arguments.label,
                     "caption": arguments.caption,
                     "seed": arguments.seed,
+                    "device": str(device),
                     "out": arguments.out,
                 },
                 home,
             )
             return 0
-        decoder = load_decoder(registry, reference)
-        flow_map, _ = load_flow_map(registry, reference)
+        decoder = load_decoder(registry, reference, device)
+        flow_map, _ = load_flow_map(registry, reference, device)
         x = draw_samples(
             flow_map,
             sampler,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -15,8 +16,7 @@ from ..registry.decoder import Decoder, load_decoder
 from ..registry.model import dataset_of, load_flow_map
 from ..registry.record import ModelRecord
 from ..registry.store import Registry
-from .benchmark import Benchmark
-from .evaluate import evaluate_on
+from .evaluate import benchmark_of, evaluate_on
 from .figures import quality_against_nfe, sample_grid, save_png, scatter_panels
 from .report import Report
 from .sampling import clipped, draw_samples, samplers_at
@@ -97,6 +97,7 @@ def compare(
     nfes: Sequence[int],
     samples: int,
     seed: int,
+    device: torch.device,
 ) -> Comparison:
     """Measure registered models of one data set side by side.
 
@@ -107,6 +108,7 @@ def compare(
         nfes: Numbers of network evaluations.
         samples: At most this many samples in each draw.
         seed: Seed of the noise.
+        device: Where the models compute.
 
     Returns:
         The comparison.
@@ -114,14 +116,14 @@ def compare(
     Raises:
         ValueError: If the models were trained on different data.
     """
-    models = _load(registry, references)
-    dataset = _dataset(models)
-    benchmark = Benchmark.prepare(dataset, home=home, samples=samples, seed=seed)
+    models = _load(registry, references, device=device)
+    first, record = _first(models)
+    benchmark = benchmark_of(record, model=first, home=home, samples=samples, seed=seed)
     reports = {
         reference: evaluate_on(benchmark, flow_map, nfes=nfes, ema=record.ema)
         for reference, (flow_map, record, _) in models.items()
     }
-    return _side_by_side(models, dataset, reports)
+    return _side_by_side(models, benchmark.dataset, reports)
 
 
 def gather(registry: Registry, reports: Mapping[str, Report]) -> Comparison:
@@ -138,26 +140,31 @@ def gather(registry: Registry, reports: Mapping[str, Report]) -> Comparison:
         ValueError: If there are none, or they rest on different yardsticks.
     """
     check_comparable(tuple(reports.values()))
-    models = _load(registry, tuple(reports))
-    return _side_by_side(models, _dataset(models), reports)
+    models = _load(registry, tuple(reports), device=torch.device("cpu"))
+    first, record = _first(models)
+    return _side_by_side(models, dataset_of(record, model=first), reports)
 
 
 _Models = Mapping[str, tuple[FlowMap, ModelRecord, Decoder | None]]
 
 
-def _load(registry: Registry, references: Sequence[str]) -> _Models:
+def _load(registry: Registry, references: Sequence[str], *, device: torch.device) -> _Models:
     return {
-        reference: (*load_flow_map(registry, reference), load_decoder(registry, reference))
+        reference: (
+            *load_flow_map(registry, reference, device),
+            load_decoder(registry, reference, device),
+        )
         for reference in references
     }
 
 
-def _dataset(models: _Models) -> Dataset:
+def _first(models: _Models) -> tuple[str, ModelRecord]:
+    """The first of models that were trained on the same data."""
     digests = {record.data_digest for _, record, _ in models.values()}
     if len(digests) > 1:
         raise ValueError(f"models to compare must have the same data, got {len(digests)} sets")
     first, (_, record, _) = next(iter(models.items()))
-    return dataset_of(record, model=first)
+    return first, record
 
 
 def _side_by_side(models: _Models, dataset: Dataset, reports: Mapping[str, Report]) -> Comparison:

@@ -42,4 +42,6 @@ def decoded(dataset: Dataset, decoder: Decoder) -> Dataset:
 
 def _images(examples: Examples, decoder: Decoder) -> Examples:
     x, label = examples.everything()
-    return Examples(x=torch.cat([decoder(rows) for rows in torch.split(x, _ROWS)]), label=label)
+    return Examples(
+        x=torch.cat([decoder(rows).cpu() for rows in torch.split(x, _ROWS)]), label=label
+    )

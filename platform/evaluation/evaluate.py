@@ -1,6 +1,7 @@
 """The evaluation of one flow map: its curve over network evaluations, with provenance."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -10,11 +11,14 @@ from torch import Tensor
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.noise import draw_noise
 from ..registry.decoder import Decoder
+from ..registry.model import dataset_of
+from ..registry.record import ModelRecord
 from .benchmark import Benchmark
 from .bootstrap import mean_interval
+from .decoded import decoded
 from .metric import Space
 from .report import Measurement, Provenance, Report
-from .sampling import draw_samples, finish_of, samplers_at
+from .sampling import device_of, draw_samples, finish_of, samplers_at
 from .score import Score
 from .trajectory import allowed_triples, semigroup_error, straightness
 
@@ -24,6 +28,40 @@ _EXACT: Final = {"eval/semigroup_error": 0.0}
 """What an exact map has. Its straightness is no such number: that depends on path and coupling."""
 
 
+def benchmark_of(
+    record: ModelRecord,
+    *,
+    model: str,
+    home: Path,
+    samples: int,
+    seed: int,
+    decoder: Decoder | None = None,
+) -> Benchmark:
+    """The yardstick for a registered model: that of the data that it was trained on.
+
+    Args:
+        record: Its record.
+        model: What it is called, for messages.
+        home: Folder of the platform.
+        samples: Samples of a draw; at most as many as there are held-out and training data.
+        seed: Seed of the samples.
+        decoder: What makes images of its samples, where they are to be judged.
+
+    Returns:
+        The yardstick.
+
+    Raises:
+        ValueError: If the data are missing or not those that the model was trained on.
+    """
+    dataset = dataset_of(record, model=model)
+    return Benchmark.prepare(
+        dataset if decoder is None else decoded(dataset, decoder),
+        home=home,
+        samples=samples,
+        seed=seed,
+    )
+
+
 def evaluate_on(
     benchmark: Benchmark,
     flow_map: FlowMap,
@@ -31,7 +69,6 @@ def evaluate_on(
     model: str = "",
     nfes: Sequence[int] = NFES,
     ema: str = "",
-    device: torch.device | str = "cpu",
     decoder: Decoder | None = None,
 ) -> Report:
     """Evaluate one map on a prepared benchmark.
@@ -42,7 +79,6 @@ def evaluate_on(
         model: Reference or name of the model, for the report.
         nfes: Numbers of evaluations; those that the map's domain does not allow are left out.
         ema: Which weights these are, for the report.
-        device: Where the map lies.
         decoder: What makes images of its samples, where the benchmark is one of decoded data.
     """
     measurements: list[Measurement] = []
@@ -55,13 +91,12 @@ def evaluate_on(
             shape=shape,
             seed=benchmark.seed,
             condition=benchmark.asked,
-            device=device,
             finish=finish_of(benchmark.dataset.latents) if decoder is None else decoder,
         )
         measurements += measurements_of(
             benchmark, benchmark.judge(x), nfe=nfe, sampler=str(sampler)
         )
-    measurements += _of_the_map(benchmark, flow_map, shape=shape, device=device)
+    measurements += _of_the_map(benchmark, flow_map, shape=shape)
     return Report(
         provenance=Provenance(
             model=model,
@@ -111,9 +146,8 @@ def _of_the_map(
     flow_map: FlowMap,
     *,
     shape: tuple[int, ...],
-    device: torch.device | str,
 ) -> list[Measurement]:
-    n = _TRAJECTORIES
+    n, device = _TRAJECTORIES, device_of(flow_map)
     noise = draw_noise(n, shape, seed=benchmark.seed)[0].to(device)
     told = benchmark.condition
     condition = None if told is None else told[torch.arange(n) % benchmark.count].to(device)

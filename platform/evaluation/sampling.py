@@ -75,10 +75,9 @@ def draw_samples(
     shape: tuple[int, ...],
     seed: int,
     condition: Condition | None = None,
-    device: torch.device | str = "cpu",
     finish: Finish = clipped,
 ) -> Float[Tensor, "n *d"]:
-    """Samples 0, ..., n - 1 of a seed; any two maps are given the same noise.
+    """Samples 0, ..., n - 1 of a seed; any two maps are given the same noise, on every device.
 
     Args:
         flow_map: The map.
@@ -87,8 +86,7 @@ def draw_samples(
         shape: Shape of one.
         seed: Seed of the noise.
         condition: What each sample is asked to be, its class or its caption, or None.
-        device: Where the map lies.
-        finish: What becomes of them at the end, on the CPU.
+        finish: What becomes of them at the end; those of every device are brought to the CPU.
 
     Returns:
         The finished samples, on the CPU.
@@ -96,7 +94,7 @@ def draw_samples(
     Raises:
         SamplesNotFinite: If a sample is infinite or undefined.
     """
-    parts = []
+    parts, device = [], device_of(flow_map)
     for start in range(0, n, _BATCH):
         size = min(_BATCH, n - start)
         noise = draw_noise(size, shape, seed=seed, draws=sampler.draws, start=start).to(device)
@@ -106,4 +104,10 @@ def draw_samples(
     bad = int((~x.flatten(1).isfinite().all(dim=1)).sum())
     if bad:
         raise SamplesNotFinite(f"{bad} of {n} samples by {sampler} are not finite numbers")
-    return torch.cat([finish(rows) for rows in torch.split(x, _FINISHED)])
+    return torch.cat([finish(rows).cpu() for rows in torch.split(x, _FINISHED)])
+
+
+def device_of(flow_map: FlowMap) -> torch.device:
+    """Where a map lies; one without weights is computed on the CPU."""
+    weight = next(flow_map.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device

@@ -108,9 +108,9 @@ class Decoder:
         """Images in [-1, 1].
 
         Args:
-            x: Latents of unit variance, as a model gives them.
+            x: Latents of unit variance, as a model gives them, on any device.
         """
-        images: Tensor = self._net(x.float() * self._scale + self._shift)
+        images: Tensor = self._net(x.to(self._scale) * self._scale + self._shift)
         return images.clamp(-1.0, 1.0)
 
 
@@ -137,21 +137,25 @@ def decoder_of(dataset: Dataset) -> Decoder | None:
     return Decoder.of(dataset.latents, weights, latent=dataset.shape, model=dataset.name)
 
 
-def load_decoder(registry: Registry, reference: str | ModelVersion) -> Decoder | None:
+def load_decoder(
+    registry: Registry, reference: str | ModelVersion, device: torch.device | str = "cpu"
+) -> Decoder | None:
     """The decoder of a registered model.
 
     Args:
         registry: Where the model is registered.
         reference: Version or alias.
+        device: Where the decoder is to be.
 
     Returns:
-        The decoder on the CPU, or None if the model has none.
+        The decoder, or None if the model has none.
     """
     entry = registry.entry(reference)
     weights = registry.decoder(entry.reference)
     if weights is None or entry.record.latents is None:
         return None
     record = entry.record
-    return Decoder.of(
+    decoder = Decoder.of(
         entry.record.latents, weights, latent=record.shape, model=str(entry.reference)
     )
+    return decoder.to(device)

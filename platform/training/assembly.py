@@ -25,6 +25,7 @@ from ..experiment import Evaluation, Experiment, module_of
 from ..home import Home
 from ..registry.model import fill, load_flow_map
 from ..registry.store import Registry
+from .parent import require_fit, require_lost_labels_of
 
 Learner = AbstractMethod | AbstractGame
 _SHOWN_NFES: Final = 16
@@ -94,11 +95,10 @@ class Assembly:
                 raise ValueError(
                     f"the {role} knows {record.classes} classes, the data have {classes}"
                 )
-            if view is View.VELOCITY and not net.domain.has_velocity:
-                raise ValueError(
-                    f"the method reads the {role} as a velocity, "
-                    f"got {references[role]} with domain {net.domain.kind}"
-                )
+            reference = references[role]
+            require_fit(role, reference, net.domain, view=view, student=self.learner.domain)
+            if view is View.GUIDED:
+                require_lost_labels_of("guidance", reference, record)
             nets[role] = net.to(self.experiment.training.precision.dtype)
         return nets
 

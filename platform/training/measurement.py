@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from torch import Tensor
 
@@ -12,15 +11,11 @@ from ..data.source import Dataset
 from ..evaluation.benchmark import Benchmark, held_out_rows
 from ..evaluation.evaluate import evaluate_on
 from ..evaluation.report import Report
-from ..experiment import Experiment
+from ..experiment import ALL_SAMPLES, Experiment
 from ..home import Home
 from . import checkpoint as checkpoints
 from .assembly import Assembly
 from .place import place_of
-
-_ALL_SAMPLES: Final = 2000
-"""Samples of a draw where the experiment asks for as many as are held out; sets have fewer, or
-enough."""
 
 
 def served_map(assembly: Assembly, checkpoint: Path, data: Dataset | PairSet) -> FlowMap:
@@ -49,7 +44,7 @@ def check_evaluation(experiment: Experiment, dataset: Dataset) -> None:
         dataset: Its data.
     """
     settings = experiment.evaluation
-    held_out_rows(dataset, settings.samples or _ALL_SAMPLES, settings.seed)
+    held_out_rows(dataset, settings.samples or ALL_SAMPLES, settings.seed)
 
 
 def prepare_benchmark(experiment: Experiment, dataset: Dataset) -> Benchmark:
@@ -66,7 +61,7 @@ def prepare_benchmark(experiment: Experiment, dataset: Dataset) -> Benchmark:
     return Benchmark.prepare(
         dataset,
         home=Home.here().root,
-        samples=settings.samples or _ALL_SAMPLES,
+        samples=settings.samples or ALL_SAMPLES,
         seed=settings.seed,
     )
 
@@ -89,13 +84,12 @@ def measured(
     Returns:
         The report.
     """
-    training, device = experiment.training, place_of(experiment).device
+    training = experiment.training
     half_life = training.ema_half_lives[training.ema_served]
     return evaluate_on(
         benchmark,
-        flow_map.to(device),
+        flow_map.to(place_of(experiment).device),
         model=experiment.name,
         nfes=tuple(nfes) or experiment.evaluation.nfes,
         ema=f"half-life {half_life:g} samples",
-        device=device,
     )

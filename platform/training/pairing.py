@@ -15,6 +15,7 @@ from ..experiment import Experiment
 from ..registry.model import load_flow_map
 from ..registry.store import Registry
 from .pair_generation import check_guidance, generate_pairs
+from .parent import require_lost_labels_of
 from .place import place_of
 from .watcher import Watcher
 
@@ -132,6 +133,8 @@ def _teacher(experiment: Experiment, dataset: Dataset, registry: Registry) -> Fl
                 f"the teacher {reference} was trained on other data: their {what} is {its}, "
                 f"that of the data here {ours}"
             )
+    if experiment.pairs.guidance != 1.0:
+        require_lost_labels_of("pairs.guidance", reference, record)
     domain = teacher.domain
     require_velocity(f"making pairs by {reference}", domain)
     if experiment.pairs.real and (domain.t_lo, domain.t_hi) != (0.0, 1.0):

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self, final
 
+from ...methods.core.method import View
 from ..configuration import compose
 from ..experiment import Experiment
-from .assembly import assemble
+from .assembly import Assembly, assemble
 from .launch import Trained, launch
+from .parent import require_fit, require_lost_labels
 from .watcher import Watcher
 
 _STAGES: Final = "stages"
@@ -116,13 +118,12 @@ class StageSequence:
         Raises:
             ValueError: If a stage is refused.
         """
-        experiments: list[Experiment] = []
-        names: dict[str, str] = {}
+        assemblies: dict[str, Assembly] = {}
         for stage in self.stages:
-            experiments.append(stage.experiment(names))
-            assemble(experiments[-1])
-            names[stage.name] = stage.name
-        return tuple(experiments)
+            assembly = assemble(stage.experiment({name: name for name in assemblies}))
+            _check_parents(assembly, assemblies)
+            assemblies[stage.name] = assembly
+        return tuple(assembly.experiment for assembly in assemblies.values())
 
     def run(self, watcher: Watcher) -> dict[str, Trained]:
         """Run all stages.
@@ -144,3 +145,18 @@ class StageSequence:
             models = {name: str(trained.reference) for name, trained in done.items()}
             done[stage.name] = launch(stage.experiment(models), watcher)
         return done
+
+
+def _check_parents(assembly: Assembly, earlier: Mapping[str, Assembly]) -> None:
+    """Refuse the models of earlier stages as they would be refused once they are registered."""
+    needs, experiment = assembly.learner.needs, assembly.experiment
+    for role, view in needs.frozen.items():
+        reference = experiment.parents.frozen[role]
+        if reference in earlier:
+            parent = earlier[reference].learner
+            require_fit(role, reference, parent.domain, view=view, student=assembly.learner.domain)
+            if view is View.GUIDED:
+                require_lost_labels("guidance", reference, parent)
+    teacher = experiment.parents.teacher
+    if needs.pairs and experiment.pairs.guidance != 1.0 and teacher and teacher in earlier:
+        require_lost_labels("pairs.guidance", teacher, earlier[teacher].learner)

@@ -454,7 +454,7 @@ def test_guidance_by_labels_leaves_rows_without_one_alone() -> None:
         guidance=GuidedTeacher(guide=NullCondition(), lowest=2.0, highest=2.0),
         label_dropout=LabelDropout(probability=0.5),
     )
-    assert game.needs.frozen == {TEACHER: View.VELOCITY}
+    assert game.needs.frozen == {TEACHER: View.GUIDED}
     teacher, student = TwoMaps(ORACLE, POOR), TwoMaps(DOUBLED, POOR)
     batch = replace(pairs(256), condition=Condition(label=torch.zeros(256, dtype=torch.long)))
     found = game.loss(ONLINE, nets(student, {TEACHER: teacher}), batch, moment(256))

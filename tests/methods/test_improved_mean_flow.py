@@ -406,3 +406,10 @@ def test_the_median_scale_is_the_root_of_the_highest() -> None:
     scale = SCALES.draw(n, moment(n), like=torch.empty(0, dtype=torch.float64))
     below = (scale <= math.sqrt(8.0)).double().mean().item()
     assert abs(below - 0.5) <= 4.0 * 0.5 / n**0.5
+
+
+def test_guidance_by_a_velocity_that_is_never_trained_is_refused() -> None:
+    times = SortedTimes(diagonal=Constant(value=0.0))
+    ImprovedMeanFlow(times=times)
+    with pytest.raises(ValueError, match=r"method\.guidance reads the network's own velocity"):
+        ImprovedMeanFlow(times=times, guidance=SCALES)

@@ -280,6 +280,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         ProgressiveDistillation(path=VariancePreservingPath())
     with pytest.raises(ValueError, match="solver"):
         ProgressiveDistillation(view="solver")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"method\.view must be jump or velocity, got guided"):
+        ProgressiveDistillation(view=View.GUIDED)
 
 
 def test_the_oracle_of_the_closed_form_is_the_one_of_the_tests() -> None:

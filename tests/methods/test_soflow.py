@@ -12,7 +12,7 @@ from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.guidance import LabelDropout
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
-from onestep.methods.core.schedule import Constant, Exponential
+from onestep.methods.core.schedule import Constant, Exponential, Linear
 from onestep.methods.core.shape import rows_like
 from onestep.methods.core.time_law import Uniform
 from onestep.methods.core.times import AbstractTimes, DiagonalTimes, SortedTimes
@@ -31,6 +31,8 @@ from onestep.tests.methods.exactness import (
 from onestep.tests.methods.observed import ObservedMap, TwoMaps
 
 TIMES = SortedTimes(diagonal=Constant(value=0.25))
+LATER = Linear(start=0.0, end=1.0)
+"""No row sits on the diagonal at the first step, which is the one that is looked at here."""
 NONE = LabelDropout(probability=0.0)
 
 
@@ -100,7 +102,7 @@ def test_the_gradient_is_that_of_the_distance_between_two_solutions(
 ) -> None:
     """|X(s, t)(x) - X(l, t)(x_l)|^2 over (l - s) (t - s), as the paper has it."""
     net, n, batch = small_net(), 64, pairs(64)
-    times = SortedTimes(law=Uniform(), diagonal=Constant(value=0.0))
+    times = SortedTimes(law=Uniform(), diagonal=LATER)
     drawn = times.draw(n, moment(n), dtype=torch.float64)
     s, t = drawn.s, drawn.t
     later = s + ratio * (t - s)
@@ -169,7 +171,7 @@ def test_the_ratio_of_the_paper_falls_from_one_to_a_five_hundredth() -> None:
 def test_the_mix_takes_the_noise_of_the_pair_out_of_the_jumps() -> None:
     """At the oracle the residual is the mix's share of that of the pair, but for the bias."""
     n, nets = 20_000, Nets(online=ORACLE)
-    times = SortedTimes(diagonal=Constant(value=0.0))
+    times = SortedTimes(diagonal=LATER)
     size = {
         mix: at(0.001, mix=mix, times=times).loss(nets, pairs(n), moment(n)).total.mean().item()
         for mix in (0.0, 0.25, 1.0)
@@ -222,7 +224,7 @@ def test_the_fixed_point_of_guidance_has_its_scale(share: float) -> None:
 def test_guidance_fades_out_towards_the_noise() -> None:
     """The push is that of scale - 1 from s = 0.2 on, and in proportion to s below."""
     n, net, batch = 256, small_net(), pairs(256, labelled=True)
-    times = SortedTimes(law=Uniform(), diagonal=Constant(value=0.0))
+    times = SortedTimes(law=Uniform(), diagonal=LATER)
     method = replace(at(1.0, times=times), scale=3.0, label_dropout=NONE)
     observed = ObservedMap(net)
     got = method.loss(Nets(online=observed), batch, moment(n)).total
@@ -278,3 +280,18 @@ def test_a_ratio_outside_its_range_is_refused(start: float, end: float) -> None:
 def test_a_number_out_of_range_is_refused(values: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SoFlow(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "reader"),
+    [({"mix": 0.25}, r"method\.mix below 1"), ({"scale": 2.0}, r"method\.scale above 1")],
+)
+def test_a_velocity_that_is_never_trained_is_not_read(
+    values: dict[str, float], reader: str
+) -> None:
+    times = SortedTimes(diagonal=Constant(value=0.0))
+    assert SoFlow(times=times).domain == SoFlow().domain
+    with pytest.raises(ValueError, match=f"{reader} reads the network's own velocity.*SortedTimes"):
+        SoFlow(times=times, **values)  # type: ignore[arg-type]
+    early = SortedTimes(diagonal=Linear(start=1.0, end=0.0, until=0.5))
+    SoFlow(times=early, **values)  # type: ignore[arg-type]

@@ -23,6 +23,17 @@ from onestep.platform.commands.submit import Job, Submit
 
 _ADDRESS: Final = "http://127.0.0.1:8265"
 _START_S: Final = 120.0
+_TINY: Final = (
+    "data=moons",
+    "net=mlp",
+    "net.width=16",
+    "training.samples=512",
+    "evaluation.samples=64",
+    "evaluation.nfes=[1]",
+    "sweep.trials=2",
+    "sweep.startup=1",
+    "sweep.concurrency=1",
+)
 
 
 def arguments(*words: str) -> argparse.Namespace:
@@ -75,6 +86,19 @@ def test_a_dry_run_prints_the_plain_line_and_asks_no_cluster(
     assert Submit().run(arguments(*words)) == 0
     job = Job(command=("train", "method=reflow"), address="http://nowhere.invalid:1")
     assert capsys.readouterr().out == f"{job.plain_line}\n"
+
+
+def test_the_lines_of_the_readme_name_their_cluster(
+    bare: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del bare
+    readme = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()
+    lines = [line for line in readme.splitlines() if line.startswith("    onestep submit ")]
+    assert any(" -- sweep " in line for line in lines)
+    for line in lines:
+        _, _, *words = shlex.split(line, comments=True)
+        assert Submit().run(arguments("--dry-run", *words)) == 0
+        assert capsys.readouterr().out.startswith("ray job submit --address http")
 
 
 def test_the_plain_line_shows_no_secret_and_the_job_has_them_all() -> None:
@@ -145,7 +169,7 @@ class Head:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words, env=dict(self.environment), capture_output=True, text=True, timeout=300
+            words, env=dict(self.environment), capture_output=True, text=True, timeout=500
         )
 
     def submit(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -217,15 +241,17 @@ def wait_for(url: str, token: str, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_job_runs_by_onestep_submit_and_by_the_plain_line_and_a_failed_one_is_told(
-    head: Head,
+def test_a_sweep_runs_by_onestep_submit_a_job_by_the_plain_line_and_a_failed_one_is_told(
+    head: Head, tmp_path: Path
 ) -> None:
-    done = head.submit("--env", "ONESTEP_HOME=/nowhere", "--", "--version")
+    done = head.submit("--env", f"ONESTEP_HOME={tmp_path}", "--", "sweep", *_TINY)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "onestep 0" in done.stdout
     assert "SUCCEEDED" in done.stdout
+    assert "onestep train method=mean_flow" in done.stdout, "the line that repeats the best trial"
+    (table,) = tmp_path.glob("sweeps/*/table.md")
+    assert table.read_text().count("| finished |") == 2
 
-    plain = next(line for line in done.stdout.splitlines() if line.startswith("  ray job submit "))
+    plain = head.submit("--dry-run", "--", "--version").stdout
     again = head.run("bash", "-c", plain)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "onestep 0" in again.stdout + again.stderr

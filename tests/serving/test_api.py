@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -153,6 +154,46 @@ def test_a_body_that_is_no_json_is_refused(content: bytes, message: str) -> None
     assert message in answer.json()["error"]["message"]
 
 
+def test_as_many_requests_wait_as_may_and_the_next_is_503() -> None:
+    began, gate = threading.Event(), threading.Event()
+    net = unet()
+    held = EngineService(
+        Engine(net, record_of(net=UNET_NODE), bucket=4),
+        name="champion",
+        version="digits/3",
+        max_waiting=3,
+    )
+
+    def hold(*call: object) -> None:
+        del call
+        began.set()
+        assert gate.wait(timeout=10)
+
+    net.register_forward_pre_hook(hold)
+
+    async def ask(client: httpx.AsyncClient) -> tuple[list[httpx.Response], list[httpx.Response]]:
+        def post() -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(client.post(GENERATIONS, json={"prompt": "1"}))
+
+        running = post()
+        assert await asyncio.to_thread(began.wait, 10)
+        asked = [post() for _ in range(3 + 1)]
+        answered, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        gate.set()
+        return [task.result() for task in answered], await asyncio.gather(running, *waiting)
+
+    (refused,), served = with_client(ask, over=held)
+    assert [answer.status_code for answer in served] == [200] * 4
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.json()["error"] == {
+        "message": "3 requests wait already; try again in a second",
+        "type": "server_error",
+        "param": None,
+        "code": 503,
+    }
+
+
 def test_overload_is_503_with_a_time_to_wait() -> None:
     async def flood(client: httpx.AsyncClient) -> list[httpx.Response]:
         # Different steps never share a batch, so one request runs and one waits.
@@ -205,6 +246,36 @@ def test_health_names_the_version() -> None:
     assert get("/healthz").json() == {"status": "ok", "model": "digits/3"}
 
 
+class Broken:
+    """A service whose replica dies of what nobody foresaw."""
+
+    async def describe(self) -> ModelCard:
+        raise RuntimeError("secret of the inside")
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        raise RuntimeError("secret of the inside")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", GENERATIONS])
+def test_what_nobody_foresaw_is_logged_and_answered_in_the_same_shape(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    verb, body = ("POST", {"prompt": "1"}) if path == GENERATIONS else ("GET", None)
+    answer = with_client(lambda client: client.request(verb, path, json=body), over=Broken())
+    assert answer.status_code == 500
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.json()["error"] == {
+        "message": "the server failed to answer; its log says why",
+        "type": "server_error",
+        "param": None,
+        "code": 500,
+    }
+    (logged,) = (record for record in caplog.records if record.name == "onestep.serving.api")
+    assert logged.getMessage() == f"{verb} {path} failed"
+    assert logged.exc_info is not None
+    assert "secret of the inside" in str(logged.exc_info[1])
+
+
 class Away:
     """A service none of whose replicas answers."""
 
@@ -231,6 +302,14 @@ def test_the_pages_load_nothing_from_elsewhere(path: str) -> None:
     assert answer.text.count("<script>") == 1
 
 
+def test_the_page_expects_answers_that_are_no_json() -> None:
+    """A proxy's page of an error is no JSON, and what is said of it is no error of a parser."""
+    page = get("/").text
+    assert page.count(".json()") == page.count(".json().catch(() => null)") == 1
+    assert "if (!response.ok || !answer)" in page
+    assert "answer?.error?.message" in page
+
+
 def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
     schema = get("/openapi.json").json()
     fields = schema["components"]["schemas"]["ImagesRequest"]["properties"]
@@ -240,7 +319,7 @@ def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
     assert schema["components"]["schemas"]["ImagesRequest"]["additionalProperties"] is False
     assert set(schema["paths"]) == {"/healthz", "/v1/models", GENERATIONS}
     responses = schema["paths"][GENERATIONS]["post"]["responses"]
-    assert set(responses) == {"200", "404", "422", "503"}
-    for status in ("404", "422", "503"):
+    assert set(responses) == {"200", "404", "422", "500", "503"}
+    for status in ("404", "422", "500", "503"):
         reference = responses[status]["content"]["application/json"]["schema"]["$ref"]
         assert reference.endswith("/Refusal")

@@ -15,10 +15,10 @@ from onestep.methods.core.noise import draw_noise
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.errors import ReferenceNotFound
 from onestep.platform.registry.store import Registry
-from onestep.serving.app import GENERATOR, Generator, build
+from onestep.serving.app import GENERATOR, Generator, build, build_application
 from onestep.serving.host import APP_NAME, Hosted
 from onestep.serving.image import encode_png, to_uint8
-from onestep.serving.loading import load_engine
+from onestep.serving.loading import load_engine, locate
 from onestep.serving.settings import AppSettings, ServeSettings
 from onestep.tests.serving.model import MEAN, SHAPE, STD
 from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry
@@ -30,8 +30,12 @@ def settings(uri: str, **values: object) -> ServeSettings:
     return ServeSettings.from_dict({"tracking_uri": uri, "port": 0, "bucket": 4, **values})
 
 
+def _generate(url: str, **body: object) -> httpx.Response:
+    return httpx.post(f"{url}/v1/images/generations", json=body, timeout=60.0)
+
+
 def images_of(url: str, **body: object) -> list[bytes]:
-    answer = httpx.post(f"{url}/v1/images/generations", json=body, timeout=30.0)
+    answer = _generate(url, **body)
     answer.raise_for_status()
     return [base64.b64decode(image["b64_json"]) for image in answer.json()["data"]]
 
@@ -99,6 +103,21 @@ def test_the_application_of_a_config_file_has_a_generator_and_an_ingress_without
     assert (ingress.ray_actor_options or {})["num_cpus"] == 0
 
 
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize(("bucket", "max_waiting"), [(16, 256), (32, 1024), (1024, 1)])
+def test_the_queues_of_serve_leave_the_refusal_to_the_batchers(
+    replicas: int, bucket: int, max_waiting: int
+) -> None:
+    sizes = {"replicas": replicas, "bucket": bucket, "max_waiting": max_waiting}
+    ingress = build({"model": "digits/3", **sizes})._bound_deployment
+    (generator,) = (part._bound_deployment for part in ingress.init_args)
+    taken = max_waiting + bucket  # a batch has at most as many requests as rows
+    assert generator.max_ongoing_requests > taken
+    assert generator.max_queued_requests > replicas * taken
+    most = replicas * generator.max_ongoing_requests + generator.max_queued_requests
+    assert ingress.max_ongoing_requests > most
+
+
 def test_an_alias_of_a_config_file_is_looked_up_once_for_all_replicas(store: str) -> None:
     args = {"model": "champion", "tracking_uri": store}
     ingress = build(args)._bound_deployment
@@ -130,6 +149,13 @@ class Idle:
     """An application that does nothing."""
 
 
+def redeploy(store: str, version: str) -> None:
+    """What `serve deploy` does with another user config: the replicas swap their model."""
+    app = locate(settings(store, max_waiting=11).app)
+    config = {"model": version, "name": app.model}
+    serve.run(build_application(app, config), name=APP_NAME, route_prefix="/")
+
+
 def _ask_until(stop: Event, url: str) -> list[bytes]:
     images = images_of(url, **_REFERENCE)
     while not stop.is_set():
@@ -142,7 +168,7 @@ def test_a_hosted_model_answers_alone_and_in_company_and_is_switched_without_a_r
     store: str,
 ) -> None:
     was_running = ray.is_initialized()
-    with Hosted(settings(store)) as hosted, ThreadPoolExecutor(12) as pool:
+    with Hosted(settings(store, max_waiting=11)) as hosted, ThreadPoolExecutor(12) as pool:
         url = hosted.url
         assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "model": NETWORK}
         assert httpx.get(url).headers["Content-Type"].startswith("text/html")
@@ -159,17 +185,23 @@ def test_a_hosted_model_answers_alone_and_in_company_and_is_switched_without_a_r
         refused = httpx.post(f"{url}/v1/images/generations", json={"prompt": "12"})
         assert (refused.status_code, refused.json()["error"]["param"]) == (422, "prompt")
 
+        busy = {"prompt": "1", "n": 64}
+        with ThreadPoolExecutor(40) as flood:
+            answers = list(flood.map(lambda _: _generate(url, **busy), range(40)))
+        assert {answer.status_code for answer in answers} == {200, 503}
+        fault = next(answer for answer in answers if answer.status_code == 503).json()["error"]
+        assert fault["message"] == "11 requests wait already; try again in a second"
+
         (of_the_network,) = images_of(url, **_REFERENCE)
         stop = Event()
         clients = [pool.submit(_ask_until, stop, url) for _ in range(4)]
-        with pytest.raises(ReferenceNotFound):
-            hosted.switch("digits/9")
-        assert hosted.switch(ORACLE) == hosted.version == ORACLE
+        redeploy(store, ORACLE)
+        assert httpx.get(f"{url}/healthz").json()["model"] == ORACLE
         stop.set()
-        answers = {image for client in clients for image in client.result(timeout=30)}
+        images = {image for client in clients for image in client.result(timeout=30)}
         m_plus_c_x0 = encode_png(to_uint8(MEAN + STD * draw_noise(1, SHAPE, seed=3)[0])[0])
         assert images_of(url, **_REFERENCE) == [m_plus_c_x0]
-        assert answers <= {of_the_network, m_plus_c_x0}
+        assert images <= {of_the_network, m_plus_c_x0}
     assert ray.is_initialized() == was_running
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{url}/healthz")

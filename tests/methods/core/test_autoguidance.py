@@ -19,6 +19,7 @@ from onestep.methods.core.guided_teacher import (
 )
 from onestep.methods.core.method import View
 from onestep.methods.core.ode import RungeKutta4
+from onestep.methods.core.path import TrigonometricPath
 from onestep.methods.core.record import Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
@@ -32,6 +33,7 @@ STD = (0.3, 0.6)
 GOOD = GaussianMap(mean=[0.7, -0.2], std=STD)
 POOR = GaussianMap(mean=[0.4, 0.1], std=STD)
 DOUBLED = GaussianMap(mean=[1.0, -0.5], std=STD)
+BENT = GaussianMap(mean=[0.4, 0.1], std=STD, path=TrigonometricPath())
 LABELS = Condition(label=torch.zeros(64, dtype=torch.long))
 
 
@@ -96,6 +98,7 @@ TO_DATA = GaussianMap(mean=[0.0], std=[1.0], domain=Domain(kind=DomainKind.TO_DA
     [
         (lambda: Guided(GOOD, POOR, scale=-0.5), "a scale of at least 0, got -0.5"),
         (lambda: Guided(GOOD, TO_DATA, scale=2.0), "its weak map needs a map trained on the diag"),
+        (lambda: Guided(GOOD, BENT, scale=2.0), "of one path, got linear and trigonometric"),
         (lambda: Guided(TO_DATA, GOOD, scale=2.0), "its strong map needs a map trained on the dia"),
         (lambda: GuidedTeacher(lowest=0.5), "1 <= lowest <= highest, .*got 0.5 and 3"),
         (lambda: GuidedTeacher(highest=1.0), "the highest above 1, got 1.0 and 1.0"),
@@ -139,7 +142,7 @@ def test_each_row_of_a_teacher_is_guided_by_its_own_scale(is_auto: bool) -> None
     guided = GuidedTeacher(guide=WeakModel() if is_auto else NullCondition())
     nets = Nets(online=GOOD, frozen={TEACHER: teacher} | ({WEAK: POOR} if is_auto else {}))
     assert set(guided.frozen) == set(nets.frozen)
-    assert set(guided.frozen.values()) == {View.VELOCITY}
+    assert guided.frozen[TEACHER] is (View.VELOCITY if is_auto else View.GUIDED)
     found = guided.velocity(nets, x, t, LABELS, scale=scale)
     for k in (0, 63):
         mean = scale[k] * GOOD.mean + (1.0 - scale[k]) * POOR.mean

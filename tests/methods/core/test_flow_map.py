@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from onestep.methods.core.flow_map import Domain, DomainKind, Velocity
+from onestep.methods.core.path import TrigonometricPath
 from onestep.methods.oracle import GaussianMap
 
 ORACLE = GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4])
@@ -55,10 +56,22 @@ def test_a_domain_survives_a_registry() -> None:
         Domain(kind=DomainKind.TILING, steps=3),
         Domain(kind=DomainKind.TO_DATA, t_lo=0.1),
         Domain(kind=DomainKind.DIAGONAL, is_straight=True),
+        Domain(path="trigonometric"),
     ):
         values = domain.to_dict()
         assert type(values["kind"]) is str
         assert Domain.from_dict(values) == domain
+
+
+def test_a_domain_of_a_record_without_a_path_is_linear() -> None:
+    values = Domain().to_dict()
+    del values["path"]
+    assert Domain.from_dict(values) == Domain()
+
+
+def test_a_velocity_is_of_the_path_of_its_network() -> None:
+    bent = GaussianMap(mean=[0.7], std=[0.5], path=TrigonometricPath())
+    assert Velocity(bent).domain.path == bent.domain.path == "trigonometric"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +84,10 @@ def test_a_domain_survives_a_registry() -> None:
         ({"kind": DomainKind.TILING}, "at least 1 for kind tiling"),
         ({"steps": 8}, "0 otherwise, got 8 for triangle"),
         ({"is_straight": True}, "only a domain of kind diagonal can be straight, got triangle"),
+        (
+            {"kind": DomainKind.DIAGONAL, "is_straight": True, "path": "bent"},
+            "only a domain of the linear path can be straight, got bent",
+        ),
     ],
 )
 def test_a_domain_that_makes_no_sense_is_refused(values: dict[str, object], words: str) -> None:

@@ -45,6 +45,7 @@ class TestPolynomialPath(PathContract):
         first, linear = PolynomialPath(power=1.0).coefficients(t), LinearPath().coefficients(t)
         for got, want in zip(first, linear, strict=True):
             assert torch.equal(got, want)
+        assert PolynomialPath(power=1.0).name == LinearPath().name
 
     def test_a_power_below_one_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"power of at least 1, got 0\.5"):
@@ -77,3 +78,16 @@ class TestVariancePreservingPath(PathContract):
     def test_rates_out_of_order_are_refused(self) -> None:
         with pytest.raises(ValueError, match=r"0 < beta_min < beta_max, got 2\.0 and 1\.0"):
             VariancePreservingPath(beta_min=2.0, beta_max=1.0)
+
+
+def test_paths_that_differ_have_names_that_differ() -> None:
+    names = [
+        LinearPath().name,
+        TrigonometricPath().name,
+        PolynomialPath(power=1.5).name,
+        PolynomialPath(power=2).name,
+        VariancePreservingPath().name,
+        VariancePreservingPath(beta_max=10.0).name,
+    ]
+    assert len(set(names)) == len(names)
+    assert PolynomialPath(power=2).name == PolynomialPath(power=2.0).name

@@ -16,7 +16,9 @@ from onestep.methods.core.coordinate import (
     TimeCoordinate,
 )
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
+from onestep.methods.core.gamma_sampler import GammaJumps
 from onestep.methods.core.grid import AbstractGrid, KarrasGrid, ListGrid, UniformGrid
+from onestep.methods.core.multistep import DpmSolver
 from onestep.methods.core.noise import draw_noise
 from onestep.methods.core.ode import (
     Dopri5,
@@ -25,7 +27,7 @@ from onestep.methods.core.ode import (
     Midpoint,
     RungeKutta4,
 )
-from onestep.methods.core.path import VariancePreservingPath
+from onestep.methods.core.path import TrigonometricPath, VariancePreservingPath
 from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise
 from onestep.methods.core.sampler_choice import sampler_for
 from onestep.methods.flow_matching import FlowMatching
@@ -368,6 +370,44 @@ def test_a_map_that_cannot_be_led_to_the_data_is_refused(
     with pytest.raises(ValueError, match=words):
         sampler.sample(net, torch.zeros(sampler.draws, 4, 2, dtype=torch.float64))
     assert len(net.calls) == 0
+
+
+BENT = Domain(path="trigonometric")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "who"),
+    [
+        (Renoise(), "renoising"),
+        (GammaJumps(gamma=0.5), "renoising"),
+        (DpmSolver(), "DpmSolver"),
+        (Heun(coordinate=AngleCoordinate()), "AngleCoordinate"),
+    ],
+)
+def test_what_goes_by_the_linear_path_refuses_a_map_of_another(
+    sampler: AbstractSampler, who: str
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"{who} needs a map of the linear path, got one of the path trigonom"
+    ):
+        sampler.check(BENT)
+    assert sampler_for(BENT, 2) == Jumps(grid=UniformGrid(steps=2))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Renoise(grid=UniformGrid(steps=1)),
+        GammaJumps(gamma=0.0),
+        Jumps(grid=UniformGrid(steps=3)),
+        RungeKutta4(grid=UniformGrid(steps=200)),
+    ],
+)
+def test_what_mixes_no_noise_in_is_exact_on_any_path(sampler: AbstractSampler) -> None:
+    oracle = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], path=TrigonometricPath())
+    noise = torch.tensor([[[0.3, -1.0]]], dtype=torch.float64)
+    want = torch.tensor([[0.7 + 0.3 * 0.3, -0.2 - 0.6]], dtype=torch.float64)
+    torch.testing.assert_close(sampler.sample(oracle, noise), want, atol=1e-8, rtol=0)
 
 
 def test_the_jump_of_a_velocity_is_an_euler_step() -> None:

@@ -178,3 +178,14 @@ def test_a_predicted_noise_is_refused_where_the_range_begins_at_pure_noise() -> 
             prediction=NoisePrediction(),
             clock=LinearRateClock(),
         )
+
+
+def test_a_diffusion_network_is_of_the_linear_path() -> None:
+    with pytest.raises(ValueError, match="a diffusion network needs a map of the linear path, got"):
+        DiffusionVelocity(
+            shape=(2,),
+            domain=Domain(t_lo=0.1, path=VariancePreservingPath().name),
+            net=partial(MLP, width=8),
+            prediction=NoisePrediction(),
+            clock=LinearRateClock(),
+        )

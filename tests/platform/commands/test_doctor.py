@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def test_the_advice_is_for_a_method_that_takes_it(
     overrides = advice.removeprefix("use: ").strip("'").split("' '")
     chosen = compose("train", [*asked, *overrides])["method"]["derivative"]
     assert not chosen["_target_"].endswith("FastestDerivative")
+
+
+def test_a_dry_run_prints_the_experiment_and_looks_at_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = "storage.tracking_uri=mysql://ada:secret@127.0.0.1:9/db"
+    assert main(["doctor", *SMALL, "method=shortcut", store, "--dry-run"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["method"]["_target_"].endswith(".Shortcut")
+    assert told["storage"]["tracking_uri"] == "mysql://ada:***@127.0.0.1:9/db"
+    assert not any(tmp_path.iterdir())
 
 
 def test_gradients_that_are_not_shared_are_a_failure(

@@ -13,8 +13,9 @@ from PIL import Image
 
 from onestep.methods.core.flow_map import Domain
 from onestep.methods.nets.mlp import MLP
+from onestep.platform.api import load
 from onestep.platform.cli import USER_ERROR, main
-from onestep.platform.evaluation.comparison import gather
+from onestep.platform.evaluation.comparison import compare, gather
 from onestep.platform.evaluation.report import Report
 from onestep.platform.home import Home
 from onestep.platform.registry.store import Registry
@@ -58,11 +59,17 @@ def test_a_model_measured_again_gives_the_numbers_of_its_run(home: Path) -> None
     assert [kept.metrics for kept in entry.evaluations] == [again.metrics()]
 
 
+@pytest.fixture(scope="module")
+def wide(home: Path) -> None:
+    """A run that keeps snapshots; it registers moons/3."""
+    words = ["train", "method=mean_flow", "evaluation.nfes=[1]", "run=wide", *TRAIN]
+    assert main([*words, "training.ema_snapshots=2"]) == 0
+
+
+@pytest.mark.usefixtures("wide")
 def test_an_average_of_another_width_is_measured_and_kept_with_its_parent(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "method=mean_flow", "evaluation.nfes=[1]", "run=wide", *TRAIN]
-    assert main([*words, "training.ema_snapshots=2"]) == 0
     registry = Registry.at(Home.here())
     parent = registry.resolve("moons/3")
     yardstick = ["--nfe", "1", "--samples", "64"]
@@ -263,6 +270,61 @@ def test_samples_are_drawn_from_the_store_that_an_override_names(
     words = [f"storage.tracking_uri=sqlite:///{home / 'mlflow.db'}", "--n", "20"]
     assert main(["sample", "moons/2", *words, "--out", str(tmp_path / "samples.png")]) == 0
     assert (tmp_path / "samples.png").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "moons/2"),
+        ("compare", "moons/2"),
+        ("sample", "moons/2"),
+        ("average", "wide", "--width", "0.1"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_model_computes_where_it_is_told_or_on_a_gpu_if_there_is_one(
+    words: tuple[str, ...],
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def planned(*more: str) -> str:
+        capsys.readouterr()
+        assert main([*words, "--dry-run", *more]) == 0
+        return str(json.loads(capsys.readouterr().out)["device"])
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert planned() == planned("--device", "auto") == planned("--device", "cuda") == "cuda"
+    assert planned("--device", "cuda:1") == "cuda:1"
+    assert planned("--device", "cpu") == "cpu"
+    capsys.readouterr()
+    assert main([*words, "--device", "cuda:2"]) == USER_ERROR
+    said = "the device must be one that this machine has, which are cpu, cuda:0, cuda:1, got cuda:2"
+    assert capsys.readouterr().err == f"onestep {words[0]}: {said}\n"
+    assert main([*words, "--device", "mps"]) == USER_ERROR
+    said = "the device must be auto, cpu, cuda or cuda:N, got 'mps'"
+    assert capsys.readouterr().err == f"onestep {words[0]}: {said}\n"
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_given_the_same_noise_and_gives_the_same_numbers(home: Path) -> None:
+    places = [measured(home, "moons/2", "--device", name) for name in ("cpu", "cuda")]
+    one, other = (place.metrics() for place in places)
+    assert other == pytest.approx(one, rel=0.02, abs=0.02)
+    cpu, gpu = (load("moons/2", device=name).sample(256, seed=3) for name in ("cpu", "cuda"))
+    torch.testing.assert_close(gpu, cpu, atol=1e-3, rtol=0.0)
+    comparison = compare(
+        Registry.at(Home.here()),
+        ["moons/1", "moons/2"],
+        home=home,
+        nfes=[1],
+        samples=64,
+        seed=3,
+        device=torch.device("cuda"),
+    )
+    assert len(comparison.reports) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from onestep.platform.cli import USER_ERROR, main
 from onestep.platform.commands.registry import Registry as Command
 from onestep.platform.registry.errors import PromotionRefused, ReferenceNotFound
 from onestep.platform.registry.run import Run
@@ -57,6 +58,50 @@ def test_models_are_listed_in_columns(ask, registry):
 
 
 @pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list",),
+        ("list", "digits"),
+        ("show", "digits/2"),
+        ("lineage", "digits/2", "--metric", "eval/w2"),
+        ("history", "digits@champion"),
+        ("promote", "digits/2", "best", "--why", "best", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_every_action_takes_the_store_as_an_override(
+    words, ask, registry, tmp_path, monkeypatch, capsys
+):
+    expected = ask(*words)
+    # As after `onestep train storage.tracking_uri=...`: the environment does not name the store.
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path / "elsewhere"))
+    uri = registry.connection.tracking_uri
+    assert main(["registry", *words, f"storage.tracking_uri={uri}"]) == 0
+    assert capsys.readouterr().out.splitlines() == expected
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list", "seed=1"], "overrides must be of storage.tracking_uri, got seed"),
+        (["list", "digits", "moons"], "list takes the name of one model, got digits, moons"),
+        (
+            ["--tracking-uri", "sqlite:///a.db", "list", "storage.tracking_uri=sqlite:///b.db"],
+            "give either --tracking-uri or storage.tracking_uri, got both",
+        ),
+    ],
+)
+def test_other_words_of_an_action_are_refused(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["registry", *words]) == USER_ERROR
+    assert said in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("models")
 def test_one_model_is_shown_with_all_that_is_known(ask):
     shown = dict(line.split("  ", 1) for line in ask("show", "digits/2"))
     assert shown["parent teacher"].strip() == "digits/1"
@@ -80,6 +125,13 @@ def test_a_dry_import_prints_the_experiment_and_registers_nothing(ask, registry)
     printed = json.loads("\n".join(ask("import", "none", "data=digits", "method=edm", *words)))
     assert printed["method"]["_target_"].endswith(".EDM")
     assert len(registry.list()) == 2
+
+
+def test_a_dry_import_opens_no_store(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    words = ("--mapping", "none.yaml", "--licence", "MIT", "--source", "here", "--dry-run")
+    assert main(["registry", "import", "none", "data=digits", "method=edm", *words]) == 0
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("models")

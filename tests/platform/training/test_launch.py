@@ -44,6 +44,7 @@ from onestep.tests.platform.training.recipe import (
 
 STEPS = 6
 EVALUATION = {"nfes": [1], "samples": 64}
+BENT = {**FLOW_MATCHING, "path": {"_target_": "onestep.methods.core.path.TrigonometricPath"}}
 PAIRS = {"count": 48, "steps": 3, "batch_size": 40}
 
 
@@ -139,7 +140,7 @@ def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
     launch(experiment(run="teacher"), Silence())
     launch(replace(experiment(run="better"), seed=4), Silence())
     parents = {"teacher": "eight_gaussians/1"}
-    failing = {"lr": 1e80, "training": {"clip_norm": 0.0}}
+    failing = {"lr": 1e200, "training": {"clip_norm": 0.0}}
     student = experiment(REFLOW, run="student", parents=parents, **failing)
     with pytest.raises(TrainingDiverged):  # and the pairs are there
         launch(student, Silence())
@@ -333,6 +334,33 @@ def test_a_teacher_that_is_no_velocity_is_refused_before_anything_is_written(hom
         ValueError, match="making pairs by eight_gaussians/1 needs a map trained on"
     ):
         launch(experiment(REFLOW, parents={"teacher": "eight_gaussians/1"}), Silence())
+    assert sorted(home.root.rglob("*")) == before
+
+
+def test_a_teacher_of_another_path_makes_pairs_and_teaches_nothing_else(home: Home) -> None:
+    launch(experiment(BENT, run="teacher"), Silence())
+    before = sorted(home.root.rglob("*"))
+    with pytest.raises(
+        ValueError,
+        match="needs a teacher of the path linear, got eight_gaussians/1 of the path trigonometric",
+    ):
+        launch(experiment(TAUGHT_GAME, parents={"teacher": "eight_gaussians/1"}), Silence())
+    assert sorted(home.root.rglob("*")) == before
+    student = experiment(REFLOW, run="student", parents={"teacher": "eight_gaussians/1"})
+    assert str(launch(student, Silence()).reference) == "eight_gaussians/2"
+    paths = [Registry.at(home).load(f"eight_gaussians/{k}").record.domain["path"] for k in (1, 2)]
+    assert paths == ["trigonometric", "linear"]
+
+
+def test_guided_pairs_of_a_teacher_that_never_lost_a_label_are_refused(home: Home) -> None:
+    never = {"_target_": "onestep.methods.core.guidance.LabelDropout", "probability": 0.0}
+    teacher = {**FLOW_MATCHING, "label_dropout": never}
+    launch(experiment(teacher, run="teacher", data=HALVES), Silence())
+    student = experiment(REFLOW, data=HALVES, parents={"teacher": "halves/1"})
+    guided = replace(student, pairs=replace(student.pairs, guidance=2.0))
+    before = sorted(home.root.rglob("*"))
+    with pytest.raises(ValueError, match=r"pairs\.guidance reads halves/1 without its condition"):
+        launch(guided, Silence())
     assert sorted(home.root.rglob("*")) == before
 
 

@@ -1,0 +1,50 @@
+"""The sweeps that come with the package: each method has one, and every value in it fits."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from onestep.platform.training.assembly import parts_of
+from onestep.sweeps.plan import Plan
+from onestep.sweeps.settings import SweepSettings, settings_of
+from onestep.sweeps.trial import experiment_of
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+METHODS: Final = sorted(path.stem for path in (ROOT / "methods/conf/method").glob("*.yaml"))
+FOLDER: Final = ROOT / "sweeps" / "conf" / "sweep"
+SWEEPS: Final = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def named(name: str) -> SweepSettings:
+    """A sweep with names of parents that nobody looks up before a trial."""
+    settings = settings_of([f"sweep={name}"])
+    experiment = experiment_of(settings.base)
+    needs, parents = parts_of(experiment).learner.needs, experiment.parents
+    given = [f"parents.{role}=x/1" for role in needs.frozen if role not in parents.frozen]
+    if needs.pairs is not None:
+        given.append("parents.pairs=/pairs")
+    return settings_of([f"sweep={name}", "sweep.concurrency=1", *given])
+
+
+def test_every_method_has_a_sweep_of_its_name() -> None:
+    assert METHODS
+    for name in METHODS:
+        node = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+        assert node["name"] == name
+        assert f"method={name}" in node["base"]
+
+
+def test_every_sweep_over_images_improves_what_a_gaussian_per_class_does_not_reach() -> None:
+    """A Gaussian per class beats one-step models of digits in the sliced distance."""
+    for name in SWEEPS:
+        node = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+        assert {"data=digits", "experiment=digits_short_mean_flow"} & set(node["base"]), name
+        assert node["metric"]["name"] == "eval/1nn_accuracy", name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_value_of_a_sweep_fits(name: str) -> None:
+    Plan.of(named(name))
