@@ -50,7 +50,11 @@ def sequence(recipe: str, common: Sequence[str] = (), *, dataset: str = PLANE) -
 
 def digest(recipe: str, *, dataset: str = PLANE) -> str:
     """What decides the result of a recipe, in short."""
-    stages = sequence(recipe, dataset=dataset).stages
+    return digest_of(sequence(recipe, dataset=dataset).stages)
+
+
+def digest_of(stages: Sequence[Stage]) -> str:
+    """What decides the result of stages, in short."""
     names = {stage.name: stage.name for stage in stages}
     parts = [recipe_of(stage.experiment(names)) for stage in stages]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -176,7 +176,7 @@ class AlignYourFlow(AbstractGame):
         fooling = adversary.generator_loss(self._judge(nets, told), batch.x1, made, now)
         return replace(aligned, terms={**aligned.terms, "adversarial": fooling})
 
-    def bounded(self, g: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def bounded(self, g: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         """The change of u, shorter than 1: g / (|g| + offset)."""
         return g / rows_like(g.flatten(1).norm(dim=1) + self.offset, g)
 
@@ -229,7 +229,7 @@ class AlignYourFlow(AbstractGame):
 
         return field
 
-    def _chained(self, nets: Nets, batch: Batch, told: Told, now: Moment) -> Float[Tensor, "b *d"]:
+    def _chained(self, nets: Nets, batch: Batch, told: Told, now: Moment) -> Float[Tensor, " b *d"]:
         """What a chain of jumps makes of the batch's noise."""
         x = batch.noise
         steps = self.chains[now.step % len(self.chains)]

@@ -151,15 +151,15 @@ class AlphaFlow(AbstractMethod):
     def target(
         self,
         flow_map: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
         *,
-        v: Float[Tensor, "b *d"],
-        u: Float[Tensor, "b *d"],
+        v: Float[Tensor, " b *d"],
+        u: Float[Tensor, " b *d"],
         alpha: float,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """What u is regressed on at an alpha below 1, without a graph.
 
         Args:

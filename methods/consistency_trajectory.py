@@ -73,7 +73,7 @@ class TrajectoryTimes:
         middle = start + 1 + _below((end - start).clamp(max=self.longest), now)
         return Walk(start=start, middle=middle, end=end)
 
-    def knots(self, like: Tensor) -> Float[Tensor, "n"]:
+    def knots(self, like: Tensor) -> Float[Tensor, " n"]:
         """The grid's times."""
         return like.new_tensor(self.spacing.knots(self.steps))
 
@@ -198,8 +198,8 @@ class ConsistencyTrajectory(AbstractGame):
         return Loss(terms=terms, logs={"error": error.detach()}, times=s)
 
     def walked(
-        self, teacher: FlowMap, x: Float[Tensor, "b *d"], walk: Walk, batch: Batch
-    ) -> Float[Tensor, "b *d"]:
+        self, teacher: FlowMap, x: Float[Tensor, " b *d"], walk: Walk, batch: Batch
+    ) -> Float[Tensor, " b *d"]:
         """Each row after the teacher's walk; rows that have arrived stand still.
 
         Args:
@@ -221,13 +221,15 @@ class ConsistencyTrajectory(AbstractGame):
         reached = nets.online.jump(x, s, t, batch.condition)
         return nets.target.jump(reached, t, torch.ones_like(t), batch.condition)
 
-    def _denoising_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, "b"]:
+    def _denoising_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, " b"]:
         t = self.law.draw(len(batch), now.rng, dtype=batch.x1.dtype).to(batch.x1.device)
         x, v = _PATH.at(batch.noise, batch.x1, t)
         u = nets.online.velocity(x, t, batch.condition)
         return self.weighting(sum_rows((u - v).square()), t, t)
 
-    def _critic_loss(self, nets: Nets, batch: Batch, now: Moment, walk: Walk) -> Float[Tensor, "b"]:
+    def _critic_loss(
+        self, nets: Nets, batch: Batch, now: Moment, walk: Walk
+    ) -> Float[Tensor, " b"]:
         assert self.adversary is not None, "the critic moves where there is one"
         knots = self.times.knots(batch.x1)
         s, t = knots[walk.start], knots[walk.end]

@@ -143,12 +143,12 @@ class ContinuousConsistency(AbstractMethod):
 
     def step(
         self,
-        drift: Float[Tensor, "b *d"],
-        du_ds: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
+        drift: Float[Tensor, " b *d"],
+        du_ds: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
         *,
         share: float,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """The bounded change of F.
 
         Args:
@@ -167,6 +167,6 @@ class ContinuousConsistency(AbstractMethod):
         g = -((1.0 - share) * first + share * whole)
         return g / rows_like(g.flatten(1).norm(dim=1) + self.offset, g)
 
-    def _spread(self, s: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def _spread(self, s: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """S, the standard deviation of a coordinate of the state."""
         return ((1.0 - s).square() + (self.sigma_data * s).square()).sqrt()

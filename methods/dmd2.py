@@ -179,8 +179,8 @@ class DMD2(AbstractGame):
 
 
 def denoised(
-    path: AbstractPath, x: Float[Tensor, "b *d"], v: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-) -> Float[Tensor, "b *d"]:
+    path: AbstractPath, x: Float[Tensor, " b *d"], v: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+) -> Float[Tensor, " b *d"]:
     """E[x1 | x] from a velocity: x + (1 - t) v on the linear path.
 
     Args:
@@ -194,13 +194,13 @@ def denoised(
     return (rows_like(at.alpha, x) * v - rows_like(at.d_alpha, x) * x) / rows_like(area, x)
 
 
-def _generated(online: FlowMap, batch: Batch) -> Float[Tensor, "b *d"]:
+def _generated(online: FlowMap, batch: Batch) -> Float[Tensor, " b *d"]:
     z = batch.noise
     zero = torch.zeros(len(batch), dtype=z.dtype, device=z.device)
     return online.jump(z, zero, zero + 1.0, batch.condition)
 
 
-def _judged(nets: Nets, features: dict[str, Tensor], x: Tensor) -> Float[Tensor, "b"]:
+def _judged(nets: Nets, features: dict[str, Tensor], x: Tensor) -> Float[Tensor, " b"]:
     score = nets.companions[FAKE]
     assert isinstance(score, JudgingScore), "an adversary comes with its heads"
     value: Tensor = score.heads(features)

@@ -119,7 +119,7 @@ class FlowGeneratorMatching(AbstractGame):
         return Loss(terms={"fake": error}, times=t)
 
 
-def _generated(online: FlowMap, batch: Batch) -> Float[Tensor, "b *d"]:
+def _generated(online: FlowMap, batch: Batch) -> Float[Tensor, " b *d"]:
     z = batch.noise
     zero = torch.zeros(len(batch), dtype=z.dtype, device=z.device)
     return online.jump(z, zero, zero + 1.0, batch.condition)

@@ -103,11 +103,11 @@ class FlowGuidedDistillation(AbstractMethod):
     def _guide(
         self,
         flow: FlowMap,
-        z: Float[Tensor, "b *d"],
-        u: Float[Tensor, "b *d"],
+        z: Float[Tensor, " b *d"],
+        u: Float[Tensor, " b *d"],
         condition: Condition | None,
         now: Moment,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Data to which the flow leads in two steps, the first of which may be the student's."""
         n, own = len(z), self.own(now)
         s = self.s_lo + (self.s_hi - self.s_lo) * now.rng.uniform(n, dtype=z.dtype).to(z.device)

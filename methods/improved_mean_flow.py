@@ -120,7 +120,7 @@ class ImprovedMeanFlow(AbstractMethod):
         )
 
     def _condition(
-        self, batch: Batch, now: Moment, *, like: Float[Tensor, "b"]
+        self, batch: Batch, now: Moment, *, like: Float[Tensor, " b"]
     ) -> Condition | None:
         """The labels that were kept, and the guidance scale of each row."""
         if self.guidance.is_on:

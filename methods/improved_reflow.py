@@ -138,8 +138,8 @@ class ImprovedReFlow(AbstractMethod):
         )
 
     def _gap(
-        self, nets: Nets, reached: Float[Tensor, "b *d"], batch: Batch, now: Moment
-    ) -> Float[Tensor, "b"]:
+        self, nets: Nets, reached: Float[Tensor, " b *d"], batch: Batch, now: Moment
+    ) -> Float[Tensor, " b"]:
         """Distance of the data that are predicted from those of the pair."""
         match self.endpoint:
             case FeatureDistance():

@@ -152,7 +152,7 @@ class InstaFlow(AbstractGame):
             case None:
                 raise AssertionError("there is something to perceive with")
 
-    def _critic_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, "b"]:
+    def _critic_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, " b"]:
         assert self.adversary is not None, "the critic moves where there is one"
         with torch.no_grad():
             made = _made(nets, batch)
@@ -176,13 +176,13 @@ class InstaFlow(AbstractGame):
         return _PATH.at(x0, x1, t).x, t
 
 
-def _made(nets: Nets, batch: Batch) -> Float[Tensor, "b *d"]:
+def _made(nets: Nets, batch: Batch) -> Float[Tensor, " b *d"]:
     x0 = batch.noise
     zero, one = x0.new_zeros(len(batch)), x0.new_ones(len(batch))
     return nets.online.jump(x0, zero, one, batch.condition)
 
 
-def _read(nets: Nets, x: Tensor, t: Tensor, batch: Batch) -> Float[Tensor, "b"]:
+def _read(nets: Nets, x: Tensor, t: Tensor, batch: Batch) -> Float[Tensor, " b"]:
     """What the critic says of the teacher's features of noised samples."""
     heads = nets.companions[CRITIC]
     assert isinstance(heads, FeatureHeads), "the platform builds what needs declares"

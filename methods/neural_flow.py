@@ -75,7 +75,7 @@ class NeuralFlow(AbstractMethod):
         if isinstance(self.coupling, IndependentCoupling):
             warnings.warn(
                 "method.coupling is independent: a neural flow then makes the mean of the data of "
-                "every noise; take loom, minibatch_ot or stored_pairs",
+                "every noise; take loom, global_ot, minibatch_ot or stored_pairs",
                 UserWarning,
                 stacklevel=3,
             )

@@ -135,11 +135,11 @@ class GaussianMap(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Exact average velocity; the condition changes nothing."""
         del condition
         mean, basis = self.mean.to(x.dtype), self.basis.to(x.dtype)
@@ -152,7 +152,7 @@ class GaussianMap(FlowMap):
         u = drift * mean + growth * (at - shift * mean)
         return (u @ basis.T if basis.numel() else u).reshape(x.shape)
 
-    def floor(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def floor(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Least flow-matching loss at time t: the variance of the velocity given x_t.
 
         c^2 (1 - rho^2) (alpha beta' - alpha' beta)^2 / V_t, summed over the coordinates; over
@@ -165,7 +165,7 @@ class GaussianMap(FlowMap):
 
     def draw(
         self, n: int, *, rng: Rng, dtype: torch.dtype = torch.float64
-    ) -> tuple[Float[Tensor, "n *d"], Float[Tensor, "n *d"]]:
+    ) -> tuple[Float[Tensor, " n *d"], Float[Tensor, " n *d"]]:
         """Pairs of noise and data from the coupling whose correlation is rho."""
         size = len(self.mean)
         x0, fresh = rng.normal(n, size, dtype=dtype), rng.normal(n, size, dtype=dtype)
@@ -178,7 +178,7 @@ class GaussianMap(FlowMap):
 
 def _principal(
     covariance: Tensor | Sequence[Sequence[float]], *, size: int
-) -> tuple[Float[Tensor, "n"], Float[Tensor, "n n"]]:
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
     """Standard deviations along the principal axes, and the axes as columns."""
     matrix = torch.as_tensor(covariance, dtype=torch.float64)
     if matrix.shape != (size, size) or not torch.allclose(matrix, matrix.T):

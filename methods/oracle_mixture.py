@@ -82,11 +82,11 @@ class MixtureVelocity(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Velocity at the start time; the end time and the condition change nothing."""
         del t, condition
         at = self.path.coefficients(s.to(x.dtype)[:, None, None])
@@ -102,7 +102,7 @@ class MixtureVelocity(FlowMap):
 
     def draw(
         self, n: int, *, rng: Rng, dtype: torch.dtype = torch.float64
-    ) -> Float[Tensor, "n *d"]:
+    ) -> Float[Tensor, " n *d"]:
         """Data of the mixture."""
         edges = self.weights.cumsum(0)
         chosen = torch.bucketize(rng.uniform(n, dtype=torch.float64), edges[:-1], right=True)
@@ -153,11 +153,11 @@ class MixtureMap(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Average velocity by integration; the condition changes nothing."""
         del condition
         return _integrate(self.velocity_field, x, s, t, steps=self.steps)
@@ -198,11 +198,11 @@ class MixtureMap1d(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Exact average velocity; the condition changes nothing."""
         del condition
         numbers = x[0].numel()

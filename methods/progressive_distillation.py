@@ -105,11 +105,11 @@ class ProgressiveDistillation(AbstractMethod):
     def target(
         self,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Average velocity of the teacher's steps, each from where the one before it ends.
 
         Args:

@@ -150,15 +150,15 @@ class SoFlow(AbstractMethod):
     def target(
         self,
         flow_map: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
         *,
-        v: Float[Tensor, "b *d"],
-        u: Float[Tensor, "b *d"],
+        v: Float[Tensor, " b *d"],
+        u: Float[Tensor, " b *d"],
         ratio: float,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """What u is regressed on, without a graph.
 
         Args:
@@ -184,13 +184,13 @@ class SoFlow(AbstractMethod):
     def _guided(
         self,
         flow_map: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
         condition: Condition,
         *,
-        v: Float[Tensor, "b *d"],
-        plain: Bool[Tensor, "b"],
-    ) -> Float[Tensor, "b *d"]:
+        v: Float[Tensor, " b *d"],
+        plain: Bool[Tensor, " b"],
+    ) -> Float[Tensor, " b *d"]:
         """The velocity pushed away from the unconditional one, in rows that kept their label."""
         with torch.no_grad():
             null = flow_map.velocity(x, s, condition.null())

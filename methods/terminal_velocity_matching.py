@@ -131,13 +131,13 @@ class TerminalVelocityMatching(AbstractMethod):
 
 def guided(
     target: FlowMap,
-    x: Float[Tensor, "b *d"],
-    e: Float[Tensor, "b"],
+    x: Float[Tensor, " b *d"],
+    e: Float[Tensor, " b"],
     condition: Condition,
     *,
-    v: Float[Tensor, "b *d"],
-    scale: Float[Tensor, "b"],
-) -> Float[Tensor, "b *d"]:
+    v: Float[Tensor, " b *d"],
+    scale: Float[Tensor, " b"],
+) -> Float[Tensor, " b *d"]:
     """Velocity of a pair, pushed away from the target's unconditional one.
 
     Args:

@@ -76,7 +76,7 @@ class Model:
         labels: int | Sequence[int] | None = None,
         caption: str | None = None,
         seed: int = 0,
-    ) -> Float[Tensor, "n *d"]:
+    ) -> Float[Tensor, " n *d"]:
         """Samples; one depends on its seed, number, label or caption alone, up to rounding.
 
         Args:

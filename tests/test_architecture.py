@@ -19,7 +19,7 @@ MAY_IMPORT: Final = {
     "serving": {"serving", "platform", "methods"},
 }
 METHODS_FOR_PLATFORM: Final = ("methods.core", "methods.nets", "methods.conf", "methods.oracle")
-METHODS_USE: Final = {"torch", "numpy", "scipy", "jaxtyping", "torchdiffeq"}
+METHODS_USE: Final = {"torch", "numpy", "scipy", "ot", "jaxtyping", "torchdiffeq"}
 OPTIONAL: Final = {("methods/nets/diffusers_unet.py", "diffusers.UNet2DModel")}
 """Networks of libraries that need not be there, each imported by the file that holds it."""
 PURE_STANDARD: Final = {

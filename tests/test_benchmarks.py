@@ -15,6 +15,8 @@ from onestep.benchmarks import (
     few_steps,
     learning,
     learning_digits,
+    mean_collapse,
+    mean_collapse_page,
     method_cost,
     planar,
     ray_overhead,
@@ -23,7 +25,7 @@ from onestep.benchmarks import (
     training,
 )
 from onestep.benchmarks.predicted_cost import PREDICTIONS
-from onestep.benchmarks.recipes import DIGITS, PLANE, digest, recipes, sequence
+from onestep.benchmarks.recipes import DIGITS, PLANE, digest, digest_of, recipes, sequence
 from onestep.benchmarks.record import Bars, recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
@@ -32,6 +34,7 @@ RESULTS: Final = Path(__file__).parent.parent / "benchmarks" / "results"
 METHODS: Final = RESULTS.parent.parent / "methods" / "conf" / "method"
 BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "few_steps": few_steps.bars,
+    "mean_collapse": mean_collapse.bars,
     "method_cost": method_cost.bars,
     "ray_overhead": ray_overhead.bars,
     "sampling_speed": sampling_speed.bars,
@@ -152,6 +155,26 @@ def test_what_learns_digits_is_the_recipe_of_today_or_says_why_it_misses() -> No
         assert each["digest"] == digest(name, dataset=DIGITS)
         assert learning_digits.is_explained(name, each)
         assert each["gaussian"] > learning_digits.MOST
+
+
+@pytest.mark.parametrize("trial", mean_collapse.TRIALS)
+def test_the_collapse_was_seen_on_the_recipe_of_today(trial: str) -> None:
+    stored = read("mean_collapse")["trials"][trial]
+    assert stored["digest"] == digest_of(mean_collapse.stages(trial))
+
+
+def test_the_page_of_the_collapse_is_that_of_its_numbers() -> None:
+    assert mean_collapse_page.PAGE.read_text() == mean_collapse_page.page(read("mean_collapse"))
+
+
+def test_the_bars_of_the_collapse_refuse_a_collapse_that_is_cured_and_a_cure_that_is_none() -> None:
+    stored = read("mean_collapse")
+    trials = stored["trials"]
+    cured = {**trials, "independent": trials["loom"]}
+    assert not all(bar["reached"] for bar in mean_collapse.bars({**stored, "trials": cured}))
+    for name in set(trials) - {"independent"}:
+        lost = {**trials, name: trials["independent"]}
+        assert not all(bar["reached"] for bar in mean_collapse.bars({**stored, "trials": lost}))
 
 
 @pytest.mark.parametrize("module", [few_steps, ray_overhead], ids=["few_steps", "ray_overhead"])

@@ -13,7 +13,7 @@ from .feature_heads import FeatureHeads
 from .record import Moment
 from .schedule import Constant, Schedule, require_range
 
-Critic = Callable[[Float[Tensor, "b *d"]], Float[Tensor, "b"]]
+Critic = Callable[[Float[Tensor, " b *d"]], Float[Tensor, " b"]]
 """One number for each sample, high where it looks real."""
 
 
@@ -21,11 +21,13 @@ class AbstractAdversarialLoss(ABC):
     """What a critic and a generator lose, given the critic's numbers."""
 
     @abstractmethod
-    def critic(self, real: Float[Tensor, "b"], generated: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def critic(
+        self, real: Float[Tensor, " b"], generated: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Loss of the critic, one real sample and one generated one in each row."""
 
     @abstractmethod
-    def generator(self, generated: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def generator(self, generated: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Loss of the generator."""
 
 
@@ -40,11 +42,13 @@ class HingeLoss(AbstractAdversarialLoss):
     Reference: Lim and Ye 2017, arXiv:1705.02894v2, section 2.
     """
 
-    def critic(self, real: Float[Tensor, "b"], generated: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def critic(
+        self, real: Float[Tensor, " b"], generated: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Loss of the critic, one real sample and one generated one in each row."""
         return functional.relu(1.0 - real) + functional.relu(1.0 + generated)
 
-    def generator(self, generated: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def generator(self, generated: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Loss of the generator."""
         return -generated
 
@@ -60,11 +64,13 @@ class NonSaturatingLoss(AbstractAdversarialLoss):
     Reference: Goodfellow et al. 2014, arXiv:1406.2661v1, section 3 and Prop. 1.
     """
 
-    def critic(self, real: Float[Tensor, "b"], generated: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def critic(
+        self, real: Float[Tensor, " b"], generated: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Loss of the critic, one real sample and one generated one in each row."""
         return functional.softplus(-real) + functional.softplus(generated)
 
-    def generator(self, generated: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def generator(self, generated: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Loss of the generator."""
         return functional.softplus(-generated)
 
@@ -76,10 +82,10 @@ class AbstractPenalty(ABC):
     def __call__(
         self,
         critic: Critic,
-        x: Float[Tensor, "b *d"],
-        value: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        value: Float[Tensor, " b"],
         now: Moment,
-    ) -> Float[Tensor, "b"]:
+    ) -> Float[Tensor, " b"]:
         """Penalty of each sample."""
 
 
@@ -115,10 +121,10 @@ class ApproximateR1(AbstractPenalty):
     def __call__(
         self,
         critic: Critic,
-        x: Float[Tensor, "b *d"],
-        value: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        value: Float[Tensor, " b"],
         now: Moment,
-    ) -> Float[Tensor, "b"]:
+    ) -> Float[Tensor, " b"]:
         """Penalty of each sample.
 
         Args:

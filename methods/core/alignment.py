@@ -18,7 +18,7 @@ from .shape import rows_like
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """A velocity, of states and times."""
-Jumped = tuple[Float[Tensor, "b *d"], Float[Tensor, "b"], Float[Tensor, "b"]]
+Jumped = tuple[Float[Tensor, " b *d"], Float[Tensor, " b"], Float[Tensor, " b"]]
 """States at s, start times s and end times t."""
 
 
@@ -27,8 +27,8 @@ class AbstractAlignment(ABC):
 
     @abstractmethod
     def velocity(
-        self, field: Field, at: Jumped, *, u: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b *d"]:
+        self, field: Field, at: Jumped, *, u: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]:
         """The known velocity where the line wants it.
 
         Args:
@@ -41,12 +41,12 @@ class AbstractAlignment(ABC):
     def bend(
         self,
         average: Function,
-        v: Float[Tensor, "b *d"],
+        v: Float[Tensor, " b *d"],
         at: Jumped,
         *,
-        u: Float[Tensor, "b *d"],
+        u: Float[Tensor, " b *d"],
         derivative: AbstractDerivative,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """By how much an average velocity differs from that velocity, without a graph.
 
         Args:
@@ -67,8 +67,8 @@ class EulerianAlignment(AbstractAlignment):
     """
 
     def velocity(
-        self, field: Field, at: Jumped, *, u: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b *d"]:
+        self, field: Field, at: Jumped, *, u: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]:
         """The velocity at the start."""
         del u
         x, s, _ = at
@@ -77,12 +77,12 @@ class EulerianAlignment(AbstractAlignment):
     def bend(
         self,
         average: Function,
-        v: Float[Tensor, "b *d"],
+        v: Float[Tensor, " b *d"],
         at: Jumped,
         *,
-        u: Float[Tensor, "b *d"],
+        u: Float[Tensor, " b *d"],
         derivative: AbstractDerivative,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """The derivative along the start's motion, times the length."""
         x, s, t = at
         du_ds = derivative.along(
@@ -100,8 +100,8 @@ class LagrangianAlignment(AbstractAlignment):
     """
 
     def velocity(
-        self, field: Field, at: Jumped, *, u: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b *d"]:
+        self, field: Field, at: Jumped, *, u: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b *d"]:
         """The velocity at the end that the network jumps to."""
         x, s, t = at
         return field(x + rows_like(t - s, x) * u, t)
@@ -109,12 +109,12 @@ class LagrangianAlignment(AbstractAlignment):
     def bend(
         self,
         average: Function,
-        v: Float[Tensor, "b *d"],
+        v: Float[Tensor, " b *d"],
         at: Jumped,
         *,
-        u: Float[Tensor, "b *d"],
+        u: Float[Tensor, " b *d"],
         derivative: AbstractDerivative,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """The derivative in the end time, times the length, with its sign."""
         del v
         x, s, t = at

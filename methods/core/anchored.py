@@ -57,7 +57,7 @@ class AnchoredSteps(AbstractSampler):
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         domain, x0 = flow_map.domain, noise[0]
         x = x0 * (1.0 - domain.t_lo)
         for s, t in pairwise(self.grid.times(domain.t_lo, domain.t_hi)):

@@ -17,12 +17,12 @@ from .shape import rows_like
 def guided_velocity(
     strong: FlowMap,
     weak: FlowMap,
-    x: Float[Tensor, "b *d"],
-    t: Float[Tensor, "b"],
+    x: Float[Tensor, " b *d"],
+    t: Float[Tensor, " b"],
     condition: Condition | None,
     *,
-    scale: Float[Tensor, "b"],
-) -> Float[Tensor, "b *d"]:
+    scale: Float[Tensor, " b"],
+) -> Float[Tensor, " b *d"]:
     """The velocity scale v_strong + (1 - scale) v_weak, in the precision of the states.
 
     Args:
@@ -82,11 +82,11 @@ class Guided(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Guided velocity at the start time; the end time is ignored by definition."""
         del t
         scale = s.new_full((len(s),), self.scale)
@@ -107,11 +107,11 @@ class Unconditional(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Average velocity without the condition.
 
         Args:

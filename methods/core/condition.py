@@ -25,9 +25,9 @@ class Condition:
         guidance: Guidance scale that the network takes as input, 1 for none.
     """
 
-    label: Int[Tensor, "b"] | None = None
+    label: Int[Tensor, " b"] | None = None
     tokens: Int[Tensor, "b n"] | None = None
-    guidance: Float[Tensor, "b"] | None = None
+    guidance: Float[Tensor, " b"] | None = None
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         return type(self)(
@@ -36,7 +36,7 @@ class Condition:
             guidance=None if self.guidance is None else change(self.guidance),
         )
 
-    def __getitem__(self, rows: Int[Tensor, "n"] | slice) -> Self:
+    def __getitem__(self, rows: Int[Tensor, " n"] | slice) -> Self:
         return self._map(lambda part: part[rows])
 
     @classmethod
@@ -66,7 +66,7 @@ class Condition:
         """No condition in every row."""
         return self.drop(None)
 
-    def drop(self, rows: Bool[Tensor, "b"] | None) -> Self:
+    def drop(self, rows: Bool[Tensor, " b"] | None) -> Self:
         """No condition in the rows where the mask is true; None drops all of them."""
 
         def fill(part: Tensor | None, value: float) -> Tensor | None:

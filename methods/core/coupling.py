@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,9 @@ from .record import Batch, Moment
 
 CouplingState = Mapping[str, Tensor]
 """What a coupling keeps between steps: tensors by name. It goes in and comes out of ``pair``."""
+_SMALL: Final = 1000
+"""Points up to which SciPy solves an assignment sooner than the network simplex of POT."""
+_SIMPLEX_STEPS: Final = 100_000_000
 
 
 class AbstractCoupling(ABC):
@@ -28,7 +31,15 @@ class AbstractCoupling(ABC):
         """The batch with noise paired to its data, and the state after it."""
 
 
-def _fresh_noise(batch: Batch, now: Moment) -> Float[Tensor, "b *d"]:
+class AbstractSolvedCoupling(AbstractCoupling):
+    """A coupling that looks at the whole set once, before the first step of a run."""
+
+    @abstractmethod
+    def solve(self, whole: Batch, state: CouplingState) -> CouplingState:
+        """The state of the first step: a pure function of the set and of the initial state."""
+
+
+def _fresh_noise(batch: Batch, now: Moment) -> Float[Tensor, " b *d"]:
     if batch.x0 is not None:
         return batch.x0
     noise = now.rng.normal(len(batch), *batch.x1.shape[1:], dtype=batch.x1.dtype)
@@ -81,8 +92,8 @@ class MinibatchOTCoupling(AbstractCoupling):
 
 
 def optimal_order(
-    batch: Batch, x0: Float[Tensor, "b *d"], now: Moment, *, by_label: bool
-) -> Int[Tensor, "b"]:
+    batch: Batch, x0: Float[Tensor, " b *d"], now: Moment, *, by_label: bool
+) -> Int[Tensor, " b"]:
     """The row of x0 that belongs to each row of a batch, optimal within each shard.
 
     Args:
@@ -103,13 +114,13 @@ def optimal_order(
     return torch.cat([assign(batch, x0, part) for part in parts]).to(x0.device)
 
 
-def _assign(batch: Batch, x0: Float[Tensor, "b *d"], rows: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+def _assign(batch: Batch, x0: Float[Tensor, " b *d"], rows: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     return rows[optimal_assignment(batch.x1[rows], x0[rows])]
 
 
 def _assign_by_label(
-    batch: Batch, x0: Float[Tensor, "b *d"], rows: Int[Tensor, "n"]
-) -> Int[Tensor, "n"]:
+    batch: Batch, x0: Float[Tensor, " b *d"], rows: Int[Tensor, " n"]
+) -> Int[Tensor, " n"]:
     if batch.condition is None or batch.condition.label is None:
         raise ValueError("coupling by label needs labelled data, got a batch without labels")
     labels = batch.condition.label[rows].cpu()
@@ -119,11 +130,18 @@ def _assign_by_label(
     return order
 
 
-def optimal_assignment(x1: Float[Tensor, "n *d"], x0: Float[Tensor, "n *d"]) -> Int[Tensor, "n"]:
+def optimal_assignment(x1: Float[Tensor, " n *d"], x0: Float[Tensor, " n *d"]) -> Int[Tensor, " n"]:
     """The row of x0 that belongs to each row of x1 at the least total squared distance."""
-    cost = torch.cdist(x1.flatten(1).double(), x0.flatten(1).double()).square()
-    _, columns = linear_sum_assignment(cost.cpu().numpy())
-    return torch.from_numpy(columns)
+    cost = torch.cdist(x1.flatten(1).double(), x0.flatten(1).double()).square().cpu()
+    if len(cost) <= _SMALL:
+        _, columns = linear_sum_assignment(cost.numpy())
+        return torch.from_numpy(columns)
+    import ot  # here, for it takes seconds to import and most runs never come this far
+
+    # Masses of one stay whole numbers all the way, so that the plan is a permutation exactly.
+    mass = torch.ones(len(cost), dtype=torch.float64).numpy()
+    plan = torch.from_numpy(ot.emd(mass, mass, cost.numpy(), numItermax=_SIMPLEX_STEPS))
+    return plan.argmax(1)
 
 
 @final

@@ -40,7 +40,7 @@ class AbstractDiffusionClock(ABC):
         """Readings at noise levels; beyond an end's level, a reading beyond that end."""
 
     @abstractmethod
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent readings, each as likely as the others, shard by shard."""
 
     @final
@@ -119,7 +119,7 @@ class LinearRateClock(AbstractDiffusionClock):
         # The other form of the root of the quadratic cancels near the data.
         return 2.0 * exponent / (self.beta_min + root)
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent readings, each as likely as the others, shard by shard."""
         return _uniform(self.ends, n, rng, dtype)
 
@@ -176,7 +176,7 @@ class CosineClock(AbstractDiffusionClock):
         noise = (level.square() + math.sin(first) ** 2).sqrt()
         return torch.atan(noise / math.cos(first)) / self._rate - self.offset
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent readings, each as likely as the others, shard by shard."""
         return _uniform(self.ends, n, rng, dtype)
 
@@ -222,7 +222,7 @@ class DiscreteClock(AbstractDiffusionClock):
         return (1.0 / self.levels, 1.0)
 
     @property
-    def rates(self) -> Float[Tensor, "levels"]:
+    def rates(self) -> Float[Tensor, " levels"]:
         """Rate of each level in double precision."""
         first, last = self.beta_first, self.beta_last
         if self.is_rooted:
@@ -238,7 +238,7 @@ class DiscreteClock(AbstractDiffusionClock):
         """Readings at noise levels; beyond an end's level, a reading beyond that end."""
         return _reading(_log_levels(self, level.device), level)
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent readings, each as likely as the others, shard by shard."""
         return _whole(self.levels, n, rng, dtype)
 
@@ -283,7 +283,7 @@ class DiscreteCosineClock(AbstractDiffusionClock):
         return (1.0 / self.levels, 1.0)
 
     @property
-    def rates(self) -> Float[Tensor, "levels"]:
+    def rates(self) -> Float[Tensor, " levels"]:
         """Rate of each level in double precision."""
         place = torch.linspace(0.0, 1.0, self.levels + 1, dtype=torch.float64)
         share = torch.cos(0.5 * math.pi * (place + self.offset) / (1.0 + self.offset)).square()
@@ -297,7 +297,7 @@ class DiscreteCosineClock(AbstractDiffusionClock):
         """Readings at noise levels; beyond an end's level, a reading beyond that end."""
         return _reading(_log_levels(self, level.device), level)
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent readings, each as likely as the others, shard by shard."""
         return _whole(self.levels, n, rng, dtype)
 
@@ -318,7 +318,7 @@ def _whole(levels: int, n: int, rng: Rng, dtype: torch.dtype) -> Tensor:
     return (rng.integers(n, below=levels) + 1).to(dtype) / levels
 
 
-def _level(table: Float[Tensor, "levels"], tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+def _level(table: Float[Tensor, " levels"], tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """Noise levels at readings of a clock whose levels have these logarithms."""
     place = tau.double() * len(table) - 1.0
     below = place.floor().clamp(0, len(table) - 2).long()
@@ -327,7 +327,7 @@ def _level(table: Float[Tensor, "levels"], tau: Float[Tensor, "*b"]) -> Float[Te
     return log.exp().to(tau.dtype)
 
 
-def _reading(table: Float[Tensor, "levels"], level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+def _reading(table: Float[Tensor, " levels"], level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """Readings at noise levels of a clock whose levels have these logarithms."""
     log = level.double().log()
     below = (torch.searchsorted(table, log.contiguous()) - 1).clamp(0, len(table) - 2)
@@ -338,7 +338,7 @@ def _reading(table: Float[Tensor, "levels"], level: Float[Tensor, "*b"]) -> Floa
 @lru_cache(maxsize=32)
 def _log_levels(
     clock: DiscreteClock | DiscreteCosineClock, device: torch.device
-) -> Float[Tensor, "levels"]:
+) -> Float[Tensor, " levels"]:
     # On the CPU even where networks are laid out without memory.
     with torch.device("cpu"):
         rates = clock.rates

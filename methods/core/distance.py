@@ -15,7 +15,7 @@ class AbstractDistance(ABC):
     """A function of two batches with one number for each row."""
 
     @abstractmethod
-    def __call__(self, x: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def __call__(self, x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Distance of each row of x to the same row of y."""
 
 
@@ -24,7 +24,7 @@ class AbstractDistance(ABC):
 class SquaredL2(AbstractDistance):
     """The sum of squared differences."""
 
-    def __call__(self, x: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def __call__(self, x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Distance of each row of x to the same row of y."""
         return sum_rows((x - y).square())
 
@@ -34,7 +34,7 @@ class SquaredL2(AbstractDistance):
 class L1(AbstractDistance):
     """The sum of absolute differences."""
 
-    def __call__(self, x: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def __call__(self, x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Distance of each row of x to the same row of y."""
         return sum_rows((x - y).abs())
 
@@ -59,7 +59,7 @@ class PseudoHuber(AbstractDistance):
         if self.scale <= 0.0:
             raise ValueError(f"pseudo-Huber distance needs a scale above 0, got {self.scale}")
 
-    def __call__(self, x: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def __call__(self, x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Distance of each row of x to the same row of y."""
         c = self.scale * math.sqrt(math.prod(x.shape[1:]))
         return (sum_rows((x - y).square()) + c * c).sqrt() - c

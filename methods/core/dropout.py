@@ -69,7 +69,7 @@ def dropout_masks(rng: Rng, n: int) -> Iterator[DropoutMasks]:
 
 
 @contextmanager
-def dropout_rows(rows: Int[Tensor, "m"] | slice) -> Iterator[None]:
+def dropout_rows(rows: Int[Tensor, " m"] | slice) -> Iterator[None]:
     """Evaluate these rows of the batch inside, in this order; repeated rows share their mask."""
     token = _rows.set(rows)
     try:
@@ -97,7 +97,7 @@ class Dropout(nn.Module):
         self.p = p
         self.ordinal = ordinal
 
-    def forward(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    def forward(self, x: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         """Drop elements and scale up the others.
 
         Args:

@@ -59,11 +59,11 @@ class FeatureDistance:
     def __call__(
         self,
         net: FlowMap,
-        x: Float[Tensor, "b *d"],
-        y: Float[Tensor, "b *d"],
+        x: Float[Tensor, " b *d"],
+        y: Float[Tensor, " b *d"],
         condition: Condition | None,
         now: Moment,
-    ) -> Float[Tensor, "b"]:
+    ) -> Float[Tensor, " b"]:
         """Distance of each row of x to the same row of y.
 
         Args:
@@ -86,12 +86,12 @@ class FeatureDistance:
         return torch.stack(parts).sum(0)
 
 
-def _apart(x: Float[Tensor, "b *c"], y: Float[Tensor, "b *c"]) -> Float[Tensor, "b"]:
+def _apart(x: Float[Tensor, " b *c"], y: Float[Tensor, " b *c"]) -> Float[Tensor, " b"]:
     error = (_normed(x) - _normed(y)).square()
     return error.sum(-1).flatten(1).mean(1) if error.dim() > 2 else error.sum(1)
 
 
-def _normed(features: Float[Tensor, "b *c"]) -> Float[Tensor, "b *c"]:
+def _normed(features: Float[Tensor, " b *c"]) -> Float[Tensor, " b *c"]:
     """Features with their channels last and of unit length at every position."""
     last = features.movedim(1, -1) if features.dim() == 4 else features
     return last * (last.square().sum(-1, keepdim=True) + _EPSILON).rsqrt()

@@ -44,8 +44,8 @@ def features_of(net: FlowMap, names: tuple[str, ...]) -> Iterator[dict[str, Tens
 def features_at(
     net: FlowMap,
     names: tuple[str, ...],
-    x: Float[Tensor, "b *d"],
-    t: Float[Tensor, "b"],
+    x: Float[Tensor, " b *d"],
+    t: Float[Tensor, " b"],
     condition: Condition | None,
 ) -> dict[str, Tensor]:
     """What parts of a network give when its velocity is asked for.
@@ -96,7 +96,7 @@ class FeatureHead(nn.Module):
         self.hidden = nn.Linear(channels, width)
         self.logit = nn.Linear(width, 1)
 
-    def forward(self, features: Float[Tensor, "b *c"]) -> Float[Tensor, "b"]:
+    def forward(self, features: Float[Tensor, " b *c"]) -> Float[Tensor, " b"]:
         """The number of each sample.
 
         Args:
@@ -138,7 +138,7 @@ class FeatureHeads(nn.Module):
         # Names of modules may hold no dot.
         self.heads = nn.ModuleList(FeatureHead(count, width=width) for count in channels.values())
 
-    def forward(self, features: Mapping[str, Float[Tensor, "b *c"]]) -> Float[Tensor, "b"]:
+    def forward(self, features: Mapping[str, Float[Tensor, " b *c"]]) -> Float[Tensor, " b"]:
         """The critic's number of each sample.
 
         Args:

@@ -145,11 +145,11 @@ class FlowMap(nn.Module, ABC):
     @abstractmethod
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Average velocity over [s, t] of the trajectory that is at x at time s.
 
         Args:
@@ -162,10 +162,10 @@ class FlowMap(nn.Module, ABC):
     @final
     def velocity(
         self,
-        x: Float[Tensor, "b *d"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Instantaneous velocity v(x, t) = u(x, t, t)."""
         u: Tensor = self(x, t, t, condition)
         return u
@@ -173,11 +173,11 @@ class FlowMap(nn.Module, ABC):
     @final
     def jump(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """State at time t of the trajectory that is at x at time s."""
         u: Tensor = self(x, s, t, condition)
         return x + rows_like(t - s, x) * u
@@ -204,11 +204,11 @@ class Velocity(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Velocity at the start time; the end time is ignored by definition."""
         del t
         return self.net.velocity(x, s, condition)

@@ -92,7 +92,7 @@ class GammaJumps(AbstractSampler):
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         domain = flow_map.domain
         x = noise[0] * (1.0 - domain.t_lo)
         for k, (s, t, far) in enumerate(self._jumps(domain), start=1):

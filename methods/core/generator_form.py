@@ -21,10 +21,10 @@ class AbstractGeneratorForm(ABC):
     @abstractmethod
     def generator(
         self,
-        teacher: Float[Tensor, "b *d"],
-        fake: Float[Tensor, "b *d"],
-        u: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b"]:
+        teacher: Float[Tensor, " b *d"],
+        fake: Float[Tensor, " b *d"],
+        u: Float[Tensor, " b *d"],
+    ) -> Float[Tensor, " b"]:
         """Loss of the generator, to be differentiated through all three velocities.
 
         Args:
@@ -35,12 +35,12 @@ class AbstractGeneratorForm(ABC):
 
     @abstractmethod
     def generated(
-        self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
+        self, fake: Float[Tensor, " b *d"], u: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b"]:
         """Loss of the fake velocity on a generated path whose velocity is u."""
 
     @abstractmethod
-    def real(self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def real(self, fake: Float[Tensor, " b *d"], u: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Loss of the fake velocity on a path to real data, added where it uses data."""
 
 
@@ -78,21 +78,21 @@ class ScoreIdentity(AbstractGeneratorForm):
 
     def generator(
         self,
-        teacher: Float[Tensor, "b *d"],
-        fake: Float[Tensor, "b *d"],
-        u: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b"]:
+        teacher: Float[Tensor, " b *d"],
+        fake: Float[Tensor, " b *d"],
+        u: Float[Tensor, " b *d"],
+    ) -> Float[Tensor, " b"]:
         """Loss of the generator, to be differentiated through all three velocities."""
         delta = teacher - fake
         return 2.0 * sum_rows(delta * (teacher - u - self.alpha * delta))
 
     def generated(
-        self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
+        self, fake: Float[Tensor, " b *d"], u: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b"]:
         """Loss of the fake velocity on a generated path whose velocity is u."""
         return sum_rows((fake - u).square())
 
-    def real(self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def real(self, fake: Float[Tensor, " b *d"], u: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Loss of the fake velocity on a path to real data, added where it uses data."""
         raise AssertionError("this form uses no data")
 
@@ -140,22 +140,22 @@ class InverseDistillation(AbstractGeneratorForm):
 
     def generator(
         self,
-        teacher: Float[Tensor, "b *d"],
-        fake: Float[Tensor, "b *d"],
-        u: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b"]:
+        teacher: Float[Tensor, " b *d"],
+        fake: Float[Tensor, " b *d"],
+        u: Float[Tensor, " b *d"],
+    ) -> Float[Tensor, " b"]:
         """Loss of the generator, to be differentiated through all three velocities."""
         scaled = self.beta / self.alpha * u
         # |a|^2 - |b|^2 as (a - b) . (a + b): close velocities must not cancel.
         return self.alpha * sum_rows((teacher - fake) * (teacher + fake - 2.0 * scaled))
 
     def generated(
-        self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
+        self, fake: Float[Tensor, " b *d"], u: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b"]:
         """Loss of the fake velocity on a generated path whose velocity is u."""
         return self.alpha * sum_rows((fake - self.beta / self.alpha * u).square())
 
-    def real(self, fake: Float[Tensor, "b *d"], u: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def real(self, fake: Float[Tensor, " b *d"], u: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Loss of the fake velocity on a path to real data, added where it uses data."""
         rest = 1.0 - self.alpha
         return rest * sum_rows((fake - (1.0 - self.beta) / rest * u).square())

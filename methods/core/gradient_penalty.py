@@ -37,10 +37,10 @@ class GradientPenalty(AbstractPenalty):
     def __call__(
         self,
         critic: Critic,
-        x: Float[Tensor, "b *d"],
-        value: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        value: Float[Tensor, " b"],
         now: Moment,
-    ) -> Float[Tensor, "b"]:
+    ) -> Float[Tensor, " b"]:
         """Penalty of each sample.
 
         Args:

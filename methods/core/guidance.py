@@ -32,7 +32,7 @@ class LabelDropout:
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"label dropout needs a probability in [0, 1], got {self.probability}")
 
-    def draw(self, n: int, now: Moment, *, device: torch.device) -> Bool[Tensor, "n"]:
+    def draw(self, n: int, now: Moment, *, device: torch.device) -> Bool[Tensor, " n"]:
         """Which rows lose their condition."""
         return (now.rng.uniform(n) < self.probability).to(device)
 
@@ -123,14 +123,14 @@ class Guidance:
 
     def target(
         self,
-        v: Float[Tensor, "b *d"],
+        v: Float[Tensor, " b *d"],
         flow_map: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
         condition: Condition,
         *,
-        plain: Bool[Tensor, "b"],
-    ) -> Float[Tensor, "b *d"]:
+        plain: Bool[Tensor, " b"],
+    ) -> Float[Tensor, " b *d"]:
         """The guided velocity.
 
         Args:
@@ -159,10 +159,10 @@ class Guidance:
         now: Moment,
         *,
         dropout: LabelDropout,
-        x: Float[Tensor, "b *d"],
-        v: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-    ) -> tuple[Float[Tensor, "b *d"], Condition | None]:
+        x: Float[Tensor, " b *d"],
+        v: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+    ) -> tuple[Float[Tensor, " b *d"], Condition | None]:
         """The velocity that a batch is regressed on, and the condition that its rows kept.
 
         Args:
@@ -231,7 +231,7 @@ class GuidanceScales:
         """Whether any scale differs from 1."""
         return self.highest > 1.0
 
-    def draw(self, n: int, now: Moment, *, like: Tensor) -> Float[Tensor, "n"]:
+    def draw(self, n: int, now: Moment, *, like: Tensor) -> Float[Tensor, " n"]:
         """Scales of n rows, independent of each other, of the type and place of a tensor."""
         u = now.rng.uniform(n, dtype=like.dtype).to(like.device)
         if self.power == 1.0:
@@ -241,13 +241,13 @@ class GuidanceScales:
 
     def target(
         self,
-        v: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        scale: Float[Tensor, "b"],
+        v: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        scale: Float[Tensor, " b"],
         *,
-        own: Float[Tensor, "b *d"],
-        null: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b *d"]:
+        own: Float[Tensor, " b *d"],
+        null: Float[Tensor, " b *d"],
+    ) -> Float[Tensor, " b *d"]:
         """The guided velocity.
 
         Args:

@@ -109,7 +109,7 @@ class GuidedTeacher:
         """The teacher and what the guide needs, seen as velocities."""
         return {TEACHER: View.VELOCITY, **self.guide.frozen}
 
-    def draw(self, n: int, now: Moment, *, like: Tensor) -> Float[Tensor, "n"]:
+    def draw(self, n: int, now: Moment, *, like: Tensor) -> Float[Tensor, " n"]:
         """Scales of n rows, independent of each other, of the type and place of a tensor."""
         if not self.is_input:
             return like.new_full((n,), self.lowest)
@@ -119,12 +119,12 @@ class GuidedTeacher:
     def velocity(
         self,
         nets: Nets,
-        x: Float[Tensor, "b *d"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
         *,
-        scale: Float[Tensor, "b"],
-    ) -> Float[Tensor, "b *d"]:
+        scale: Float[Tensor, " b"],
+    ) -> Float[Tensor, " b *d"]:
         """Guided velocity of each row, without a graph.
 
         Args:
@@ -167,12 +167,12 @@ class GuidedTeacherVelocity(AbstractVelocitySource):
     def velocity(
         self,
         nets: Nets,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
         condition: Condition | None,
         *,
-        own: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b *d"]:
+        own: Float[Tensor, " b *d"],
+    ) -> Float[Tensor, " b *d"]:
         """The guided velocity in the precision of the data."""
         del own
         teacher = GuidedTeacher(guide=self.guide, lowest=self.scale, highest=self.scale)

@@ -30,7 +30,7 @@ class LogError(nn.Module):
         self.constant = nn.Parameter(torch.zeros(()))
         self.heights = nn.Parameter(torch.zeros(2, waves))
 
-    def forward(self, s: Float[Tensor, "b"], t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def forward(self, s: Float[Tensor, " b"], t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Value at each pair of times."""
         order = torch.arange(1, self.heights.shape[1] + 1, dtype=s.dtype, device=s.device)
         at = torch.stack([s, t - s], dim=1)[..., None]
@@ -77,10 +77,10 @@ class LearnedWeighting:
     def __call__(
         self,
         log_error: nn.Module,
-        error: Float[Tensor, "b"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
-    ) -> Float[Tensor, "b"]:
+        error: Float[Tensor, " b"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
+    ) -> Float[Tensor, " b"]:
         """Weighted errors, which may be negative; gradients reach the companion."""
         w: Tensor = log_error(s, t)
         return (-w).exp() * (error + self.offset) + w

@@ -30,7 +30,7 @@ class LengthWeighting(AbstractWeighting):
             raise ValueError(f"length weighting needs a power in [0, 4], got {self.power}")
 
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Weighted errors."""
         return error * (t - s) ** self.power

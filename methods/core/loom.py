@@ -63,8 +63,8 @@ class Loom(AbstractCoupling):
     def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
         """A seed for each noise of each datum, all different."""
         del shape
-        number = torch.arange(num_data * self.caches).reshape(num_data, self.caches)
-        return {"seed": _scrambled(number + mix(self.seed + 1)) & (_BELOW - 1)}
+        seeds = first_seeds(num_data * self.caches, seed=self.seed)
+        return {"seed": seeds.reshape(num_data, self.caches)}
 
     def pair(self, batch: Batch, state: CouplingState, now: Moment) -> tuple[Batch, CouplingState]:
         """The batch with its kept noise in the order of the optimal assignment of its shard."""
@@ -79,9 +79,14 @@ class Loom(AbstractCoupling):
         return batch.with_noise(x0[order]), {"seed": after}
 
 
+def first_seeds(n: int, *, seed: int) -> Int[Tensor, " n"]:
+    """Seeds of n noises, all different, which depend on one seed at least 0."""
+    return _scrambled(torch.arange(n) + mix(seed + 1)) & (_BELOW - 1)
+
+
 def seeded_noise(
-    seed: Int[Tensor, "b"], shape: tuple[int, ...], *, dtype: torch.dtype
-) -> Float[Tensor, "b *d"]:
+    seed: Int[Tensor, " b"], shape: tuple[int, ...], *, dtype: torch.dtype
+) -> Float[Tensor, " b *d"]:
     """Standard normal noise that depends on the seed of its row alone, on any device.
 
     A counter is scrambled into two uniform numbers for each pair of coordinates, which Box and

@@ -30,11 +30,11 @@ class Jumps(NamedTuple):
 
     batch: Batch
     path: AbstractPath
-    s: Float[Tensor, "b"]
-    t: Float[Tensor, "b"]
+    s: Float[Tensor, " b"]
+    t: Float[Tensor, " b"]
 
     @property
-    def start(self) -> Float[Tensor, "b *d"]:
+    def start(self) -> Float[Tensor, " b *d"]:
         """States at s."""
         return self.path.at(self.batch.noise, self.batch.x1, self.s).x
 
@@ -48,7 +48,7 @@ class AbstractMatching(ABC):
         """The teacher and how it is looked at, if there is one."""
 
     @abstractmethod
-    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, "b"]:
+    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data.
 
         Args:
@@ -73,7 +73,7 @@ class LagrangianMatching(AbstractMatching):
         """A velocity."""
         return {"teacher": View.VELOCITY}
 
-    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, "b"]:
+    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data."""
         del now
         condition = jumps.batch.condition
@@ -96,7 +96,7 @@ class EulerianMatching(AbstractMatching):
         """A velocity."""
         return {"teacher": View.VELOCITY}
 
-    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, "b"]:
+    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data."""
         del now
         x, condition = jumps.start, jumps.batch.condition
@@ -132,7 +132,7 @@ class DirectMatching(AbstractMatching):
         """No teacher."""
         return {}
 
-    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, "b"]:
+    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data."""
         batch, online = jumps.batch, nets.online
         is_turned = now.rng.uniform(len(batch)).to(jumps.s.device) < 0.5
@@ -168,7 +168,7 @@ class ProgressiveMatching(AbstractMatching):
         """A flow map."""
         return {"teacher": View.JUMP}
 
-    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, "b"]:
+    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data."""
         x, s, t, condition = jumps.start, jumps.s, jumps.t, jumps.batch.condition
         tiles = EqualTiles(count=self.count).draw(len(x), now, dtype=s.dtype)

@@ -25,9 +25,9 @@ class Motion(NamedTuple):
 
 def end_motion(
     flow_map: FlowMap,
-    x: Float[Tensor, "b *d"],
-    s: Float[Tensor, "b"],
-    t: Float[Tensor, "b"],
+    x: Float[Tensor, " b *d"],
+    s: Float[Tensor, " b"],
+    t: Float[Tensor, " b"],
     condition: Condition | None,
 ) -> Motion:
     """End of a jump and its derivative in the end time: X(s, t)(x) and u + (t - s) d_t u."""
@@ -40,12 +40,12 @@ def end_motion(
 
 def start_motion(
     flow_map: FlowMap,
-    x: Float[Tensor, "b *d"],
-    s: Float[Tensor, "b"],
-    t: Float[Tensor, "b"],
+    x: Float[Tensor, " b *d"],
+    s: Float[Tensor, " b"],
+    t: Float[Tensor, " b"],
     condition: Condition | None,
     *,
-    velocity: Float[Tensor, "b *d"],
+    velocity: Float[Tensor, " b *d"],
 ) -> Motion:
     """End of a jump and its derivative where the start moves: v + (t - s) D_s u - u.
 

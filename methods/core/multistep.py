@@ -66,7 +66,7 @@ class DpmSolver(AbstractSampler):
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         domain = flow_map.domain
         x, before, r = noise[0] * (1.0 - domain.t_lo), None, 0.0
         for s, t in pairwise(self.grid.times(domain.t_lo, domain.t_hi)):

@@ -24,7 +24,7 @@ def neighbour_error(
     condition: Condition | None,
     *,
     distance: AbstractDistance,
-) -> Float[Tensor, "b"]:
+) -> Float[Tensor, " b"]:
     """Distance between the jump to the data from the earlier state and that from the later one.
 
     Args:

@@ -34,8 +34,8 @@ class InverseGap(AbstractWeighting):
             raise ValueError(f"inverse gap weighting needs a power in [0, 1], got {self.power}")
 
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Weighted errors."""
         # Times that rounding has made equal have no error, and must not make it 0 / 0.
         gap = (t - s).clamp(min=torch.finfo(s.dtype).eps)
@@ -72,8 +72,8 @@ class DataWeighting(AbstractWeighting):
             )
 
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Weighted errors."""
         del t
         weight = (s / (1.0 - s)).square() + self.sigma_data**-2

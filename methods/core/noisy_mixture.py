@@ -50,7 +50,7 @@ class NoisyMixture(AbstractTimeLaw):
                 f"and {self.rho}"
             )
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""
         plain = self._plain.draw(n, rng, dtype=dtype)
         high, length = self._ends()

@@ -96,7 +96,7 @@ class AbstractRungeKutta(AbstractSampler, ABC):
     @final
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         domain = flow_map.domain
         x = noise[0] * (1.0 - domain.t_lo)
         for s, t in pairwise(self.grid.times(domain.t_lo, domain.t_hi)):
@@ -105,8 +105,8 @@ class AbstractRungeKutta(AbstractSampler, ABC):
 
     @final
     def invert(
-        self, flow_map: FlowMap, x1: Float[Tensor, "b *d"], condition: Condition | None = None
-    ) -> Float[Tensor, "b *d"]:
+        self, flow_map: FlowMap, x1: Float[Tensor, " b *d"], condition: Condition | None = None
+    ) -> Float[Tensor, " b *d"]:
         """The noise from which the flow reaches these data: the same steps, backwards.
 
         Args:
@@ -237,7 +237,7 @@ class Dopri5(AbstractSampler):
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         domain = flow_map.domain
         x = noise[0] * (1.0 - domain.t_lo)
 

@@ -136,7 +136,7 @@ class GridTimes(AbstractTimes):
             shards=now.rng.shards,
         )
 
-    def chances(self, knots: Float[Tensor, "n"]) -> Float[Tensor, "m"]:
+    def chances(self, knots: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
         """Chance of each interval between these times."""
         mass = torch.ones_like(knots[1:]) if self.law is None else self.law.cdf(knots).diff()
         return mass / mass.sum()
@@ -187,12 +187,12 @@ class RatioTimes(AbstractTimes):
             shards=now.rng.shards,
         )
 
-    def after(self, s: Float[Tensor, "n"], now: Moment) -> Float[Tensor, "n"]:
+    def after(self, s: Float[Tensor, " n"], now: Moment) -> Float[Tensor, " n"]:
         """The later time of the pair that begins at s."""
         # By the ratio, since the levels themselves have no end where s is nearly 0.
         return s / (s + (1.0 - s) * self.ratio((1.0 - s) / s, now))
 
-    def ratio(self, sigma: Float[Tensor, "n"], now: Moment) -> Float[Tensor, "n"]:
+    def ratio(self, sigma: Float[Tensor, " n"], now: Moment) -> Float[Tensor, " n"]:
         """Noise level at t over that at s, in [0, 1)."""
         steps = 1.0 + self.extra * torch.sigmoid(-self.sharpness * sigma)
         return (1.0 - steps / self.parts(now)).clamp(min=0.0)

@@ -50,7 +50,7 @@ class AbstractPath(ABC):
 
     @final
     def at(
-        self, x0: Float[Tensor, "b *d"], x1: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
+        self, x0: Float[Tensor, " b *d"], x1: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
     ) -> Point:
         """The point between x0 and x1 at time t, and its velocity."""
         c = Coefficients(*(rows_like(part, x0) for part in self.coefficients(t)))

@@ -20,14 +20,14 @@ class AbstractPrediction(ABC):
 
     @abstractmethod
     def velocity(
-        self, said: Float[Tensor, "b *d"], x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, said: Float[Tensor, " b *d"], x: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """Velocity at x and t on the linear path of which the prediction says this."""
 
     @abstractmethod
     def of(
-        self, v: Float[Tensor, "b *d"], x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, v: Float[Tensor, " b *d"], x: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """The prediction of this velocity at x and t on the linear path."""
 
     @abstractmethod
@@ -51,14 +51,14 @@ class NoisePrediction(AbstractPrediction):
     """
 
     def velocity(
-        self, said: Float[Tensor, "b *d"], x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, said: Float[Tensor, " b *d"], x: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """Velocity at x and t on the linear path of which the prediction says this."""
         return (x - said) / rows_like(t, x)
 
     def of(
-        self, v: Float[Tensor, "b *d"], x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, v: Float[Tensor, " b *d"], x: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """The prediction of this velocity at x and t on the linear path."""
         return x - rows_like(t, x) * v
 
@@ -84,14 +84,14 @@ class DataPrediction(AbstractPrediction):
     """The mean of x1: v = (said - x) / (1 - t), finite at pure noise but not at the data."""
 
     def velocity(
-        self, said: Float[Tensor, "b *d"], x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, said: Float[Tensor, " b *d"], x: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """Velocity at x and t on the linear path of which the prediction says this."""
         return (said - x) / rows_like(1.0 - t, x)
 
     def of(
-        self, v: Float[Tensor, "b *d"], x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, v: Float[Tensor, " b *d"], x: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """The prediction of this velocity at x and t on the linear path."""
         return x + rows_like(1.0 - t, x) * v
 
@@ -123,15 +123,15 @@ class AngularPrediction(AbstractPrediction):
     """
 
     def velocity(
-        self, said: Float[Tensor, "b *d"], x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, said: Float[Tensor, " b *d"], x: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """Velocity at x and t on the linear path of which the prediction says this."""
         n = variance_preserving_scale(t)
         return rows_like((2.0 * t - 1.0) * n.square(), x) * x - rows_like(n, x) * said
 
     def of(
-        self, v: Float[Tensor, "b *d"], x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, v: Float[Tensor, " b *d"], x: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """The prediction of this velocity at x and t on the linear path."""
         n = variance_preserving_scale(t)
         return rows_like((2.0 * t - 1.0) * n, x) * x - v / rows_like(n, x)
@@ -145,6 +145,6 @@ class AngularPrediction(AbstractPrediction):
         del domain
 
 
-def variance_preserving_scale(t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+def variance_preserving_scale(t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     """A variance-preserving diffusion's state over that of the linear path, at the same level."""
     return (t.square() + (1.0 - t).square()).rsqrt()

@@ -26,22 +26,22 @@ class Batch:
         real: A second stream of real data, for methods that need one beside generated pairs.
     """
 
-    x1: Float[Tensor, "b *d"]
-    index: Int[Tensor, "b"]
-    x0: Float[Tensor, "b *d"] | None = None
+    x1: Float[Tensor, " b *d"]
+    index: Int[Tensor, " b"]
+    x0: Float[Tensor, " b *d"] | None = None
     condition: Condition | None = None
-    real: Float[Tensor, "b *d"] | None = None
+    real: Float[Tensor, " b *d"] | None = None
 
     def __len__(self) -> int:
         return len(self.x1)
 
     @property
-    def noise(self) -> Float[Tensor, "b *d"]:
+    def noise(self) -> Float[Tensor, " b *d"]:
         """The paired noise; a coupling has to have run before the objective."""
         assert self.x0 is not None, "the coupling runs before the objective"
         return self.x0
 
-    def __getitem__(self, rows: Int[Tensor, "n"] | slice) -> Self:
+    def __getitem__(self, rows: Int[Tensor, " n"] | slice) -> Self:
         return type(self)(
             x1=self.x1[rows],
             index=self.index[rows],
@@ -60,7 +60,7 @@ class Batch:
             real=None if self.real is None else self.real.to(device, dtype),
         )
 
-    def with_noise(self, x0: Float[Tensor, "b *d"]) -> Self:
+    def with_noise(self, x0: Float[Tensor, " b *d"]) -> Self:
         """The same batch with this noise paired to its data."""
         return replace(self, x0=x0)
 
@@ -122,12 +122,12 @@ class Loss:
         times: Start times of the samples, for a histogram of the loss against time.
     """
 
-    terms: Mapping[str, Float[Tensor, "b"]]
-    logs: Mapping[str, Float[Tensor, "b"]] = field(default_factory=dict)
-    times: Float[Tensor, "b"] | None = None
+    terms: Mapping[str, Float[Tensor, " b"]]
+    logs: Mapping[str, Float[Tensor, " b"]] = field(default_factory=dict)
+    times: Float[Tensor, " b"] | None = None
 
     @property
-    def total(self) -> Float[Tensor, "b"]:
+    def total(self) -> Float[Tensor, " b"]:
         """Sum of all terms, each sample by itself."""
         return torch.stack(list(self.terms.values())).sum(0)
 

@@ -17,7 +17,7 @@ from .record import Moment
 from .schedule import Constant, Schedule, require_range
 from .time_law import AbstractTimeLaw, LogitNormal
 
-Judge = Callable[[Float[Tensor, "b *d"], Float[Tensor, "b"]], Float[Tensor, "b"]]
+Judge = Callable[[Float[Tensor, " b *d"], Float[Tensor, " b"]], Float[Tensor, " b"]]
 """A critic of samples with noise, and of the times of that noise."""
 _PATH: Final = LinearPath()
 
@@ -62,8 +62,8 @@ class RelativisticAdversary:
         return FeatureHeads(self.features, width=self.width)
 
     def critic_loss(
-        self, judge: Judge, real: Float[Tensor, "b *d"], made: Float[Tensor, "b *d"], now: Moment
-    ) -> Float[Tensor, "b"]:
+        self, judge: Judge, real: Float[Tensor, " b *d"], made: Float[Tensor, " b *d"], now: Moment
+    ) -> Float[Tensor, " b"]:
         """Loss of the critic, one real sample and one generated one in each row.
 
         Args:
@@ -83,8 +83,8 @@ class RelativisticAdversary:
         return loss + self.penalty(critic, made, theirs, now)
 
     def generator_loss(
-        self, judge: Judge, real: Float[Tensor, "b *d"], made: Float[Tensor, "b *d"], now: Moment
-    ) -> Float[Tensor, "b"]:
+        self, judge: Judge, real: Float[Tensor, " b *d"], made: Float[Tensor, " b *d"], now: Moment
+    ) -> Float[Tensor, " b"]:
         """Weighted loss of the generator, one real sample and one generated one in each row.
 
         Args:

@@ -29,12 +29,12 @@ class AbstractRule(ABC):
         self,
         online: FlowMap,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
         now: Moment,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """What is left of the line, zero for an exact map.
 
         Args:
@@ -60,12 +60,12 @@ class Lagrangian(AbstractRule):
         self,
         online: FlowMap,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
         now: Moment,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """What is left of the line, zero for an exact map."""
         del now
         end, rate = end_motion(online, x, s, t, condition)
@@ -89,12 +89,12 @@ class Eulerian(AbstractRule):
         self,
         online: FlowMap,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
         now: Moment,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """What is left of the line, zero for an exact map."""
         del now
         with torch.no_grad():
@@ -127,12 +127,12 @@ class Progressive(AbstractRule):
         self,
         online: FlowMap,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
         now: Moment,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """What is left of the line, zero for an exact map."""
         tiles = self.tiling.draw(len(x), now, dtype=s.dtype)
         with torch.no_grad():

@@ -47,7 +47,7 @@ class AbstractSampler(ABC):
     @abstractmethod
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """The samples, without any check."""
 
     @final
@@ -56,7 +56,7 @@ class AbstractSampler(ABC):
         flow_map: FlowMap,
         noise: Float[Tensor, "draws b *d"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Samples of the data, without a graph.
 
         Args:
@@ -79,7 +79,7 @@ class AbstractSampler(ABC):
             return self._walk(flow_map, noise, condition)
 
 
-def times_like(time: float, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+def times_like(time: float, x: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
     """The same time for each row."""
     return torch.full((len(x),), time, dtype=x.dtype, device=x.device)
 
@@ -123,8 +123,8 @@ def finishing(domain: Domain) -> int:
 
 
 def finish(
-    flow_map: FlowMap, x: Float[Tensor, "b *d"], condition: Condition | None
-) -> Float[Tensor, "b *d"]:
+    flow_map: FlowMap, x: Float[Tensor, " b *d"], condition: Condition | None
+) -> Float[Tensor, " b *d"]:
     """The data from a state at the end of the map's range: denoised once if it ends before them."""
     if not finishing(flow_map.domain):
         return x
@@ -177,7 +177,7 @@ class Jumps(AbstractSampler):
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         domain = flow_map.domain
         x = noise[0] * (1.0 - domain.t_lo)
         times = self.grid.times(domain.t_lo, domain.t_hi)
@@ -236,7 +236,7 @@ class Renoise(AbstractSampler):
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         domain = flow_map.domain
         x = torch.zeros_like(noise[0])
         for s, fresh in zip(self.grid.times(domain.t_lo, domain.t_hi), noise, strict=False):

@@ -13,8 +13,8 @@ class AbstractScoreScale(ABC):
 
     @abstractmethod
     def __call__(
-        self, made: Float[Tensor, "b *d"], teacher: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
+        self, made: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b"]:
         """Factor of each sample.
 
         Args:
@@ -29,8 +29,8 @@ class UnitScale(AbstractScoreScale):
     """No factor: the gradient of E_t (alpha / beta)^2 KL(generated at t, data at t)."""
 
     def __call__(
-        self, made: Float[Tensor, "b *d"], teacher: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
+        self, made: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b"]:
         """One for each sample."""
         del teacher
         return made.new_ones(len(made))
@@ -57,7 +57,7 @@ class DistanceScale(AbstractScoreScale):
             raise ValueError(f"distance scale needs a floor above 0, got {self.floor}")
 
     def __call__(
-        self, made: Float[Tensor, "b *d"], teacher: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b"]:
+        self, made: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]
+    ) -> Float[Tensor, " b"]:
         """One over the error of each sample."""
         return 1.0 / (made - teacher).abs().flatten(1).mean(1).clamp(min=self.floor)

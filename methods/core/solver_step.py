@@ -19,11 +19,11 @@ class AbstractSolverStep(ABC):
     def __call__(
         self,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """States at t of the trajectories of the teacher's velocity that are at x at time s."""
 
 
@@ -35,11 +35,11 @@ class EulerStep(AbstractSolverStep):
     def __call__(
         self,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """States at t of the trajectories of the teacher's velocity that are at x at time s."""
         return x + rows_like(t - s, x) * teacher.velocity(x, s, condition)
 
@@ -52,11 +52,11 @@ class HeunStep(AbstractSolverStep):
     def __call__(
         self,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """States at t of the trajectories of the teacher's velocity that are at x at time s."""
         gap = rows_like(t - s, x)
         first = teacher.velocity(x, s, condition)
@@ -78,11 +78,11 @@ class SigmaHeunStep(AbstractSolverStep):
     def __call__(
         self,
         teacher: FlowMap,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """States at t of the trajectories of the teacher's velocity that are at x at time s."""
         start, end = rows_like(s, x), rows_like(t, x)
         grown = end / start * x

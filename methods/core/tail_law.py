@@ -43,7 +43,7 @@ class LogTail(AbstractTimeLaw):
                 f"got {self.t_lo}, {self.t_hi} and {self.core}"
             )
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""
         near, far = self._ends()
         level = near + (far - near) * rng.uniform(n, dtype=dtype)

@@ -30,12 +30,12 @@ class AbstractVelocitySource(ABC):
     def velocity(
         self,
         nets: Nets,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
         condition: Condition | None,
         *,
-        own: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b *d"]:
+        own: Float[Tensor, " b *d"],
+    ) -> Float[Tensor, " b *d"]:
         """Velocity of each row, without a graph.
 
         Args:
@@ -60,12 +60,12 @@ class PairVelocity(AbstractVelocitySource):
     def velocity(
         self,
         nets: Nets,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
         condition: Condition | None,
         *,
-        own: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b *d"]:
+        own: Float[Tensor, " b *d"],
+    ) -> Float[Tensor, " b *d"]:
         """The pair's own velocity."""
         del nets, x, s, condition
         return own
@@ -84,12 +84,12 @@ class TeacherVelocity(AbstractVelocitySource):
     def velocity(
         self,
         nets: Nets,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
         condition: Condition | None,
         *,
-        own: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b *d"]:
+        own: Float[Tensor, " b *d"],
+    ) -> Float[Tensor, " b *d"]:
         """The teacher's velocity in the precision of the data."""
         with torch.no_grad():
             return nets.frozen[TEACHER].velocity(x, s, condition).to(own.dtype)

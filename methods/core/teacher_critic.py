@@ -12,10 +12,10 @@ from .flow_map import FlowMap
 def judged(
     heads: nn.Module,
     teacher: FlowMap,
-    x: Float[Tensor, "b *d"],
-    t: Float[Tensor, "b"],
+    x: Float[Tensor, " b *d"],
+    t: Float[Tensor, " b"],
     condition: Condition | None,
-) -> Float[Tensor, "b"]:
+) -> Float[Tensor, " b"]:
     """What a critic says of the teacher's features of noised samples.
 
     Args:

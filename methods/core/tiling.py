@@ -31,9 +31,9 @@ class Tile(NamedTuple):
             of its own from the start.
     """
 
-    start: Float[Tensor, "b"]
-    end: Float[Tensor, "b"]
-    weight: Float[Tensor, "b"]
+    start: Float[Tensor, " b"]
+    end: Float[Tensor, " b"]
+    weight: Float[Tensor, " b"]
     after: int | None
 
 
@@ -214,14 +214,14 @@ def _chain(ends: Sequence[Tensor]) -> tuple[Tile, ...]:
 
 def tiled_velocity(
     flow_map: FlowMap,
-    x: Float[Tensor, "b *d"],
-    s: Float[Tensor, "b"],
-    t: Float[Tensor, "b"],
+    x: Float[Tensor, " b *d"],
+    s: Float[Tensor, " b"],
+    t: Float[Tensor, " b"],
     condition: Condition | None,
     *,
     tiles: Sequence[Tile],
     limit: float = math.inf,
-) -> Float[Tensor, "b *d"]:
+) -> Float[Tensor, " b *d"]:
     """Average velocity of the jump from s to t, by the jumps of its tiles.
 
     Args:

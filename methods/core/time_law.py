@@ -16,7 +16,7 @@ class AbstractTimeLaw(ABC):
     """A distribution on [0, 1] that knows its own cumulative distribution function."""
 
     @abstractmethod
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""
 
     @abstractmethod
@@ -29,7 +29,7 @@ class AbstractTimeLaw(ABC):
 class Uniform(AbstractTimeLaw):
     """All times alike."""
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""
         return rng.uniform(n, dtype=dtype)
 
@@ -62,7 +62,7 @@ class LogitNormal(AbstractTimeLaw):
         if self.std <= 0.0:
             raise ValueError(f"logit-normal times need a std above 0, got {self.std}")
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""
         return torch.sigmoid(self.mean + self.std * rng.normal(n, dtype=dtype))
 
@@ -93,7 +93,7 @@ class UShaped(AbstractTimeLaw):
         if self.a <= 0.0:
             raise ValueError(f"U-shaped times need a above 0, got {self.a}")
 
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, "n"]:
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""
         centred = 2.0 * rng.uniform(n, dtype=dtype) - 1.0
         return (0.5 + torch.asinh(centred * math.sinh(self.a / 2)) / self.a).clamp(0.0, 1.0)

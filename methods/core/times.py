@@ -29,8 +29,8 @@ class Interval:
         shards: How many shards the rows are made of.
     """
 
-    s: Float[Tensor, "b"]
-    t: Float[Tensor, "b"]
+    s: Float[Tensor, " b"]
+    t: Float[Tensor, " b"]
     off_per_shard: int
     shards: int
 
@@ -38,17 +38,17 @@ class Interval:
         """The same times on another device."""
         return replace(self, s=self.s.to(device), t=self.t.to(device))
 
-    def _rows(self, first: int, last: int) -> Int[Tensor, "n"]:
+    def _rows(self, first: int, last: int) -> Int[Tensor, " n"]:
         rows = torch.arange(len(self.s), device=self.s.device).reshape(self.shards, -1)
         return rows[:, first:last].reshape(-1)
 
     @property
-    def off_rows(self) -> Int[Tensor, "n"]:
+    def off_rows(self) -> Int[Tensor, " n"]:
         """Rows that may lie off the diagonal."""
         return self._rows(0, self.off_per_shard)
 
     @property
-    def diagonal_rows(self) -> Int[Tensor, "n"]:
+    def diagonal_rows(self) -> Int[Tensor, " n"]:
         """Rows with s = t."""
         return self._rows(self.off_per_shard, len(self.s) // self.shards)
 

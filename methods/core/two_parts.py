@@ -9,12 +9,12 @@ from .shape import rows_like
 
 def two_part_target(
     average: Function,
-    at: tuple[Float[Tensor, "b *d"], Float[Tensor, "b"], Float[Tensor, "b"]],
+    at: tuple[Float[Tensor, " b *d"], Float[Tensor, " b"], Float[Tensor, " b"]],
     *,
-    w: Float[Tensor, "b *d"],
-    u: Float[Tensor, "b *d"],
+    w: Float[Tensor, " b *d"],
+    u: Float[Tensor, " b *d"],
     share: float,
-) -> Float[Tensor, "b *d"]:
+) -> Float[Tensor, " b *d"]:
     """What an average velocity is regressed on, so that its residual stays finite as share -> 0.
 
         w + (1 - share) (u(x + (m - s) w, m, t) - u(x, s, t)) / share   with m = s + share (t - s)

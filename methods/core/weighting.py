@@ -14,8 +14,8 @@ class AbstractWeighting(ABC):
 
     @abstractmethod
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Weighted errors."""
 
 
@@ -25,8 +25,8 @@ class Unweighted(AbstractWeighting):
     """Every sample counts alike."""
 
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """The errors as they are."""
         del s, t
         return error
@@ -61,8 +61,8 @@ class AdaptivePower(AbstractWeighting):
             )
 
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Weighted errors."""
         del s, t
         return error / (error.detach() + self.offset) ** self.power
@@ -91,8 +91,8 @@ class DenoiserWeighting(AbstractWeighting):
             raise ValueError(f"denoiser weighting needs sigma_data > 0, got {self.sigma_data}")
 
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Weighted errors."""
         del t
         return error * torch.square((1.0 - s) / self.sigma_data).add(s.square())
@@ -110,8 +110,8 @@ class TruncatedSnr(AbstractWeighting):
     """
 
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Weighted errors."""
         del t
         return error * torch.maximum(s, 1.0 - s).square()

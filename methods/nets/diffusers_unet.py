@@ -75,11 +75,11 @@ class DiffusersUNet(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """What the network says of the state x at 1 minus the reading of the diffusion's clock."""
         del t
         check_condition(condition, classes=self.classes, vocabulary=0, guided=False)

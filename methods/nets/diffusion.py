@@ -62,11 +62,11 @@ class DiffusionVelocity(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Average velocity over [s, t] of the trajectory that is at x at time s."""
         z = rows_like(variance_preserving_scale(s), x) * x
         said: Tensor = self.net(z, 1.0 - self.clock.tau(s), 1.0 - self.clock.tau(t), condition)

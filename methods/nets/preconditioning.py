@@ -69,11 +69,11 @@ class Preconditioned(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Average velocity over [s, t] of the trajectory that is at x at time s."""
         std_s_B, std_t_B = self._std(s), self._std(t)
         skip_B = ((1.0 + self.sigma_data**2) * (s + t) - 2.0) / (std_s_B * (std_s_B + std_t_B))

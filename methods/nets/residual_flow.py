@@ -178,11 +178,11 @@ class ResidualFlow(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Average velocity over [s, t]: the sum of the steps' velocities."""
         e_BE = self._embedded(s, t, condition)
         x_BD, h_B1 = x.flatten(1), (t - s)[:, None]
@@ -195,13 +195,13 @@ class ResidualFlow(FlowMap):
     @torch.no_grad()
     def inverse(
         self,
-        y: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        y: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
         *,
         iterations: int = 100,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """State at s whose jump to t is y, without a graph.
 
         Each step is undone by iterating x <- y - (t - s) g(x, s, t), whose error falls at least by

@@ -123,11 +123,11 @@ class UNet(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         """Average velocity over [s, t] of the trajectory that is at x at time s."""
         check_condition(
             condition, classes=self.classes, vocabulary=self.vocabulary, guided=self.guided

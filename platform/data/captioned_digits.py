@@ -95,7 +95,7 @@ class CaptionedDigits(AbstractSource):
             white=white,
         )
 
-    def _tokens(self, shade: Int[Tensor, "n"], numeral: Int[Tensor, "n"]) -> Int[Tensor, "n m"]:
+    def _tokens(self, shade: Int[Tensor, " n"], numeral: Int[Tensor, " n"]) -> Int[Tensor, "n m"]:
         """Captions of examples: the phrases of a shade in turn."""
         captions = [
             _PHRASES[s][place % len(_PHRASES[s])].format(_NUMERALS[n])

@@ -42,7 +42,7 @@ class Checkerboard(AbstractPlanar):
         return points
 
 
-def is_forbidden(x: Float[Tensor, "n 2"]) -> Bool[Tensor, "n"]:
+def is_forbidden(x: Float[Tensor, "n 2"]) -> Bool[Tensor, " n"]:
     """Whether each point lies in a light square or outside the board.
 
     Args:

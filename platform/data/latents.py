@@ -146,7 +146,7 @@ def write_latents(
     latents: Float[Tensor, "n c h w"],
     *,
     source: Mapping[str, Any],
-    labels: Int[Tensor, "n"] | None = None,
+    labels: Int[Tensor, " n"] | None = None,
     label_names: Sequence[str] = (),
     decoder: nn.Module | None = None,
     decoder_node: Mapping[str, Any] | None = None,
@@ -234,7 +234,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _read_tensors(
     folder: Path, manifest: Manifest
-) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"] | None]:
+) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"] | None]:
     file = folder / TENSORS
     try:
         payload = file.read_bytes()

@@ -10,11 +10,11 @@ from ...methods.core.rng import mix
 
 
 @lru_cache(maxsize=2)
-def _permutation(n: int, seed: int, epoch: int) -> Int[Tensor, "n"]:
+def _permutation(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
     return torch.randperm(n, generator=torch.Generator().manual_seed(mix(seed, epoch)))
 
 
-def indices(n: int, batch_size: int, step: int, seed: int) -> Int[Tensor, "b"]:
+def indices(n: int, batch_size: int, step: int, seed: int) -> Int[Tensor, " b"]:
     """Numbers of the examples in the batch of one step.
 
     An epoch is a permutation of all examples, cut into whole batches; the tail is dropped. Each

@@ -30,8 +30,8 @@ class Pairs:
         condition: What the flow was told of each pair, its class or its caption, or None.
     """
 
-    x0: Float[Tensor, "n *d"]
-    x1: Float[Tensor, "n *d"]
+    x0: Float[Tensor, " n *d"]
+    x1: Float[Tensor, " n *d"]
     condition: Condition | None = None
 
     def __len__(self) -> int:

@@ -35,8 +35,8 @@ class Examples:
             example.
     """
 
-    x: Shaped[Tensor, "n *d"]
-    label: Int[Tensor, "n"] | None = None
+    x: Shaped[Tensor, " n *d"]
+    label: Int[Tensor, " n"] | None = None
     tokens: Int[Tensor, "n m"] | None = None
     white: int = WHITE
 
@@ -54,8 +54,8 @@ class Examples:
         return len(self.x)
 
     def take(
-        self, index: Int[Tensor, "b"] | slice
-    ) -> tuple[Float[Tensor, "b *d"], Int[Tensor, "b"] | None]:
+        self, index: Int[Tensor, " b"] | slice
+    ) -> tuple[Float[Tensor, " b *d"], Int[Tensor, " b"] | None]:
         """The examples of these numbers: images in [-1, 1], or raw coordinates; and their labels.
 
         Args:
@@ -67,7 +67,7 @@ class Examples:
             rows = rows.float() / (self.white / 2) - 1.0
         return rows, None if self.label is None else self.label[index]
 
-    def condition(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Condition | None:
+    def condition(self, index: Int[Tensor, " b"] | slice = slice(None)) -> Condition | None:
         """What a model is told about examples: the caption if there is one, else the label.
 
         The label of an example with a caption serves the evaluation alone: a model that saw both
@@ -80,7 +80,7 @@ class Examples:
             return Condition(tokens=self.tokens[index])
         return None if self.label is None else Condition(label=self.label[index])
 
-    def everything(self) -> tuple[Float[Tensor, "n *d"], Int[Tensor, "n"] | None]:
+    def everything(self) -> tuple[Float[Tensor, " n *d"], Int[Tensor, " n"] | None]:
         """All examples as ``take`` gives them."""
         return self.take(slice(None))
 
@@ -98,7 +98,7 @@ class Mixture:
 
     means: Float[Tensor, "k d"]
     std: float
-    weights: Float[Tensor, "k"]
+    weights: Float[Tensor, " k"]
 
 
 def _update(digest: "hashlib._Hash", examples: Examples) -> None:

@@ -23,7 +23,7 @@ def check_fraction(fraction: float) -> None:
         raise ValueError(f"held_out_fraction must be in (0, 1), got {fraction}")
 
 
-def is_held_out(examples: Iterable[bytes], fraction: float) -> Bool[Tensor, "n"]:
+def is_held_out(examples: Iterable[bytes], fraction: float) -> Bool[Tensor, " n"]:
     """Whether each example is held out: the sha256 of its bytes, as a fraction, is small.
 
     The order of the examples plays no role, duplicates land on the same side, and adding examples

@@ -41,8 +41,8 @@ class StreamedBatch(TypedDict):
     """Rows of a stream: images in [-1, 1], their classes (0 without labels), their numbers."""
 
     x: Float[Tensor, "b c h w"]
-    label: Int[Tensor, "b"]
-    index: Int[Tensor, "b"]
+    label: Int[Tensor, " b"]
+    index: Int[Tensor, " b"]
 
 
 @final

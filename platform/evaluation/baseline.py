@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def class_pools(
-    labels: Int[Tensor, "n"], train_labels: Int[Tensor, "m"]
-) -> list[tuple[Int[Tensor, "a"], Int[Tensor, "b"]]]:
+    labels: Int[Tensor, " n"], train_labels: Int[Tensor, " m"]
+) -> list[tuple[Int[Tensor, " a"], Int[Tensor, " b"]]]:
     """For each class that is asked for: where it is asked for, and which examples have it.
 
     Args:
@@ -36,10 +36,10 @@ def _pools(
 
 def gaussian_samples(
     x: Float[Tensor, "m d"],
-    train_labels: Int[Tensor, "m"] | None,
+    train_labels: Int[Tensor, " m"] | None,
     *,
     n: int,
-    labels: Int[Tensor, "n"] | None,
+    labels: Int[Tensor, " n"] | None,
     rng: torch.Generator,
 ) -> Float[Tensor, "n d"]:
     """Samples of one Gaussian per class with the mean and full covariance of the training data.
@@ -66,12 +66,12 @@ def gaussian_samples(
 
 def resampled_rows(
     m: int,
-    train_labels: Int[Tensor, "m"] | None,
+    train_labels: Int[Tensor, " m"] | None,
     *,
     n: int,
-    labels: Int[Tensor, "n"] | None,
+    labels: Int[Tensor, " n"] | None,
     rng: torch.Generator,
-) -> Int[Tensor, "n"]:
+) -> Int[Tensor, " n"]:
     """Training examples drawn with replacement, with the classes that are asked for.
 
     Args:
@@ -89,12 +89,12 @@ def resampled_rows(
 
 def distinct_rows(
     m: int,
-    train_labels: Int[Tensor, "m"] | None,
+    train_labels: Int[Tensor, " m"] | None,
     *,
     n: int,
-    labels: Int[Tensor, "n"] | None,
+    labels: Int[Tensor, " n"] | None,
     rng: torch.Generator,
-) -> Int[Tensor, "n"]:
+) -> Int[Tensor, " n"]:
     """Training examples drawn without replacement, with the classes that are asked for.
 
     A class that is asked for more often than it has examples gives all of them once more.

@@ -73,7 +73,7 @@ def pooled(dataset: Dataset) -> tuple[AbstractMetric, ...]:
     return () if dataset.mixture is None else (Modes(),)
 
 
-def held_out_rows(dataset: Dataset, samples: int, seed: int) -> Int[Tensor, "n"]:
+def held_out_rows(dataset: Dataset, samples: int, seed: int) -> Int[Tensor, " n"]:
     """The held-out data that samples are compared with; it takes no time to find them.
 
     Args:
@@ -103,7 +103,7 @@ def held_out_rows(dataset: Dataset, samples: int, seed: int) -> Int[Tensor, "n"]
     return rows
 
 
-def _part(dataset: Dataset, n: int, *, of: int, seed: int) -> Int[Tensor, "n"]:
+def _part(dataset: Dataset, n: int, *, of: int, seed: int) -> Int[Tensor, " n"]:
     """Points of the plane in their order, of which any run is balanced; of images a random part."""
     if len(dataset.shape) == 1 or n == of:
         return torch.arange(n)
@@ -209,7 +209,7 @@ class Benchmark:
             return None
         return self.condition[torch.arange(self.count).repeat(self.draws)]
 
-    def judge(self, x: Float[Tensor, "n *d"]) -> dict[str, Score]:
+    def judge(self, x: Float[Tensor, " n *d"]) -> dict[str, Score]:
         """All metrics of samples that were made for ``asked``.
 
         Args:

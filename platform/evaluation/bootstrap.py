@@ -12,7 +12,7 @@ _RESAMPLES: Final = 2000
 
 
 def mean_interval(
-    values: Float[Tensor, "n"], *, seed: int, level: float = 0.95
+    values: Float[Tensor, " n"], *, seed: int, level: float = 0.95
 ) -> tuple[float, float]:
     """Expanded percentile interval of the mean of independent values.
 
@@ -59,7 +59,7 @@ def _student(chance: float, *, freedom: int) -> float:
     return float(stdtrit(freedom, chance))
 
 
-def jackknife_interval(value: float, without: Float[Tensor, "n"]) -> tuple[float, float]:
+def jackknife_interval(value: float, without: Float[Tensor, " n"]) -> tuple[float, float]:
     """Interval at 95 % of a statistic of all draws together, from leaving each draw out.
 
     Its half width is the standard error times the quantile of Student's t with n - 1 degrees of

@@ -114,7 +114,7 @@ class Classifier(nn.Module):
             return cls(shape=dataset.shape, classes=dataset.classes, recipe=recipe)
 
     @torch.no_grad()
-    def read(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n f"], Int[Tensor, "n"]]:
+    def read(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n f"], Int[Tensor, " n"]]:
         """Features and predicted class of images, block by block.
 
         Args:

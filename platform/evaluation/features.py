@@ -41,10 +41,10 @@ class FeatureSpace:
 
     def populate(
         self,
-        x: Float[Tensor, "n *d"],
+        x: Float[Tensor, " n *d"],
         *,
-        label: Int[Tensor, "n"] | None = None,
-        rows: Int[Tensor, "n"] | None = None,
+        label: Int[Tensor, " n"] | None = None,
+        rows: Int[Tensor, " n"] | None = None,
     ) -> Population:
         """Points with their features and predicted classes.
 

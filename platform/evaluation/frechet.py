@@ -13,9 +13,9 @@ from .population import Population, Reference
 
 
 def gaussian_frechet(
-    mean: Float[Tensor, "d"],
+    mean: Float[Tensor, " d"],
     cov: Float[Tensor, "d d"],
-    other_mean: Float[Tensor, "d"],
+    other_mean: Float[Tensor, " d"],
     other_cov: Float[Tensor, "d d"],
 ) -> float:
     """Squared 2-Wasserstein distance between two Gaussians.

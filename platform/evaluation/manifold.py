@@ -17,7 +17,7 @@ def _distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor,
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _radius(x: Float[Tensor, "n d"], neighbours: int) -> Float[Tensor, "n"]:
+def _radius(x: Float[Tensor, "n d"], neighbours: int) -> Float[Tensor, " n"]:
     """Distance of each point to its k-th nearest other point."""
     # The point itself is the first of the k + 1 nearest.
     return _distance(x, x).kthvalue(neighbours + 1, dim=1).values

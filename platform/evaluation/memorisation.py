@@ -13,7 +13,7 @@ from .nearest import nearest_distance
 from .population import Population, Reference
 
 
-def rank_statistic(x: Float[Tensor, "n"], y: Float[Tensor, "m"]) -> float:
+def rank_statistic(x: Float[Tensor, " n"], y: Float[Tensor, " m"]) -> float:
     """P(x < y) + P(x = y) / 2 over all pairs: the Mann-Whitney statistic over n m, in [0, 1].
 
     Args:

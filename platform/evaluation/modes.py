@@ -15,7 +15,7 @@ from .population import Population, Reference
 
 def nearest_mode(
     x: Float[Tensor, "n d"], mixture: Mixture
-) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     """The mode nearest to each point, and its distance in standard deviations.
 
     Args:
@@ -27,7 +27,7 @@ def nearest_mode(
     return nearest.indices, nearest.values / mixture.std
 
 
-def mass_total_variation(mode: Int[Tensor, "n"], weights: Float[Tensor, "k"]) -> float:
+def mass_total_variation(mode: Int[Tensor, " n"], weights: Float[Tensor, " k"]) -> float:
     """Total variation between the shares of the modes and their weights, in [0, 1].
 
     Args:
@@ -39,8 +39,8 @@ def mass_total_variation(mode: Int[Tensor, "n"], weights: Float[Tensor, "k"]) ->
 
 
 def spread_ratios(
-    x: Float[Tensor, "n d"], mode: Int[Tensor, "n"], mixture: Mixture
-) -> Float[Tensor, "k"]:
+    x: Float[Tensor, "n d"], mode: Int[Tensor, " n"], mixture: Mixture
+) -> Float[Tensor, " k"]:
     """Standard deviation within each mode over that of the law; 0 for a mode with one point.
 
     Deviations are from the mean of the points of the mode, root mean square over coordinates.

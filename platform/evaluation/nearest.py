@@ -15,8 +15,8 @@ def nearest_distance(
     x: Float[Tensor, "n d"],
     data: Float[Tensor, "m d"],
     *,
-    own: Int[Tensor, "n"] | None = None,
-) -> Float[Tensor, "n"]:
+    own: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, " n"]:
     """Distance of each point to the nearest of the data.
 
     Args:

@@ -29,9 +29,9 @@ class Population:
 
     x: Float[Tensor, "n d"]
     features: Float[Tensor, "n f"]
-    label: Int[Tensor, "n"] | None = None
-    predicted: Int[Tensor, "n"] | None = None
-    rows: Int[Tensor, "n"] | None = None
+    label: Int[Tensor, " n"] | None = None
+    predicted: Int[Tensor, " n"] | None = None
+    rows: Int[Tensor, " n"] | None = None
 
     @classmethod
     def of(cls, x: Float[Tensor, "n d"]) -> Self:
@@ -65,7 +65,7 @@ class Population:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, rows: Int[Tensor, "m"] | slice) -> Self:
+    def __getitem__(self, rows: Int[Tensor, " m"] | slice) -> Self:
         return type(self)(
             x=self.x[rows],
             features=self.features[rows],
@@ -91,6 +91,6 @@ class Reference:
     mixture: Mixture | None = None
 
     @cached_property
-    def fresh_distance(self) -> Float[Tensor, "m"]:
+    def fresh_distance(self) -> Float[Tensor, " m"]:
         """Distance of each held-out example to the nearest training example."""
         return nearest_distance(self.held_out.x, self.train.x)

@@ -48,12 +48,12 @@ def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, Abstract
     return found
 
 
-def clipped(x: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+def clipped(x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
     """Images as they are when shown, in [-1, 1]; points as they are."""
     return x.clamp(-1.0, 1.0) if x.dim() == 4 else x
 
 
-def unbounded(x: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+def unbounded(x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:
     """The same: latents have no range."""
     return x
 
@@ -76,7 +76,7 @@ def draw_samples(
     seed: int,
     condition: Condition | None = None,
     finish: Finish = clipped,
-) -> Float[Tensor, "n *d"]:
+) -> Float[Tensor, " n *d"]:
     """Samples 0, ..., n - 1 of a seed; any two maps are given the same noise, on every device.
 
     Args:

@@ -23,11 +23,11 @@ TRIPLES: Final = (
 
 def straightness(
     flow_map: FlowMap,
-    noise: Float[Tensor, "b *d"],
+    noise: Float[Tensor, " b *d"],
     condition: Condition | None = None,
     *,
     steps: int = 32,
-) -> Float[Tensor, "b"]:
+) -> Float[Tensor, " b"]:
     """Mean squared gap between the velocity along a trajectory and its chord, per coordinate.
 
         S = 1/N sum_i |v(x_i, t_i) - (x_N - x_0)|^2 / d   on an Euler grid of N steps
@@ -84,8 +84,8 @@ def allowed_triples(domain: Domain) -> list[tuple[float, float, float]]:
 
 
 def semigroup_error(
-    flow_map: FlowMap, noise: Float[Tensor, "b *d"], condition: Condition | None = None
-) -> Float[Tensor, "b"]:
+    flow_map: FlowMap, noise: Float[Tensor, " b *d"], condition: Condition | None = None
+) -> Float[Tensor, " b"]:
     """Root mean square of X(m, t)(X(s, m)(x)) - X(s, t)(x) per coordinate, over allowed triples.
 
     The points x at time s lie on the map's own trajectory from the noise. It is 0 for an exact

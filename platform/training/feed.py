@@ -97,6 +97,13 @@ class DataFeed(AbstractFeed):
             x1 = flip_rows(x1, rng)
         return Batch(x1=x1, condition=self._dataset.train.condition(index), index=index)
 
+    def whole(self) -> Batch:
+        """All examples in their order, without augmentation."""
+        x1, _ = self._dataset.train.everything()
+        return Batch(
+            x1=x1, condition=self._dataset.train.condition(), index=torch.arange(self.num_data)
+        )
+
 
 @final
 class PairFeed(AbstractFeed):

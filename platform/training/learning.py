@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...methods.core.balance import AbstractBalance, FixedBalance
-from ...methods.core.coupling import CouplingState
+from ...methods.core.coupling import AbstractSolvedCoupling, CouplingState
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import ONLINE, AbstractGame
 from ...methods.core.method import Needs
@@ -21,7 +21,7 @@ from ...methods.core.schedule import Schedule
 from ..experiment import Training
 from .assembly import Learner
 from .ema import MovingAverages, average_into
-from .feed import AbstractFeed
+from .feed import AbstractFeed, DataFeed
 from .objective import Objective, combine
 from .place import Place
 from .snapshot import PowerAverages
@@ -90,6 +90,13 @@ class Learning:
             player: DistributedDataParallel(objective) if place.world > 1 else objective
             for player, objective in objectives.items()
         }
+
+    def solve_coupling(self) -> None:
+        """Let a coupling look at the whole set before the first step, if it is one that does."""
+        coupling = self._learner.coupling
+        if isinstance(coupling, AbstractSolvedCoupling):
+            assert isinstance(self._feed, DataFeed), "streams refuse a coupling that remembers"
+            self._coupling = self._placed(coupling.solve(self._feed.whole(), self._coupling))
 
     @property
     def served(self) -> FlowMap:

@@ -64,7 +64,7 @@ class Lpips(AbstractDistance):
                 f"LPIPS needs the weights of its backbone, found no file {weights}"
             )
 
-    def __call__(self, x: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def __call__(self, x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Distance of each row of x to the same row of y.
 
         Args:

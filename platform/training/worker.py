@@ -72,6 +72,8 @@ def work(
             if stream is not None:
                 # Earlier versions kept no position, and began with the first epoch.
                 stream.go_to(found.state.get(_STREAM, FIRST))
+        else:
+            learning.solve_coupling()
         meter, last = _Meter(training=training, seen=learning.step), resume
         keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
         while learning.step < training.steps:

@@ -68,11 +68,11 @@ class FixedPoint(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         del t, condition
         nearest = (s[:, None] - self.times).abs().argmin(1)
         end = self.data.mean + self.slope[nearest] * (x - rows_like(s, x) * self.data.mean)

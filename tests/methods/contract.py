@@ -54,11 +54,11 @@ class SmallMap(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         self.labels.append(None if condition is None else condition.label)
         at = torch.cat([x.flatten(1), s[:, None], (t - s)[:, None]], dim=1)
         hidden = self.first(at)
@@ -83,8 +83,8 @@ class NotedWeighting(AbstractWeighting):
     asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def __call__(
-        self, error: Float[Tensor, "b"], s: Float[Tensor, "b"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b"]:
+        self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         self.asked.append((s, t))
         return error
 

@@ -47,11 +47,11 @@ class Perturbed(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         at = torch.cat([x.flatten(1), s[:, None], t[:, None]], dim=1)
         waves = torch.cos(at @ self.frequency.T + self.phase)
         bump = (waves * self.theta) @ self.amplitude

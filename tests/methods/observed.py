@@ -47,11 +47,11 @@ class ObservedMap(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         label = None if condition is None else condition.label
         self.calls.append(Call(x=x.detach(), s=s.detach(), t=t.detach(), label=label))
         return self.flow_map(x, s, t, condition)
@@ -72,11 +72,11 @@ class TwoMaps(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         assert condition is not None
         assert condition.label is not None
         is_null = rows_like(condition.label == NULL_LABEL, x)
@@ -94,10 +94,10 @@ class AffineMap(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         del s, t, condition
         return x @ self.matrix.T + self.offset

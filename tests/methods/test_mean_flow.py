@@ -220,17 +220,17 @@ def test_a_tangent_schedule_outside_its_range_is_refused(value: float) -> None:
 class FreeMap(FlowMap):
     """A map whose values are its parameters, one row for each row of the batch."""
 
-    def __init__(self, value: Float[Tensor, "b *d"]) -> None:
+    def __init__(self, value: Float[Tensor, " b *d"]) -> None:
         super().__init__(domain=Domain())
         self.value = torch.nn.Parameter(value)
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         del x, s, t, condition
         return self.value
 

@@ -175,7 +175,7 @@ class CouplingContract:
         assert torch.equal(torch.cat([first.noise, second.noise]), whole.noise)
 
 
-Cdf = Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]]
+Cdf = Callable[[Float[Tensor, " n"]], Float[Tensor, " n"]]
 
 
 class TimesContract:
@@ -255,7 +255,7 @@ class TimesContract:
         assert hash(times) == hash(dataclasses.replace(times))
 
 
-def ks(sample: Float[Tensor, "n"], cdf: Cdf) -> float:
+def ks(sample: Float[Tensor, " n"], cdf: Cdf) -> float:
     """Probability of a sample as far from a continuous law, by Kolmogorov and Smirnov."""
     return float(stats.kstest(sample.numpy(), lambda t: cdf(torch.as_tensor(t)).numpy()).pvalue)
 

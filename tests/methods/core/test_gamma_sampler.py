@@ -135,11 +135,11 @@ class WrongConsistency(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         assert (t == 1.0).all()
         spread = ((1.0 - s) ** 2 + (s * self.std) ** 2).sqrt()
         end = rows_like((1.0 + self.error(s)) * self.std / spread, x) * x
@@ -156,11 +156,11 @@ class WrongFlowMap(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         u: Tensor = self.exact(x, s, t)
         return u + self.rate * self.exact.jump(x, s, t)
 

@@ -61,11 +61,11 @@ class BestDiffusion(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         del t, condition
         level = self.clock.level(1.0 - s)
         a = (1.0 / (1.0 + level.square()).sqrt())[:, None, None]

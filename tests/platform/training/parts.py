@@ -199,7 +199,7 @@ class Judge(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(size, 8), nn.Tanh(), nn.Linear(8, 1))
 
-    def forward(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
+    def forward(self, x: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         score: Tensor = self.layers(x.flatten(1))
         return score[:, 0].to(x.dtype)
 

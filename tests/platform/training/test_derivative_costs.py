@@ -39,11 +39,11 @@ class OpaqueMap(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         u: Tensor = Opaque.apply(self.layer(torch.cat([x, s[:, None], t[:, None]], dim=1)))  # type: ignore[no-untyped-call]
         return u
 

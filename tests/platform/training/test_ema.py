@@ -18,11 +18,11 @@ class Weights(FlowMap):
 
     def forward(
         self,
-        x: Float[Tensor, "b *d"],
-        s: Float[Tensor, "b"],
-        t: Float[Tensor, "b"],
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
         condition: Condition | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    ) -> Float[Tensor, " b *d"]:
         del s, t, condition
         return self.a * x
 

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import torch
 
+from onestep.methods.core.global_ot import GlobalOTCoupling
+from onestep.methods.core.record import Batch
+from onestep.platform.build import build
+from onestep.platform.configuration import compose
+from onestep.platform.data.source import AbstractSource
 from onestep.platform.training import checkpoint
 from onestep.platform.training.errors import CheckpointMismatch
 from onestep.tests.platform.training.group import (
@@ -23,6 +29,7 @@ from onestep.tests.platform.training.recipe import (
     GAME,
     KEPT_NOISE,
     MEAN_FLOW,
+    POINTS,
     REFLOW,
     SHORTCUT,
     recipe,
@@ -97,6 +104,25 @@ def test_pairs_resume_bitwise(tmp_path: Path) -> None:
     assert_equal(resumed, whole)
 
 
+def test_an_assignment_is_solved_once_and_goes_on_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coupling = GlobalOTCoupling(block=50)
+    node = compose("train", ["method=neural_flow", "coupling@method.coupling=global_ot"])["method"]
+    node["coupling"]["block"] = coupling.block
+    experiment = recipe(node, steps=STEPS, training={**KEPT, "keep_checkpoints": 9})
+    whole, _ = train_here(experiment, tmp_path)
+    x1 = build(POINTS, AbstractSource).load().train.x  # type: ignore[type-abstract]
+    data = Batch(x1=x1, index=torch.arange(len(x1)))
+    expected = coupling.solve(data, coupling.initial(len(x1), (2,)))
+    assert torch.equal(whole["coupling"]["seed"], expected["seed"])
+    monkeypatch.setattr(GlobalOTCoupling, "solve", None)
+    resumed, _ = train_here(
+        experiment, tmp_path / "again", tmp_path / "checkpoints" / "step-0000000006"
+    )
+    assert_equal(resumed, whole)
+
+
 def test_what_a_coupling_remembers_matters(tmp_path: Path) -> None:
     """Without this, the state could be lost without a sign."""
     method = {**FLOW_MATCHING, "coupling": KEPT_NOISE}
@@ -115,8 +141,6 @@ def test_what_a_coupling_remembers_matters(tmp_path: Path) -> None:
 
 def recipe_of(place: Path) -> str:
     """The digest that a checkpoint carries, as a mismatch tells its first letters."""
-    import torch
-
     return str(torch.load(place / "state.pt", weights_only=True)["recipe"])
 
 
