@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from hydra.utils import instantiate
 
 from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.platform.configuration import compose
 
 FOLDER = Path(str(files("onestep.methods.conf"))) / "net"
 SHAPES = {"the plane": (2,), "8 x 8": (1, 8, 8), "28 x 28": (1, 28, 28), "32 x 32": (3, 32, 32)}
@@ -22,7 +22,8 @@ def test_each_configuration_builds_a_net_of_the_size_that_it_states(path: Path) 
     assert stated is not None
     domain = Domain(t_lo=0.01, t_hi=0.99)  # a predicted noise has no velocity at pure noise
     with torch.device("meta"):
-        net = instantiate(yaml.safe_load(text), shape=shape, classes=10, domain=domain)
+        node = compose("train", [f"net={path.stem}"])["net"]
+        net = instantiate(node, shape=shape, classes=10, domain=domain)
     assert isinstance(net, FlowMap)
     millions = sum(weight.numel() for weight in net.parameters()) / 1e6
     assert float(stated[1]) <= millions <= float(stated[2])
