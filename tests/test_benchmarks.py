@@ -125,6 +125,7 @@ def test_every_method_has_a_recipe(dataset: str) -> None:
     assert {path.stem for path in METHODS.glob("*.yaml")} <= set(recipes(dataset))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "recipe"),
     [(dataset, recipe) for dataset in (PLANE, DIGITS) for recipe in recipes(dataset)],
