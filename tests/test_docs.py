@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -234,8 +235,10 @@ def test_there_is_a_snippet() -> None:
 
 @pytest.mark.parametrize(("name", "code"), snippets(), ids=[name for name, _ in snippets()])
 def test_a_snippet_runs(
-    name: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, code: str, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "home").mkdir()
+    shutil.copy(empty_database, tmp_path / "home" / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path / "home"))
     exec(compile(code, name, "exec"), {"__name__": "snippet"})

@@ -210,6 +210,7 @@ def test_every_key_of_a_run_is_a_field_and_every_field_a_key() -> None:
         assert set(composed[part]) == {field.name for field in dataclasses.fields(record)}
 
 
+@pytest.mark.slow
 def test_every_experiment_file_composes() -> None:
     folder = ROOT / "platform" / "conf" / "experiment"
     names = sorted(path.stem for path in folder.glob("*.yaml"))

@@ -7,14 +7,6 @@ import pytest
 from onestep.platform.registry.store import Registry
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables, made once: making them takes seconds."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    Registry(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def local_registry(empty_database: Path, tmp_path: Path) -> Callable[[], Registry]:
     """Opens the registry of a new home, the same one each time."""

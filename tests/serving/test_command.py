@@ -1,5 +1,6 @@
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,9 @@ def test_a_bad_override_is_refused_before_anything_starts(override: str) -> None
         run(override, "--dry-run")
 
 
-def test_a_missing_champion_is_refused_and_leaves_no_server(tmp_path: Path) -> None:
+def test_a_missing_champion_is_refused_and_leaves_no_server(
+    empty_database: Path, tmp_path: Path
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     with pytest.raises(ValueError, match="champion"):
         run(f"serve.tracking_uri=sqlite:///{tmp_path}/mlflow.db", "serve.port=0")

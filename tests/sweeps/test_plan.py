@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,9 @@ def small(*overrides: str) -> SweepSettings:
     return settings_of([*_SMALL, *overrides])
 
 
-def over(space: Mapping[str, Any], *overrides: str) -> SweepSettings:
-    return replace(small(*overrides), space=Space.from_dict(space))
+def over(space: Mapping[str, Any], *overrides: str) -> Callable[[], SweepSettings]:
+    """A small sweep over a space; it is composed when it is asked for, not for every test."""
+    return lambda: replace(small(*overrides), space=Space.from_dict(space))
 
 
 _POWER: Final = {"method.weighting.power": {"kind": "uniform", "low": 0.0, "high": 1.0}}
@@ -44,12 +45,12 @@ def test_a_plan_gives_each_trial_the_same_threads_wherever_it_is_repeated() -> N
 
 
 def test_threads_that_are_asked_for_are_kept() -> None:
-    base = Plan.of(over(_POWER, "training.threads=2")).base
+    base = Plan.of(over(_POWER, "training.threads=2")()).base
     assert [one for one in base if one.startswith("training.threads")] == ["training.threads=2"]
 
 
 def test_halving_measures_each_trial_at_its_rungs() -> None:
-    plan = Plan.of(over(_POWER, "sweep.scheduler.kind=asha", "sweep.scheduler.grace_samples=512"))
+    plan = Plan.of(over(_POWER, "sweep.scheduler.kind=asha", "sweep.scheduler.grace_samples=512")())
     assert plan.base[-1] == "training.checkpoint_every=512"
 
 
@@ -96,14 +97,17 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
     ],
 )
 def test_a_sweep_is_refused_before_ray_starts(
-    settings: SweepSettings, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[[], SweepSettings],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(ray, "init", _never)
     with pytest.raises(ValueError, match=said):
-        sweep(settings)
+        sweep(settings())
     assert not (tmp_path / "sweeps").exists()
 
 

@@ -1,5 +1,6 @@
 """A network of diffusers is the velocity that diffusers samples by, and fits or is refused."""
 
+import importlib.util
 import sys
 from functools import partial
 from typing import Any
@@ -24,7 +25,9 @@ from onestep.methods.core.prediction import (
 from onestep.methods.nets.diffusers_unet import DiffusersUNet
 from onestep.methods.nets.diffusion import DiffusionVelocity
 
-diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("diffusers") is None, reason="needs the extra diffusers"
+)
 
 SHAPE = (1, 8, 8)
 SIZES: dict[str, Any] = {
@@ -77,6 +80,8 @@ def test_a_step_along_the_velocity_is_a_step_of_ddim(schedule: str, kind: str) -
         shape=SHAPE, domain=INSIDE, net=lambda **_: net, prediction=PREDICTIONS[kind], clock=clock
     )
     first, last = (0.00085, 0.012) if schedule == "scaled_linear" else (1e-4, 0.02)
+    import diffusers  # takes seconds
+
     ddim = diffusers.DDIMScheduler(
         beta_start=first,
         beta_end=last,

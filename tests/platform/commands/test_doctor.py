@@ -36,7 +36,11 @@ def test_the_whole_check_of_a_method_needs_neither_its_teacher_nor_data(
     assert "gradients of consistency_distillation in 2 processes are those of one" in out
 
 
-@pytest.mark.parametrize("said", [(), ("derivative@method.derivative=auto",)], ids=str)
+@pytest.mark.parametrize(
+    "said",
+    [pytest.param((), marks=pytest.mark.slow), ("derivative@method.derivative=auto",)],
+    ids=str,
+)
 def test_the_advice_is_for_a_method_that_takes_it(
     said: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

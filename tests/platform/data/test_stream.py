@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,12 @@ def test_two_workers_share_the_training_examples_and_see_no_held_out_one(
 
 
 @pytest.mark.ray
+@pytest.mark.skipif(find_spec("datasets") is None, reason="needs the extra hub")
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("instance")
 def test_a_hub_set_streams_the_examples_that_it_loads(
     source: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("datasets", reason="needs the extra hub")
     monkeypatch.setenv("HF_HOME", str(Path(source.folder) / ".cache"))
     hub = HuggingFace(
         path=source.folder,

@@ -38,7 +38,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return {name: train_here(each, folder / name)[0] for name, each in EXPERIMENTS.items()}
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_workers_walk_the_trajectory_of_one(
     world: int, alone: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:

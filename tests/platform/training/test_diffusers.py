@@ -1,5 +1,6 @@
 """A model as diffusers saves it is imported whole, samples as it does there, and teaches."""
 
+import importlib.util
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,9 @@ from onestep.platform.home import Home
 from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
 
-diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("diffusers") is None, reason="needs the extra diffusers"
+)
 
 SOURCE = "https://example.org/ddpm-digits"
 TERMS = ("--licence", "Apache-2.0", "--source", SOURCE)
@@ -49,6 +52,8 @@ def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def saved(home: Path, **sizes: Any) -> Any:
     """A network with random weights, saved as the library saves it."""
     torch.manual_seed(0)
+    import diffusers  # takes seconds
+
     unet = diffusers.UNet2DModel(**(SIZES | sizes)).eval().requires_grad_(False)
     unet.save_pretrained(home / "unet", safe_serialization=True)
     return unet
@@ -94,6 +99,8 @@ def test_its_velocity_is_the_flow_of_what_diffusers_says(home: Path) -> None:
     assert attempt(home) == 0
     net, _ = load_flow_map(Registry.at(Home.here()), "digits_unlabelled/1")
     number = torch.tensor([1, 10, 100, 500, 900, 998])
+    import diffusers
+
     kept = diffusers.DDIMScheduler().alphas_cumprod[number][:, None, None, None]
     a, g = kept.sqrt(), (1.0 - kept).sqrt()
     z = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -115,6 +122,8 @@ def test_a_chain_of_ddim_ends_where_that_of_diffusers_ends(home: Path) -> None:
     unet = saved(home).double()
     assert attempt(home) == 0
     net, _ = load_flow_map(Registry.at(Home.here()), "digits_unlabelled/1")
+    import diffusers  # takes seconds
+
     ddim = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="leading", steps_offset=37)
     ddim.set_timesteps(27)
     numbers = [*ddim.timesteps.tolist(), 0]

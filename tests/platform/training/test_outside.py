@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,6 @@ MODEL = (
     "method=edm",
 )
 TERMS = ("--licence", "CC-BY-4.0", "--source", "https://example.org/edm")
-EXPERIMENT = Experiment.from_dict(compose("train", MODEL), MODEL)
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +39,19 @@ def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-def trained_elsewhere() -> dict[str, Tensor]:
-    """The weights of the network, other than its initial ones, under other names."""
-    net = assemble(EXPERIMENT).net()
+@cache
+def _weights() -> dict[str, Tensor]:
+    net = assemble(Experiment.from_dict(compose("train", MODEL), MODEL)).net()
     rng = torch.Generator().manual_seed(1)
     return {
         f"model.{name}": torch.randn(weight.shape, generator=rng)
         for name, weight in net.state_dict().items()
     }
+
+
+def trained_elsewhere() -> dict[str, Tensor]:
+    """The weights of the network, other than its initial ones, under other names."""
+    return dict(_weights())
 
 
 def names() -> dict[str, str]:
@@ -82,7 +87,9 @@ def test_weights_become_a_model_with_their_licence_and_source(
         "mapping_sha256": sha256_of(home / "names.yaml"),
     }
     assert record.ema == "imported"
-    assert net.domain == assemble(EXPERIMENT).learner.domain
+    assert (
+        net.domain == assemble(Experiment.from_dict(compose("train", MODEL), MODEL)).learner.domain
+    )
     assert main(["registry", "show", "moons/1"]) == 0
     assert "CC-BY-4.0" in capsys.readouterr().out
 

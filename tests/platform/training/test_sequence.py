@@ -1,5 +1,7 @@
 """Sequences of stages: later ones build on earlier ones, and all are checked before the first."""
 
+import shutil
+
 import pytest
 
 from onestep.platform.registry.store import Registry
@@ -66,7 +68,8 @@ def test_stages_do_not_share_a_folder() -> None:
         StageSequence.from_overrides(["stages=digits_reflow", "run=mine"])
 
 
-def test_a_student_is_made_from_its_teachers_pairs(tmp_path, monkeypatch) -> None:
+def test_a_student_is_made_from_its_teachers_pairs(empty_database, tmp_path, monkeypatch) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
     done = StageSequence.of(PLAN, TINY).run(Silence())
     student = done["student"]
