@@ -20,7 +20,7 @@ from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, Sigmoid, require_range
 from .core.shape import rows_like
-from .core.times import AbstractTimes, SortedTimes
+from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.two_parts import two_part_target
 from .core.weighting import AbstractWeighting, AdaptivePower
 
@@ -80,7 +80,8 @@ class AlphaFlow(AbstractMethod):
         guidance: Classifier-free guidance in the target.
 
     Raises:
-        ValueError: If alpha or the clamp is out of range.
+        ValueError: If alpha or the clamp is out of range, or no row teaches the velocity that
+            guidance reads.
     """
 
     path: AbstractPath = LinearPath()
@@ -103,6 +104,7 @@ class AlphaFlow(AbstractMethod):
             require_range(name, self.alpha, self.clamp, 1.0 - self.clamp)
         require_range("method.alpha", self.alpha, 0.0, 1.0)
         if self.guidance.is_on:
+            require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")
 
     @property

@@ -16,7 +16,7 @@ from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, require_range
 from .core.shape import rows_like
-from .core.times import AbstractTimes, SortedTimes
+from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.weighting import AbstractWeighting, AdaptivePower
 
 
@@ -54,7 +54,8 @@ class MeanFlow(AbstractMethod):
             learns the unconditional velocity that it needs, and construction warns.
 
     Raises:
-        ValueError: If the tangent schedule leaves [0, 1].
+        ValueError: If the tangent schedule leaves [0, 1], or no row teaches the velocity that
+            guidance reads.
     """
 
     path: AbstractPath = LinearPath()
@@ -69,6 +70,7 @@ class MeanFlow(AbstractMethod):
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
         if self.guidance.is_on:
+            require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")
 
     @property

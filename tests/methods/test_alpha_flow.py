@@ -402,3 +402,10 @@ def test_a_clamp_outside_its_range_is_refused(clamp: float) -> None:
 def test_a_shift_by_the_jump_that_teaches_nothing_is_refused(alpha: float) -> None:
     with pytest.raises(ValueError, match=r"method\.alpha with shift jump must stay in"):
         AlphaFlow(alpha=Constant(value=alpha), shift=Shift.JUMP)
+
+
+def test_guidance_by_a_velocity_that_is_never_trained_is_refused() -> None:
+    times = SortedTimes(diagonal=Constant(value=0.0))
+    AlphaFlow(times=times)
+    with pytest.raises(ValueError, match=r"method\.guidance reads the network's own velocity"):
+        AlphaFlow(times=times, guidance=Guidance(omega=2.0))

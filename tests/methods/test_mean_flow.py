@@ -310,6 +310,13 @@ def test_guidance_without_label_dropout_warns_of_the_velocity_that_is_never_lear
         MeanFlow(label_dropout=none, guidance=Guidance(omega=2.0))
 
 
+def test_guidance_by_a_velocity_that_is_never_trained_is_refused() -> None:
+    times = SortedTimes(diagonal=Constant(value=0.0))
+    MeanFlow(times=times)
+    with pytest.raises(ValueError, match=r"method\.guidance reads the network's own velocity"):
+        MeanFlow(times=times, guidance=Guidance(omega=2.0))
+
+
 @pytest.mark.filterwarnings(IGNORED)
 @pytest.mark.parametrize(("omega", "kappa"), [(0.2, 0.92), (2.0, 0.0)])
 def test_the_fixed_point_of_guidance_has_scale_omega_over_one_minus_kappa(
