@@ -8,14 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .condition import Condition
-from .flow_map import Domain, FlowMap
-from .grid import AbstractGrid, UniformGrid
-from .sampler import AbstractSampler, finish, finishing, require_velocity, times_like
+from .flow_map import FlowMap
+from .linear_steps import AbstractLinearSteps
+from .sampler import finish, times_like
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AnchoredSteps(AbstractSampler):
+class AnchoredSteps(AbstractLinearSteps):
     """A velocity whose paths are nearly straight, read from one line through the noise x0.
 
         x_t = (1 - t) x0 + t (x_s + (1 - s) v(x_s, s))
@@ -28,32 +28,7 @@ class AnchoredSteps(AbstractSampler):
     Reference: Lee, Lin and Fanti 2024 (2-RF++), arXiv:2405.20320v1, the sampler "new" of their
         code.
     Convention: theirs runs data -> noise; t' = 1 - t.
-
-    Attributes:
-        grid: Where the steps begin and end.
     """
-
-    grid: AbstractGrid = UniformGrid(steps=4)
-
-    @property
-    def draws(self) -> int:
-        """Independent draws of noise that one sample takes."""
-        return 1
-
-    def evaluations(self, domain: Domain) -> int:
-        """Evaluations of the map for one sample: the steps, and the denoising if there is one."""
-        return self.grid.steps + finishing(domain)
-
-    def check(self, domain: Domain) -> None:
-        """Refuse a map that is no velocity.
-
-        Args:
-            domain: The map's domain.
-
-        Raises:
-            ValueError: If the map was not trained on the diagonal.
-        """
-        require_velocity(type(self).__name__, domain)
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None

@@ -181,20 +181,72 @@ class CosineClock(AbstractDiffusionClock):
         return _uniform(self.ends, n, rng, dtype)
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
-class DiscreteClock(AbstractDiffusionClock):
-    """A finite number of levels, whose rates of noise rise linearly: DDPM's own schedule.
+class AbstractDiscreteClock(AbstractDiffusionClock):
+    """A finite number of levels, given by the rate of noise of each.
 
         a_k^2 = (1 - beta_1) ... (1 - beta_k),   tau = k / levels, k = 1, ..., levels
 
     Only these readings are drawn. Between them ln sigma is linear.
 
+    Attributes:
+        levels: How many, at least 2.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+
+    levels: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise ValueError(f"discrete clock needs at least 2 levels, got {self.levels}")
+
+    @property
+    @abstractmethod
+    def rates(self) -> Float[Tensor, " levels"]:
+        """Rate of each level in double precision."""
+
+    @property
+    @final
+    def ends(self) -> tuple[float, float]:
+        """Its readings nearest to the data and nearest to the noise."""
+        return (1.0 / self.levels, 1.0)
+
+    @final
+    def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Noise level sigma at readings between the ends."""
+        table = _log_levels(self, tau.device)
+        place = tau.double() * self.levels - 1.0
+        below = place.floor().clamp(0, self.levels - 2).long()
+        share = place - below
+        log = table[below] * (1.0 - share) + table[below + 1] * share
+        return log.exp().to(tau.dtype)
+
+    @final
+    def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Readings at noise levels; beyond an end's level, a reading beyond that end."""
+        table = _log_levels(self, level.device)
+        log = level.double().log()
+        below = (torch.searchsorted(table, log.contiguous()) - 1).clamp(0, self.levels - 2)
+        share = (log - table[below]) / (table[below + 1] - table[below])
+        return ((below + share + 1.0) / self.levels).to(level.dtype)
+
+    @final
+    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
+        """Independent readings, each as likely as the others, shard by shard."""
+        return (rng.integers(n, below=self.levels) + 1).to(dtype) / self.levels
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DiscreteClock(AbstractDiscreteClock):
+    """A finite number of levels, whose rates of noise rise linearly: DDPM's own schedule.
+
     Reference: Ho et al. 2020, arXiv:2006.11239v2, section 4. Stable Diffusion's runs from beta
         0.00085 to 0.012, with the roots of the rates rising linearly.
 
     Attributes:
-        levels: How many, at least 2.
         beta_first: Rate of the first, above 0.
         beta_last: Rate of the last, above beta_first and below 1.
         is_rooted: Whether the roots of the rates rise linearly.
@@ -203,23 +255,17 @@ class DiscreteClock(AbstractDiffusionClock):
         ValueError: If a value is out of range.
     """
 
-    levels: int = 1000
     beta_first: float = 1e-4
     beta_last: float = 0.02
     is_rooted: bool = False
 
     def __post_init__(self) -> None:
-        _require_levels(self.levels)
+        super().__post_init__()
         if not 0.0 < self.beta_first < self.beta_last < 1.0:
             raise ValueError(
                 "discrete clock needs 0 < beta_first < beta_last < 1, "
                 f"got {self.beta_first} and {self.beta_last}"
             )
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Its readings nearest to the data and nearest to the noise."""
-        return (1.0 / self.levels, 1.0)
 
     @property
     def rates(self) -> Float[Tensor, " levels"]:
@@ -230,34 +276,19 @@ class DiscreteClock(AbstractDiffusionClock):
             return roots.square()
         return torch.linspace(first, last, self.levels, dtype=torch.float64)
 
-    def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Noise level sigma at readings between the ends."""
-        return _level(_log_levels(self, tau.device), tau)
-
-    def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Readings at noise levels; beyond an end's level, a reading beyond that end."""
-        return _reading(_log_levels(self, level.device), level)
-
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
-        """Independent readings, each as likely as the others, shard by shard."""
-        return _whole(self.levels, n, rng, dtype)
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DiscreteCosineClock(AbstractDiffusionClock):
+class DiscreteCosineClock(AbstractDiscreteClock):
     """A finite number of levels whose share of data falls like a cosine, at a limited rate.
 
-        a_k^2 = (1 - beta_1) ... (1 - beta_k),   beta_k = min(1 - c(k) / c(k - 1), beta_most)
-        c(k) = cos^2(pi / 2 (k / levels + offset) / (1 + offset)),   tau = k / levels
-
-    Only these readings are drawn. Between them ln sigma is linear.
+        beta_k = min(1 - c(k) / c(k - 1), beta_most)
+        c(k) = cos^2(pi / 2 (k / levels + offset) / (1 + offset))
 
     Reference: Nichol and Dhariwal 2021, arXiv:2102.09672v1, Eq. (17) and the limit below it. The
         library diffusers calls it squaredcos_cap_v2.
 
     Attributes:
-        levels: How many, at least 2.
         offset: How far the clock is from the slowest point at the data, above 0.
         beta_most: Largest rate, in (0, 1).
 
@@ -265,22 +296,16 @@ class DiscreteCosineClock(AbstractDiffusionClock):
         ValueError: If a value is out of range.
     """
 
-    levels: int = 1000
     offset: float = 0.008
     beta_most: float = 0.999
 
     def __post_init__(self) -> None:
-        _require_levels(self.levels)
+        super().__post_init__()
         if self.offset <= 0.0 or not 0.0 < self.beta_most < 1.0:
             raise ValueError(
                 "discrete cosine clock needs an offset above 0 and beta_most in (0, 1), "
                 f"got {self.offset} and {self.beta_most}"
             )
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Its readings nearest to the data and nearest to the noise."""
-        return (1.0 / self.levels, 1.0)
 
     @property
     def rates(self) -> Float[Tensor, " levels"]:
@@ -289,23 +314,6 @@ class DiscreteCosineClock(AbstractDiffusionClock):
         share = torch.cos(0.5 * math.pi * (place + self.offset) / (1.0 + self.offset)).square()
         return (1.0 - share[1:] / share[:-1]).clamp(max=self.beta_most)
 
-    def level(self, tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Noise level sigma at readings between the ends."""
-        return _level(_log_levels(self, tau.device), tau)
-
-    def reading(self, level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Readings at noise levels; beyond an end's level, a reading beyond that end."""
-        return _reading(_log_levels(self, level.device), level)
-
-    def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
-        """Independent readings, each as likely as the others, shard by shard."""
-        return _whole(self.levels, n, rng, dtype)
-
-
-def _require_levels(levels: int) -> None:
-    if levels < 2:
-        raise ValueError(f"discrete clock needs at least 2 levels, got {levels}")
-
 
 def _uniform(ends: tuple[float, float], n: int, rng: Rng, dtype: torch.dtype) -> Tensor:
     """Readings between the ends, up to the noise itself."""
@@ -313,32 +321,8 @@ def _uniform(ends: tuple[float, float], n: int, rng: Rng, dtype: torch.dtype) ->
     return far - (far - near) * rng.uniform(n, dtype=dtype)
 
 
-def _whole(levels: int, n: int, rng: Rng, dtype: torch.dtype) -> Tensor:
-    """Readings of the levels themselves."""
-    return (rng.integers(n, below=levels) + 1).to(dtype) / levels
-
-
-def _level(table: Float[Tensor, " levels"], tau: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Noise levels at readings of a clock whose levels have these logarithms."""
-    place = tau.double() * len(table) - 1.0
-    below = place.floor().clamp(0, len(table) - 2).long()
-    share = place - below
-    log = table[below] * (1.0 - share) + table[below + 1] * share
-    return log.exp().to(tau.dtype)
-
-
-def _reading(table: Float[Tensor, " levels"], level: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Readings at noise levels of a clock whose levels have these logarithms."""
-    log = level.double().log()
-    below = (torch.searchsorted(table, log.contiguous()) - 1).clamp(0, len(table) - 2)
-    share = (log - table[below]) / (table[below + 1] - table[below])
-    return ((below + share + 1.0) / len(table)).to(level.dtype)
-
-
 @lru_cache(maxsize=32)
-def _log_levels(
-    clock: DiscreteClock | DiscreteCosineClock, device: torch.device
-) -> Float[Tensor, " levels"]:
+def _log_levels(clock: AbstractDiscreteClock, device: torch.device) -> Float[Tensor, " levels"]:
     # On the CPU even where networks are laid out without memory.
     with torch.device("cpu"):
         rates = clock.rates

@@ -9,21 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .condition import Condition
-from .flow_map import Domain, FlowMap
+from .flow_map import FlowMap
 from .grid import AbstractGrid, KarrasGrid
-from .sampler import (
-    AbstractSampler,
-    finish,
-    finishing,
-    require_linear,
-    require_velocity,
-    times_like,
-)
+from .linear_steps import AbstractLinearSteps
+from .sampler import finish, times_like
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DpmSolver(AbstractSampler):
+class DpmSolver(AbstractLinearSteps):
     """DPM-Solver++(2M): the predicted data, extrapolated in the log of the noise level.
 
         x_t = (1 - t) / (1 - s) x_s + (t - s) / (1 - s) (D_s + (h / 2 h') (D_s - D_r))
@@ -42,27 +36,6 @@ class DpmSolver(AbstractSampler):
     """
 
     grid: AbstractGrid = KarrasGrid(steps=20)
-
-    @property
-    def draws(self) -> int:
-        """Independent draws of noise that one sample takes."""
-        return 1
-
-    def evaluations(self, domain: Domain) -> int:
-        """Evaluations of the map for one sample: the steps, and the denoising if there is one."""
-        return self.grid.steps + finishing(domain)
-
-    def check(self, domain: Domain) -> None:
-        """Refuse a map that is no velocity of the linear path.
-
-        Args:
-            domain: The map's domain.
-
-        Raises:
-            ValueError: If the map was not trained on the diagonal, or is of another path.
-        """
-        require_velocity(type(self).__name__, domain)
-        require_linear(type(self).__name__, domain)
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None

@@ -40,6 +40,20 @@ def check_condition(
         )
 
 
+def require_no_tokens(net: str, vocabulary: int) -> None:
+    """Refuse a vocabulary where a network has no attention for tokens.
+
+    Args:
+        net: Name of the network.
+        vocabulary: What it was asked for.
+
+    Raises:
+        ValueError: If it is not 0.
+    """
+    if vocabulary:
+        raise ValueError(f"{net} takes no tokens, got vocabulary {vocabulary}; allowed is 0")
+
+
 def conditions_of(net: nn.Module) -> frozenset[str]:
     """The parts of a condition beside the label that a network, or one within it, has weights for.
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..core.condition import Condition
 from ..core.flow_map import Domain, FlowMap
 from .affine import Linear, scaled
-from .condition_embedding import check_condition
+from .condition_embedding import check_condition, require_no_tokens
 from .embedding import Embedding
 
 
@@ -110,10 +110,7 @@ class CouplingFlow(FlowMap):
     ) -> None:
         super().__init__(domain=domain)
         size = math.prod(shape)
-        if vocabulary:
-            raise ValueError(
-                f"CouplingFlow takes no tokens, got vocabulary {vocabulary}; allowed is 0"
-            )
+        require_no_tokens("CouplingFlow", vocabulary)
         if size < 2:
             raise ValueError(
                 f"CouplingFlow needs data of at least 2 coordinates, got shape {shape}"

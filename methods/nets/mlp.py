@@ -14,7 +14,7 @@ from ..core.condition import Condition
 from ..core.dropout import Dropout
 from ..core.flow_map import Domain, FlowMap
 from .affine import Linear, modulated
-from .condition_embedding import check_condition
+from .condition_embedding import check_condition, require_no_tokens
 from .embedding import Embedding
 
 
@@ -78,8 +78,7 @@ class MLP(FlowMap):
         max_cycles: float = 4.0,
     ) -> None:
         super().__init__(domain=domain)
-        if vocabulary:
-            raise ValueError(f"MLP takes no tokens, got vocabulary {vocabulary}; allowed is 0")
+        require_no_tokens("MLP", vocabulary)
         if min(width, depth, embedding_width) < 1:
             raise ValueError(
                 "MLP width, depth and embedding_width must be at least 1, "

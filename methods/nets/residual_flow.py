@@ -16,7 +16,7 @@ from ..core.condition import Condition
 from ..core.flow_map import Domain, FlowMap
 from ..core.shape import rows_like
 from .affine import Linear, scaled, shifted
-from .condition_embedding import check_condition
+from .condition_embedding import check_condition, require_no_tokens
 from .embedding import Embedding
 
 _LAYERS: Final = 3
@@ -153,10 +153,7 @@ class ResidualFlow(FlowMap):
         max_cycles: float = 4.0,
     ) -> None:
         super().__init__(domain=domain)
-        if vocabulary:
-            raise ValueError(
-                f"ResidualFlow takes no tokens, got vocabulary {vocabulary}; allowed is 0"
-            )
+        require_no_tokens("ResidualFlow", vocabulary)
         if min(width, depth, embedding_width) < 1:
             raise ValueError(
                 "ResidualFlow width, depth and embedding_width must be at least 1, "

@@ -1,6 +1,5 @@
 """Parts of a set of pairs in the making, kept so that what is done is done when it is cut off."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -31,7 +30,7 @@ class PairParts:
     def __init__(self, folder: Path, decided_by: Mapping[str, Any]) -> None:
         text = json.dumps(dict(decided_by), sort_keys=True)
         self._set = folder
-        self._folder = folder / f"{_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self._folder = folder / f"{_PREFIX}{sha256(text.encode())[:16]}"
 
     def part(self, kind: str, number: int, make: Callable[[], Tensor]) -> Tensor:
         """A part as an earlier attempt has left it, or made and written now.

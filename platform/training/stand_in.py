@@ -10,7 +10,7 @@ from ...methods.core.flow_map import Domain, FlowMap
 from ...methods.core.record import Batch, Moment
 from ...methods.core.rng import Rng, mix
 from ..experiment import Experiment
-from .assembly import parts_of
+from .assembly import Assembly, parts_of
 from .feed import AbstractFeed
 from .learning import Learning
 from .place import Place
@@ -27,26 +27,16 @@ class NoiseFeed(AbstractFeed):
     """Normal numbers in the shape of data, the same for the same seed and step.
 
     Args:
-        shape: Shape of one example.
-        classes: Number of classes that a model is told of, 0 for none.
-        words: Number of words of the captions, 0 for none.
-        batch_size: Rows of the whole batch.
-        paired: Whether rows come with their noise, as stored pairs do.
-        seed: Seed of the numbers.
+        assembly: The things of the experiment whose data it stands for.
+        rows: Rows of the whole batch.
     """
 
-    def __init__(
-        self,
-        *,
-        shape: tuple[int, ...],
-        classes: int,
-        words: int,
-        batch_size: int,
-        paired: bool,
-        seed: int,
-    ) -> None:
-        self._shape, self._classes, self._words = shape, classes, words
-        self._batch_size, self._paired, self._seed = batch_size, paired, seed
+    def __init__(self, assembly: Assembly, *, rows: int) -> None:
+        source = assembly.source
+        self._shape, self._batch_size = source.shape, rows
+        self._classes, self._words = source.told_classes, len(source.vocabulary)
+        self._paired = assembly.learner.needs.pairs is not None
+        self._seed = assembly.experiment.seed
 
     @property
     def num_data(self) -> int:
@@ -93,20 +83,11 @@ def stand_in(experiment: Experiment, place: Place) -> Learning:
     Raises:
         ValueError: If a part of the experiment is refused by its class.
     """
-    assembly, training = parts_of(experiment), experiment.training
-    learner, source = assembly.learner, assembly.source
-    frozen = dict[str, FlowMap]()
-    for number, role in enumerate(sorted(learner.needs.frozen), start=1):
+    assembly, frozen = parts_of(experiment), dict[str, FlowMap]()
+    for number, role in enumerate(sorted(assembly.learner.needs.frozen), start=1):
         frozen[role] = shaken(assembly.net(), seed=number)
         frozen[role].domain = Domain()
-    feed = NoiseFeed(
-        shape=source.shape,
-        classes=source.told_classes,
-        words=len(source.vocabulary),
-        batch_size=training.batch_size,
-        paired=learner.needs.pairs is not None,
-        seed=experiment.seed,
-    )
+    feed = NoiseFeed(assembly, rows=experiment.training.batch_size)
     return learning_on(assembly, feed, place, net=shaken(assembly.net(), seed=0), frozen=frozen)
 
 

@@ -58,14 +58,7 @@ def step_time(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> StepTime:
     for net in weighty.values():
         for tensor in (*net.parameters(), *net.buffers()):
             tensor.detach().zero_()
-    feed = NoiseFeed(
-        shape=assembly.source.shape,
-        classes=assembly.source.told_classes,
-        words=len(assembly.source.vocabulary),
-        batch_size=rows,
-        paired=assembly.learner.needs.pairs is not None,
-        seed=experiment.seed,
-    )
+    feed = NoiseFeed(assembly, rows=rows)
     training_here = replace(
         training, samples=rows * 1000, batch_size=rows, shards=1, accumulate=1, ema_snapshots=0
     )

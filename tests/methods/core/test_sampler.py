@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from onestep.methods.core.anchored import AnchoredSteps
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.coordinate import (
     AbstractCoordinate,
@@ -381,6 +382,7 @@ BENT = Domain(path="trigonometric")
         (Renoise(), "renoising"),
         (GammaJumps(gamma=0.5), "renoising"),
         (DpmSolver(), "DpmSolver"),
+        (AnchoredSteps(), "AnchoredSteps"),
         (Heun(coordinate=AngleCoordinate()), "AngleCoordinate"),
     ],
 )
