@@ -33,9 +33,9 @@ class GlobalOTCoupling(AbstractSolvedCoupling):
     Reference: Shou 2026, arXiv:2604.06413v1, section 4, where it is one of the consistent
         couplings.
     Differs from the paper: its solver, and the sizes up to which it is used, are not established.
-    Cost: time grows a little faster than the square of a block's size, 5 s for 4096 points in the
-        plane on one core, for each block and at each worker; memory is 16 bytes times its square,
-        270 MB; longer for data of many dimensions. Nothing in a step.
+    Cost: time grows a little faster than the square of a block's size, for each block and at each
+        worker, and more for data of many dimensions; memory is 16 bytes times that square, 270 MB
+        for 4096 points. Nothing in a step.
     Fails by: noise that is learnt by heart; a set whose images are mirrored at random has one noise
         for both.
 
