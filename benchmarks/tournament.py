@@ -87,7 +87,7 @@ def factor_for(seconds: float, pilot: Mapping[str, Made], share: float) -> float
 
 
 def compete(
-    recipe: str, dataset: str, workshop: Workshop, *, seconds: float, seeds: int
+    recipe: str, dataset: str, workshop: Workshop, *, seconds: float, seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Train a recipe on a set in a given time, with several seeds.
 
@@ -96,7 +96,7 @@ def compete(
         dataset: The set.
         workshop: Where it is trained.
         seconds: Processor time of all its stages.
-        seeds: How many times.
+        seeds: One training for each.
 
     Returns:
         A result for each seed: the report, and what it took.
@@ -106,12 +106,11 @@ def compete(
     pilot = workshop.make(scaled(stages, PILOT, "evaluation.samples=64"))
     factor = factor_for(seconds, pilot, PILOT)
     results = []
-    for seed in range(seeds):
+    for seed in seeds:
         made = workshop.make(scaled(stages, factor, f"seed={seed}"))
         *_, last = made.values()
         results.append(
             {
-                "machine": machine(),
                 "recipe": recipe,
                 "seed": seed,
                 "factor": round(factor, 4),
@@ -180,18 +179,20 @@ def main() -> None:
     if unknown := set(chosen) - set(known):
         parser.error(f"recipes are {', '.join(known)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
+    about = machine()  # before the first result makes the working tree differ from its revision
     kept = stored["sets"].get(arguments.set, {"results": []})["results"]
     results = [each for each in kept if each["recipe"] not in chosen]
     with tempfile.TemporaryDirectory() as folder:
         workshop, new = Workshop(Path(folder)), list[dict[str, Any]]()
         for recipe in chosen:
-            new += compete(
+            found = compete(
                 recipe,
                 arguments.set,
                 workshop,
                 seconds=arguments.seconds,
-                seeds=arguments.seeds,
+                seeds=range(arguments.seeds),
             )
+            new += [{"machine": about, **each} for each in found]
             stored["sets"][arguments.set] = {
                 "seconds": arguments.seconds,
                 "results": results + new,
