@@ -2,7 +2,8 @@
 
 The time is the processor time of a recipe's own trainings on one thread; that of its teacher, and
 of making pairs, stands beside it. Results go to benchmarks/results/learning.json, where recipes
-that are not named keep their numbers.
+that are not named keep their numbers, and to docs/learning.md. With --judge nothing is trained and
+the stored numbers are judged again.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from typing import Any, Final
 
 import torch
 
+from onestep.benchmarks import learning_page
+from onestep.benchmarks.misses import is_explained, misses_of
 from onestep.benchmarks.planar import data_draws, draws, gaussian_draws, judge, sampler_of
 from onestep.benchmarks.recipes import TEACHER, TRAINING, Workshop, digest, recipes, sequence
 from onestep.benchmarks.record import RESULTS, Bars, at_least, at_most, machine, save
@@ -25,7 +28,7 @@ MOST: Final = {"mode_mass_tv": 0.06, "mode_std_ratio_max": 1.4, "outside_modes":
 LEAST: Final = {"mode_std_ratio_min": 0.7}
 MOST_CORE_S: Final = {"one_stage": 60.0, "several_stages": 180.0}
 EXPLAINED: Final[dict[str, dict[str, str]]] = {}
-"""The bars that a recipe misses, and why."""
+"""The numbers with which a recipe misses its bars, and why."""
 
 
 def measure(recipe: str, workshop: Workshop) -> dict[str, Any]:
@@ -61,9 +64,17 @@ def missed(measured: Mapping[str, Any]) -> list[str]:
     return [str(bar["number"]) for bar in bars(measured) if not bar["reached"]]
 
 
-def is_explained(recipe: str, measured: Mapping[str, Any]) -> bool:
-    """Whether a recipe misses nothing but what is known."""
-    return set(missed(measured)) <= EXPLAINED.get(recipe, {}).keys()
+def judged(found: Mapping[str, Any], trivial: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Recipes with what their bars say, beside samples that need no training."""
+    ordered = {name: found[name] for name in recipes() if name in found}
+    misses = misses_of(ordered, missed, EXPLAINED)
+    return {
+        "bars": {**MOST, **LEAST, "core_s": MOST_CORE_S},
+        "misses": misses,
+        "reached": is_explained(misses),
+        **trivial,
+        "recipes": ordered,
+    }
 
 
 def main() -> None:
@@ -72,28 +83,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(recipes()))
-    chosen = parser.parse_args().recipes or recipes()
-    if unknown := set(chosen) - set(recipes()):
+    parser.add_argument("--judge", action="store_true", help="judge the stored numbers again")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.recipes) - set(recipes()):
         parser.error(f"recipes are {', '.join(recipes())}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     about, path, dataset = machine(), RESULTS / "learning.json", EightGaussians().load()
+    samples = {"one_gaussian": gaussian_draws(dataset), "training_data": data_draws(dataset)}
+    trivial = {name: judge(each, dataset) for name, each in samples.items()}
     found = dict(json.loads(path.read_text())["recipes"]) if path.exists() else {}
-    trivial = {"one_gaussian": gaussian_draws(dataset), "training_data": data_draws(dataset)}
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
-        for recipe in chosen:
+        for recipe in [] if arguments.judge else arguments.recipes or recipes():
             found[recipe] = {"machine": about, **measure(recipe, workshop)}
-            ordered = {name: found[name] for name in recipes() if name in found}
-            misses = {name: missed(each) for name, each in ordered.items() if missed(each)}
-            content = {
-                "bars": {**MOST, **LEAST, "core_s": MOST_CORE_S},
-                "misses": misses,
-                "reached": all(is_explained(name, each) for name, each in ordered.items()),
-                **{name: judge(samples, dataset) for name, samples in trivial.items()},
-                "recipes": ordered,
-            }
-            save("learning", content)
-            print(recipe, json.dumps(found[recipe]), "misses", misses.get(recipe, "nothing"))
+            save("learning", judged(found, trivial))
+            print(recipe, json.dumps(found[recipe]), "misses", missed(found[recipe]) or "nothing")
+    save("learning", judged(found, trivial))
+    learning_page.write()
 
 
 if __name__ == "__main__":

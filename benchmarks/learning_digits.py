@@ -3,7 +3,8 @@
 The time is the processor time of a recipe's own trainings on one thread; that of its teacher, and
 of making pairs, stands beside it. A model is judged at one step, a velocity that is not straight at
 its many. Results go to benchmarks/results/learning_digits.json, where recipes that are not named
-keep their numbers.
+keep their numbers, and to docs/learning.md. With --judge nothing is trained and the stored numbers
+are judged again.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from typing import Any, Final
 
 import torch
 
+from onestep.benchmarks import learning_page
+from onestep.benchmarks.misses import is_explained, misses_of
 from onestep.benchmarks.recipes import (
     DIGITS,
     TEACHER,
@@ -31,8 +34,8 @@ from onestep.platform.experiment import module_of
 METRIC: Final = "eval/1nn_accuracy"
 MOST: Final = 0.64
 MOST_CORE_S: Final = 2 * 10 * 60.0
-EXPLAINED: Final[dict[str, str]] = {}
-"""Why a recipe misses the bar of quality."""
+EXPLAINED: Final[dict[str, dict[str, str]]] = {}
+"""The numbers with which a recipe misses its bars, and why."""
 
 
 def measure(recipe: str, workshop: Workshop) -> dict[str, Any]:
@@ -70,9 +73,16 @@ def missed(measured: Mapping[str, Any]) -> list[str]:
     return [str(bar["number"]) for bar in bars(measured) if not bar["reached"]]
 
 
-def is_explained(recipe: str, measured: Mapping[str, Any]) -> bool:
-    """Whether a recipe misses nothing, or the bar of quality for a reason that is known."""
-    return missed(measured) == (["accuracy"] if recipe in EXPLAINED else [])
+def judged(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipes with what their bars say."""
+    ordered = {name: found[name] for name in recipes(DIGITS) if name in found}
+    misses = misses_of(ordered, missed, EXPLAINED)
+    return {
+        "bars": {METRIC: MOST, "core_s": MOST_CORE_S},
+        "misses": misses,
+        "reached": is_explained(misses),
+        "recipes": ordered,
+    }
 
 
 def main() -> None:
@@ -82,26 +92,22 @@ def main() -> None:
     )
     known = recipes(DIGITS)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(known))
-    chosen = parser.parse_args().recipes or known
-    if unknown := set(chosen) - set(known):
+    parser.add_argument("--judge", action="store_true", help="judge the stored numbers again")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.recipes) - set(known):
         parser.error(f"recipes are {', '.join(known)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     about, path = machine(), RESULTS / "learning_digits.json"
     found = dict(json.loads(path.read_text())["recipes"]) if path.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
-        for recipe in chosen:
+        for recipe in [] if arguments.judge else arguments.recipes or known:
             found[recipe] = {"machine": about, **measure(recipe, workshop)}
-            ordered = {name: found[name] for name in known if name in found}
-            content = {
-                "bars": {METRIC: MOST, "core_s": MOST_CORE_S},
-                "misses": {name: missed(each) for name, each in ordered.items() if missed(each)},
-                "reached": all(is_explained(name, each) for name, each in ordered.items()),
-                "recipes": ordered,
-            }
-            save("learning_digits", content)
+            save("learning_digits", judged(found))
             numbers = {name: found[recipe][name] for name in ("accuracy", "interval", "core_s")}
             print(recipe, json.dumps(numbers), "misses", missed(found[recipe]) or "nothing")
+    save("learning_digits", judged(found))
+    learning_page.write()
 
 
 if __name__ == "__main__":

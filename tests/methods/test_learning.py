@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onestep.benchmarks.learning import is_explained, measure
+from onestep.benchmarks.learning import EXPLAINED, measure, missed
 from onestep.benchmarks.planar import (
     BARS,
     NOISE_SEEDS,
@@ -71,4 +71,4 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 def test_a_method_learns_the_eight_gaussians_in_one_step(recipe: str, workshop: Workshop) -> None:
     measured = measure(recipe, workshop)
     del measured["core_s"]  # for a machine that does nothing else: benchmarks/learning.py
-    assert is_explained(recipe, measured)
+    assert set(missed(measured)) <= EXPLAINED.get(recipe, {}).keys()

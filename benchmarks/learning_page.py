@@ -1,0 +1,134 @@
+"""The page of what every method learns, written from the stored results alone."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from onestep.benchmarks.record import RESULTS
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "learning.md"
+HEAD: Final = """# What every method learns
+
+Written by `python benchmarks/learning.py` and `python benchmarks/learning_digits.py` from
+[learning.json](../benchmarks/results/learning.json) and
+[learning_digits.json](../benchmarks/results/learning_digits.json). Each recipe starts from random
+weights, or from those of its teacher. *Seconds* are processor time of its own trainings on one
+thread; *before* is that of its teacher and of making pairs. A model is judged at one step; a
+velocity that is not straight, which nobody would ask for one, at its many. In bold what misses its
+bar.
+"""
+PLANE: Final = {
+    "mode_mass_tv": "TV of masses",
+    "mode_std_ratio_min": "narrowest mode",
+    "mode_std_ratio_max": "widest mode",
+    "outside_modes": "outside",
+    "w2": "W2",
+}
+
+
+def write() -> None:
+    """Write the page again from what is stored."""
+    names = ("learning", "learning_digits")
+    found = {
+        name: json.loads((RESULTS / f"{name}.json").read_text()) for name in names if _has(name)
+    }
+    PAGE.write_text(page(found.get("learning"), found.get("learning_digits")))
+
+
+def page(plane: Mapping[str, Any] | None, digits: Mapping[str, Any] | None) -> str:
+    """The whole page.
+
+    Args:
+        plane: What learning.json holds.
+        digits: What learning_digits.json holds.
+    """
+    parts = [HEAD]
+    parts += [] if plane is None else [_of_the_plane(plane)]
+    parts += [] if digits is None else [_of_digits(digits)]
+    return "\n".join(parts)
+
+
+def _of_the_plane(found: Mapping[str, Any]) -> str:
+    bars, rows = found["bars"], found["recipes"]
+    seconds = bars["core_s"]
+    lines = [
+        "## Eight Gaussians in one step",
+        "",
+        f"Bars: {PLANE['mode_mass_tv']} <= {bars['mode_mass_tv']:g}, standard deviations within "
+        f"the modes {bars['mode_std_ratio_min']:g} to {bars['mode_std_ratio_max']:g} times the "
+        f"law's, at most {bars['outside_modes']:.0%} of samples farther than four of them from "
+        f"every mode, {seconds['one_stage']:g} seconds ({seconds['several_stages']:g} for several "
+        "stages).",
+        "",
+        _line(["recipe", *PLANE.values(), "seconds", "before"]),
+        _line(["---", *["--:"] * (len(PLANE) + 2)]),
+    ]
+    for name, row in rows.items():
+        numbers = {number: f"{row[number]:.3f}" for number in PLANE}
+        numbers["core_s"] = f"{row['core_s']:.0f}"
+        cells = _bold(numbers, found["misses"].get(name, {}))
+        lines.append(_line([name, *cells, _before(row)]))
+    for name in ("training_data", "one_gaussian"):
+        cells = [f"{found[name][number]:.3f}" for number in PLANE]
+        lines.append(_line([f"*{name.replace('_', ' ')}*", *cells, "", ""]))
+    return "\n".join([*lines, *_reasons(found)]) + "\n"
+
+
+def _of_digits(found: Mapping[str, Any]) -> str:
+    bars, rows = found["bars"], found["recipes"]
+    some = next(iter(rows.values()))
+    lines = [
+        "## Handwritten digits",
+        "",
+        "1-nearest-neighbour two-sample accuracy against images that no model has seen, .5 where "
+        "nothing tells them apart, with a 95 % interval over draws. Bars: "
+        f"{bars['eval/1nn_accuracy']:g}, {bars['core_s']:g} seconds. A Gaussian for each class "
+        f"has {some['gaussian']:.3f}, as many training images {some['floor']:.3f}.",
+        "",
+        _line(["recipe", "NFE", "accuracy", "interval", "seconds", "before"]),
+        _line(["---", *["--:"] * 5]),
+    ]
+    for name, row in rows.items():
+        numbers = {"accuracy": f"{row['accuracy']:.3f}", "core_s": f"{row['core_s']:.0f}"}
+        accuracy, seconds = _bold(numbers, found["misses"].get(name, {}))
+        low, high = row["interval"]
+        interval = f"[{low:.3f}, {high:.3f}]"
+        lines.append(_line([name, str(row["nfe"]), accuracy, interval, seconds, _before(row)]))
+    return "\n".join([*lines, *_reasons(found)]) + "\n"
+
+
+def _bold(numbers: Mapping[str, str], misses: Mapping[str, str]) -> list[str]:
+    return [f"**{text}**" if name in misses else text for name, text in numbers.items()]
+
+
+def _before(row: Mapping[str, Any]) -> str:
+    """Seconds that are not the recipe's own: teachers, and pairs."""
+    spent = sum(sum(stage.values()) for stage in row["core_s_of_stages"].values())
+    return f"{spent - row['core_s']:.0f}"
+
+
+def _reasons(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, misses in found["misses"].items():
+        yield from [
+            "",
+            f"**{name}** misses {_and(sorted(misses))}. {' '.join(_once(misses))}".rstrip(),
+        ]
+
+
+def _once(misses: Mapping[str, str]) -> list[str]:
+    """Each reason once, however many numbers it holds for."""
+    return list(dict.fromkeys(misses.values()))
+
+
+def _and(names: Sequence[str]) -> str:
+    plain = [name.replace("_", " ") for name in names]
+    return " and ".join([", ".join(plain[:-1]), plain[-1]] if plain[1:] else plain)
+
+
+def _has(name: str) -> bool:
+    return (RESULTS / f"{name}.json").exists()
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

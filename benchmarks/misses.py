@@ -1,0 +1,31 @@
+"""Bars that are missed, with the reasons that are known."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Misses = dict[str, dict[str, str]]
+"""By recipe and number, why; nothing where nobody has said."""
+
+
+def misses_of(
+    measured: Mapping[str, Any],
+    missed: Callable[[Mapping[str, Any]], Sequence[str]],
+    explained: Mapping[str, Mapping[str, str]],
+) -> Misses:
+    """What recipes miss.
+
+    Args:
+        measured: What was measured, by recipe.
+        missed: Gives the numbers that do not reach their bars.
+        explained: By recipe and number, why.
+    """
+    every = {
+        recipe: {number: explained.get(recipe, {}).get(number, "") for number in missed(each)}
+        for recipe, each in measured.items()
+    }
+    return {recipe: misses for recipe, misses in every.items() if misses}
+
+
+def is_explained(misses: Misses) -> bool:
+    """Whether every miss has its reason."""
+    return all(why for each in misses.values() for why in each.values())
