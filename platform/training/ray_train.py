@@ -25,7 +25,7 @@ from .feed import BatchStream
 from .nodes import marked, refusal_here
 from .place import Place
 from .reporter import Reporter
-from .worker import CHECKPOINTS, work
+from .worker import CHECKPOINTS, has_ended, work
 
 _LOGGER: Final = logging.getLogger(__name__)
 _POLL_S: Final = 0.5
@@ -211,6 +211,8 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     cpus = round(workers.num_workers * workers.cpus_per_worker)
     cpus += experiment.training.stream  # somebody has to read for the workers
     begin = latest(folder)
+    if begin is not None and has_ended(experiment, begin):
+        return begin
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)), marked(folder) as mark:
         mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
         has_gpu = workers.gpus_per_worker > 0

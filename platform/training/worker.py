@@ -131,6 +131,25 @@ def start(
     return learning_on(assembly, feed, place), assembly.recipe(digest)
 
 
+def has_ended(experiment: Experiment, checkpoint: Path) -> bool:
+    """Whether nothing is left to do after a checkpoint, without a network or a worker.
+
+    Args:
+        experiment: What is trained.
+        checkpoint: The furthest checkpoint that its run has kept.
+
+    Returns:
+        Whether it is of the last step.
+
+    Raises:
+        ValueError: If it is altered, or belongs to another network, method or data set.
+    """
+    assembly = assemble(experiment)
+    digest = "" if experiment.training.stream else _data(assembly).digest
+    found = checkpoints.load(checkpoint, recipe=assembly.recipe(digest))
+    return found.step >= experiment.training.steps
+
+
 def learning_on(
     assembly: Assembly,
     feed: AbstractFeed,
