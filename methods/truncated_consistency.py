@@ -16,6 +16,7 @@ from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, require_range
 from .core.shape import rows_like
+from .core.share import whole_rows
 from .core.tail_law import LogTail
 from .core.teacher import TEACHER
 from .core.weighting import AbstractWeighting
@@ -131,9 +132,9 @@ class TruncatedConsistency(AbstractMethod):
     def _pinned(self, n: int, now: Moment) -> tuple[torch.Tensor, torch.Tensor]:
         """Which rows begin at the cut, and how much each row counts."""
         rows = now.rng.rows_per_shard(n)
-        count = round(self.boundary(now) * rows)
+        count = whole_rows("method.boundary", self.boundary(now), rows)
         is_pinned = (torch.arange(rows) < count).repeat(now.rng.shards)
-        rest = rows / max(rows - count, 1)
+        rest = rows / (rows - count)  # a boundary below 1 leaves some
         share = self.boundary_weight(now) * rows / max(count, 1)
         return is_pinned, torch.where(is_pinned, share, rest)
 

@@ -7,6 +7,7 @@ import torch
 
 from .record import Moment
 from .schedule import Constant, Schedule, greatest, require_range
+from .share import whole_rows
 from .time_law import AbstractTimeLaw, LogitNormal
 from .times import AbstractTimes, Interval, SortedTimes
 
@@ -44,7 +45,7 @@ class GapTimes(AbstractTimes):
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
         rows = now.rng.rows_per_shard(n)
-        off = rows - round(self.diagonal(now) * rows)
+        off = rows - whole_rows("method.times.diagonal", self.diagonal(now), rows)
         drawn = self.gap.draw(n, now.rng, dtype=torch.float64)
         is_off = (torch.arange(rows, device=drawn.device) < off).repeat(now.rng.shards)
         gap = torch.where(is_off, drawn, 0.0)

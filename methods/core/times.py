@@ -11,6 +11,7 @@ from torch import Tensor
 from .record import Moment
 from .rng import Rng
 from .schedule import Constant, Schedule, greatest, require_range
+from .share import whole_rows
 from .time_law import AbstractTimeLaw, LogitNormal, Uniform
 
 
@@ -115,7 +116,8 @@ class SortedTimes(AbstractTimes):
 
     Attributes:
         law: Law of both times before sorting.
-        diagonal: Share of rows with s = t, in [0, 1], rounded to whole rows of each shard.
+        diagonal: Share of rows with s = t, in [0, 1], as whole rows of each shard; strictly between
+            0 and 1 there is at least one row of each kind.
 
     Raises:
         ValueError: If the share leaves [0, 1].
@@ -137,7 +139,7 @@ class SortedTimes(AbstractTimes):
         first = self.law.draw(n, now.rng, dtype=dtype)
         second = self.law.draw(n, now.rng, dtype=dtype)
         rows = now.rng.rows_per_shard(n)
-        off = rows - round(self.diagonal(now) * rows)
+        off = rows - whole_rows("method.times.diagonal", self.diagonal(now), rows)
         is_off = (torch.arange(rows, device=first.device) < off).repeat(now.rng.shards)
         return Interval(
             s=torch.where(is_off, torch.minimum(first, second), first),
@@ -240,7 +242,8 @@ class DyadicTimes(AbstractTimes):
 
     Attributes:
         steps: How many of the finest jumps cross [0, 1], a power of two.
-        diagonal: Share of rows with s = t, in [0, 1], rounded to whole rows of each shard.
+        diagonal: Share of rows with s = t, in [0, 1], as whole rows of each shard; strictly between
+            0 and 1 there is at least one row of each kind.
         law: Law of the diagonal times.
 
     Raises:
@@ -281,7 +284,7 @@ class DyadicTimes(AbstractTimes):
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
         rows = now.rng.rows_per_shard(n)
-        off = rows - round(self.diagonal(now) * rows)
+        off = rows - whole_rows("method.times.diagonal", self.diagonal(now), rows)
         counts = self.jumps(off, now.rng)
         u = now.rng.uniform(n, dtype=dtype).reshape(-1, rows)[:, :off]
         t = self.law.draw(n, now.rng, dtype=dtype).reshape(-1, rows)
