@@ -69,6 +69,9 @@ class Learning:
         self.nets = _nets(learner.needs, online, frozen, seed=seed)
         self._named = dict(self.nets.online.named_parameters())
         if training.compile:
+            # What other networks of this process left would count against this one's limit of
+            # compilations, beyond which it would go on uncompiled without a word.
+            torch.compiler.reset()
             self.nets.online.compile()
         self.averages = MovingAverages(online, training.ema_half_lives, ramp=training.ema_ramp)
         self.power_averages = PowerAverages(online) if training.ema_snapshots else None

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import torch
 
 from onestep.platform.training.errors import TrainingDiverged
 from onestep.tests.platform.training.group import (
@@ -16,10 +17,12 @@ from onestep.tests.platform.training.group import (
 )
 from onestep.tests.platform.training.recipe import (
     BATCH,
+    DIGITS,
     FLOW_MATCHING,
     GAME,
     MEAN_FLOW,
     OT,
+    POINTS,
     SHORTCUT,
     recipe,
 )
@@ -103,6 +106,15 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_kept(tmp_path: Path) -
         train_here(experiment, tmp_path)
     for kept in (tmp_path / "checkpoints").glob("step-*"):
         assert all(tensor.isfinite().all() for tensor in state_at(kept)["online"].values())
+
+
+@pytest.mark.slow
+def test_networks_that_were_compiled_before_do_not_count(tmp_path: Path) -> None:
+    limits = {"recompile_limit": 1, "fail_on_recompile_limit_hit": True}
+    with torch._dynamo.config.patch(limits):
+        for data in (DIGITS, POINTS):
+            values = recipe(FLOW_MATCHING, steps=2, data=data, training={"compile": True})
+            train_here(values, tmp_path / data["_target_"])
 
 
 @pytest.mark.slow
