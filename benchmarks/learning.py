@@ -27,13 +27,15 @@ from onestep.platform.registry.model import load_flow_map
 MOST: Final = {"mode_mass_tv": 0.06, "mode_std_ratio_max": 1.4, "outside_modes": 0.12}
 LEAST: Final = {"mode_std_ratio_min": 0.7}
 MOST_CORE_S: Final = {"one_stage": 60.0, "several_stages": 180.0}
+BRIEF: Final = "evaluation.samples=64"
+"""The models are judged here, and not by the evaluation that ends each training."""
 EXPLAINED: Final[dict[str, dict[str, str]]] = {}
 """The numbers with which a recipe misses its bars, and why."""
 
 
 def measure(recipe: str, workshop: Workshop) -> dict[str, Any]:
     """Train a recipe and judge one step of its last model."""
-    made = workshop.make(sequence(recipe).stages)
+    made = workshop.make(sequence(recipe, (BRIEF,)).stages)
     *_, last = made.values()
     flow_map, _ = load_flow_map(workshop.registry, last.trained.reference)
     own = [each for name, each in made.items() if name != TEACHER] or [last]
