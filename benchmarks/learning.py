@@ -18,7 +18,7 @@ import torch
 from onestep.benchmarks import learning_page
 from onestep.benchmarks.misses import is_explained, misses_of
 from onestep.benchmarks.planar import data_draws, draws, gaussian_draws, judge, sampler_of
-from onestep.benchmarks.recipes import TEACHER, TRAINING, Workshop, digest, recipes, sequence
+from onestep.benchmarks.recipes import BRIEF, TEACHER, TRAINING, Workshop, digest, recipes, sequence
 from onestep.benchmarks.record import RESULTS, Bars, at_least, at_most, machine, save
 from onestep.platform.data.gaussians import EightGaussians
 from onestep.platform.experiment import module_of
@@ -27,8 +27,6 @@ from onestep.platform.registry.model import load_flow_map
 MOST: Final = {"mode_mass_tv": 0.06, "mode_std_ratio_max": 1.4, "outside_modes": 0.12}
 LEAST: Final = {"mode_std_ratio_min": 0.7}
 MOST_CORE_S: Final = {"one_stage": 60.0, "several_stages": 180.0}
-BRIEF: Final = "evaluation.samples=64"
-"""The models are judged here, and not by the evaluation that ends each training."""
 EXPLAINED: Final[dict[str, dict[str, str]]] = {}
 """The numbers with which a recipe misses its bars, and why."""
 

@@ -29,6 +29,8 @@ CONF: Final = Path(__file__).parent.parent / "platform" / "conf"
 TEACHER: Final = "teacher"
 """The stage that a recipe shares with others."""
 TRAINING: Final = "training"
+BRIEF: Final = "evaluation.samples=64"
+"""For models whose own evaluation nobody reads."""
 
 
 def recipes(dataset: str = PLANE) -> list[str]:
