@@ -119,7 +119,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         with _run(registry, facts, folder) as run:
             if choice is not None:
                 run.log_json(asdict(choice), "derivative.json")
-            with _reporting(assembly.experiment, run, home, watcher) as reporter:
+            with _reporting(assembly.experiment, run, folder, home, watcher) as reporter:
                 last = train(assembly.experiment, folder=folder, reporter=reporter)
             flow_map = served_map(assembly, last, data)
             watcher.say("evaluating")
@@ -295,7 +295,7 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
 
 @contextmanager
 def _reporting(
-    experiment: Experiment, run: Run, home: Home, watcher: Watcher
+    experiment: Experiment, run: Run, folder: Path, home: Home, watcher: Watcher
 ) -> Iterator[Reporter]:
     reporters: list[Reporter] = [MlflowReporter(run)]
     if experiment.storage.wandb:
@@ -303,7 +303,8 @@ def _reporting(
             WandbReporter(
                 folder=home.wandb,
                 project="onestep",
-                name=experiment.name,
+                name=folder.name,
+                run_id=run.run_id,
                 config=experiment.to_dict(),
             )
         )
