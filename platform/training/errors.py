@@ -3,7 +3,7 @@
 ValueError
     CheckpointAltered    a checkpoint is truncated or altered
     CheckpointMismatch   a checkpoint belongs to another network, method or data set
-    TrainingDiverged     the loss is no longer a number
+    TrainingDiverged     a loss, a gradient or a weight is no longer a number
     WorkersFailed        workers failed more often than the experiment allows
 """
 
@@ -17,7 +17,7 @@ class CheckpointMismatch(ValueError):
 
 
 class TrainingDiverged(ValueError):
-    """The loss is no longer a finite number."""
+    """A loss, a gradient or a weight is no longer a finite number."""
 
 
 class WorkersFailed(ValueError):
