@@ -3,6 +3,7 @@
 ValueError
     CheckpointAltered    a checkpoint is truncated or altered
     CheckpointMismatch   a checkpoint belongs to another network, method or data set
+    MetricsLost          metrics on their way from the workers were lost
     TrainingDiverged     a loss, a gradient or a weight is no longer a number
     WorkersFailed        workers failed more often than the experiment allows
 """
@@ -14,6 +15,10 @@ class CheckpointAltered(ValueError):
 
 class CheckpointMismatch(ValueError):
     """A checkpoint belongs to another network, method or data set."""
+
+
+class MetricsLost(ValueError):
+    """Metrics on their way from the workers were lost."""
 
 
 class TrainingDiverged(ValueError):
