@@ -31,7 +31,9 @@ class Hosted:
 
     The model is loaded once in this process first: what is missing, altered or no image model is
     refused before Ray starts, and so is a cluster that serves an application of this name before
-    anything of it is touched. On the way out it takes down what it started and nothing else.
+    anything of it is touched. A Serve that runs there already is joined where it listens, or
+    refused where the settings name another address. On the way out it takes down what it started
+    and nothing else.
 
     Args:
         settings: What to serve, and where.
