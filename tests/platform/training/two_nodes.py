@@ -81,7 +81,7 @@ def main(what: str, how: str, folder: Path) -> None:
             while sum(node["Alive"] for node in ray.nodes()) < 2:
                 time.sleep(0.2)
             if what == "count":
-                print(mailboxes_here(10))
+                print(mailboxes_here(4))
             if what in ("check", "both"):
                 check_nodes(experiment, folder)
             if what in ("train", "both"):
