@@ -40,7 +40,7 @@ EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "minibatch_neural_flow": {
         "accuracy": "It is here to miss: its noise meets other data in every batch, and in 64 "
         "dimensions the transport of a batch hardly tells which, so that it learns means of many "
-        "digits. LOOM, which keeps the pairs, is all that neural_flow has beside it."
+        "digits. neural_flow differs in its coupling alone, which keeps the pairs."
     }
 }
 """The numbers with which a recipe misses its bars, and why."""
