@@ -57,8 +57,9 @@ class ContinuousConsistency(AbstractMethod):
     Cost: one forward pass a step and a derivative of all rows (one or two), and one of the teacher
         in distillation.
     Fails by: a steep time embedding, whose derivative explodes; noise of the pairs' velocity, which
-        grows with the dimension and which a teacher removes; a law of times with much weight on
-        noise, since errors flow from the data to the noise.
+        grows with the dimension and which a teacher removes; a small offset in few dimensions,
+        where the length of noisy tangents varies: bounded, they do not cancel at the exact map; a
+        law of times with much weight on noise, since errors flow from the data to the noise.
 
     Attributes:
         coupling: How noise is paired with data within the batch.
@@ -70,7 +71,8 @@ class ContinuousConsistency(AbstractMethod):
         offset: What is added to the length of g, above 0. Large ones leave the tangent as it is,
             but for a factor.
         derivative: How the derivative along the trajectory is taken.
-        weighting: The learned weight; None weights all times alike.
+        weighting: The learned weight; None weights all times alike. Errors vanish as s^2 at pure
+            noise: a law with many times there needs a weight with an offset, or None.
         label_dropout: How often a sample is seen without its label, by the teacher too.
         t_lo: Where generation begins, in [0, 1): a noise level of 80. Earlier times, which are
             drawn as well but have little weight, are not promised.

@@ -243,6 +243,24 @@ def test_the_step_is_never_longer_than_one() -> None:
         assert length.min() > 0.99
 
 
+def test_a_small_offset_moves_the_mean_of_tangents_that_cancel() -> None:
+    drift = torch.tensor([[-3.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    s, flat = torch.full((4,), 0.5, dtype=torch.float64), torch.zeros_like(drift)
+    moved = {}
+    for offset in (0.03, 300.0):
+        step = replace(TRAINING, offset=offset).step(drift, flat, s, share=1.0)
+        moved[offset] = (step.mean(0).norm() / step.norm(dim=1).mean()).item()
+    assert moved[0.03] > 0.3
+    assert moved[300.0] < 0.01
+
+
+def test_the_error_vanishes_as_the_square_of_a_time_near_pure_noise() -> None:
+    s = torch.tensor([1e-5, 1e-4], dtype=torch.float64)
+    drift = torch.ones(2, 2, dtype=torch.float64)
+    near, far = TRAINING.step(drift, drift, s, share=1.0).square().sum(1)
+    assert (far / near).item() == pytest.approx(100.0, rel=0.02)
+
+
 def test_no_step_is_infinite_at_either_end() -> None:
     s = torch.tensor([0.0, 1.0], dtype=torch.float64)
     drift = torch.ones(2, 2, dtype=torch.float64)
