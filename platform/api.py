@@ -105,7 +105,9 @@ class Model:
         if sampler is None:
             ((_, sampler),) = samplers_at(self.flow_map.domain, [1 if nfe is None else nfe])
         elif nfe is not None:
-            raise ValueError(f"give either nfe or a sampler with its own steps, got both: nfe={nfe}")
+            raise ValueError(
+                f"give either nfe or a sampler with its own steps, got both: nfe={nfe}"
+            )
         return draw_samples(
             self.flow_map,
             sampler,

@@ -16,6 +16,7 @@ from ..registry.model import build_flow_map
 from .assembly import Assembly, assemble, registry_of
 from .feed import AbstractFeed
 from .learning import Learning
+from .parent import require_record
 from .place import Place
 from .worker import learning_on
 
@@ -119,9 +120,12 @@ def frozen_of_shapes(
     Returns:
         The networks by role, and the roles whose model is not in the registry: they are taken to
         be as large as the network that is trained.
+
+    Raises:
+        ValueError: If a registered model does not fit.
     """
     experiment, nets, assumed = assembly.experiment, dict[str, FlowMap](), list[str]()
-    for role in assembly.learner.needs.frozen:
+    for role, view in assembly.learner.needs.frozen.items():
         reference = experiment.parents.frozen[role]
         with META:
             if reference in stages:
@@ -133,6 +137,8 @@ def frozen_of_shapes(
                 nets[role] = assembly.net()
                 assumed.append(role)
                 continue
+            student, source = assembly.learner.domain, assembly.source
+            require_record(role, reference, record, view=view, student=student, source=source)
             nets[role] = build_flow_map(record).to(experiment.training.precision.dtype)
     return nets, tuple(assumed)
 

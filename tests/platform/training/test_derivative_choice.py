@@ -45,7 +45,9 @@ def recommending(node: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
 def with_a_derivative(method: str) -> bool:
     members = vars(import_module(f"onestep.methods.{method}")).values()
     classes = (it for it in members if isinstance(it, type) and issubclass(it, AbstractLearner))
-    return any(f.type is AbstractDerivative for it in classes if is_dataclass(it) for f in fields(it))
+    return any(
+        f.type is AbstractDerivative for it in classes if is_dataclass(it) for f in fields(it)
+    )
 
 
 METHODS: Final = tuple(filter(with_a_derivative, CATALOGUE))

@@ -49,6 +49,32 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first_one_runs(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("student", "sentence"),
+    [
+        (
+            ("method=consistency_distillation", "parents.teacher={teacher}"),
+            r"the teacher makes data of shape \(2,\), the data have \(1, 8, 8\)",
+        ),
+        (
+            ("method=reflow", "parents.teacher={teacher}"),
+            r"the teacher teacher was trained on other data: their shape is \(2,\), that of the ",
+        ),
+        (("method=mean_flow", "parents.initial={teacher}"), "teacher belongs to another network"),
+    ],
+    ids=["frozen", "pairs", "initial"],
+)
+def test_a_teacher_of_other_data_is_refused_before_it_is_trained(
+    student: tuple[str, ...], sentence: str, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    small = [line for line in TINY if not line.startswith("data=")]
+    plan = {"teacher": ("method=flow_matching", "data=moons"), "student": (*student, "data=digits")}
+    with pytest.raises(ValueError, match=sentence):
+        StageSequence.of(plan, small).run(Silence())
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_choice_of_stages_is_not_handed_on_to_them() -> None:
     sequence = StageSequence.from_overrides(["stages=digits_reflow", "seed=3"])
     assert [stage.name for stage in sequence.stages] == ["teacher", "student"]
