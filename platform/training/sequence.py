@@ -165,9 +165,10 @@ def _check_parents(assembly: Assembly, earlier: Mapping[str, Assembly]) -> None:
         require_same_data(teacher, _known(earlier[teacher]), _known(assembly))
         if assembly.experiment.pairs.guidance != 1.0:
             require_lost_labels("pairs.guidance", teacher, earlier[teacher].learner)
-    if parents.initial in earlier:
+    initial = parents.initial
+    if initial and initial in earlier:
         with META:
-            fill(assembly.net(), earlier[parents.initial].net().state_dict(), model=parents.initial)
+            fill(assembly.net(), earlier[initial].net().state_dict(), model=initial)
 
 
 def _known(assembly: Assembly) -> dict[str, object]:

@@ -103,3 +103,23 @@ def test_a_student_is_made_from_its_teachers_pairs(empty_database, tmp_path, mon
     record = registry.load(str(student.reference)).record
     assert record.parents["teacher"] == record.parents["initial"] == str(done["teacher"].reference)
     assert record.parents["pairs"].startswith("sha256:")
+
+
+@pytest.mark.slow
+def test_each_round_of_reflow_is_straighter_and_names_the_one_before(
+    empty_database, tmp_path, monkeypatch
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    small = ("training.samples=76800", "training.threads=1", "pairs.count=4096", "pairs.steps=10")
+    lines = ["stages=checkerboard_reflow_twice", "evaluation.samples=256", "evaluation.nfes=[1]"]
+    sequence = StageSequence.from_overrides([*lines, "data.samples=4096", *small])
+    done = sequence.run(Silence())
+    registry: Registry = registry_of(sequence.check()[0])
+    records = {name: registry.entry(str(it.reference)).record for name, it in done.items()}
+    for before, after in (("teacher", "first"), ("first", "second")):
+        assert records[after].parents["teacher"] == str(done[before].reference)
+        assert records[after].parents["initial"] == str(done[before].reference)
+    bends = [records[name].metrics["eval/straightness"] for name in ("teacher", "first", "second")]
+    assert bends[1] < 0.7 * bends[0]
+    assert bends[2] < bends[1]
