@@ -13,6 +13,7 @@ from .assembly import Assembly, assemble
 from .footprint import META
 from .launch import Trained, launch
 from .parent import require_data, require_fit, require_lost_labels, require_same_data
+from .place import check_place
 from .watcher import Watcher
 
 _STAGES: Final = "stages"
@@ -123,6 +124,7 @@ class StageSequence:
         assemblies: dict[str, Assembly] = {}
         for stage in self.stages:
             assembly = assemble(stage.experiment({name: name for name in assemblies}))
+            check_place(assembly.experiment)
             _check_parents(assembly, assemblies)
             assemblies[stage.name] = assembly
         return tuple(assembly.experiment for assembly in assemblies.values())
