@@ -13,7 +13,7 @@ import torch
 
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
-from ...methods.core.method import AbstractLearner, AbstractMethod, View
+from ...methods.core.method import AbstractLearner, AbstractMethod
 from ...methods.core.rng import mix
 from ...methods.core.sampler_choice import sampler_for
 from ...methods.core.schedule import Schedule, require_range
@@ -26,7 +26,7 @@ from ..home import Home
 from ..ray_instance import names_cluster
 from ..registry.model import fill, load_flow_map
 from ..registry.store import Registry
-from .parent import require_fit, require_lost_labels_of
+from .parent import require_record
 
 Learner = AbstractMethod | AbstractGame
 _SHOWN_NFES: Final = 16
@@ -84,22 +84,11 @@ class Assembly:
         if not self.learner.needs.frozen:
             return {}  # and the registry need not answer
         registry, nets = registry_of(self.experiment), dict[str, FlowMap]()
-        source = self.source
         for role, view in self.learner.needs.frozen.items():
-            net, record = load_flow_map(registry, references[role])
-            if record.shape != source.shape:
-                raise ValueError(
-                    f"the {role} makes data of shape {record.shape}, the data have {source.shape}"
-                )
-            classes = source.told_classes
-            if record.classes and classes and record.classes != classes:
-                raise ValueError(
-                    f"the {role} knows {record.classes} classes, the data have {classes}"
-                )
             reference = references[role]
-            require_fit(role, reference, net.domain, view=view, student=self.learner.domain)
-            if view is View.GUIDED:
-                require_lost_labels_of("guidance", reference, record)
+            net, record = load_flow_map(registry, reference)
+            student, source = self.learner.domain, self.source
+            require_record(role, reference, record, view=view, student=student, source=source)
             nets[role] = net.to(self.experiment.training.precision.dtype)
         return nets
 

@@ -22,6 +22,7 @@ from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
 from onestep.platform.training import checkpoint, derivative_choice
 from onestep.platform.training import launch as launching
+from onestep.platform.training.cost import cost_of
 from onestep.platform.training.derivative_choice import pinned
 from onestep.platform.training.derivative_costs import DerivativeCost
 from onestep.platform.training.errors import CheckpointMismatch, TrainingDiverged
@@ -327,6 +328,18 @@ def test_a_teacher_of_other_data_is_refused_before_anything_is_written(
         ValueError, match=f"eight_gaussians/1 was trained on other data: {sentence}"
     ):
         launch(student, Silence())
+    assert sorted(home.root.rglob("*")) == before
+
+
+def test_a_frozen_teacher_of_other_data_is_refused_by_a_run_and_by_a_dry_run(home: Home) -> None:
+    launch(experiment(run="teacher"), Silence())
+    before = sorted(home.root.rglob("*"))
+    student = experiment(TAUGHT_GAME, data=DIGITS, parents={"teacher": "eight_gaussians/1"})
+    said = r"the teacher makes data of shape \(2,\), the data have \(1, 8, 8\)"
+    with pytest.raises(ValueError, match=said):
+        launch(student, Silence())
+    with pytest.raises(ValueError, match=said):
+        cost_of(student, {}, is_measured=False)
     assert sorted(home.root.rglob("*")) == before
 
 
