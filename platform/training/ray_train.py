@@ -13,7 +13,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from ...methods.core.rng import mix
+from ...methods.core.rng import Purpose, mix
 from ..build import build
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE, batches, in_order, stream_train
@@ -144,7 +144,7 @@ def _stream(place: Place, experiment: Experiment) -> BatchStream | None:
             shard,
             rows,
             shuffle_buffer=_SHUFFLED_BATCHES * rows,
-            seed=mix(experiment.seed, epoch, place.rank),
+            seed=mix(Purpose.STREAM, experiment.seed, epoch, place.rank),
         )
     )
 
