@@ -128,7 +128,7 @@ class Workers:
     Attributes:
         num_workers: Processes that share each batch; 1 trains in the calling process unless
             ``ray`` is set.
-        gpus_per_worker: GPUs of each worker, 0 for CPU.
+        gpus_per_worker: GPUs of each worker, 0 for CPU; 0 or 1 in the calling process.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         ray: Whether a single worker is started by Ray Train too.
         max_failures: How often Ray Train restarts the group from its last checkpoint.

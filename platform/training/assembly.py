@@ -21,8 +21,9 @@ from ...methods.nets.condition_embedding import conditions_of, vocabulary_of
 from ..build import build, class_at
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
-from ..experiment import Evaluation, Experiment, module_of
+from ..experiment import Evaluation, Experiment, Workers, module_of
 from ..home import Home
+from ..ray_instance import names_cluster
 from ..registry.model import fill, load_flow_map
 from ..registry.store import Registry
 from .parent import require_fit, require_lost_labels_of
@@ -194,17 +195,31 @@ def assemble(experiment: Experiment) -> Assembly:
             f"training.accumulate must divide the {mine} shards of each worker, "
             f"got {training.accumulate}"
         )
-    if workers.gpus_per_worker and not (torch.cuda.is_available() or workers.address):
-        raise ValueError(
-            f"workers.gpus_per_worker is {workers.gpus_per_worker:g}, but this machine has no GPU "
-            "and workers.address names no cluster"
-        )
+    _check_workers(workers)
     net = assembly.net()
     _check_optimizer(assembly, net)
     _check_conditions(assembly, net)
     _check_parents(assembly)
     _check_nfes(assembly)
     return assembly
+
+
+def _check_workers(workers: Workers) -> None:
+    if not workers.uses_ray:
+        for name in ("address", "max_failures"):
+            got, default = getattr(workers, name), getattr(Workers(), name)
+            if got != default:
+                raise ValueError(
+                    f"workers.{name} has no effect without Ray Train: set workers.ray=true, or "
+                    f"leave it at {default!r}, got {got!r}"
+                )
+        return
+    has_gpu = torch.cuda.is_available() or names_cluster(workers.address)
+    if workers.gpus_per_worker and not has_gpu:
+        raise ValueError(
+            f"workers.gpus_per_worker is {workers.gpus_per_worker:g}, but this machine has no GPU "
+            "and neither workers.address nor RAY_ADDRESS names a cluster"
+        )
 
 
 def _check_optimizer(assembly: Assembly, net: FlowMap) -> None:

@@ -1,10 +1,46 @@
 """Parents: whether a model is what a run asks of it, before anything is trained on it."""
 
+from dataclasses import replace
+from typing import Final
+
 from ...methods.core.flow_map import Domain
 from ...methods.core.method import AbstractLearner, View
 from ..build import build
+from ..experiment import Experiment
 from ..registry.record import ModelRecord
+from ..registry.store import Registry
 from ..registry.trust import check_trusted
+
+ROLES: Final = ("initial", "teacher", "weak")
+"""Parents that are registered models."""
+
+
+def with_versions(experiment: Experiment, registry: Registry) -> Experiment:
+    """The experiment, and its overrides, with parents as versions, which aliases do not move.
+
+    Args:
+        experiment: What names its parents.
+        registry: Where they are registered.
+
+    Returns:
+        The same on the versions that its parents are now.
+
+    Raises:
+        ReferenceNotFound: If a parent is not registered.
+    """
+    parents = experiment.parents
+    pinned = {
+        role: str(registry.entry(reference).reference)
+        for role in ROLES
+        if (reference := getattr(parents, role))
+    }
+    overrides = experiment.overrides
+    if overrides:
+        moved = {r: to for r, to in pinned.items() if to != getattr(parents, r)}
+        keys = {f"parents.{role}" for role in moved}
+        kept = (line for line in overrides if line.partition("=")[0].lstrip("+~") not in keys)
+        overrides = (*kept, *(f"parents.{role}={version}" for role, version in moved.items()))
+    return replace(experiment, parents=replace(parents, **pinned), overrides=overrides)
 
 
 def require_fit(role: str, reference: str, parent: Domain, *, view: View, student: Domain) -> None:

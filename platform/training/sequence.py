@@ -11,6 +11,7 @@ from ..experiment import Experiment
 from .assembly import Assembly, assemble
 from .launch import Trained, launch
 from .parent import require_fit, require_lost_labels
+from .place import check_place
 from .watcher import Watcher
 
 _STAGES: Final = "stages"
@@ -121,6 +122,7 @@ class StageSequence:
         assemblies: dict[str, Assembly] = {}
         for stage in self.stages:
             assembly = assemble(stage.experiment({name: name for name in assemblies}))
+            check_place(assembly.experiment)
             _check_parents(assembly, assemblies)
             assemblies[stage.name] = assembly
         return tuple(assembly.experiment for assembly in assemblies.values())

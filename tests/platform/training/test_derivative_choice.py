@@ -121,7 +121,9 @@ def test_a_machine_without_the_gpu_that_trains_does_not_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assembly = assembled(*AUTO, "workers.gpus_per_worker=1", "workers.address=ray://far:10001")
+    assembly = assembled(
+        *AUTO, "workers.gpus_per_worker=1", "workers.ray=true", "workers.address=ray://far:1"
+    )
     with pytest.raises(ValueError, match=r"has no GPU, got workers\.gpus_per_worker=1: name one"):
         DerivativeChoice.of(assembly, tmp_path)
 

@@ -204,16 +204,21 @@ class BlockingWatcher:
             yield bar
 
 
-def test_a_run_whose_figures_cannot_be_kept_registers_one_version_when_it_is_repeated(
-    home: Home,
+def test_a_run_whose_figures_cannot_be_kept_is_one_version_and_one_run_when_it_is_repeated(
+    home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    watched = experiment(storage={"wandb": True})
     watcher = BlockingWatcher(home)
     with pytest.raises(OSError, match="figures"):
-        launch(experiment(), watcher)
+        launch(watched, watcher)
     assert Registry.at(home).list() == ()
     watcher.block.unlink()
-    trained = launch(experiment(), Silence())
+    trained = launch(watched, Silence())
     assert [entry.reference for entry in Registry.at(home).list()] == [trained.reference]
+    # Weights & Biases has a file of each process, and they say that they are of one run.
+    files = [file.name for file in home.wandb.rglob("*.wandb")]
+    assert files == [f"run-{trained.run_id}.wandb"] * 2
 
 
 def test_a_run_that_another_process_works_on_is_refused(home: Home) -> None:
