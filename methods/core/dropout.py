@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .rng import Rng, mix
+from .rng import Purpose, Rng, mix
 
 
 @final
@@ -47,7 +47,7 @@ class DropoutMasks:
 
     def _rngs(self, ordinal: int) -> list[torch.Generator]:
         return [
-            torch.Generator(self._device).manual_seed(mix(seed, ordinal + 1))
+            torch.Generator(self._device).manual_seed(mix(Purpose.DROPOUT, seed, ordinal))
             for seed in self._seeds
         ]
 

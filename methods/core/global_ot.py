@@ -10,7 +10,7 @@ from torch import Tensor
 from .coupling import AbstractSolvedCoupling, CouplingState, optimal_assignment
 from .loom import first_seeds, seeded_noise
 from .record import Batch, Moment
-from .rng import Rng, mix
+from .rng import Purpose, Rng
 
 
 @final
@@ -84,7 +84,8 @@ class GlobalOTCoupling(AbstractSolvedCoupling):
 
     def _blocks(self, whole: Batch) -> list[Int[Tensor, " n"]]:
         label = self._check(whole)
-        order = Rng.seeded(mix(self.seed, 1)).uniform(len(whole), dtype=torch.float64).argsort()
+        rng = Rng.seeded(self.seed, purpose=Purpose.BLOCKS)
+        order = rng.uniform(len(whole), dtype=torch.float64).argsort()
         parts = [order]
         if label is not None:
             parts = [order[label.cpu()[order] == each] for each in label.unique().cpu()]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .coupling import AbstractCoupling, CouplingState, optimal_order
 from .record import Batch, Moment
-from .rng import mix
+from .rng import Purpose, mix
 from .schedule import Constant, Schedule, require_range
 
 _BELOW: Final = 2**62
@@ -81,7 +81,7 @@ class Loom(AbstractCoupling):
 
 def first_seeds(n: int, *, seed: int) -> Int[Tensor, " n"]:
     """Seeds of n noises, all different, which depend on one seed at least 0."""
-    return _scrambled(torch.arange(n) + mix(seed + 1)) & (_BELOW - 1)
+    return _scrambled(torch.arange(n) + mix(Purpose.KEPT_NOISE, seed)) & (_BELOW - 1)
 
 
 def seeded_noise(

@@ -4,11 +4,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .rng import mix
+from .rng import Purpose, mix
 
 
 def draw_noise(
-    n: int, shape: tuple[int, ...], *, seed: int, draws: int = 1, start: int = 0
+    n: int,
+    shape: tuple[int, ...],
+    *,
+    seed: int,
+    draws: int = 1,
+    start: int = 0,
+    purpose: Purpose = Purpose.SAMPLES,
 ) -> Float[Tensor, "draws n *d"]:
     """Standard normal noise for samples start, ..., start + n - 1 of a seed.
 
@@ -18,13 +24,14 @@ def draw_noise(
         seed: Seed of the whole set, at least 0.
         draws: Independent draws for each sample; the first is the same for any number.
         start: Number of the first sample.
+        purpose: What the samples are for; what a network is judged on was not in its training.
 
     Returns:
         The noise; a sample's part depends on the seed and its number alone.
     """
     rows = [
         torch.randn(
-            draws, *shape, generator=torch.Generator().manual_seed(mix(seed, start + k + 1))
+            draws, *shape, generator=torch.Generator().manual_seed(mix(purpose, seed, start + k))
         )
         for k in range(n)
     ]

@@ -1,6 +1,7 @@
 """Random numbers drawn shard by shard: how a batch is spread over workers never changes them."""
 
 from collections.abc import Callable, Sequence
+from enum import IntEnum, unique
 from typing import Self, final
 
 import torch
@@ -10,10 +11,35 @@ _STREAM = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: an odd multiplier t
 _MASK = 2**63 - 1
 
 
-def mix(*words: int) -> int:
-    """One seed from several numbers, such as (seed, step, shard)."""
+@final
+@unique
+class Purpose(IntEnum):
+    """What random numbers are for: the same numbers mixed for two purposes give two streams.
+
+    A new purpose takes a new number; one that is moved changes every result.
+    """
+
+    POINTS = 0  # of a set in the plane; zero leaves no trace, so they are what they always were
+    STEP = 1  # what a method draws in a step of training
+    ROWS = 2  # which pairs are in a batch, which images are mirrored
+    ORDER = 3  # of the examples in an epoch
+    STREAM = 4  # order of a set that is streamed
+    WEIGHTS = 5  # initial ones
+    COMPANIONS = 6  # their initial weights
+    DROPOUT = 7
+    KEPT_NOISE = 8  # which a coupling keeps for each datum
+    BLOCKS = 9  # into which a coupling cuts the set
+    SAMPLES = 10  # noise of those that are served, shown or judged
+    PAIRS = 11  # noise of those that are trained on
+    HELD_OUT = 12  # part of the data on which a model is judged
+    BASELINE = 13  # floors and trivial generators
+    STAND_IN = 14  # noise in the place of data
+
+
+def mix(purpose: Purpose, *words: int) -> int:
+    """One seed from several numbers, such as (seed, step, shard), for a purpose."""
     state = 0
-    for word in words:
+    for word in (purpose, *words):
         state = (state ^ (word & (2**64 - 1))) * _STREAM & (2**64 - 1)
         state ^= state >> 29
     return state & _MASK
@@ -40,12 +66,18 @@ class Rng:
 
     @classmethod
     def seeded(
-        cls, seed: int, *, step: int = 0, shards: Sequence[int] = (0,), device: str = "cpu"
+        cls,
+        seed: int,
+        *,
+        step: int = 0,
+        shards: Sequence[int] = (0,),
+        device: str = "cpu",
+        purpose: Purpose = Purpose.STEP,
     ) -> Self:
         """The streams of these shards at this step: a pure function of its arguments."""
         return cls(
             [
-                torch.Generator(device).manual_seed(mix(seed, step + 1, shard + 1))
+                torch.Generator(device).manual_seed(mix(purpose, seed, step, shard))
                 for shard in shards
             ]
         )

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ...methods.core.rng import mix
+from ...methods.core.rng import Purpose, mix
 
 
 @lru_cache(maxsize=2)
 def _permutation(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(mix(seed, epoch)))
+    rng = torch.Generator().manual_seed(mix(Purpose.ORDER, seed, epoch))
+    return torch.randperm(n, generator=rng)
 
 
 def indices(n: int, batch_size: int, step: int, seed: int) -> Int[Tensor, " b"]:

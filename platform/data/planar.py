@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...methods.core.rng import mix
+from ...methods.core.rng import Purpose, mix
 from .source import AbstractSource, Dataset, Examples, Mixture
 
 _GRID: Final = 2.0**-16
@@ -89,9 +89,9 @@ class AbstractPlanar(AbstractSource):
     @final
     def load(self) -> Dataset:
         """The points, a pure function of the fields."""
-        rng = np.random.default_rng(mix(self.seed, 0))
+        rng = np.random.default_rng(mix(Purpose.POINTS, self.seed, 0))
         train = self.draw(rng.integers(self.parts, size=self.samples), rng)
-        rng = np.random.default_rng(mix(self.seed, 1))
+        rng = np.random.default_rng(mix(Purpose.POINTS, self.seed, 1))
         held_out = self.draw(np.arange(self.held_out) % self.parts, rng)
         return Dataset.of(
             self,

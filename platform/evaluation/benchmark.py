@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...methods.core.condition import Condition
-from ...methods.core.rng import mix
+from ...methods.core.rng import Purpose, mix
 from ..data.source import Dataset
 from ..experiment import LEAST_SAMPLES
 from .agreement import CHECKERBOARD, ClassAgreement, ForbiddenSquares
@@ -110,7 +110,7 @@ def _part(dataset: Dataset, n: int, *, of: int, seed: int) -> Int[Tensor, " n"]:
     """Points of the plane in their order, of which any run is balanced; of images a random part."""
     if len(dataset.shape) == 1 or n == of:
         return torch.arange(n)
-    rng = torch.Generator().manual_seed(mix(seed, 1))
+    rng = torch.Generator().manual_seed(mix(Purpose.HELD_OUT, seed))
     return torch.randperm(of, generator=rng)[:n].sort().values
 
 
@@ -266,7 +266,7 @@ class _Trivial:
     seed: int
 
     def _rng(self, kind: int, draw: int) -> torch.Generator:
-        return torch.Generator().manual_seed(mix(self.seed, 2 + kind, draw + 1))
+        return torch.Generator().manual_seed(mix(Purpose.BASELINE, self.seed, kind, draw))
 
     def _populate(self, x: Tensor, rows: Tensor | None = None) -> Population:
         images = self.finish(x.reshape(len(x), *self.shape))  # as a model's samples are

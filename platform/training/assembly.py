@@ -14,7 +14,7 @@ import torch
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
 from ...methods.core.method import AbstractLearner, AbstractMethod
-from ...methods.core.rng import mix
+from ...methods.core.rng import Purpose, mix
 from ...methods.core.sampler_choice import sampler_for
 from ...methods.core.schedule import Schedule, require_range
 from ...methods.nets.condition_embedding import conditions_of, vocabulary_of
@@ -59,7 +59,7 @@ class Assembly:
     def net(self) -> FlowMap:
         """The network with its initial weights, the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.experiment.seed, 1))
+            torch.manual_seed(mix(Purpose.WEIGHTS, self.experiment.seed))
             net = build(
                 self.experiment.net,
                 FlowMap,

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...methods.core.condition import Condition
 from ...methods.core.method import PairMix
 from ...methods.core.record import Batch, Moment
-from ...methods.core.rng import Rng, mix
+from ...methods.core.rng import Purpose, Rng
 from ...methods.core.schedule import require_range
 from ..data.augmentation import flip_rows
 from ..data.order import indices
@@ -25,7 +25,6 @@ Epochs = Callable[[int], Iterator[StreamedBatch]]
 
 FIRST: Final = {"epoch": 0, "taken": 0}
 """Position of a stream from which nothing has been taken."""
-_FEED = 0x5EED  # apart from the streams that the method draws from
 
 
 class AbstractFeed(ABC):
@@ -93,7 +92,7 @@ class DataFeed(AbstractFeed):
         index = whole.reshape(of, -1)[list(shards)].reshape(-1)
         x1, _ = self._dataset.train.take(index)
         if self._dataset.horizontal_flip:
-            rng = Rng.seeded(mix(self._seed, _FEED), step=now.step, shards=shards)
+            rng = Rng.seeded(self._seed, step=now.step, shards=shards, purpose=Purpose.ROWS)
             x1 = flip_rows(x1, rng)
         return Batch(x1=x1, condition=self._dataset.train.condition(index), index=index)
 
@@ -152,7 +151,7 @@ class PairFeed(AbstractFeed):
     def _shard(
         self, step: int, shard: int, each: int, share: float
     ) -> tuple[Tensor, Tensor, Condition | None, Tensor]:
-        rng = Rng.seeded(mix(self._seed, _FEED), step=step, shards=(shard,))
+        rng = Rng.seeded(self._seed, step=step, shards=(shard,), purpose=Purpose.ROWS)
         made = _rounded(share * each, rng)
         generated, given = self._pairs.generated, self._pairs.real
         taken: list[tuple[Pairs, Tensor, int]] = []
@@ -264,6 +263,7 @@ class StreamFeed(AbstractFeed):
         batch = self._stream.take()
         x1 = batch["x"]
         if self._flip is not None:
-            x1 = flip_rows(x1, Rng.seeded(mix(self._flip, _FEED), step=now.step, shards=shards))
+            rng = Rng.seeded(self._flip, step=now.step, shards=shards, purpose=Purpose.ROWS)
+            x1 = flip_rows(x1, rng)
         condition = Condition(label=batch["label"]) if self._labelled else None
         return Batch(x1=x1, condition=condition, index=batch["index"])

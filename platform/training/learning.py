@@ -16,7 +16,7 @@ from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import ONLINE, AbstractGame
 from ...methods.core.method import Needs
 from ...methods.core.record import Batch, Moment, Nets
-from ...methods.core.rng import Rng, mix
+from ...methods.core.rng import Purpose, Rng, mix
 from ...methods.core.schedule import Schedule
 from ..experiment import Training
 from .assembly import Learner
@@ -275,7 +275,7 @@ class Learning:
 def _nets(needs: Needs, online: FlowMap, frozen: Mapping[str, FlowMap], *, seed: int) -> Nets:
     target = None if needs.target is None else copy.deepcopy(online).eval().requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(seed, 2))
+        torch.manual_seed(mix(Purpose.COMPANIONS, seed))
         companions = {name: make(online) for name, make in needs.companions.items()}
     device, dtype = _where(online)
     for part in companions.values():

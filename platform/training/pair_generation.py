@@ -14,6 +14,7 @@ from ...methods.core.flow_map import FlowMap
 from ...methods.core.grid import UniformGrid
 from ...methods.core.noise import draw_noise
 from ...methods.core.ode import Heun
+from ...methods.core.rng import Purpose
 from ..data.pair_parts import PairParts
 from ..data.pairs import Pairs, PairSet, no_pairs, write_pairs
 from ..data.source import Dataset
@@ -66,7 +67,7 @@ def generate_pairs(
         "on": torch.device(device).type,
     }
     parts = PairParts(folder, decided)
-    x0 = draw_noise(settings.count, dataset.shape, seed=settings.seed)[0]
+    x0 = draw_noise(settings.count, dataset.shape, seed=settings.seed, purpose=Purpose.PAIRS)[0]
     condition = _conditions(dataset, settings)
     generated = Pairs(
         x0=x0,

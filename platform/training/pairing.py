@@ -7,6 +7,7 @@ from typing import Any, Final, Self, final
 
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.noise import draw_noise
+from ...methods.core.rng import Purpose
 from ...methods.core.sampler import require_velocity
 from ..data.errors import DataNotFound
 from ..data.pairs import Pairs, PairSet, no_pairs, read_pairs
@@ -81,7 +82,7 @@ class Pairing:
         rows, train = slice(0, _EXAMPLES), self.dataset.train
         settings, shape = self.experiment.pairs, self.dataset.shape
         x1, _ = train.take(rows)
-        x0 = draw_noise(len(x1), shape, seed=settings.seed)[0]
+        x0 = draw_noise(len(x1), shape, seed=settings.seed, purpose=Purpose.PAIRS)[0]
         pairs = Pairs(x0=x0, x1=x1, condition=train.condition(rows))
         real = pairs if settings.real else no_pairs(shape)
         return PairSet(generated=pairs, real=real, digest="", lineage=self.lineage)

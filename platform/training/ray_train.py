@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ...methods.core.rng import mix
+from ...methods.core.rng import Purpose, mix
 from ..build import build
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE, batches, in_order, stream_train
@@ -163,7 +163,7 @@ def _stream(place: Place, experiment: Experiment) -> BatchStream | None:
             shard,
             rows,
             shuffle_buffer=_SHUFFLED_BATCHES * rows,
-            seed=mix(experiment.seed, epoch, place.rank),
+            seed=mix(Purpose.STREAM, experiment.seed, epoch, place.rank),
         )
     )
 

@@ -8,7 +8,7 @@ import torch
 from ...methods.core.condition import Condition
 from ...methods.core.flow_map import Domain, FlowMap
 from ...methods.core.record import Batch, Moment
-from ...methods.core.rng import Rng, mix
+from ...methods.core.rng import Purpose, Rng
 from ..experiment import Experiment
 from .assembly import Assembly, parts_of
 from .feed import AbstractFeed
@@ -17,7 +17,6 @@ from .place import Place
 from .worker import learning_on
 
 _BATCHES: Final = 4
-_FEED: Final = 0x401E
 CAPTION_WORDS: Final = 8
 """Words of a caption that stands for one of the data."""
 
@@ -50,7 +49,7 @@ class NoiseFeed(AbstractFeed):
 
     def rows(self, now: Moment, shards: Sequence[int], *, of: int) -> Batch:
         """The rows of some shards of a batch."""
-        rng = Rng.seeded(mix(self._seed, _FEED), step=now.step, shards=shards)
+        rng = Rng.seeded(self._seed, step=now.step, shards=shards, purpose=Purpose.STAND_IN)
         rows = self._batch_size // of
         n, first = rows * len(shards), now.step % _BATCHES * self._batch_size
         places = [torch.arange(rows) + first + shard * rows for shard in shards]

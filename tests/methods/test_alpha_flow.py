@@ -173,7 +173,8 @@ def test_a_clip_that_is_never_reached_changes_no_bit() -> None:
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_the_gradient_goes_to_that_of_mean_flow_linearly(power: float) -> None:
-    net, weighting = small_net(), AdaptivePower(power=power, offset=0.001)
+    # With a smaller offset the rows of nearly no error, where the weight is steep, decide.
+    net, weighting = small_net(), AdaptivePower(power=power, offset=0.1)
     want = gradient_of(replace(MEAN_FLOW, weighting=weighting), net)
     found = [
         distance(gradient_of(replace(at(alpha), clamp=1e-6, weighting=weighting), net), want)

@@ -47,8 +47,8 @@ class TestConsistencyDistillation(MethodContract):
 def test_the_bias_of_a_pair_has_the_order_of_the_solver_plus_one(
     step: AbstractSolverStep, order: float
 ) -> None:
-    methods = (uniform(10, step), uniform(20, step))
-    assert_order(Order(order=order, gaps=(1 / 10, 1 / 20), methods=methods))
+    methods = (uniform(20, step), uniform(40, step))
+    assert_order(Order(order=order, gaps=(1 / 20, 1 / 40), methods=methods))
 
 
 def by(step: AbstractSolverStep) -> Callable[[Tensor, float, float], Tensor]:

@@ -11,6 +11,7 @@ import torch
 from onestep.methods.core.autoguidance import Guided, Unconditional
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.grid import UniformGrid
+from onestep.methods.core.noise import draw_noise
 from onestep.methods.core.ode import Heun
 from onestep.methods.nets.mlp import MLP
 from onestep.platform.data.digits import Digits
@@ -65,6 +66,15 @@ def test_guided_pairs_are_those_of_the_guided_flow(digits: Dataset, tmp_path: Pa
     solver = Heun(grid=UniformGrid(steps=3))
     expected = solver.sample(guided, made.x0[None], made.condition)
     torch.testing.assert_close(made.x1, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_noise_of_pairs_is_that_of_no_sample_of_their_seed(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """A student would otherwise be judged on noise that it was trained on."""
+    x0 = generate_pairs(digit_teacher(), digits, SETTINGS, tmp_path, lineage={}).generated.x0
+    samples = draw_noise(len(x0), digits.shape, seed=SETTINGS.seed)[0]
+    assert torch.cdist(x0.flatten(1), samples.flatten(1)).min() > 1.0
 
 
 def test_data_are_taken_back_by_the_guided_flow_too(digits: Dataset, tmp_path: Path) -> None:
