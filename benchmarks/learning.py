@@ -71,7 +71,7 @@ def judged(found: Mapping[str, Any], trivial: Mapping[str, Mapping[str, Any]]) -
     return {
         "bars": {**MOST, **LEAST, "core_s": MOST_CORE_S},
         "misses": misses,
-        "reached": is_explained(misses),
+        "reached": is_explained(misses) and list(ordered) == recipes(),
         **trivial,
         "recipes": ordered,
     }

@@ -2,9 +2,9 @@
 
 The time is the processor time of a recipe's own trainings on one thread; that of its teacher, and
 of making pairs, stands beside it. A model is judged at one step, a velocity that is not straight at
-its many. Results go to benchmarks/results/learning_digits.json, where recipes that are not named
-keep their numbers, and to docs/learning.md. With --judge nothing is trained and the stored numbers
-are judged again.
+its many, with one step of it beside. Results go to benchmarks/results/learning_digits.json, where
+recipes that are not named keep their numbers, and to docs/learning.md. With --judge nothing is
+trained and the stored numbers are judged again.
 """
 
 import argparse
@@ -28,13 +28,21 @@ from onestep.benchmarks.recipes import (
     sequence,
 )
 from onestep.benchmarks.record import RESULTS, Bars, at_most, machine, save
+from onestep.methods.core.flow_map import DomainKind
 from onestep.platform.evaluation.benchmark import GAUSSIAN
 from onestep.platform.experiment import module_of
+from onestep.platform.training.assembly import parts_of
 
 METRIC: Final = "eval/1nn_accuracy"
 MOST: Final = 0.64
 MOST_CORE_S: Final = 2 * 10 * 60.0
-EXPLAINED: Final[dict[str, dict[str, str]]] = {}
+EXPLAINED: Final[dict[str, dict[str, str]]] = {
+    "minibatch_neural_flow": {
+        "accuracy": "It is here to miss: its noise meets other data in every batch, and in 64 "
+        "dimensions the transport of a batch hardly tells which, so that it learns means of many "
+        "digits. neural_flow differs in its coupling alone, which keeps the pairs."
+    }
+}
 """The numbers with which a recipe misses its bars, and why."""
 
 
@@ -44,13 +52,16 @@ def measure(recipe: str, workshop: Workshop) -> dict[str, Any]:
     *_, last = made.values()
     own = [each for name, each in made.items() if name != TEACHER] or [last]
     report = last.trained.report
-    found = report.find(METRIC, nfe=report.nfes[0])
+    domain = parts_of(last.experiment).learner.domain
+    needs_many = domain.kind is DomainKind.DIAGONAL and not domain.is_straight
+    nfe = max(report.nfes) if needs_many else min(report.nfes)
+    found = report.find(METRIC, nfe=nfe)
     return {
         "method": module_of(last.experiment.method),
         "digest": digest(recipe, dataset=DIGITS),
         "core_s": round(sum(each.core_s[TRAINING] for each in own), 1),
         "core_s_of_stages": {name: dict(each.core_s) for name, each in made.items()},
-        "nfe": report.nfes[0],
+        "nfe": nfe,
         "sampler": found.sampler,
         "accuracy": found.value,
         "interval": found.interval,
@@ -80,7 +91,7 @@ def judged(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "bars": {METRIC: MOST, "core_s": MOST_CORE_S},
         "misses": misses,
-        "reached": is_explained(misses),
+        "reached": is_explained(misses) and list(ordered) == recipes(DIGITS),
         "recipes": ordered,
     }
 

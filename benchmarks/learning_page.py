@@ -95,7 +95,27 @@ def _of_digits(found: Mapping[str, Any]) -> str:
         low, high = row["interval"]
         interval = f"[{low:.3f}, {high:.3f}]"
         lines.append(_line([name, str(row["nfe"]), accuracy, interval, seconds, _before(row)]))
-    return "\n".join([*lines, *_reasons(found)]) + "\n"
+    return "\n".join([*lines, *_one_step(rows), *_reasons(found)]) + "\n"
+
+
+def _one_step(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What the least evaluations give of velocities that are judged at many."""
+    shown = []
+    for name, row in rows.items():
+        keys = [key for key in row["metrics"] if key.startswith("eval/1nn_accuracy/nfe_")]
+        least = min(keys, key=_nfe_of)
+        if _nfe_of(least) < row["nfe"]:
+            shown.append(f"{name} {row['metrics'][least]:.3f} ({_nfe_of(least)} NFE)")
+    if shown:
+        yield from [
+            "",
+            "What is judged at many evaluations has, in one step and the last denoising where its "
+            f"times end before the data: {', '.join(shown)}.",
+        ]
+
+
+def _nfe_of(key: str) -> int:
+    return int(key.rpartition("_")[2])
 
 
 def _bold(numbers: Mapping[str, str], misses: Mapping[str, str]) -> list[str]:

@@ -1,11 +1,13 @@
 """Trains the planar recipes and measures one step of them: python benchmarks/planar.py [RECIPE].
 
-Each recipe is an experiment of platform/conf/experiment, trained on one thread. Results go to
+Each recipe is an experiment of platform/conf/experiment, trained on one thread; where its number
+lies near its bar, with several seeds, each of which has to reach it. Results go to
 benchmarks/results/planar.json, where recipes that are not named keep their numbers.
 """
 
 import argparse
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -33,6 +35,8 @@ RECIPES: Final = (
     "checkerboard_mean_flow",
     "checkerboard_shortcut",
 )
+OTHER_SEEDS: Final[dict[str, tuple[int, ...]]] = {"checkerboard_shortcut": (1, 2)}
+"""Seeds of further trainings of a recipe, beside its own."""
 POINTS: Final = 2000
 """Samples of a draw, each compared with as many held-out points."""
 NOISE_SEEDS: Final = range(100, 108)
@@ -122,8 +126,10 @@ def passes_modes(measured: Mapping[str, float]) -> bool:
 
 def measure(recipe: str) -> dict[str, Any]:
     """Train a recipe and put its numbers beside the floor and the trivial baseline."""
-    trained = train([f"experiment={recipe}", "training.threads=1"])
+    overrides = [f"experiment={recipe}", "training.threads=1"]
+    trained = train(overrides)
     dataset = trained.dataset
+    others = {seed: train([*overrides, f"seed={seed}"]) for seed in OTHER_SEEDS.get(recipe, ())}
     return {
         "core_s": round(trained.core_s, 1),
         "parameters": sum(p.numel() for p in trained.flow_map.parameters()),
@@ -131,6 +137,14 @@ def measure(recipe: str) -> dict[str, Any]:
         "model": judge(draws(trained.flow_map), dataset),
         "training_data": judge(data_draws(dataset), dataset),
         "one_gaussian": judge(gaussian_draws(dataset), dataset),
+        "other_seeds": [
+            {
+                "seed": seed,
+                "core_s": round(each.core_s, 1),
+                "model": judge(draws(each.flow_map), dataset),
+            }
+            for seed, each in others.items()
+        ],
         "recipe": recipe_of(trained.experiment),
     }
 
@@ -140,14 +154,18 @@ def verdicts(results: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     yardstick = results.get("checkerboard_flow_matching")
     for name, result in results.items():
-        found[name] = {"core_s": result["core_s"] <= BARS["core_s"]}
+        trainings = [result, *result.get("other_seeds", ())]
+        found[name] = {"core_s": all(each["core_s"] <= BARS["core_s"] for each in trainings)}
         if name.startswith("eight_gaussians"):
             found[name]["modes"] = passes_modes(result["model"])
             found[name]["one_gaussian_fails"] = not passes_modes(result["one_gaussian"])
         elif yardstick is not None and result is not yardstick:
-            ratio = result["model"]["w2"] / yardstick["model"]["w2"]
-            found[name]["w2_over_flow_matching"] = round(ratio, 3)
-            found[name]["w2"] = ratio <= BARS["w2_over_flow_matching"]
+            ratios = [each["model"]["w2"] / yardstick["model"]["w2"] for each in trainings]
+            found[name]["w2_over_flow_matching"] = round(statistics.mean(ratios), 3)
+            if len(ratios) > 1:
+                found[name]["w2_of_each_seed"] = [round(ratio, 3) for ratio in ratios]
+                found[name]["w2_spread"] = round(statistics.stdev(ratios), 3)
+            found[name]["w2"] = max(ratios) <= BARS["w2_over_flow_matching"]
     return found
 
 

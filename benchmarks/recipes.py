@@ -50,9 +50,9 @@ def sequence(recipe: str, common: Sequence[str] = (), *, dataset: str = PLANE) -
     return StageSequence.of(plan, ("training.threads=1", *common))
 
 
-def digest(recipe: str, *, dataset: str = PLANE) -> str:
+def digest(recipe: str, common: Sequence[str] = (), *, dataset: str = PLANE) -> str:
     """What decides the result of a recipe, in short."""
-    return digest_of(sequence(recipe, dataset=dataset).stages)
+    return digest_of(sequence(recipe, common, dataset=dataset).stages)
 
 
 def digest_of(stages: Sequence[Stage]) -> str:

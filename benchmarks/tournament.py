@@ -27,6 +27,7 @@ from onestep.benchmarks.recipes import (
     TRAINING,
     Made,
     Workshop,
+    digest_of,
     recipes,
     sequence,
 )
@@ -116,6 +117,7 @@ def compete(
         results.append(
             {
                 "recipe": recipe,
+                "digest": digest_of(stages),
                 "seed": seed,
                 "factor": round(factor, 4),
                 "core_s": round(sum(sum(each.core_s.values()) for each in made.values()), 1),

@@ -28,6 +28,7 @@ from onestep.platform.experiment import Experiment
 from onestep.platform.home import Home
 from onestep.platform.password import hide_passwords
 from onestep.platform.ray_instance import ray_instance
+from onestep.platform.registry.reference import Alias, ModelVersion
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.launch import Trained, launch
 from onestep.platform.training.watcher import Console
@@ -87,7 +88,7 @@ def run_stages() -> Sequence[Path]:
     best = stages.run(
         f"promotion to {ALIAS}", lambda: promote(registry, plan["promote"], comparison, students)
     )
-    files += (stages.run("serving", lambda: serve_digits(out)),)
+    files += (stages.run("serving", lambda: serve_digits(out, champion_of(best))),)
     tell(files, best, teacher, found.storage, home)
     return files
 
@@ -139,12 +140,17 @@ def promote(
     return best
 
 
-def serve_digits(out: Path) -> Path:
+def champion_of(best: str) -> str:
+    """The alias as its model has it: another model may have one of the same name."""
+    return str(Alias(alias=ALIAS, name=ModelVersion.parse(best).name))
+
+
+def serve_digits(out: Path, model: str) -> Path:
     """Host the champion, ask for five images of each digit over HTTP and draw them."""
     rows = []
-    with Hosted(ServeSettings.from_dict({"model": ALIAS, "port": 0})) as hosted:
+    with Hosted(ServeSettings.from_dict({"model": model, "port": 0})) as hosted:
         for digit in range(10):
-            body = {"model": ALIAS, "prompt": str(digit), "n": 5, "seed": digit, "size": "8x8"}
+            body = {"model": model, "prompt": str(digit), "n": 5, "seed": digit, "size": "8x8"}
             answer = httpx.post(f"{hosted.url}/v1/images/generations", json=body, timeout=60)
             answer.raise_for_status()
             rows.append([decode(image["b64_json"]) for image in answer.json()["data"]])
@@ -167,6 +173,7 @@ def tell(
     files: Sequence[Path], best: str, teacher: Trained, optuna_storage: str, home: Home
 ) -> None:
     """Say where everything is and how to go on."""
+    champion = champion_of(best)
     print("\nWhat there is to look at")
     for file in files:
         print(f"  {file}")
@@ -174,8 +181,8 @@ def tell(
         f"""
 How to go on
   . .venv/bin/activate
-  onestep serve                                     host {best} at http://127.0.0.1:8000
-  onestep registry lineage {ALIAS}
+  onestep serve {champion:<35} host {best} at http://127.0.0.1:8000
+  onestep registry lineage {champion}
   onestep compare {teacher.reference} {best}
   onestep train experiment=digits_mean_flow         20 minutes to better digits
   mlflow ui --backend-store-uri {hide_passwords(home.tracking_uri)}

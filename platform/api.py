@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..methods.core.condition import Condition
 from ..methods.core.flow_map import FlowMap
+from ..methods.core.sampler import AbstractSampler
 from .device import AUTO, device_named
 from .evaluation.evaluate import NFES, benchmark_of, evaluate_on
 from .evaluation.report import Report
@@ -72,7 +73,8 @@ class Model:
         self,
         n: int,
         *,
-        nfe: int = 1,
+        nfe: int | None = None,
+        sampler: AbstractSampler | None = None,
         labels: int | Sequence[int] | None = None,
         caption: str | None = None,
         seed: int = 0,
@@ -81,7 +83,8 @@ class Model:
 
         Args:
             n: How many, at least 1.
-            nfe: Network evaluations of each, as far as the model's domain allows.
+            nfe: Network evaluations of each, as far as the model's domain allows; 1 by default.
+            sampler: A sampler with its own steps, such as Renoise; the domain's own by default.
             labels: One class for all or one for each; all classes in turn by default.
             caption: Caption of all, for a model of captions; none by default.
             seed: Seed of the noise, at least 0.
@@ -90,15 +93,21 @@ class Model:
             The samples on the CPU, images in [-1, 1]; latents where nothing decodes them.
 
         Raises:
-            ValueError: If a number is out of range, the model does not know the caption, or the
-                domain has no sampler of so many evaluations.
+            ValueError: If a number is out of range, the model does not know the caption, the
+                domain has no sampler of so many evaluations or does not allow the one that is
+                given, or both are given.
         """
         if n < 1 or seed < 0:
             raise ValueError(f"samples need n >= 1 and seed >= 0, got {n} and {seed}")
         condition = self._condition(n, labels)
         if caption is not None:
             condition = captioned(self.record, [caption] * n, model=self.reference)
-        ((_, sampler),) = samplers_at(self.flow_map.domain, [nfe])
+        if sampler is None:
+            ((_, sampler),) = samplers_at(self.flow_map.domain, [1 if nfe is None else nfe])
+        elif nfe is not None:
+            raise ValueError(
+                f"give either nfe or a sampler with its own steps, got both: nfe={nfe}"
+            )
         return draw_samples(
             self.flow_map,
             sampler,

@@ -128,7 +128,7 @@ class Workers:
     Attributes:
         num_workers: Processes that share each batch; 1 trains in the calling process unless
             ``ray`` is set.
-        gpus_per_worker: GPUs of each worker, 0 for CPU.
+        gpus_per_worker: GPUs of each worker, 0 for CPU; 0 or 1 in the calling process.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         ray: Whether a single worker is started by Ray Train too.
         max_failures: How often Ray Train restarts the group from its last checkpoint.
@@ -300,6 +300,8 @@ class Experiment:
         name: What the run is called; empty for the names of its data and its method.
         run: Name of the run's folder; a run that has a checkpoint goes on from it. Empty for a
             fresh one.
+        published: What a paper reports of the settings that a recipe follows, ``none`` where it
+            reports nothing; empty for a run that follows none.
         seed: Seed of initial weights, order of the data and all random numbers.
         data: Node of the data source.
         net: Node of the network.
@@ -327,6 +329,7 @@ class Experiment:
     training: Training
     name: str = ""
     run: str = ""
+    published: str = ""
     workers: Workers = Workers()
     parents: Parents = Parents()
     pairs: PairGeneration = PairGeneration()
@@ -377,7 +380,7 @@ class Experiment:
         if unknown:
             allowed = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"an experiment has no part {', '.join(unknown)}, allowed: {allowed}")
-        for name in ("name", "run", "seed"):
+        for name in ("name", "run", "published", "seed"):
             if name in parts:
                 parts[name] = typed_value(name, parts[name], int if name == "seed" else str)
         for name in ("data", "net", "method", "optimizer", "learning_rate"):

@@ -42,6 +42,11 @@ def set_ray_environment() -> None:
         os.environ["RAY_AUTH_MODE"] = "token"
 
 
+def names_cluster(address: str) -> bool:
+    """Whether Ray is to be joined where it runs, by this address or by RAY_ADDRESS."""
+    return bool(address or os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
 def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
     """Ray, for as long as the context lasts.

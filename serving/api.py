@@ -18,6 +18,10 @@ from .service import Service, refusal
 RETRY_AFTER_S: Final = 1
 _LOG: Final = logging.getLogger(__name__)
 _SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic begins its sentences
+_UNREADABLE: Final = (
+    "the body must be JSON in UTF-8 without deep nesting or very long numbers, got one that cannot "
+    "be read"
+)
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; script-src 'self' 'unsafe-inline'; "
@@ -55,7 +59,7 @@ def build_api(service: Service) -> FastAPI:
     )
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(RequestRefused, _answer_refused)
-    api.add_exception_handler(HTTPException, _answer_unknown)
+    api.add_exception_handler(HTTPException, _answer_http)
     api.middleware("http")(_answer_failed)
     api.middleware("http")(_add_headers)
 
@@ -102,12 +106,17 @@ async def _answer_refused(request: Request, error: Exception) -> Response:
     return _respond(refusal(error))
 
 
-async def _answer_unknown(request: Request, error: Exception) -> Response:
-    """A path or a verb that there is not, in the shape of every other refusal."""
+async def _answer_http(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses, in the shape of every other refusal."""
     assert isinstance(error, HTTPException)
-    message = f"there is no {request.method} {request.url.path}; see /docs"
-    answer = refusal(RequestRefused(message, status=error.status_code))
-    return _respond(answer)
+    match error.status_code:
+        case 400:  # FastAPI's answer where a body is wrong in another way than its syntax
+            return _respond(refusal(RequestRefused(_UNREADABLE)))
+        case 404 | 405:
+            message = f"there is no {request.method} {request.url.path}; see /docs"
+        case _:
+            message = error.detail
+    return _respond(refusal(RequestRefused(message, status=error.status_code)))
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:

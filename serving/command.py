@@ -27,7 +27,8 @@ Host a registered model over HTTP on Ray Serve, in OpenAI's images shape.
   onestep serve serve.port=0 serve=throughput  any free port; larger batches
 
 The model is refused here, before anything starts, if it is missing or altered. With RAY_ADDRESS
-set, the application runs on that cluster. The page is at /, the API at /docs.
+set, the application runs on that cluster, where serve.port=0 is the port of a Serve that runs
+already. The page is at /, the API at /docs.
 """
 
 

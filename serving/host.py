@@ -31,7 +31,9 @@ class Hosted:
 
     The model is loaded once in this process first: what is missing, altered or no image model is
     refused before Ray starts, and so is a cluster that serves an application of this name before
-    anything of it is touched. On the way out it takes down what it started and nothing else.
+    anything of it is touched. A Serve that runs there already is joined where it listens, or
+    refused where the settings name another address. On the way out it takes down what it started
+    and nothing else.
 
     Args:
         settings: What to serve, and where.
@@ -71,8 +73,6 @@ class Hosted:
         if not os.environ.get("RAY_ADDRESS"):
             _check_cores(settings.app, cores)
         port = _free_port(settings.host, settings.port)
-        host = _EVERYWHERE.get(settings.host, settings.host)
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         is_own = stack.enter_context(ray_instance(num_cpus=cores))
 
         from ray import serve  # only once Ray is told how to behave
@@ -85,8 +85,12 @@ class Hosted:
                 f"the Ray cluster must not serve an application {APP_NAME!r} yet, which would be "
                 f"replaced and in the end deleted, got one that is {other.status.value}"
             )
-        if not is_own and not status.proxies and not status.applications:
+        running = _running_port(settings, has_proxy=bool(status.proxies))
+        if running is None and not is_own:
             stack.callback(serve.shutdown)
+        port = running or port
+        host = _EVERYWHERE.get(settings.host, settings.host)
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": settings.host, "port": port},
@@ -144,6 +148,24 @@ def _healthy_version(url: str) -> str | None:
     except httpx.TransportError:
         return None
     return str(answer.json()["model"]) if answer.is_success else None
+
+
+def _running_port(settings: ServeSettings, *, has_proxy: bool) -> int | None:
+    """The port of a Serve that runs on the cluster already, which nothing moves, or None."""
+    from ray.serve.context import _get_global_client  # nothing public tells the address
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    if not has_proxy:
+        raise ValueError("the Serve that runs on the Ray cluster must have an HTTP proxy, got none")
+    http = client.http_config
+    if settings.host != http.host or settings.port not in (0, http.port):
+        raise ValueError(
+            f"serve.host must be {http.host} and serve.port 0 or {http.port}, where the Serve of "
+            f"the Ray cluster listens already, got {settings.host} and {settings.port}"
+        )
+    return int(http.port)
 
 
 def _check_cores(app: AppSettings, cores: int) -> None:

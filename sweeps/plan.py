@@ -1,18 +1,26 @@
-"""The plan of a sweep: everything that can be wrong with it is found here, before Ray starts."""
+"""The plan of a sweep: its keys and bounds, parents and data are tried here, before Ray starts."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Self, final
 
+import torch
+
 from ..methods.core.flow_map import Domain
+from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.sampling import samplers_at
-from ..platform.experiment import Experiment
+from ..platform.experiment import Experiment, Workers
+from ..platform.ray_instance import names_cluster
+from ..platform.registry.store import Registry
 from ..platform.training.assembly import Assembly, assemble
 from ..platform.training.measurement import prepare_benchmark
+from ..platform.training.parent import ROLES, with_versions
+from ..platform.training.preparation import Preparation
 from ..platform.training.trial import check_trial
 from .settings import SchedulerKind, SweepSettings
-from .space import Scalar, override
+from .space import Dimension, Scalar, Space, override
 from .trial import experiment_of
 
 _FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
@@ -85,8 +93,48 @@ class Plan:
         """CPUs of all trials that run at once."""
         return self.settings.concurrency * self.experiment.workers.cpus_per_worker
 
-    def benchmark(self) -> Benchmark:
+    def with_versions(self, registry: Registry) -> Self:
+        """The same plan with parents as versions, so that a promotion does not part its trials.
+
+        Args:
+            registry: Where the parents are registered.
+
+        Returns:
+            The plan; its settings name the versions, too.
+
+        Raises:
+            ValueError: If a parent is not registered.
+        """
+        settings, roles = self.settings, {f"parents.{role}" for role in ROLES}
+        swept = {
+            key: _choice_of_versions(one, registry) if key in roles else one
+            for key, one in settings.space.dimensions.items()
+        }
+        base = with_versions(experiment_of(settings.base), registry).overrides
+        pinned = replace(settings, base=base, space=Space(dimensions=swept))
+        return self if pinned == settings else type(self).of(pinned)
+
+    def prepare(self, folder: Path) -> Preparation:
+        """Try the first point of the space, which writes nothing.
+
+        Args:
+            folder: Folder of the sweep.
+
+        Returns:
+            What was found and made.
+
+        Raises:
+            ValueError: If parents or data are refused, or the loss refuses them.
+        """
+        # GPUs are the trials' own, and may be those of other machines.
+        experiment = replace(self.experiment, workers=Workers())
+        return Preparation.of(replace(self.assembly, experiment=experiment), folder)
+
+    def benchmark(self, dataset: Dataset) -> Benchmark:
         """The yardstick of all trials.
+
+        Args:
+            dataset: Their data.
 
         Returns:
             The yardstick.
@@ -94,7 +142,7 @@ class Plan:
         Raises:
             ValueError: If it does not know the metric.
         """
-        benchmark = prepare_benchmark(self.experiment, self.assembly.source.load())
+        benchmark = prepare_benchmark(self.experiment, dataset)
         name = self.settings.metric.name
         if name not in (*benchmark.floors, *_OF_THE_MAP):
             raise ValueError(
@@ -111,9 +159,14 @@ class Plan:
                 f"method {self.assembly.name} trains on pairs, which a sweep does not make: name a "
                 "folder of them by parents.pairs=..."
             )
-        if self.settings.address or os.environ.get("RAY_ADDRESS"):
+        if names_cluster(self.settings.address):
             return
-        cores = len(os.sched_getaffinity(0))
+        gpus, cores = self.experiment.workers.gpus_per_worker, len(os.sched_getaffinity(0))
+        if gpus and not torch.cuda.is_available():
+            raise ValueError(
+                f"workers.gpus_per_worker is {gpus:g}, but this machine has no GPU and neither "
+                "sweep.address nor RAY_ADDRESS names a cluster"
+            )
         if self.cpus > cores:
             raise ValueError(
                 f"sweep.concurrency x workers.cpus_per_worker must be at most the {cores} CPUs "
@@ -166,6 +219,11 @@ def _completed(settings: SweepSettings) -> tuple[str, ...]:
     if settings.scheduler.kind is SchedulerKind.ASHA:
         base = (*base, override("training.checkpoint_every", settings.scheduler.grace_samples))
     return base
+
+
+def _choice_of_versions(models: Dimension, registry: Registry) -> Dimension:
+    versions = (one and str(registry.entry(str(one)).reference) for one in models.values)
+    return replace(models, values=tuple(versions))
 
 
 def _texts(values: dict[str, Scalar]) -> tuple[str, ...]:

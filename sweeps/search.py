@@ -25,6 +25,7 @@ from ..platform.ray_instance import ray_instance
 from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.run import RunFacts
+from ..platform.training.assembly import registry_of
 from .journal import Journal, Say
 from .plan import Plan
 from .record import SAMPLES
@@ -57,7 +58,8 @@ def _silence(line: str) -> None:
 def sweep(settings: SweepSettings, *, say: Say = _silence) -> SweepResult:
     """Run a new sweep.
 
-    Everything that can be wrong with it is found before Ray starts.
+    Every key and bound is tried before anything is written, and the first point of the space on its
+    parents and data. Parents are the versions that their aliases mean now, in all trials.
 
     Args:
         settings: The sweep.
@@ -118,13 +120,12 @@ def folder_of(name: str) -> Path:
 
 
 def _run(plan: Plan, name: str, say: Say) -> SweepResult:
-    settings = plan.settings
     home = Home.here(tracking_uri=plan.experiment.storage.tracking_uri or None)
-    url = storage_url(settings, home.root)
-    storage = open_storage(url)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
-    benchmark = plan.benchmark()
-    folder = folder_of(name)
+    plan, folder = plan.with_versions(registry_of(plan.experiment)), folder_of(name)
+    benchmark = plan.benchmark(plan.prepare(folder).dataset)
+    settings, url = plan.settings, storage_url(plan.settings, home.root)
+    storage = open_storage(url)  # last: it makes the file of a new database
     with alone(folder, what="sweep"):  # two processes would run each other's trials twice
         # With the passwords of stores, which a resumed sweep needs again.
         write_json(folder / _SETTINGS, settings.to_dict(), mode=0o600)

@@ -8,6 +8,7 @@ import pytest
 _FIRST: Final = (
     "test_ray_train.py",
     "test_host.py",
+    "test_search.py",
     "test_launch.py",
     "test_sequence.py",
     "test_docs.py",

@@ -1,17 +1,23 @@
 """The demo's plan: every stage is an experiment that is accepted, before anything is trained."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from onestep.examples.demo import chosen, plan_digest
+from onestep.examples.demo import ALIAS, champion_of, chosen, plan_digest
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
+from onestep.platform.registry.errors import ReferenceNotFound
+from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import Assembly, assemble
 from onestep.sweeps.plan import Plan
 from onestep.sweeps.settings import settings_of
+from onestep.tests.serving.model import unet
+from onestep.tests.serving.registry import NETWORK, fill_registry
 
 PLAN: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parent.parent / "examples" / "demo.yaml").read_text()
@@ -53,6 +59,21 @@ def test_the_winner_of_the_sweep_trains_mean_flow() -> None:
     swept = {line.partition("=")[0] for line in won if line[0] not in "~+"}
     assert swept == set(settings.space.first)
     assert assembled([*PLAN["students"]["mean_flow"], *won]).source.name == "digits"
+
+
+def test_the_champion_that_is_served_is_found_beside_that_of_another_model(
+    tmp_path: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    registry = Registry(fill_registry(tmp_path))
+    other = registry.entry(NETWORK)
+    moons = registry.register(
+        replace(other.record, name="moons"), unet().state_dict(), run_id=other.run_id
+    )
+    registry.promote(moons, ALIAS, why="the best of its kind")
+    with pytest.raises(ReferenceNotFound, match="belongs to several models"):
+        registry.resolve(ALIAS)
+    assert str(registry.resolve(champion_of(NETWORK))) == NETWORK
 
 
 def test_the_published_results_are_those_of_the_plan_of_today() -> None:

@@ -4,6 +4,7 @@ import ast
 import re
 import runpy
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ METHODS: Final = sorted(
     for path in (ROOT / "methods").glob("*.py")
     if path.stem != "__init__" and not path.stem.startswith("oracle")
 )
+CITED: Final = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 ARXIV: Final = re.compile(r"arXiv:\d{4}\.\d{4,5}v\d+")
 DOCUMENTS: Final = ("README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
 CARDS: Final = ("Reference", "Convention", "Cost", "Fails by")
@@ -89,19 +91,42 @@ def test_a_method_cites_a_version_of_its_paper(name: str) -> None:
     assert re.search(r"(Eq|Alg|section)[. ]", reference), "which equation or algorithm?"
 
 
+def papers() -> Iterator[tuple[list[str], set[str]]]:
+    """Files and papers of each row of the README's index."""
+    for row in rows(section("Papers")):
+        yield re.findall(r"\]\((methods/[\w/]+\.py)\)", row[0]), set(CITED.findall(row[1]))
+
+
 def test_the_readme_has_one_row_for_each_method() -> None:
-    linked = [re.findall(r"\]\((methods/\w+\.py)\)", row[0]) for row in rows(section("Papers"))]
-    assert [len(links) for links in linked] == [1] * len(linked)
-    assert sorted(links[0] for links in linked) == [f"methods/{name}.py" for name in METHODS]
+    linked = [files for files, _ in papers() if not files[0].startswith("methods/core/")]
+    assert [len(files) for files in linked] == [1] * len(linked)
+    assert sorted(files[0] for files in linked) == [f"methods/{name}.py" for name in METHODS]
 
 
 def test_the_readme_cites_the_papers_that_the_methods_cite() -> None:
-    for row in rows(section("Papers")):
-        name = re.search(r"methods/(\w+)\.py", row[0])
-        assert name is not None
-        cited = set(re.findall(r"\d{4}\.\d{4,5}", row[1]))
+    for files, cited in papers():
         assert cited
-        assert cited <= set(re.findall(r"arXiv:(\d{4}\.\d{4,5})", class_docstring(name[1])))
+        if files[0].startswith("methods/core/"):
+            assert cited <= cited_in(*files)
+        else:
+            assert cited <= set(CITED.findall(class_docstring(Path(files[0]).stem)))
+
+
+def test_the_readme_cites_every_paper_of_couplings_and_forms() -> None:
+    held = [file for files, _ in papers() for file in files if file.startswith("methods/core/")]
+    assert {Path(file).stem for file in held} == {"coupling", "loom", "global_ot", "generator_form"}
+    assert cited_in(*held) <= set().union(*(cited for _, cited in papers()))
+
+
+def cited_in(*files: str) -> set[str]:
+    """Papers that files cite."""
+    return {paper for file in files for paper in CITED.findall((ROOT / file).read_text())}
+
+
+def test_the_comparison_of_methods_has_one_row_for_each() -> None:
+    table = (ROOT / "docs" / "methods.md").read_text().split("\n## ")[0]
+    linked = [re.findall(r"\]\(\.\./methods/(\w+)\.py\)", row[0]) for row in rows(table)]
+    assert sorted(linked) == [[name] for name in METHODS]
 
 
 def tree_paths() -> list[str]:

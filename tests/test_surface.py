@@ -44,6 +44,7 @@ CONFIGURATION: Final = {
         "optimizer",
         "pairs",
         "parents",
+        "published",
         "run",
         "seed",
         "storage",

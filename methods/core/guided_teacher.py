@@ -142,7 +142,9 @@ class GuidedTeacher:
 @final
 @dataclass(frozen=True, kw_only=True)
 class GuidedTeacherVelocity(AbstractVelocitySource):
-    """A guided teacher of one scale as the velocity of any method that takes a teacher's.
+    """A guided teacher of one scale as the velocity of continuous consistency, which has a source.
+
+    Other methods read a frozen teacher as it is; Align Your Flow takes a ``GuidedTeacher``.
 
     Attributes:
         guide: The worse velocity.

@@ -84,6 +84,42 @@ class LinearPath(AbstractPath):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class LipmanPath(AbstractPath):
+    """The straight line to data with a rest of noise: alpha = 1 - (1 - sigma_min) t, beta = t.
+
+    Reference: Lipman et al. 2022, arXiv:2210.02747v2, section 4.1, example II.
+
+    Attributes:
+        sigma_min: Noise that is left at t = 1, in [0, 1); 0 is the linear path.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
+
+    sigma_min: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.sigma_min < 1.0:
+            raise ValueError(f"Lipman path needs sigma_min in [0, 1), got {self.sigma_min}")
+
+    def coefficients(self, t: Float[Tensor, "*b"]) -> Coefficients:
+        """Coefficients and their derivatives at t in [0, 1]."""
+        one, fall = torch.ones_like(t), 1.0 - self.sigma_min
+        return Coefficients(alpha=1.0 - fall * t, beta=t, d_alpha=-fall * one, d_beta=one)
+
+    @property
+    def t_hi(self) -> float:
+        """The velocity is finite everywhere."""
+        return 1.0
+
+    @property
+    def name(self) -> str:
+        """Without a rest it is the linear path."""
+        return LINEAR if self.sigma_min == 0.0 else f"Lipman to {float(self.sigma_min)}"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class TrigonometricPath(AbstractPath):
     """The quarter circle: alpha = cos(pi t / 2), beta = sin(pi t / 2).
 
@@ -141,6 +177,34 @@ class PolynomialPath(AbstractPath):
     def name(self) -> str:
         """Power 1 is the linear path."""
         return LINEAR if self.power == 1.0 else f"polynomial of power {float(self.power)}"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LinearVariancePreservingPath(AbstractPath):
+    """Data rise linearly and the variance is kept: alpha = sqrt(1 - t^2), beta = t.
+
+    The derivative of alpha is infinite at t = 1; times above ``t_hi`` are read as ``t_hi``, where
+    noise of 0.0045 is left.
+
+    Reference: Lipman et al. 2024 (flow matching guide), arXiv:2412.06264v1, section 4.
+    """
+
+    def coefficients(self, t: Float[Tensor, "*b"]) -> Coefficients:
+        """Coefficients and their derivatives at t in [0, t_hi]."""
+        t = t.clamp(max=self.t_hi)
+        alpha = torch.sqrt((1.0 - t) * (1.0 + t))
+        return Coefficients(alpha=alpha, beta=t, d_alpha=-t / alpha, d_beta=torch.ones_like(t))
+
+    @property
+    def t_hi(self) -> float:
+        """Last time at which the velocity is finite."""
+        return 1.0 - 1e-5
+
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        return "linear variance preserving"
 
 
 @final

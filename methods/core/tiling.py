@@ -27,14 +27,16 @@ class Tile(NamedTuple):
         start: Where it starts, 0 at the start of the jump.
         end: Where it ends, 1 at the end of the jump.
         weight: Share of its velocity in that of the whole.
-        after: The earlier tile at whose end it starts, by number; None if it is reached by a jump
-            of its own from the start.
+        after: The earlier tile at whose end it starts, by number; None if there is none.
+        is_first: Whether it starts where the jump does. A tile that does neither is reached by a
+            jump of its own from the start.
     """
 
     start: Float[Tensor, " b"]
     end: Float[Tensor, " b"]
     weight: Float[Tensor, " b"]
     after: int | None
+    is_first: bool
 
 
 class AbstractTiling(ABC):
@@ -200,14 +202,16 @@ class ListedTiles(AbstractTiling):
             before = [k for k in range(len(found)) if abs(ends[k] - start) <= _ROUNDING]
             numbers = (ends[before[0]] if before else start, end, weight)
             at, until, share = (torch.full((n,), number, dtype=dtype) for number in numbers)
-            found.append(Tile(start=at, end=until, weight=share, after=next(iter(before), None)))
+            after = next(iter(before), None)
+            tile = Tile(start=at, end=until, weight=share, after=after, is_first=start == 0.0)
+            found.append(tile)
         return tuple(found)
 
 
 def _chain(ends: Sequence[Tensor]) -> tuple[Tile, ...]:
     """Tiles that follow each other without a gap, each weighted by its length."""
     return tuple(
-        Tile(start=a, end=b, weight=b - a, after=k - 1 if k else None)
+        Tile(start=a, end=b, weight=b - a, after=k - 1 if k else None, is_first=k == 0)
         for k, (a, b) in enumerate(pairwise(ends))
     )
 
@@ -250,10 +254,10 @@ def tiled_velocity(
         start, end = time(tile.start), time(tile.end)
         if tile.after is not None:
             at = reached[tile.after]
-        elif bool((tile.start > 0.0).any()):  # on the CPU, where tiles are drawn
-            at = jump(flow_map(x, s, start, condition), x, start - s)
-        else:
+        elif tile.is_first:
             at = x
+        else:
+            at = jump(flow_map(x, s, start, condition), x, start - s)
         u = flow_map(at, start, end, condition)
         reached.append(jump(u, at, end - start))
         total = total + rows_like(tile.weight.to(s), u) * u

@@ -28,13 +28,15 @@ class Sample:
     description: ClassVar[str] = """Draw samples from a registered model into a PNG.
 
 A sample depends on the seed and its number alone. The model's domain chooses the sampler, unless
-one is named: anchored, ddim, ddim_clock, dpm_solver, edm or heun, with its own number of steps.
+one is named, with its own number of steps: anchored, ddim, ddim_clock, dpm_solver, edm or heun for
+a velocity; jumps, renoise or gamma, with the times between 0 and 1, for a map that jumps.
 
 examples:
   onestep sample champion
   onestep sample digits/3 --nfe 2 --n 100 --seed 1 --out digits.png
   onestep sample champion --label 3 --n 16
   onestep sample digits/1 sampler=dpm_solver sampler.grid.steps=20
+  onestep sample digits/2 sampler=renoise sampler.grid.inner=[0.3,0.6]
   onestep sample captioned_digits/2 --caption "a seven on white"
   onestep sample champion storage.tracking_uri=http://mlflow:5000
 """

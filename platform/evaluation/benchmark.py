@@ -25,11 +25,14 @@ from .metric import AbstractMetric
 from .modes import Modes
 from .neighbour import OneNearestNeighbour
 from .population import Population, Reference
+from .sampling import Finish, finish_of
 from .score import Score, score_by_draw, score_together
 from .transport import SlicedWasserstein2, Wasserstein2
 
 GAUSSIAN: Final = "gaussian"
-"""Baseline: one Gaussian per class, or for the whole set where it has no classes."""
+"""Baseline: one Gaussian per class, or for the whole set where it has no classes.
+
+Its images are clipped, as those of a model are."""
 TRAINING_DATA: Final = "training_data"
 """Baseline: training examples drawn with replacement."""
 
@@ -177,7 +180,13 @@ class Benchmark:
             train=Population(x=train_x.flatten(1), features=train_x.flatten(1), label=train_label),
             mixture=dataset.mixture,
         )
-        trivial = _Trivial(space=space, reference=reference, shape=dataset.shape, seed=seed)
+        trivial = _Trivial(
+            space=space,
+            reference=reference,
+            shape=dataset.shape,
+            finish=finish_of(dataset.latents),
+            seed=seed,
+        )
 
         def means(make: Callable[[int], Population]) -> dict[str, float]:
             scores = _score(dataset, [make(k) for k in range(draws)], reference, seed)
@@ -253,13 +262,14 @@ class _Trivial:
     space: FeatureSpace
     reference: Reference
     shape: tuple[int, ...]
+    finish: Finish
     seed: int
 
     def _rng(self, kind: int, draw: int) -> torch.Generator:
         return torch.Generator().manual_seed(mix(self.seed, 2 + kind, draw + 1))
 
     def _populate(self, x: Tensor, rows: Tensor | None = None) -> Population:
-        images = x.reshape(len(x), *self.shape)
+        images = self.finish(x.reshape(len(x), *self.shape))  # as a model's samples are
         return self.space.populate(images, label=self.reference.held_out.label, rows=rows)
 
     def fresh_data(self, draw: int) -> Population:

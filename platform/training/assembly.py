@@ -13,7 +13,7 @@ import torch
 
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
-from ...methods.core.method import AbstractLearner, AbstractMethod, View
+from ...methods.core.method import AbstractLearner, AbstractMethod
 from ...methods.core.rng import mix
 from ...methods.core.sampler_choice import sampler_for
 from ...methods.core.schedule import Schedule, require_range
@@ -21,11 +21,12 @@ from ...methods.nets.condition_embedding import conditions_of, vocabulary_of
 from ..build import build, class_at
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
-from ..experiment import Evaluation, Experiment, module_of
+from ..experiment import Evaluation, Experiment, Workers, module_of
 from ..home import Home
+from ..ray_instance import names_cluster
 from ..registry.model import fill, load_flow_map
 from ..registry.store import Registry
-from .parent import require_fit, require_lost_labels_of
+from .parent import require_record
 
 Learner = AbstractMethod | AbstractGame
 _SHOWN_NFES: Final = 16
@@ -83,22 +84,11 @@ class Assembly:
         if not self.learner.needs.frozen:
             return {}  # and the registry need not answer
         registry, nets = registry_of(self.experiment), dict[str, FlowMap]()
-        source = self.source
         for role, view in self.learner.needs.frozen.items():
-            net, record = load_flow_map(registry, references[role])
-            if record.shape != source.shape:
-                raise ValueError(
-                    f"the {role} makes data of shape {record.shape}, the data have {source.shape}"
-                )
-            classes = source.told_classes
-            if record.classes and classes and record.classes != classes:
-                raise ValueError(
-                    f"the {role} knows {record.classes} classes, the data have {classes}"
-                )
             reference = references[role]
-            require_fit(role, reference, net.domain, view=view, student=self.learner.domain)
-            if view is View.GUIDED:
-                require_lost_labels_of("guidance", reference, record)
+            net, record = load_flow_map(registry, reference)
+            student, source = self.learner.domain, self.source
+            require_record(role, reference, record, view=view, student=student, source=source)
             nets[role] = net.to(self.experiment.training.precision.dtype)
         return nets
 
@@ -194,17 +184,31 @@ def assemble(experiment: Experiment) -> Assembly:
             f"training.accumulate must divide the {mine} shards of each worker, "
             f"got {training.accumulate}"
         )
-    if workers.gpus_per_worker and not (torch.cuda.is_available() or workers.address):
-        raise ValueError(
-            f"workers.gpus_per_worker is {workers.gpus_per_worker:g}, but this machine has no GPU "
-            "and workers.address names no cluster"
-        )
+    _check_workers(workers)
     net = assembly.net()
     _check_optimizer(assembly, net)
     _check_conditions(assembly, net)
     _check_parents(assembly)
     _check_nfes(assembly)
     return assembly
+
+
+def _check_workers(workers: Workers) -> None:
+    if not workers.uses_ray:
+        for name in ("address", "max_failures"):
+            got, default = getattr(workers, name), getattr(Workers(), name)
+            if got != default:
+                raise ValueError(
+                    f"workers.{name} has no effect without Ray Train: set workers.ray=true, or "
+                    f"leave it at {default!r}, got {got!r}"
+                )
+        return
+    has_gpu = torch.cuda.is_available() or names_cluster(workers.address)
+    if workers.gpus_per_worker and not has_gpu:
+        raise ValueError(
+            f"workers.gpus_per_worker is {workers.gpus_per_worker:g}, but this machine has no GPU "
+            "and neither workers.address nor RAY_ADDRESS names a cluster"
+        )
 
 
 def _check_optimizer(assembly: Assembly, net: FlowMap) -> None:

@@ -4,11 +4,21 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ...methods.core.flow_map import FlowMap
+from ...methods.core.grid import UniformGrid
+from ...methods.core.ode import Heun
 from ..experiment import Experiment
-from .assembly import assemble
-from .footprint import assembly_of_shapes, frozen_of_shapes, held, learning_of_shapes
+from .assembly import Assembly, assemble
+from .derivative_choice import with_forward_mode
+from .footprint import (
+    assembly_of_shapes,
+    frozen_of_shapes,
+    held,
+    learning_of_shapes,
+    pair_teacher_of_shapes,
+)
 from .step_time import step_time
-from .workload import Workload, workload
+from .workload import Workload, evaluation_flops, workload
 
 
 def cost_of(
@@ -23,17 +33,20 @@ def cost_of(
 
     Returns:
         Plain values: ``steps``, ``parameters``, ``memory`` in bytes, ``compute`` in floating-point
-        operations, and ``time`` where it is measured. What cannot be counted is None.
+        operations, that of pairs apart, and ``time`` where it is measured. What cannot be counted
+        is None.
+
+    Raises:
+        ValueError: If a registered parent does not fit, or the loss refuses the experiment.
     """
     training = experiment.training
-    assembly = assembly_of_shapes(experiment)
+    assembly = assembly_of_shapes(with_forward_mode(experiment))
     frozen, assumed = frozen_of_shapes(assembly, stages)
     learning = learning_of_shapes(assembly, frozen)
     parts = held(learning)
     try:
         work: Workload | None = workload(assembly, learning)
-    except (RuntimeError, ValueError):
-        # A loss that asks for values, or refuses what stands for a teacher that is not there.
+    except RuntimeError:  # a loss that asks for values
         work = None
     summary: dict[str, Any] = {
         "steps": training.steps,
@@ -49,6 +62,18 @@ def cost_of(
             "flops_in_all": None if work is None else work.flops * training.samples,
         },
     }
+    teacher = pair_teacher_of_shapes(assembly, stages)
+    if teacher is not None:
+        summary["compute"]["pairs"] = _cost_of_pairs(assembly, teacher)
     if is_measured:
         summary["time"] = asdict(step_time(assemble(experiment), frozen))
     return summary
+
+
+def _cost_of_pairs(assembly: Assembly, teacher: FlowMap) -> dict[str, int]:
+    """Operations of making pairs. How many real data are paired is known once they are read."""
+    pairs = assembly.experiment.pairs
+    evaluations = Heun(grid=UniformGrid(steps=pairs.steps)).evaluations(teacher.domain)
+    networks = 1 if pairs.guidance == 1.0 else 2
+    each = networks * evaluations * evaluation_flops(assembly, teacher)
+    return {"flops_per_pair": each, "flops_of_generated": each * pairs.count}

@@ -3,7 +3,8 @@
 ValueError
     CheckpointAltered    a checkpoint is truncated or altered
     CheckpointMismatch   a checkpoint belongs to another network, method or data set
-    TrainingDiverged     the loss is no longer a number
+    MetricsLost          metrics on their way from the workers were lost
+    TrainingDiverged     a loss, a gradient or a weight is no longer a number
     WorkersFailed        workers failed more often than the experiment allows
 """
 
@@ -16,8 +17,12 @@ class CheckpointMismatch(ValueError):
     """A checkpoint belongs to another network, method or data set."""
 
 
+class MetricsLost(ValueError):
+    """Metrics on their way from the workers were lost."""
+
+
 class TrainingDiverged(ValueError):
-    """The loss is no longer a finite number."""
+    """A loss, a gradient or a weight is no longer a finite number."""
 
 
 class WorkersFailed(ValueError):

@@ -8,14 +8,16 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from ...methods.core.flow_map import FlowMap
+from ...methods.core.flow_map import Domain, FlowMap
 from ...methods.core.record import Batch, Moment
 from ..experiment import Experiment
 from ..registry.errors import RegistryError
 from ..registry.model import build_flow_map
+from ..registry.record import ModelRecord
 from .assembly import Assembly, assemble, registry_of
 from .feed import AbstractFeed
 from .learning import Learning
+from .parent import require_record, require_same_data
 from .place import Place
 from .worker import learning_on
 
@@ -118,23 +120,68 @@ def frozen_of_shapes(
 
     Returns:
         The networks by role, and the roles whose model is not in the registry: they are taken to
-        be as large as the network that is trained.
+        be as large as the network that is trained, and to know all jumps.
+
+    Raises:
+        ValueError: If a registered model does not fit.
     """
-    experiment, nets, assumed = assembly.experiment, dict[str, FlowMap](), list[str]()
-    for role in assembly.learner.needs.frozen:
-        reference = experiment.parents.frozen[role]
-        with META:
-            if reference in stages:
-                nets[role] = assembly_of_shapes(stages[reference]).net()
-                continue
-            try:
-                record = registry_of(experiment).entry(reference).record
-            except RegistryError:
-                nets[role] = assembly.net()
-                assumed.append(role)
-                continue
-            nets[role] = build_flow_map(record).to(experiment.training.precision.dtype)
+    nets, assumed = dict[str, FlowMap](), list[str]()
+    for role, view in assembly.learner.needs.frozen.items():
+        reference = assembly.experiment.parents.frozen[role]
+        record = None if reference in stages else _record(assembly, reference)
+        if record is not None:
+            student, source = assembly.learner.domain, assembly.source
+            require_record(role, reference, record, view=view, student=student, source=source)
+        elif reference not in stages:
+            assumed.append(role)
+        nets[role] = _net(assembly, record, stages.get(reference))
     return nets, tuple(assumed)
+
+
+def pair_teacher_of_shapes(assembly: Assembly, stages: Mapping[str, Experiment]) -> FlowMap | None:
+    """The network that makes the pairs of a run, without memory; None if none are made.
+
+    Args:
+        assembly: The things of the experiment.
+        stages: Experiments of earlier stages, by name, whose models do not exist yet.
+
+    Returns:
+        The network; one that is not in the registry is taken to be as large as the one that is
+        trained.
+
+    Raises:
+        ValueError: If a registered model was trained on data of another kind.
+    """
+    parents, source = assembly.experiment.parents, assembly.source
+    if assembly.learner.needs.pairs is None or parents.pairs or not parents.teacher:
+        return None
+    record = None if parents.teacher in stages else _record(assembly, parents.teacher)
+    if record is not None:
+        require_same_data(
+            parents.teacher,
+            {"shape": record.shape, "classes": record.classes},
+            {"shape": source.shape, "classes": source.told_classes},
+        )
+    return _net(assembly, record, stages.get(parents.teacher))
+
+
+def _record(assembly: Assembly, reference: str) -> ModelRecord | None:
+    try:
+        return registry_of(assembly.experiment).entry(reference).record
+    except RegistryError:
+        return None
+
+
+def _net(assembly: Assembly, record: ModelRecord | None, stage: Experiment | None) -> FlowMap:
+    """The network of a registered model, of a stage, or one that stands for either."""
+    with META:
+        if stage is not None:
+            return assembly_of_shapes(stage).net()
+        if record is not None:
+            return build_flow_map(record).to(assembly.experiment.training.precision.dtype)
+        net = assembly.net()
+    net.domain = Domain(path=assembly.learner.domain.path)
+    return net
 
 
 def _bytes(tensors: Iterable[Tensor | None]) -> int:

@@ -5,7 +5,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, final
 
@@ -15,14 +15,13 @@ from ...methods.core.flow_map import FlowMap
 from ..atomic import write_json
 from ..data.pairs import PairSet
 from ..data.source import Dataset
-from ..data.stream_sample import check_fills, load
 from ..evaluation.comparison import Comparison, same_noise
 from ..evaluation.report import Report
 from ..experiment import Experiment
 from ..home import Home
 from ..lock import alone
 from ..registry.connection import check_tracking
-from ..registry.decoder import Decoder, decoder_of
+from ..registry.decoder import Decoder
 from ..registry.record import ModelRecord
 from ..registry.reference import ModelVersion
 from ..registry.revision import code_revision
@@ -30,13 +29,11 @@ from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble, registry_of
-from .derivative_choice import DerivativeChoice, is_auto
-from .measurement import check_evaluation, measured, prepare_benchmark, served_map
+from .measurement import measured, prepare_benchmark, served_map
 from .nodes import check_nodes
-from .pairing import Pairing
-from .place import place_of
+from .place import check_place, place_of
+from .preparation import Preparation
 from .ray_train import latest, train_with_ray
-from .rehearsal import rehearse
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
 from .room import check_room
 from .watcher import Watcher
@@ -81,81 +78,61 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
             is running already.
     """
     assembly = assemble(experiment)
+    check_place(experiment)
     home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
-    registry = registry_of(experiment)
-    assembly = replace(assembly, experiment=_pinned(experiment, registry))
-    assembly.initial_net()
-    assembly.frozen()
-    is_streamed = experiment.training.stream
-    dataset = load(assembly.source, stream=is_streamed)
-    if is_streamed:
-        check_fills(assembly.source, dataset, experiment.training.batch_size)
-    check_evaluation(experiment, dataset)
-    decoder = decoder_of(dataset)
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
-    choice = DerivativeChoice.of(assembly, folder) if is_auto(experiment) else None
-    if choice is not None:
-        assembly = assemble(choice.applied(assembly.experiment))
-    pairing = None
-    if assembly.learner.needs.pairs is not None:
-        pairing = Pairing.of(assembly.experiment, dataset, registry=registry, folder=folder)
-        assembly = replace(assembly, experiment=pairing.experiment)
-    if not is_streamed or experiment.training.batch_size <= len(dataset.train):
-        rehearse(assembly, dataset if pairing is None else pairing.examples)
-    check_room(assembly, folder, num_data=0 if is_streamed else len(dataset.train))
-    facts = _facts(assembly.experiment, dataset, folder)
+    ready = Preparation.of(assembly, folder)
+    num_data = 0 if experiment.training.stream else len(ready.dataset.train)
+    check_room(ready.assembly, folder, num_data=num_data)
     with alone(folder, what="run"):
-        _check_unfinished(registry, folder)
-        check_nodes(experiment, folder)
-        rows = "streamed" if is_streamed else f"{len(dataset.train)} rows"
-        watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
-        pairs = None if pairing is None else pairing.pairs(registry, watcher)
-        data = dataset if pairs is None else pairs
-        _check_checkpoint(folder, recipe=assembly.recipe(data.digest))
-        if choice is not None:
-            choice.keep(folder)
-            watcher.say(f"derivative: {choice}")
-        with _run(registry, facts, folder) as run:
-            if choice is not None:
-                run.log_json(asdict(choice), "derivative.json")
-            with _reporting(assembly.experiment, run, home, watcher) as reporter:
-                last = train(assembly.experiment, folder=folder, reporter=reporter)
-            flow_map = served_map(assembly, last, data)
-            watcher.say("evaluating")
-            trained = _keep(
-                assembly,
-                flow_map,
-                run,
-                folder,
-                dataset=dataset,
-                decoder=decoder,
-                pairs=pairs,
-                registry=registry,
-            )
+        trained = _carry_out(ready, folder, home=home, watcher=watcher)
     watcher.say(f"registered {trained.reference}")
     return trained
 
 
+def _carry_out(ready: Preparation, folder: Path, *, home: Home, watcher: Watcher) -> Trained:
+    """Train what has been prepared, evaluate it and register the model."""
+    assembly, dataset, choice = ready.assembly, ready.dataset, ready.choice
+    experiment = assembly.experiment
+    registry = registry_of(experiment)
+    _check_unfinished(registry, folder)
+    check_nodes(experiment, folder)
+    rows = "streamed" if experiment.training.stream else f"{len(dataset.train)} rows"
+    watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
+    pairs = None if ready.pairing is None else ready.pairing.pairs(registry, watcher)
+    data = dataset if pairs is None else pairs
+    _check_checkpoint(folder, recipe=assembly.recipe(data.digest))
+    if choice is not None:
+        choice.keep(folder)
+        watcher.say(f"derivative: {choice}")
+    with _run(registry, _facts(experiment, dataset, folder), folder) as run:
+        if choice is not None:
+            run.log_json(asdict(choice), "derivative.json")
+        with _reporting(experiment, run, folder, home, watcher) as reporter:
+            last = train(experiment, folder=folder, reporter=reporter)
+        flow_map = served_map(assembly, last, data)
+        watcher.say("evaluating")
+        return _keep(ready, flow_map, run, folder, pairs=pairs, registry=registry)
+
+
 def _keep(
-    assembly: Assembly,
+    ready: Preparation,
     flow_map: FlowMap,
     run: Run,
     folder: Path,
     *,
-    dataset: Dataset,
-    decoder: Decoder | None,
     pairs: PairSet | None,
     registry: Registry,
 ) -> Trained:
     """Evaluate what was trained, and register it."""
-    experiment = assembly.experiment
+    experiment, dataset, decoder = ready.assembly.experiment, ready.dataset, ready.decoder
     report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
     flow_map.cpu()  # the evaluation has moved it to the workers' kind of device
     # Before the version: whatever fails here is repeated, and the run has one version still.
     figures = _figures(experiment, flow_map, dataset, report, decoder=decoder)
     _log(run, report, figures, step=experiment.training.steps)
-    record = _record(assembly, dataset, report, pairs)
+    record = _record(ready.assembly, dataset, report, pairs)
     reference = registry.register(
         record,
         flow_map.state_dict(),
@@ -193,7 +170,7 @@ def _log(run: Run, report: Report, figures: Mapping[str, Figure], *, step: int) 
 
 
 def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
-    """Train in this process, or with Ray Train where there are several workers or GPUs.
+    """Train in this process, or with Ray Train where several workers or `ray` ask for it.
 
     Args:
         experiment: What to train.
@@ -203,6 +180,9 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
 
     Returns:
         The last checkpoint.
+
+    Raises:
+        ValueError: If a GPU is to train in this process, which has none.
     """
     if experiment.workers.uses_ray:
         return train_with_ray(experiment, folder=folder, reporter=reporter)
@@ -262,23 +242,6 @@ def _fresh(name: str) -> str:
     return f"{name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
 
 
-def _pinned(experiment: Experiment, registry: Registry) -> Experiment:
-    """The experiment, and its overrides, with parents as versions, which aliases do not move."""
-    parents = experiment.parents
-    pinned = {
-        role: str(registry.entry(reference).reference)
-        for role in ("initial", "teacher", "weak")
-        if (reference := getattr(parents, role))
-    }
-    overrides = experiment.overrides
-    if overrides:
-        moved = {r: to for r, to in pinned.items() if to != getattr(parents, r)}
-        keys = {f"parents.{role}" for role in moved}
-        kept = (line for line in overrides if line.partition("=")[0].lstrip("+~") not in keys)
-        overrides = (*kept, *(f"parents.{role}={version}" for role, version in moved.items()))
-    return replace(experiment, parents=replace(parents, **pinned), overrides=overrides)
-
-
 @contextmanager
 def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
     """The MLflow run of a folder: the one it had before, or a new one."""
@@ -295,7 +258,7 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
 
 @contextmanager
 def _reporting(
-    experiment: Experiment, run: Run, home: Home, watcher: Watcher
+    experiment: Experiment, run: Run, folder: Path, home: Home, watcher: Watcher
 ) -> Iterator[Reporter]:
     reporters: list[Reporter] = [MlflowReporter(run)]
     if experiment.storage.wandb:
@@ -303,7 +266,8 @@ def _reporting(
             WandbReporter(
                 folder=home.wandb,
                 project="onestep",
-                name=experiment.name,
+                name=folder.name,
+                run_id=run.run_id,
                 config=experiment.to_dict(),
             )
         )

@@ -1,6 +1,5 @@
 """The nodes of a cluster: whether all that may hold workers see the folder of the run."""
 
-import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..atomic import write_text
 from ..experiment import Experiment
-from ..ray_instance import ray_instance
+from ..ray_instance import names_cluster, ray_instance
 
 _MARKER: Final = ".seen-by-every-node"
 _WAIT_S: Final = 120.0
@@ -34,7 +33,7 @@ def check_nodes(experiment: Experiment, folder: Path) -> None:
         ValueError: If a node that may hold workers does not see the folder.
     """
     workers = experiment.workers
-    is_cluster = workers.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
+    is_cluster = names_cluster(workers.address) or ray.is_initialized()
     if not (workers.uses_ray and is_cluster):
         return
     with ray_instance(address=workers.address):

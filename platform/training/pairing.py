@@ -15,7 +15,7 @@ from ..experiment import Experiment
 from ..registry.model import load_flow_map
 from ..registry.store import Registry
 from .pair_generation import check_guidance, generate_pairs
-from .parent import require_lost_labels_of
+from .parent import require_lost_labels_of, require_same_data
 from .place import place_of
 from .watcher import Watcher
 
@@ -123,16 +123,12 @@ def _teacher(experiment: Experiment, dataset: Dataset, registry: Registry) -> Fl
     reference = experiment.parents.teacher
     assert reference is not None, "checked when the experiment was assembled"
     teacher, record = load_flow_map(registry, reference)
-    for what, its, ours in (
-        ("shape", record.shape, dataset.shape),
-        ("classes", record.classes, dataset.told_classes),
-        ("digest", f"{record.data_digest[:12]}...", f"{dataset.digest[:12]}..."),
-    ):
-        if its != ours:
-            raise ValueError(
-                f"the teacher {reference} was trained on other data: their {what} is {its}, "
-                f"that of the data here {ours}"
-            )
+    theirs, ours = f"{record.data_digest[:12]}...", f"{dataset.digest[:12]}..."
+    require_same_data(
+        reference,
+        {"shape": record.shape, "classes": record.classes, "digest": theirs},
+        {"shape": dataset.shape, "classes": dataset.told_classes, "digest": ours},
+    )
     if experiment.pairs.guidance != 1.0:
         require_lost_labels_of("pairs.guidance", reference, record)
     domain = teacher.domain

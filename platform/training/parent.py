@@ -1,10 +1,118 @@
 """Parents: whether a model is what a run asks of it, before anything is trained on it."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
 from ...methods.core.flow_map import Domain
 from ...methods.core.method import AbstractLearner, View
 from ..build import build
+from ..data.source import AbstractSource
+from ..experiment import Experiment
 from ..registry.record import ModelRecord
+from ..registry.store import Registry
 from ..registry.trust import check_trusted
+
+ROLES: Final = ("initial", "teacher", "weak")
+"""Parents that are registered models."""
+
+
+def with_versions(experiment: Experiment, registry: Registry) -> Experiment:
+    """The experiment, and its overrides, with parents as versions, which aliases do not move.
+
+    Args:
+        experiment: What names its parents.
+        registry: Where they are registered.
+
+    Returns:
+        The same on the versions that its parents are now.
+
+    Raises:
+        ReferenceNotFound: If a parent is not registered.
+    """
+    parents = experiment.parents
+    pinned = {
+        role: str(registry.entry(reference).reference)
+        for role in ROLES
+        if (reference := getattr(parents, role))
+    }
+    overrides = experiment.overrides
+    if overrides:
+        moved = {r: to for r, to in pinned.items() if to != getattr(parents, r)}
+        keys = {f"parents.{role}" for role in moved}
+        kept = (line for line in overrides if line.partition("=")[0].lstrip("+~") not in keys)
+        overrides = (*kept, *(f"parents.{role}={version}" for role, version in moved.items()))
+    return replace(experiment, parents=replace(parents, **pinned), overrides=overrides)
+
+
+def require_record(
+    role: str,
+    reference: str,
+    record: ModelRecord,
+    *,
+    view: View,
+    student: Domain,
+    source: AbstractSource,
+) -> None:
+    """Refuse a registered model that a method cannot learn from.
+
+    Args:
+        role: What the model is to the method.
+        reference: What it is called.
+        record: Its record.
+        view: How the method looks at it.
+        student: Domain of the map that the method learns.
+        source: The data that it is learned on.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    require_data(role, shape=record.shape, classes=record.classes, source=source)
+    require_fit(role, reference, Domain.from_dict(dict(record.domain)), view=view, student=student)
+    if view is View.GUIDED:
+        require_lost_labels_of("guidance", reference, record)
+
+
+def require_data(
+    role: str, *, shape: tuple[int, ...], classes: int, source: AbstractSource
+) -> None:
+    """Refuse a frozen model of data of another shape, or of other classes where both have some.
+
+    Args:
+        role: What the model is to the method.
+        shape: Shape of what the model makes.
+        classes: Classes that it knows, 0 for none.
+        source: The data that the method is trained on.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    if shape != source.shape:
+        raise ValueError(f"the {role} makes data of shape {shape}, the data have {source.shape}")
+    known = source.told_classes
+    if classes and known and classes != known:
+        raise ValueError(f"the {role} knows {classes} classes, the data have {known}")
+
+
+def require_same_data(
+    reference: str, theirs: Mapping[str, object], ours: Mapping[str, object]
+) -> None:
+    """Refuse a teacher of pairs that was trained on other data.
+
+    Args:
+        reference: What the teacher is called.
+        theirs: What is known of its data, by name.
+        ours: The same of the data here.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    for what, its in theirs.items():
+        if its != ours[what]:
+            raise ValueError(
+                f"the teacher {reference} was trained on other data: their {what} is {its}, "
+                f"that of the data here {ours[what]}"
+            )
 
 
 def require_fit(role: str, reference: str, parent: Domain, *, view: View, student: Domain) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..experiment import Experiment
+from ..experiment import Experiment, Workers
 
 
 @final
@@ -59,6 +59,47 @@ class Place:
 
 
 def place_of(experiment: Experiment) -> Place:
-    """Where this process computes for an experiment: on a GPU if its workers do and it has one."""
-    has_gpu = experiment.workers.gpus_per_worker > 0 and torch.cuda.is_available()
+    """Where this process computes for an experiment: on a GPU if its workers do.
+
+    Args:
+        experiment: What is computed.
+
+    Returns:
+        The place. Beside Ray's workers, who have places of their own, a CPU will do.
+
+    Raises:
+        ValueError: If this process is the worker, and asks for a GPU that it does not have.
+    """
+    workers = experiment.workers
+    has_gpu = workers.gpus_per_worker > 0 and torch.cuda.is_available()
+    if workers.gpus_per_worker > 0 and not (has_gpu or workers.uses_ray):
+        raise ValueError(
+            "workers.gpus_per_worker must be 0 where this process has no GPU, got "
+            f"{workers.gpus_per_worker:g}; the GPUs of a Ray cluster take workers.ray=true"
+        )
     return Place(device=torch.device("cuda" if has_gpu else "cpu"))
+
+
+def check_place(experiment: Experiment) -> None:
+    """Refuse a run in this process whose workers are not what this process is.
+
+    Args:
+        experiment: The run; Ray Train takes all settings, and a trial those that Ray Tune reserves.
+
+    Raises:
+        ValueError: If a setting would have no effect, or this process lacks a GPU.
+    """
+    workers, default = experiment.workers, Workers()
+    if workers.uses_ray:
+        return
+    if workers.cpus_per_worker != default.cpus_per_worker:
+        raise ValueError(
+            "workers.cpus_per_worker has no effect without Ray: set workers.ray=true, or leave it "
+            f"at {default.cpus_per_worker:g}, got {workers.cpus_per_worker:g}"
+        )
+    if workers.gpus_per_worker not in (0.0, 1.0):
+        raise ValueError(
+            "workers.gpus_per_worker must be 0 or 1 without Ray: set workers.ray=true, got "
+            f"{workers.gpus_per_worker:g}"
+        )
+    place_of(experiment)

@@ -11,7 +11,9 @@ from typing import Any, Final, final
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...methods.core.rng import mix
 from ..build import build
@@ -20,7 +22,13 @@ from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
 from . import checkpoint as checkpoints
-from .errors import CheckpointAltered, CheckpointMismatch, TrainingDiverged, WorkersFailed
+from .errors import (
+    CheckpointAltered,
+    CheckpointMismatch,
+    MetricsLost,
+    TrainingDiverged,
+    WorkersFailed,
+)
 from .feed import BatchStream
 from .nodes import marked, refusal_here
 from .place import Place
@@ -33,6 +41,10 @@ _TRAIN: Final = "train"
 _STORAGE: Final = "ray"
 _NOTE: Final = "checkpoint_manager_snapshot.json"
 """Ray Train's list of the checkpoints that it has kept whole."""
+_LOST: Final = (
+    "metrics were lost because the process that held them was killed; the checkpoints are whole: "
+    "repeat the run to go on from the last one"
+)
 _SHUFFLED_BATCHES: Final = 16
 """Batches among whose rows a worker picks the next one at random."""
 
@@ -64,6 +76,13 @@ class Mailbox:
     def refusal(self) -> ValueError | None:
         """What ended the run, or None."""
         return self._refusal
+
+
+def mailbox_here() -> Any:
+    """An actor with a mailbox on the node of this process; any other may leave the cluster."""
+    here = ray.get_runtime_context().get_node_id()
+    place = NodeAffinitySchedulingStrategy(here, soft=False)
+    return ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=place).remote()
 
 
 @final
@@ -206,6 +225,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     Raises:
         ValueError: If the checkpoint is refused or the training diverges.
         WorkersFailed: If a worker fails more often than the experiment allows.
+        MetricsLost: If the mailbox has died.
     """
     workers = experiment.workers
     cpus = round(workers.num_workers * workers.cpus_per_worker)
@@ -214,7 +234,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     if begin is not None and has_ended(experiment, begin):
         return begin
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)), marked(folder) as mark:
-        mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+        mailbox = mailbox_here()
         has_gpu = workers.gpus_per_worker > 0
         resources = {"CPU": workers.cpus_per_worker}
         if has_gpu:
@@ -263,8 +283,16 @@ def _fit(trainer: TorchTrainer, mailbox: Any) -> ray.train.Result:
     try:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
+        raise _refusal(mailbox) or WorkersFailed(f"Ray Train gave up: {error}") from error
+
+
+def _refusal(mailbox: Any) -> ValueError | None:
+    """Why a training that failed was refused, or None if it was not or nobody can tell."""
+    try:
         refusal: ValueError | None = ray.get(mailbox.refusal.remote())
-        raise refusal or WorkersFailed(f"Ray Train gave up: {error}") from error
+    except RayActorError:
+        return None
+    return refusal
 
 
 @contextmanager
@@ -272,21 +300,41 @@ def forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
     """Hand on what comes into the mailbox while something else runs.
 
     A reporter that fails ends neither the training nor the reports after it: every row is handed
-    on once, and the first failure is raised when all is over.
+    on once, and the first failure is raised when all is over. The death of the mailbox is such a
+    failure.
+
+    Args:
+        mailbox: Handle of the mailbox actor.
+        reporter: Told the rows, by a thread of its own.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        MetricsLost: If the mailbox has died.
     """
     done, failures = threading.Event(), list[Exception]()
 
-    def empty() -> None:
-        for metrics, step in ray.get(mailbox.take.remote()):
+    def empty() -> bool:
+        try:
+            rows = ray.get(mailbox.take.remote())
+        except RayActorError as error:
+            _LOGGER.warning("metrics are reported no longer: %s", error)
+            failures.append(MetricsLost(_LOST))
+            return False
+        for metrics, step in rows:
             try:
                 reporter.report(metrics, step=step)
             except Exception as error:
                 _LOGGER.warning("the metrics of step %d were not reported: %s", step, error)
                 failures.append(error)
+        return True
 
     def watch() -> None:
         while not done.wait(_POLL_S):
-            empty()
+            if not empty():
+                return
+        empty()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -295,6 +343,5 @@ def forwarding(mailbox: Any, reporter: Reporter) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        empty()
     if failures:
         raise failures[0]

@@ -124,6 +124,7 @@ class WandbReporter:
         folder: Where its files go.
         project: Group of runs.
         name: Name of the run.
+        run_id: Which run it is; a later process goes on with the same one.
         config: The resolved configuration; passwords of stores are left out.
         mode: `offline`, `online` or `disabled`; None for WANDB_MODE, and offline without it.
     """
@@ -134,6 +135,7 @@ class WandbReporter:
         folder: Path,
         project: str,
         name: str,
+        run_id: str,
         config: Mapping[str, Any],
         mode: Literal["offline", "online", "disabled"] | None = None,
     ) -> None:
@@ -146,6 +148,8 @@ class WandbReporter:
             dir=str(folder),
             project=project,
             name=name,
+            id=run_id,
+            resume="allow",
             config=without_passwords(config),
             mode=mode,
             reinit="create_new",

@@ -8,9 +8,12 @@ from typing import Final, Self, final
 from ...methods.core.method import View
 from ..configuration import compose
 from ..experiment import Experiment
+from ..registry.model import fill
 from .assembly import Assembly, assemble
+from .footprint import META
 from .launch import Trained, launch
-from .parent import require_fit, require_lost_labels
+from .parent import require_data, require_fit, require_lost_labels, require_same_data
+from .place import check_place
 from .watcher import Watcher
 
 _STAGES: Final = "stages"
@@ -121,6 +124,7 @@ class StageSequence:
         assemblies: dict[str, Assembly] = {}
         for stage in self.stages:
             assembly = assemble(stage.experiment({name: name for name in assemblies}))
+            check_place(assembly.experiment)
             _check_parents(assembly, assemblies)
             assemblies[stage.name] = assembly
         return tuple(assembly.experiment for assembly in assemblies.values())
@@ -149,14 +153,26 @@ class StageSequence:
 
 def _check_parents(assembly: Assembly, earlier: Mapping[str, Assembly]) -> None:
     """Refuse the models of earlier stages as they would be refused once they are registered."""
-    needs, experiment = assembly.learner.needs, assembly.experiment
-    for role, view in needs.frozen.items():
-        reference = experiment.parents.frozen[role]
+    learner, parents = assembly.learner, assembly.experiment.parents
+    for role, view in learner.needs.frozen.items():
+        reference = parents.frozen[role]
         if reference in earlier:
-            parent = earlier[reference].learner
-            require_fit(role, reference, parent.domain, view=view, student=assembly.learner.domain)
+            data, parent = earlier[reference].source, earlier[reference].learner
+            require_data(role, shape=data.shape, classes=data.told_classes, source=assembly.source)
+            require_fit(role, reference, parent.domain, view=view, student=learner.domain)
             if view is View.GUIDED:
                 require_lost_labels("guidance", reference, parent)
-    teacher = experiment.parents.teacher
-    if needs.pairs and experiment.pairs.guidance != 1.0 and teacher and teacher in earlier:
-        require_lost_labels("pairs.guidance", teacher, earlier[teacher].learner)
+    teacher = parents.teacher
+    if learner.needs.pairs and not parents.pairs and teacher and teacher in earlier:
+        require_same_data(teacher, _known(earlier[teacher]), _known(assembly))
+        if assembly.experiment.pairs.guidance != 1.0:
+            require_lost_labels("pairs.guidance", teacher, earlier[teacher].learner)
+    initial = parents.initial
+    if initial and initial in earlier:
+        with META:
+            fill(assembly.net(), earlier[initial].net().state_dict(), model=initial)
+
+
+def _known(assembly: Assembly) -> dict[str, object]:
+    """What is known of the data before they are read."""
+    return {"shape": assembly.source.shape, "classes": assembly.source.told_classes}

@@ -29,6 +29,7 @@ from .snapshot import write_snapshot
 
 CHECKPOINTS: Final = "checkpoints"
 _STREAM: Final = "stream"
+_ADVICE: Final = "lower optimizer.lr, or clip gradients by training.clip_norm"
 
 
 def work(
@@ -58,7 +59,7 @@ def work(
 
     Raises:
         ValueError: If a part of the experiment is refused, or the checkpoint does not fit.
-        TrainingDiverged: If the loss is no longer a finite number.
+        TrainingDiverged: If a loss, a gradient or a weight is no longer a finite number.
     """
     assembly = assemble(Experiment.from_dict(experiment))
     training = assembly.experiment.training
@@ -82,12 +83,13 @@ def work(
                 write_snapshot(kept or folder, learning.power_averages, step=learning.step)
             is_end = learning.step == training.steps
             is_due = is_end or (keep_at > 0 and learning.step % keep_at == 0)
-            # A reading refuses a loss that is no number, and such weights must not be kept.
+            # A reading refuses losses that are no numbers: such a state must not be kept.
             if is_due or learning.step % training.every(training.log_every) == 0:
                 row = meter.read(learning.step, place)
                 if place.leads:
                     reporter.report(row, step=learning.step)
             if is_due:
+                _check_weights(learning)
                 # All workers take their batches in step: the position of one is that of all.
                 where = {} if stream is None else {_STREAM: dict(stream.position)}
                 state = learning.state() | where
@@ -228,6 +230,14 @@ def _data(assembly: Assembly) -> Dataset | PairSet:
     return read_pairs(Path(folder))
 
 
+def _check_weights(learning: Learning) -> None:
+    """Refuse weights that are no numbers: the loss that led to them may have been one."""
+    groups = (group for each in learning.optimizers.values() for group in each.param_groups)
+    finite = [weight.isfinite().all() for group in groups for weight in group["params"]]
+    if not torch.stack(finite).all():
+        raise TrainingDiverged(f"weights are not all finite after step {learning.step}; {_ADVICE}")
+
+
 def _keep(
     content: Checkpoint, folder: Path, reporter: Reporter, place: Place, *, keep: int
 ) -> Path | None:
@@ -263,11 +273,8 @@ class _Meter:
         values = place.mean(torch.stack(means)).tolist()
         row = dict(zip(self._sums, values, strict=True))
         for name, value in row.items():
-            if name.startswith("loss/") and not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"{name} is {value} at step {step}; lower optimizer.lr, or clip gradients "
-                    "by training.clip_norm"
-                )
+            if name.startswith(("loss/", "gradient/")) and not math.isfinite(value):
+                raise TrainingDiverged(f"{name} is {value} at step {step}; {_ADVICE}")
         row["time/step_s"] = (now - self._since) / steps
         row["time/samples_per_s"] = self.training.batch_size / row["time/step_s"]
         row["progress/samples"] = float(step * self.training.batch_size)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...methods.core.balance import FixedBalance
 from ...methods.core.condition import Condition
 from ...methods.core.dropout import dropout_masks
+from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
 from ...methods.core.record import Batch, Loss, Moment, Nets
 from ...methods.core.rng import Rng
@@ -61,8 +62,7 @@ def workload(assembly: Assembly, learning: Learning) -> Workload:
         The counts, those of a few rows scaled up.
 
     Raises:
-        RuntimeError: If the loss asks for values, which such tensors do not have; a shortcut's
-            does.
+        RuntimeError: If the loss asks for values, which such tensors do not have.
     """
     training, workers = assembly.experiment.training, assembly.experiment.workers
     held = training.batch_size // workers.num_workers // training.accumulate
@@ -81,6 +81,24 @@ def workload(assembly: Assembly, learning: Learning) -> Workload:
     return Workload(flops=round(flops), activations=activations)
 
 
+def evaluation_flops(assembly: Assembly, net: FlowMap) -> int:
+    """Count one evaluation of a network for one sample.
+
+    Args:
+        assembly: The things of the experiment whose data it is asked for.
+        net: The network, of tensors without memory; only this function can use it afterwards.
+
+    Returns:
+        Floating-point operations, as those of a workload.
+    """
+    pretence = FakeTensorMode(allow_non_fake_inputs=True)
+    with pretence, torch.no_grad(), FlopCounterMode(display=False) as counter:
+        batch = _batch(assembly, rows=_ROWS)
+        time = torch.zeros(_ROWS, dtype=batch.x1.dtype)
+        net.to_empty(device="cpu").eval().velocity(batch.x1, time, batch.condition)
+    return counter.get_total_flops() // _ROWS
+
+
 def _turns(assembly: Assembly, learning: Learning) -> dict[str, float]:
     """How often each player moves in a step."""
     first = assembly.experiment.training.steps // 2
@@ -95,7 +113,7 @@ def _pass(
     assembly: Assembly, learning: Learning, player: str, pretence: FakeTensorMode, *, rows: int
 ) -> tuple[int, int]:
     """Operations and saved bytes of one forward and backward pass."""
-    training, source = assembly.experiment.training, assembly.source
+    training = assembly.experiment.training
     now = Moment(
         step=training.steps // 2,
         total=training.steps,
@@ -105,18 +123,7 @@ def _pass(
     learning.give_turn(player)
     # The masks' seeds are numbers, and so are drawn before values are out of reach.
     with dropout_masks(now.rng, rows), pretence, FlopCounterMode(display=False) as counter:
-        x = torch.empty(rows, *source.shape, dtype=training.precision.dtype)
-        told = None
-        if source.vocabulary:
-            told = Condition(tokens=torch.zeros(rows, CAPTION_WORDS, dtype=torch.long))
-        elif source.told_classes:
-            told = Condition(label=torch.zeros(rows, dtype=torch.long))
-        batch = Batch(
-            x1=x,
-            x0=torch.empty_like(x),
-            index=torch.zeros(rows, dtype=torch.long),
-            condition=told,
-        )
+        batch = _batch(assembly, rows=rows)
         with _saved(learning) as storages, training.precision.autocast("cpu"):
             loss = _loss(assembly.learner, learning.nets, player, batch, now)
             terms = {name: term.mean() for name, term in loss.terms.items()}
@@ -124,6 +131,23 @@ def _pass(
         # Weights by ratios of gradients would be numbers, which are not to be had.
         combine(terms, FixedBalance(), {}, now, Place()).backward()
     return counter.get_total_flops(), kept
+
+
+def _batch(assembly: Assembly, *, rows: int) -> Batch:
+    """Rows without values, in the shapes of the data."""
+    source = assembly.source
+    x = torch.empty(rows, *source.shape, dtype=assembly.experiment.training.precision.dtype)
+    told = None
+    if source.vocabulary:
+        told = Condition(tokens=torch.zeros(rows, CAPTION_WORDS, dtype=torch.long))
+    elif source.told_classes:
+        told = Condition(label=torch.zeros(rows, dtype=torch.long))
+    return Batch(
+        x1=x,
+        x0=torch.empty_like(x),
+        index=torch.zeros(rows, dtype=torch.long),
+        condition=told,
+    )
 
 
 def _loss(learner: Learner, nets: Nets, player: str, batch: Batch, now: Moment) -> Loss:

@@ -1,5 +1,6 @@
 """Alpha flow: its limits, its bias, its floor, its curriculum and what each phase costs."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -103,6 +104,7 @@ def literal(
     alpha: float,
     times: AbstractTimes,
     velocity: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    clip: float = math.inf,
 ) -> Tensor:
     """The loss as the paper writes it, Eq. (8), with a given shift velocity of (x, s, m, v)."""
     n = len(batch)
@@ -113,6 +115,7 @@ def literal(
     with torch.no_grad():
         w = torch.where(rows_like(s == t, x), v, velocity(x, s, m, v))
         target = alpha * w + (1.0 - alpha) * net(x + rows_like(m - s, x) * w, m, t)
+        target = target.clamp(-clip, clip)
         # On the diagonal the network in the target is the prediction, which only scales the loss.
         target = torch.where(rows_like(s == t, x), v, target)
     scale = torch.where(s == t, torch.ones_like(s), torch.full_like(s, alpha))
@@ -139,6 +142,30 @@ def test_the_loss_off_the_diagonal_is_that_of_the_paper_over_alpha() -> None:
     rest = TIMES.draw(n, moment(n)).diagonal_rows
     torch.testing.assert_close(got[off], want[off] / 0.3, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(got[rest], want[rest], atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.3, 0.9])
+def test_the_jump_in_two_parts_is_clipped_as_in_the_paper(alpha: float) -> None:
+    net, n = small_net(), 64
+    method = replace(at(alpha), clip=0.4)
+    got = gradient_of(method, net)
+    want = [
+        gradient(
+            literal(net, pairs(n), alpha=alpha, times=TIMES, velocity=lambda *it: it[3], clip=clip),
+            net,
+        )
+        for clip in (0.4, math.inf)
+    ]
+    assert distance(got, want[0]) <= 1e-12
+    assert distance(got, want[1]) > 1e-3
+
+
+def test_a_clip_that_is_never_reached_changes_no_bit() -> None:
+    nets, n = Nets(online=small_net()), 64
+    free = at(0.3).loss(nets, pairs(n), moment(n)).total
+    assert torch.equal(replace(at(0.3), clip=1e3).loss(nets, pairs(n), moment(n)).total, free)
+    with pytest.raises(ValueError, match=r"method\.clip must be positive or null, got 0"):
+        replace(at(0.3), clip=0.0)
 
 
 # Limits.

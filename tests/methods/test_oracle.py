@@ -11,6 +11,8 @@ from onestep.methods.core.calculus import derivative_along
 from onestep.methods.core.flow_map import FlowMap
 from onestep.methods.core.path import (
     LinearPath,
+    LinearVariancePreservingPath,
+    LipmanPath,
     PolynomialPath,
     TrigonometricPath,
     VariancePreservingPath,
@@ -98,6 +100,10 @@ ORACLES = {
         mean=[0.7, -0.2], std=[0.5, 1.4], path=TrigonometricPath(), rho=0.6
     ),
     "polynomial": GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4], path=PolynomialPath(power=3.0)),
+    "Lipman": GaussianMap(mean=[0.7, -0.2], std=[0.5, 1.4], path=LipmanPath(sigma_min=0.1)),
+    "linear variance preserving": GaussianMap(
+        mean=[0.7, -0.2], std=[0.5, 1.4], path=LinearVariancePreservingPath()
+    ),
     "variance preserving": GaussianMap(
         mean=[0.7, -0.2], std=[0.5, 1.4], path=VariancePreservingPath()
     ),
@@ -149,7 +155,8 @@ def test_the_jump_ends_where_the_velocity_leads(oracle: GaussianMap) -> None:
         third = slope(x + step / 2.0 * second, at + half)
         last = slope(x + step * third, at + h)
         x = x + step / 6.0 * (first + 2.0 * second + 2.0 * third + last)
-    limit = {LinearPath: 1e-10, VariancePreservingPath: 1e-5}.get(type(oracle.path), 1e-7)
+    limits = {LinearPath: 1e-10, LinearVariancePreservingPath: 1e-5, VariancePreservingPath: 1e-5}
+    limit = limits.get(type(oracle.path), 1e-7)
     torch.testing.assert_close(x, end, atol=limit, rtol=limit)
 
 
@@ -217,7 +224,17 @@ def test_the_velocity_is_the_conditional_mean_of_the_pairs(oracle: GaussianMap) 
         assert (control.mean(0).abs() >= 20.0 * control.std(0) / math.sqrt(len(x0))).all()
 
 
-@pytest.mark.parametrize("name", ["linear", "trigonometric", "polynomial", "variance preserving"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linear",
+        "Lipman",
+        "trigonometric",
+        "polynomial",
+        "linear variance preserving",
+        "variance preserving",
+    ],
+)
 def test_the_velocity_of_independent_pairs_follows_from_their_score(name: str) -> None:
     """T11: v = (b' / b) x + (a / b) (b' a - a' b) score, with a and b the path's coefficients."""
     oracle, (x, t, _) = ORACLES[name], points()

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from onestep.methods.core.grid import UniformGrid
+from onestep.methods.core.sampler import Jumps, Renoise
 from onestep.platform.api import Model, load, train
 from onestep.platform.cli import main
 
@@ -45,6 +47,12 @@ def test_a_sample_depends_on_its_seed_number_and_label_alone(model: Model) -> No
     assert float(many.abs().max()) <= 1.0
 
 
+def test_a_sampler_can_be_given(model: Model) -> None:
+    two = Jumps(grid=UniformGrid(steps=2))
+    assert torch.equal(model.sample(4, sampler=two), model.sample(4, nfe=2))
+    assert not torch.equal(model.sample(4, sampler=Renoise()), model.sample(4, nfe=2))
+
+
 def test_a_report_has_the_numbers_of_the_training(model: Model) -> None:
     report = model.evaluate(nfes=(1,), samples=100)
     found = report.metrics()["eval/1nn_accuracy/nfe_1"]
@@ -60,6 +68,7 @@ def test_a_report_has_the_numbers_of_the_training(model: Model) -> None:
         (2, {"labels": [1]}, r"labels must be one class or 2 of them in 0\.\.9, got \[1\]"),
         (1, {"caption": "a seven"}, "digits/1 takes no captions, got 'a seven'"),
         (1, {"nfe": 0}, "numbers of evaluations must be at least 1"),
+        (1, {"nfe": 2, "sampler": Jumps()}, "either nfe or a sampler with its own steps, got both"),
     ],
 )
 def test_senseless_requests_are_refused(

@@ -104,6 +104,10 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("run=../elsewhere", "run must be the name of a folder"),
         # Parents that the method needs, and that it does not.
         ("method=reflow", "name a registered model by parents.teacher=..., or a folder of pairs"),
+        (
+            "method=consistency_distillation",
+            "needs a teacher: name a registered model by parents.teacher=...",
+        ),
         ("parents.teacher=digits/1", "has no use for parents.teacher, got digits/1"),
         ("parents.initial=digits/9", "there is no registered model 'digits'"),
         # Inputs of the network that nothing supplies.

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
 
 from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
@@ -142,7 +143,15 @@ def test_a_path_or_verb_that_there_is_not_is_refused_in_the_same_shape() -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"{", "must be JSON"), (b"", "must be a JSON object, got nothing")]
+    ("content", "message"),
+    [
+        (b"{", "must be JSON, got text that is not"),
+        (b"", "must be a JSON object, got nothing"),
+        (b'{"prompt": "\xff"}', "must be JSON in UTF-8"),
+        (b"[" * 100_000, "must be JSON in UTF-8"),
+        (b'{"prompt": "1", "n": ' + b"9" * 5000 + b"}", "must be JSON in UTF-8"),
+    ],
+    ids=["cut off", "empty", "no UTF-8", "deep", "long number"],
 )
 def test_a_body_that_is_no_json_is_refused(content: bytes, message: str) -> None:
     answer = with_client(
@@ -274,6 +283,22 @@ def test_what_nobody_foresaw_is_logged_and_answered_in_the_same_shape(
     assert logged.getMessage() == f"{verb} {path} failed"
     assert logged.exc_info is not None
     assert "secret of the inside" in str(logged.exc_info[1])
+
+
+class Strict:
+    """A service that refuses in the words of the framework."""
+
+    async def describe(self) -> ModelCard:
+        raise HTTPException(413, "the body is too large")
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        raise HTTPException(413, "the body is too large")
+
+
+def test_what_the_framework_refuses_keeps_its_status_and_its_reason() -> None:
+    answer = with_client(lambda client: client.get("/healthz"), over=Strict())
+    assert answer.status_code == 413
+    assert answer.json()["error"]["message"] == "the body is too large"
 
 
 class Away:

@@ -2,6 +2,7 @@ import asyncio
 import base64
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event
 from typing import Final
 
@@ -142,7 +143,44 @@ def test_an_application_of_another_on_the_cluster_is_left_alone(store: str) -> N
         with pytest.raises(ValueError, match=refusal), Hosted(settings(store)):
             pass
         assert serve.status().applications[APP_NAME].status == ApplicationStatus.RUNNING
+        serve.delete(APP_NAME)
+        refusal = "must have an HTTP proxy, got none"
+        with pytest.raises(ValueError, match=refusal), Hosted(settings(store)):
+            pass
         serve.shutdown()
+
+
+@pytest.mark.ray
+def test_another_port_than_that_of_a_running_serve_is_refused(store: str) -> None:
+    with ray_instance(num_cpus=2):
+        port, other = free_ports(2)
+        serve.start(proxy_location="HeadOnly", http_options={"port": port})
+        refusal = f"serve.port 0 or {port}, where .* listens already, got 127.0.0.1 and {other}"
+        with pytest.raises(ValueError, match=refusal), Hosted(settings(store, port=other)):
+            pass
+        serve.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_running_serve_is_joined_and_goes_on(store: str) -> None:
+    with ray_instance(num_cpus=2):
+        (port,) = free_ports(1)
+        serve.start(proxy_location="HeadOnly", http_options={"port": port})
+        with Hosted(settings(store, port=0)) as hosted:
+            assert hosted.url == f"http://127.0.0.1:{port}"
+        status = serve.status()
+        assert (status.applications, len(status.proxies)) == ({}, 1)
+        serve.shutdown()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nobody listens."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
 
 
 class Idle:

@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -6,11 +8,16 @@ from typing import Any, Final
 import pytest
 import ray
 
+from onestep.platform.home import Home
+from onestep.platform.registry.store import Registry
+from onestep.platform.training.launch import launch
+from onestep.platform.training.watcher import Silence
 from onestep.sweeps.plan import Plan
 from onestep.sweeps.record import command_line
-from onestep.sweeps.search import sweep
+from onestep.sweeps.search import resume, sweep
 from onestep.sweeps.settings import SweepSettings, settings_of
 from onestep.sweeps.space import Space
+from onestep.sweeps.trial import experiment_of
 
 # Small enough that building it takes no time.
 _SMALL: Final = (
@@ -28,6 +35,24 @@ def small(*overrides: str) -> SweepSettings:
 def over(space: Mapping[str, Any], *overrides: str) -> Callable[[], SweepSettings]:
     """A small sweep over a space; it is composed when it is asked for, not for every test."""
     return lambda: replace(small(*overrides), space=Space.from_dict(space))
+
+
+@pytest.fixture
+def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which Ray must not start."""
+    root = tmp_path / "home"
+    root.mkdir()
+    shutil.copy(empty_database, root / "mlflow.db")
+    (root / ".mlflow.db.lock").touch()  # stays beside the file once it has been opened
+    for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ONESTEP_HOME", str(root))
+    monkeypatch.setattr(ray, "init", _never)
+    return root
+
+
+def _never(*args: object, **kwargs: object) -> None:
+    raise AssertionError("Ray was started")
 
 
 _POWER: Final = {"method.weighting.power": {"kind": "uniform", "low": 0.0, "high": 1.0}}
@@ -74,6 +99,16 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
         (over({"+x": _POWER["method.weighting.power"]}), r"cannot hold \+x"),
         (over(_POWER, "method.weighting.power=0.5"), "stands both in sweep.space and"),
         (over(_POWER, "training.batch_size=0"), "training.batch_size must be at least 1"),
+        (
+            over(_POWER, "training.batch_size=2048", "data.samples=1024"),
+            r"batch_size must be in \[1, .*got 2048",
+        ),
+        (over(_POWER, "parents.initial=digits/99"), "there is no registered model 'digits'"),
+        (
+            over({"parents.initial": {"kind": "choice", "values": [None, "digits@champion"]}}),
+            "there is no registered model 'digits'",
+        ),
+        (over(_POWER, "workers.address=auto"), "workers.address has no effect without Ray Train"),
         (over(_POWER, "workers.num_workers=2"), "a trial trains in one process"),
         (over(_POWER, "workers.ray=true"), "a trial trains in one process"),
         (
@@ -99,17 +134,46 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
 def test_a_sweep_is_refused_before_ray_starts(
     settings: Callable[[], SweepSettings],
     said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    home: Path,
 ) -> None:
-    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(ray, "init", _never)
+    before = sorted(home.rglob("*"))
     with pytest.raises(ValueError, match=said):
         sweep(settings())
-    assert not (tmp_path / "sweeps").exists()
+    assert sorted(home.rglob("*")) == before, "nothing is left half-written"
 
 
-def _never(*args: object, **kwargs: object) -> None:
-    raise AssertionError("Ray was started")
+def test_a_sweep_for_gpus_needs_one_or_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    asked = over(_POWER, "workers.gpus_per_worker=1")
+    with pytest.raises(ValueError, match=r"neither sweep\.address nor RAY_ADDRESS names a cluster"):
+        Plan.of(asked())
+    assert Plan.of(replace(asked(), address="auto")).experiment.workers.gpus_per_worker == 1.0
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    plan = Plan.of(asked())
+    assert plan.prepare(Path("nowhere")).assembly.name == "mean_flow"  # on the CPU that is here
+
+
+def test_a_promotion_does_not_part_the_trials_of_a_sweep(home: Path) -> None:
+    launch(experiment_of((*_SMALL, "training.samples=256", "evaluation.nfes=[1]")), Silence())
+    registry = Registry.at(Home.here())
+    first = registry.load("eight_gaussians/1")
+    registry.promote("eight_gaussians/1", "champion", why="the only one")
+    champion = "eight_gaussians@champion"
+    with pytest.raises(AssertionError, match="Ray was started"):
+        sweep(over(_POWER, f"parents.initial={champion}")())
+    (folder,) = (home / "sweeps").iterdir()
+    registry.register(
+        first.record, first.weights, run_id=registry.entry("eight_gaussians/1").run_id
+    )
+    registry.promote("eight_gaussians/2", "champion", why="another one")
+    with pytest.raises(AssertionError, match="Ray was started"):
+        resume(folder.name)
+    kept = SweepSettings.from_dict(json.loads((folder / "sweep.json").read_text()))
+    assert "parents.initial=eight_gaussians/1" in Plan.of(kept).example
+    assert champion not in str(kept)
+
+    swept = over({"parents.initial": {"kind": "choice", "values": [None, champion]}})
+    plan = Plan.of(swept()).with_versions(registry)
+    values = plan.settings.space.dimensions["parents.initial"].values
+    assert values == (None, "eight_gaussians/2")

@@ -1,12 +1,17 @@
+import os
+import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import optuna
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from onestep.platform.training.assembly import assemble
@@ -14,7 +19,10 @@ from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
 from onestep.sweeps.record import Outcome
-from onestep.sweeps.search import resume
+from onestep.sweeps.report import SweepResult
+from onestep.sweeps.search import resume, sweep
+from onestep.sweeps.settings import settings_of
+from onestep.sweeps.space import Space
 from onestep.sweeps.trial import experiment_of
 
 _SMALL: Final = (
@@ -28,6 +36,14 @@ _SMALL: Final = (
     "sweep.trials=4",
     "training.clip_norm=0",
     "sweep.seed=3",  # the second of its trials diverges
+)
+_TINY: Final = (
+    *_SMALL,
+    "training.samples=128",
+    "data.samples=2000",
+    "data.held_out=400",
+    "net.width=16",
+    "sweep.trials=2",
 )
 _KILLED: Final = """
 import os, signal, sys
@@ -51,16 +67,63 @@ sweep(replace(settings_of(sys.argv[1:]), space=space), say=say)
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
     for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    return tmp_path
+    before = dict(os.environ)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def test_a_sweep_that_is_unknown_cannot_go_on(home: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no sweep 'nothing' .* only none"):
         resume("nothing")
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_bits_again(
+    home: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, home / "mlflow.db")
+    space = Space.from_dict(
+        {
+            "method.weighting.power": {"kind": "uniform", "low": 0.0, "high": 1.0},
+            "optimizer.lr": {"kind": "choice", "values": [1e-3, 1e30]},  # the second one diverges
+        }
+    )
+    result = sweep(replace(settings_of(_TINY), space=space))
+    finished, failed = result.trials
+    assert [one.outcome for one in result.trials] == [Outcome.FINISHED, Outcome.FAILED]
+    assert failed.values["optimizer.lr"] == 1e30
+    assert failed.error.startswith("TrainingDiverged: loss/")
+    assert (result.best_value, result.best_overrides) == (finished.value, finished.overrides)
+    assert repeated(result, home / "again") == result.best_value
+    assert failed.error in (result.folder / "table.md").read_text()
+    runs = runs_of(home)
+    assert {name: run.info.status for name, run in runs.items()} == {
+        result.study_name: "FINISHED",
+        f"{result.study_name}-0": "FINISHED",
+        f"{result.study_name}-1": "FAILED",
+    }
+
+
+def repeated(result: SweepResult, folder: Path) -> float:
+    """The metric of the best trial, trained again from its overrides alone."""
+    experiment = experiment_of(result.best_overrides)
+    benchmark = prepare_benchmark(experiment, assemble(experiment).source.load())
+    report = run_trial(experiment, MemoryReporter(), folder=folder, benchmark=benchmark)
+    return report.find("eval/1nn_accuracy", nfe=1).value
+
+
+def runs_of(home: Path) -> dict[str, Run]:
+    """The MLflow runs of a sweep and of its trials by name."""
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    (group,) = (one for one in client.search_experiments() if one.name == "eight_gaussians")
+    runs = client.search_runs([group.experiment_id])
+    return {one.info.run_name: one for one in runs}
 
 
 @pytest.mark.slow
@@ -94,15 +157,8 @@ def test_a_killed_sweep_goes_on_past_a_diverged_trial_without_losing_or_repeatin
     assert result.best_value == min(one.value for one in result.trials if one.value is not None)
     assert (folder / "table.md").exists()
 
-    # The overrides alone give the same bits again.
-    experiment = experiment_of(result.best_overrides)
-    benchmark = prepare_benchmark(experiment, assemble(experiment).source.load())
-    report = run_trial(experiment, MemoryReporter(), folder=home / "again", benchmark=benchmark)
-    assert report.find("eval/1nn_accuracy", nfe=1).value == result.best_value
-
-    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    (group,) = (one for one in client.search_experiments() if one.name == "eight_gaussians")
-    runs = client.search_runs([group.experiment_id])
+    assert repeated(result, home / "again") == result.best_value
+    runs = runs_of(home).values()
     (parent,) = (one for one in runs if one.info.run_name == folder.name)
     children = [one for one in runs if "mlflow.parentRunId" in one.data.tags]
     assert {one.data.tags["mlflow.parentRunId"] for one in children} == {parent.info.run_id}

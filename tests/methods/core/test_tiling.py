@@ -109,7 +109,11 @@ def test_a_tile_that_follows_none_is_reached_by_a_jump_of_its_own() -> None:
     net = ObservedMap(WRONG)
     numbers = ((0.0, 1.0, 0.5), (0.25, 1.0, 0.5))
     tiles = [
-        Tile(*(torch.full((N,), k, dtype=torch.float64) for k in each), after=None)
+        Tile(
+            *(torch.full((N,), k, dtype=torch.float64) for k in each),
+            after=None,
+            is_first=each[0] == 0.0,
+        )
         for each in numbers
     ]
     tiled_velocity(net, x, s, t, None, tiles=tiles)

@@ -164,6 +164,9 @@ def test_samples_out_of_range_are_refused_and_no_picture_is_written(
         (("sampler=heun", "sampler.grid.steps=3"), 6, "Heun"),
         (("sampler=ddim",), 50, "Euler"),
         (("sampler=ddim_clock", "clock@sampler.grid.clock=cosine"), 50, "Euler"),
+        (("sampler=jumps", "sampler.grid.inner=[0.2,0.6]"), 3, "Jumps"),
+        (("sampler=renoise",), 2, "Renoise"),
+        (("sampler=gamma", "sampler.gamma=0.3"), 2, "GammaJumps"),
     ],
 )
 def test_a_sampler_can_be_named(
@@ -190,6 +193,7 @@ def test_a_sampler_can_be_named(
         (("sampler=ddim", "--nfe", "4"), "give either --nfe or a sampler with its own steps"),
         (("sampler=edm",), "SigmaCoordinate needs a map whose range begins above t = 0"),
         (("sampler.grid.steps=4",), "there is no key sampler.grid"),
+        (("sampler=renoise", "sampler.grid.inner=[1.5]"), "must rise strictly inside (0, 1), got"),
         (("sampler=ddims",), "there is no sampler/ddims, allowed: anchored, ddim, ddim_clock,"),
     ],
 )

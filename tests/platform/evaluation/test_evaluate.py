@@ -14,6 +14,7 @@ from onestep.methods.oracle import GaussianMap
 from onestep.platform.data.checkerboard import Checkerboard
 from onestep.platform.data.digits import Digits
 from onestep.platform.data.gaussians import EightGaussians
+from onestep.platform.data.latent_space import LatentSpace
 from onestep.platform.data.source import Dataset, Examples
 from onestep.platform.evaluation.baseline import distinct_rows, gaussian_samples, resampled_rows
 from onestep.platform.evaluation.benchmark import GAUSSIAN, TRAINING_DATA, Benchmark
@@ -112,6 +113,29 @@ def test_a_part_of_sorted_images_is_matched_and_counted_as_what_it_is(home: Path
     moved = torch.cat([x[:1000], x[1000:] - 2.0])
     assert benchmark.judge(moved)["eval/w2"].value > 0.5
     assert benchmark.judge(moved)["eval/sliced_w2"].count == 1200
+
+
+@pytest.mark.parametrize(
+    ("latents", "w2"), [(None, 0.5036), (LatentSpace(shift=(0.0,), scale=(1.0,)), 0.6358)]
+)
+def test_a_gaussian_of_images_is_clipped_as_samples_are_and_one_of_latents_is_not(
+    latents: LatentSpace | None, w2: float, home: Path
+) -> None:
+    """A pixel is -1 or 1. With z ~ N(0, 1): E (1 - min(|z|, 1))^2 = w2^2, or E (1 - |z|)^2."""
+    pixels = Examples(x=(255 * (torch.arange(500) % 2)).to(torch.uint8).reshape(-1, 1, 1, 1))
+    dataset = Dataset(
+        name="coins",
+        shape=(1, 1, 1),
+        classes=0,
+        label_names=(),
+        train=pixels,
+        held_out=pixels,
+        digest="0" * 64,
+        latents=latents,
+    )
+    benchmark = Benchmark.prepare(dataset, home=home, samples=500, draws=2)
+    # Over 1000 samples the square has a standard error below sqrt(.26 / 1000), the root less.
+    assert abs(benchmark.baselines[GAUSSIAN]["eval/w2"] - w2) < 4 * 0.0162
 
 
 def test_one_gaussian_over_the_checkerboard_is_half_in_forbidden_squares(home: Path) -> None:

@@ -124,6 +124,34 @@ class Scaled(AbstractMethod):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Steep(AbstractMethod):
+    """A regression whose loss is as before at one step, and its gradient infinite.
+
+    Attributes:
+        at: The step.
+    """
+
+    at: int
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @property
+    def domain(self) -> Domain:
+        return Domain()
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
+        x, v = LinearPath().at(batch.noise, batch.x1, t)
+        u = nets.online.velocity(x, t)
+        step = (u - u.detach()).sqrt().flatten(1).sum(1) if now.step == self.at else 0.0
+        return Loss(terms={"data": SquaredL2()(u, v) + step})
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Curious(AbstractMethod):
     """A regression that asks what its data are before it computes."""
 

@@ -31,6 +31,7 @@ REFLOW: Final = {"_target_": "onestep.methods.reflow.ReFlow"}
 _PARTS: Final = "onestep.tests.platform.training.parts"
 KEPT_NOISE: Final = {"_target_": f"{_PARTS}.KeptNoise"}
 TWO_TERMS: Final = {"_target_": f"{_PARTS}.TwoTerms"}
+STEEP: Final = {"_target_": f"{_PARTS}.Steep"}
 CURIOUS: Final = {"_target_": f"{_PARTS}.Curious"}
 ONE_JUMP: Final = {"_target_": f"{_PARTS}.OneJump"}
 HALVES: Final = {"_target_": f"{_PARTS}.Halves"}

@@ -1,11 +1,15 @@
 """The derivative `auto`: chosen once before a run, and named in all that repeats the run."""
 
 import json
+from dataclasses import fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from onestep.methods.core.calculus import AbstractDerivative
+from onestep.methods.core.method import AbstractLearner
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 from onestep.platform.training import derivative_choice
@@ -19,6 +23,7 @@ from onestep.platform.training.derivative_choice import (
 )
 from onestep.platform.training.derivative_costs import DerivativeCost
 from onestep.platform.training.trial import check_trial
+from onestep.tests.platform.training.catalogue import CATALOGUE
 
 CALCULUS: Final = "onestep.methods.core.calculus"
 BEST: Final = {"_target_": f"{CALCULUS}.ForwardDifference", "step": 0.001}
@@ -37,13 +42,27 @@ def recommending(node: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(derivative_choice, "measure", lambda *args, **kwargs: (cost,))
 
 
-METHODS: Final = ("alpha_flow", "continuous_consistency", "improved_mean_flow", "mean_flow")
+def with_a_derivative(method: str) -> bool:
+    members = vars(import_module(f"onestep.methods.{method}")).values()
+    classes = (it for it in members if isinstance(it, type) and issubclass(it, AbstractLearner))
+    return any(
+        f.type is AbstractDerivative for it in classes if is_dataclass(it) for f in fields(it)
+    )
+
+
+METHODS: Final = tuple(filter(with_a_derivative, CATALOGUE))
+
+
+def test_some_methods_have_a_derivative() -> None:
+    assert {"align_your_flow", "mean_flow"} <= set(METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_with_a_derivative_may_leave_it_open(method: str) -> None:
-    assert is_auto(assembled(*AUTO, f"method={method}").experiment)
-    assert not is_auto(assembled(*AUTO[:-1], f"method={method}").experiment)
+    lines = ["parents.teacher=none/1"] if method == "align_your_flow" else []
+    lines.append(f"method={method}")
+    assert is_auto(assembled(*AUTO, *lines).experiment)
+    assert not is_auto(assembled(*AUTO[:-1], *lines).experiment)
 
 
 def test_methods_without_a_derivative_have_none_to_choose() -> None:
@@ -121,7 +140,9 @@ def test_a_machine_without_the_gpu_that_trains_does_not_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assembly = assembled(*AUTO, "workers.gpus_per_worker=1", "workers.address=ray://far:10001")
+    assembly = assembled(
+        *AUTO, "workers.gpus_per_worker=1", "workers.ray=true", "workers.address=ray://far:1"
+    )
     with pytest.raises(ValueError, match=r"has no GPU, got workers\.gpus_per_worker=1: name one"):
         DerivativeChoice.of(assembly, tmp_path)
 

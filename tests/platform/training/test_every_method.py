@@ -21,20 +21,25 @@ METHODS: Final = sorted(path.stem for path in (ROOT / "methods/conf/method").glo
 STEPS: Final = 40
 TURNS: Final = 5
 """Steps within which every player of every game moves."""
+NETS: Final = {
+    "mlp": ["net=mlp_digits", "net.width=16", "net.depth=1", "net.embedding_width=8"],
+    "unet": ["net=unet_tiny", "net.width=8", "net.head_width=8", "net.embedding_width=8"],
+    "dit": ["net=dit_tiny", "net.patch=4", "net.width=16", "net.depth=1", "net.head_width=8"],
+}
+"""Networks of some thousand weights."""
 
 
-def experiment(method: str, **training: Any) -> dict[str, Any]:
-    """Labelled images for a network of some thousand weights; what a method needs is stood in."""
-    net = ["net=mlp_digits", "net.width=16", "net.depth=1", "net.embedding_width=8"]
+def experiment(method: str, *, net: str = "mlp", **training: Any) -> dict[str, Any]:
+    """Labelled images for a small network; what a method needs is stood in."""
     length = ["training.batch_size=32", f"training.samples={32 * STEPS}", "training.threads=1"]
-    values = compose("train", ["data=digits", f"method={method}", *net, *length])
+    values = compose("train", ["data=digits", f"method={method}", *NETS[net], *length])
     values.pop("stages", None)
     values["training"] |= training
     return values
 
 
-def learning_of(method: str, *, step: int, **training: Any) -> Learning:
-    found = stand_in(Experiment.from_dict(experiment(method, **training)), Place())
+def learning_of(method: str, *, step: int, net: str = "mlp", **training: Any) -> Learning:
+    found = stand_in(Experiment.from_dict(experiment(method, net=net, **training)), Place())
     found.step = step
     return found
 
@@ -77,6 +82,20 @@ def _takes_a_derivative(method: str) -> bool:
 # Compilation.
 
 
+def learns_the_same_compiled(method: str, *, net: str, step: int) -> None:
+    states = []
+    for is_compiled in (False, True):
+        training = {"precision": "float64", "compile": is_compiled}
+        learning = learning_of(method, step=step, net=net, **training)
+        # A network that is compiled anew too often would be left as it is without a word.
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            for _ in range(TURNS):
+                learning.advance()
+        assert (learning.nets.online._compiled_call_impl is not None) is is_compiled
+        states.append(learning.state())
+    assert distance(*states) < 1e-8
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
 @pytest.mark.parametrize("method", METHODS)
@@ -84,13 +103,14 @@ def test_a_compiled_network_learns_the_same(method: str) -> None:
     """In the middle of a run and at its end, where curricula have other branches."""
     torch._dynamo.reset()
     for step in (STEPS // 2, STEPS - TURNS):
-        states = []
-        for is_compiled in (False, True):
-            learning = learning_of(method, step=step, precision="float64", compile=is_compiled)
-            # A network that is compiled anew too often would be left as it is without a word.
-            with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-                for _ in range(TURNS):
-                    learning.advance()
-            assert (learning.nets.online._compiled_call_impl is not None) is is_compiled
-            states.append(learning.state())
-        assert distance(*states) < 1e-8
+        learns_the_same_compiled(method, net="mlp", step=step)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
+@pytest.mark.parametrize("net", ["unet", "dit"])
+@pytest.mark.parametrize("method", ["mean_flow", "self_distillation", "dmd2"])
+def test_a_compiled_network_of_images_learns_the_same(method: str, net: str) -> None:
+    """A derivative without its graph, one with it, and a game."""
+    torch._dynamo.reset()
+    learns_the_same_compiled(method, net=net, step=STEPS // 2)

@@ -22,6 +22,7 @@ from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
 from onestep.platform.training import checkpoint, derivative_choice
 from onestep.platform.training import launch as launching
+from onestep.platform.training.cost import cost_of
 from onestep.platform.training.derivative_choice import pinned
 from onestep.platform.training.derivative_costs import DerivativeCost
 from onestep.platform.training.errors import CheckpointMismatch, TrainingDiverged
@@ -204,16 +205,21 @@ class BlockingWatcher:
             yield bar
 
 
-def test_a_run_whose_figures_cannot_be_kept_registers_one_version_when_it_is_repeated(
-    home: Home,
+def test_a_run_whose_figures_cannot_be_kept_is_one_version_and_one_run_when_it_is_repeated(
+    home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    watched = experiment(storage={"wandb": True})
     watcher = BlockingWatcher(home)
     with pytest.raises(OSError, match="figures"):
-        launch(experiment(), watcher)
+        launch(watched, watcher)
     assert Registry.at(home).list() == ()
     watcher.block.unlink()
-    trained = launch(experiment(), Silence())
+    trained = launch(watched, Silence())
     assert [entry.reference for entry in Registry.at(home).list()] == [trained.reference]
+    # Weights & Biases has a file of each process, and they say that they are of one run.
+    files = [file.name for file in home.wandb.rglob("*.wandb")]
+    assert files == [f"run-{trained.run_id}.wandb"] * 2
 
 
 def test_a_run_that_another_process_works_on_is_refused(home: Home) -> None:
@@ -322,6 +328,18 @@ def test_a_teacher_of_other_data_is_refused_before_anything_is_written(
         ValueError, match=f"eight_gaussians/1 was trained on other data: {sentence}"
     ):
         launch(student, Silence())
+    assert sorted(home.root.rglob("*")) == before
+
+
+def test_a_frozen_teacher_of_other_data_is_refused_by_a_run_and_by_a_dry_run(home: Home) -> None:
+    launch(experiment(run="teacher"), Silence())
+    before = sorted(home.root.rglob("*"))
+    student = experiment(TAUGHT_GAME, data=DIGITS, parents={"teacher": "eight_gaussians/1"})
+    said = r"the teacher makes data of shape \(2,\), the data have \(1, 8, 8\)"
+    with pytest.raises(ValueError, match=said):
+        launch(student, Silence())
+    with pytest.raises(ValueError, match=said):
+        cost_of(student, {}, is_measured=False)
     assert sorted(home.root.rglob("*")) == before
 
 

@@ -68,6 +68,11 @@ def test_a_node_that_comes_later_is_told_in_the_same_words(tmp_path: Path) -> No
     assert said.endswith(CURE)
 
 
+@pytest.mark.slow
+def test_a_mailbox_is_on_the_node_that_reads_it(tmp_path: Path) -> None:
+    assert two_nodes("count", "same", tmp_path / "run") == "4"
+
+
 def test_a_folder_without_the_mark_or_with_an_old_one_is_another_folder(tmp_path: Path) -> None:
     with marked(tmp_path) as (marker, nonce):
         assert refusal_here((marker, nonce)) is None

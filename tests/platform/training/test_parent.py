@@ -9,8 +9,9 @@ from onestep.methods.core.path import TrigonometricPath
 from onestep.methods.flow_matching import FlowMatching
 from onestep.platform.build import build
 from onestep.platform.configuration import compose
+from onestep.platform.data.digits import Digits
 from onestep.platform.registry.record import ModelRecord
-from onestep.platform.training.parent import require_lost_labels_of
+from onestep.platform.training.parent import require_data, require_lost_labels_of
 from onestep.platform.training.sequence import StageSequence
 from onestep.tests.platform.training.catalogue import CATALOGUE
 
@@ -94,6 +95,14 @@ def test_a_teacher_that_guides_itself_must_have_lost_labels() -> None:
     StageSequence.of(stages).check()
     with pytest.raises(ValueError, match="guidance reads teacher without its condition"):
         StageSequence.of(stages | {"teacher": [*teacher, NEVER]}).check()
+
+
+def test_classes_have_to_agree_where_both_know_some() -> None:
+    digits = Digits()
+    for classes in (0, 10):
+        require_data("teacher", shape=(1, 8, 8), classes=classes, source=digits)
+    with pytest.raises(ValueError, match="the teacher knows 3 classes, the data have 10"):
+        require_data("teacher", shape=(1, 8, 8), classes=3, source=digits)
 
 
 def record(method: dict[str, object], **changes: object) -> ModelRecord:

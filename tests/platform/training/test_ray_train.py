@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, final
 
 import pytest
-from ray import get, remote
+from ray import get, kill
 
 from onestep.platform.experiment import Experiment
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.training.errors import (
     CheckpointAltered,
     CheckpointMismatch,
+    MetricsLost,
     TrainingDiverged,
     WorkersFailed,
 )
 from onestep.platform.training.launch import train
-from onestep.platform.training.ray_train import Mailbox, forwarding, latest, train_with_ray
+from onestep.platform.training.ray_train import forwarding, latest, mailbox_here, train_with_ray
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.tests.platform.training.group import distance, state_at, train_here
 from onestep.tests.platform.training.recipe import BATCH, DIGITS, MEAN_FLOW, recipe
@@ -166,14 +167,38 @@ def put_rows(mailbox: Any, reporter: Hesitant, *, ending: Exception | None = Non
 
 
 def test_a_reporter_that_fails_sees_every_row_and_its_first_failure_is_raised() -> None:
-    mailbox, reporter = remote(num_cpus=0)(Mailbox).remote(), Hesitant({2, 5})
+    mailbox, reporter = mailbox_here(), Hesitant({2, 5})
     with pytest.raises(OSError, match="step 2 is refused"):
         put_rows(mailbox, reporter)
     assert reporter.seen == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_reporter_that_fails_does_not_hide_why_the_training_ended() -> None:
-    mailbox, reporter = remote(num_cpus=0)(Mailbox).remote(), Hesitant({2, 5})
+    mailbox, reporter = mailbox_here(), Hesitant({2, 5})
     with pytest.raises(WorkersFailed):
         put_rows(mailbox, reporter, ending=WorkersFailed("it gave up"))
     assert reporter.seen == [1, 2, 3, 4, 5, 6]
+
+
+def die_while_forwarding(*, ending: Exception | None = None) -> None:
+    """A mailbox is killed while its rows are forwarded."""
+    mailbox = mailbox_here()
+    with forwarding(mailbox, MemoryReporter()):
+        get(mailbox.put.remote({"loss/online": 1.0}, 1))
+        kill(mailbox)
+        time.sleep(1.5)
+        if ending is not None:
+            raise ending
+
+
+def test_the_death_of_the_mailbox_is_told_once_and_when_all_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(MetricsLost, match=r"metrics were lost .*: repeat the run to go on"):
+        die_while_forwarding()
+    assert caplog.text.count("metrics are reported no longer") == 1
+
+
+def test_the_death_of_the_mailbox_does_not_hide_why_the_training_ended() -> None:
+    with pytest.raises(WorkersFailed, match="it gave up"):
+        die_while_forwarding(ending=WorkersFailed("it gave up"))

@@ -100,13 +100,14 @@ def test_wandb_writes_its_file_here_without_being_asked_to_log_in(tmp_path, monk
     monkeypatch.setattr("sys.argv", ["onestep", "train", f"storage.tracking_uri={uri}"])
     config = {"seed": 1, "storage": {"tracking_uri": uri}}
     reporter = WandbReporter(
-        folder=tmp_path / "new", project="onestep", name="a run", config=config
+        folder=tmp_path / "new", project="onestep", name="a run", run_id="abc", config=config
     )
     reporter.report({"loss/total": 0.123}, step=1)
     folder = reporter.folder
     reporter.close()
     (file,) = folder.glob("*.wandb")
     assert folder.name.startswith("offline-run-")
+    assert folder.name.endswith("-abc")
     # Its service, a process of its own, sometimes writes the last bytes just after the run's end.
     give_up_at = time.monotonic() + 30.0
     while b"loss/total" not in file.read_bytes() and time.monotonic() < give_up_at:

@@ -49,6 +49,32 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first_one_runs(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("student", "sentence"),
+    [
+        (
+            ("method=consistency_distillation", "parents.teacher={teacher}"),
+            r"the teacher makes data of shape \(2,\), the data have \(1, 8, 8\)",
+        ),
+        (
+            ("method=reflow", "parents.teacher={teacher}"),
+            r"the teacher teacher was trained on other data: their shape is \(2,\), that of the ",
+        ),
+        (("method=mean_flow", "parents.initial={teacher}"), "teacher belongs to another network"),
+    ],
+    ids=["frozen", "pairs", "initial"],
+)
+def test_a_teacher_of_other_data_is_refused_before_it_is_trained(
+    student: tuple[str, ...], sentence: str, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    small = [line for line in TINY if not line.startswith("data=")]
+    plan = {"teacher": ("method=flow_matching", "data=moons"), "student": (*student, "data=digits")}
+    with pytest.raises(ValueError, match=sentence):
+        StageSequence.of(plan, small).run(Silence())
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_choice_of_stages_is_not_handed_on_to_them() -> None:
     sequence = StageSequence.from_overrides(["stages=digits_reflow", "seed=3"])
     assert [stage.name for stage in sequence.stages] == ["teacher", "student"]
@@ -77,3 +103,23 @@ def test_a_student_is_made_from_its_teachers_pairs(empty_database, tmp_path, mon
     record = registry.load(str(student.reference)).record
     assert record.parents["teacher"] == record.parents["initial"] == str(done["teacher"].reference)
     assert record.parents["pairs"].startswith("sha256:")
+
+
+@pytest.mark.slow
+def test_each_round_of_reflow_is_straighter_and_names_the_one_before(
+    empty_database, tmp_path, monkeypatch
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    small = ("training.samples=76800", "training.threads=1", "pairs.count=4096", "pairs.steps=10")
+    lines = ["stages=checkerboard_reflow_twice", "evaluation.samples=256", "evaluation.nfes=[1]"]
+    sequence = StageSequence.from_overrides([*lines, "data.samples=4096", *small])
+    done = sequence.run(Silence())
+    registry: Registry = registry_of(sequence.check()[0])
+    records = {name: registry.entry(str(it.reference)).record for name, it in done.items()}
+    for before, after in (("teacher", "first"), ("first", "second")):
+        assert records[after].parents["teacher"] == str(done[before].reference)
+        assert records[after].parents["initial"] == str(done[before].reference)
+    bends = [records[name].metrics["eval/straightness"] for name in ("teacher", "first", "second")]
+    assert bends[1] < 0.7 * bends[0]
+    assert bends[2] < bends[1]

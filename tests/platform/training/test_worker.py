@@ -1,4 +1,4 @@
-"""A run leaves the process as it was, for the next run in it."""
+"""A run leaves the process as it was, for the next run in it, and keeps no broken weights."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,8 +10,9 @@ import torch
 from onestep.platform.threads import threads
 from onestep.platform.training.errors import TrainingDiverged
 from onestep.platform.training.place import Place
+from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.worker import work
-from onestep.tests.platform.training.recipe import FLOW_MATCHING, recipe
+from onestep.tests.platform.training.recipe import BATCH, FLOW_MATCHING, STEEP, recipe
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +52,19 @@ def test_a_run_that_fails_leaves_the_threads_too(tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged):
         work(values, place=Place(), reporter=ThreadCount(), folder=tmp_path)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("clip_norm", "said"),
+    [(1.0, "gradient/online is (nan|inf) at step 3"), (0.0, "weights are not all finite")],
+)
+def test_weights_that_a_finite_loss_has_broken_are_not_kept(
+    clip_norm: float, said: str, tmp_path: Path
+) -> None:
+    training = {"clip_norm": clip_norm, "checkpoint_every": BATCH, "keep_checkpoints": 1}
+    values = recipe({**STEEP, "at": 2}, steps=4, training=training)
+    reporter = MemoryReporter()
+    with pytest.raises(TrainingDiverged, match=f"{said}.*; lower optimizer.lr"):
+        work(values, place=Place(), reporter=reporter, folder=tmp_path)
+    (kept,) = (tmp_path / "checkpoints").glob("step-*")
+    assert kept.name == "step-0000000002"

@@ -1,7 +1,8 @@
 """Operations and activations of a step, against counts by hand."""
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import torch
@@ -21,9 +22,17 @@ from onestep.tests.platform.training.recipe import (
     CURIOUS,
     FLOW_MATCHING,
     MEAN_FLOW,
+    REFLOW,
+    SHORTCUT,
     TAUGHT_GAME,
     recipe,
 )
+
+TILING: Final = "onestep.methods.core.tiling"
+CLASSES: Final = {
+    "progressive_distillation": "ProgressiveDistillation",
+    "truncated_consistency": "TruncatedConsistency",
+}
 
 
 def experiment(method: dict[str, Any], **training: Any) -> Experiment:
@@ -109,3 +118,42 @@ def test_a_step_is_timed_and_the_run_is_its_samples_shared_by_the_workers(
     assert found.seconds_per_sample > 0.0
     assert found.hours == pytest.approx(found.seconds_per_sample * run.training.samples / 3600.0)
     assert isinstance(run.training, Training)
+
+
+@pytest.mark.parametrize(
+    "method", [SHORTCUT, SHORTCUT | {"tiling": {"_target_": f"{TILING}.ListedTiles"}}], ids=str
+)
+def test_jumps_that_are_cut_are_counted(method: dict[str, Any]) -> None:
+    assert counted(experiment(method)).flops > counted(experiment(FLOW_MATCHING)).flops
+
+
+def test_a_derivative_that_is_left_open_is_counted_as_the_exact_one() -> None:
+    auto = {"derivative": {"_target_": "onestep.methods.core.calculus.FastestDerivative"}}
+    shown = cost_of(experiment(MEAN_FLOW | auto), {}, is_measured=False)
+    assert shown["compute"]["flops_per_sample"] == counted(experiment(MEAN_FLOW)).flops
+
+
+@pytest.mark.parametrize("method", ["progressive_distillation", "truncated_consistency"])
+def test_a_teacher_that_is_not_registered_knows_the_jumps_that_are_asked(
+    method: str, local_registry: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    local_registry()
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    node = {"_target_": f"onestep.methods.{method}.{CLASSES[method]}"}
+    values = recipe(node, steps=8, parents={"teacher": "points/1"})
+    shown = cost_of(Experiment.from_dict(values), {}, is_measured=False)
+    assert shown["memory"]["sizes_assumed"] == ["teacher"]
+    assert shown["compute"]["flops_per_sample"] > 0
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_the_passes_that_make_pairs_are_counted(guidance: float) -> None:
+    pairs = {"count": 48, "steps": 3, "guidance": guidance}
+    values = recipe(REFLOW, steps=8, parents={"teacher": "teacher"}, pairs=pairs)
+    teacher = experiment(FLOW_MATCHING)
+    shown = cost_of(Experiment.from_dict(values), {"teacher": teacher}, is_measured=False)
+    evaluations = 3 * 2 * (1 if guidance == 1.0 else 2)
+    found = shown["compute"]["pairs"]
+    assert found["flops_per_pair"] == evaluations * products(teacher)
+    assert found["flops_of_generated"] == 48 * found["flops_per_pair"]

@@ -3,7 +3,7 @@
     python two_nodes.py WHAT HOW FOLDER
 
 Two workers of one CPU each fill both nodes. What a refusal says is printed.
-    WHAT   check, train without asking first, or both
+    WHAT   check, train without asking first, or both; or count the mailboxes that are here
     HOW    own: the second node has a folder of its own in the place of the run's; or same
 """
 
@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 from onestep.platform.experiment import Experiment
 from onestep.platform.ray_instance import ray_instance, set_ray_environment
 from onestep.platform.training.nodes import check_nodes
-from onestep.platform.training.ray_train import train_with_ray
+from onestep.platform.training.ray_train import mailbox_here, train_with_ray
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.tests.platform.training.recipe import DIGITS, MEAN_FLOW, recipe
 
@@ -55,6 +55,15 @@ def same_machine(cluster: Cluster) -> Iterator[None]:
     yield
 
 
+def mailboxes_here(count: int) -> int:
+    """How many of some mailboxes are on the node of this process."""
+    boxes = [mailbox_here() for _ in range(count)]
+    ray.get([box.take.remote() for box in boxes])
+    here = ray.get_runtime_context().get_node_id()
+    actors = ray._private.state.actors().values()  # Ray tells it only where it has a dashboard
+    return sum(actor["Address"]["NodeID"] == here for actor in actors)
+
+
 def main(what: str, how: str, folder: Path) -> None:
     """Start both nodes, connect to the first, and check or train."""
     experiment = Experiment.from_dict(
@@ -71,6 +80,8 @@ def main(what: str, how: str, folder: Path) -> None:
         with second, ray_instance(address=cluster.address):
             while sum(node["Alive"] for node in ray.nodes()) < 2:
                 time.sleep(0.2)
+            if what == "count":
+                print(mailboxes_here(4))
             if what in ("check", "both"):
                 check_nodes(experiment, folder)
             if what in ("train", "both"):
