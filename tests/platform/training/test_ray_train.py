@@ -199,6 +199,7 @@ def test_the_death_of_the_mailbox_is_told_once_and_when_all_is_over(
     assert caplog.text.count("metrics are reported no longer") == 1
 
 
+@pytest.mark.slow
 def test_the_death_of_the_mailbox_does_not_hide_why_the_training_ended() -> None:
     with pytest.raises(WorkersFailed, match="it gave up"):
         die_while_forwarding(ending=WorkersFailed("it gave up"))
