@@ -6,15 +6,14 @@ from typing import final
 import torch
 
 from .record import Moment
-from .schedule import Constant, Schedule, greatest, require_range
-from .share import whole_rows
+from .schedule import Constant, Schedule, require_range
 from .time_law import AbstractTimeLaw, LogitNormal
-from .times import AbstractTimes, Interval, SortedTimes
+from .times import AbstractMixedTimes, AbstractTimes, Interval, SortedTimes
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class GapTimes(AbstractTimes):
+class GapTimes(AbstractMixedTimes):
     """The length of a jump first, then where it ends, so that it begins at 0 or later.
 
     Reference: Zhou et al. 2025, arXiv:2511.19797v1, and the sampler of their code: a logit-normal
@@ -24,7 +23,8 @@ class GapTimes(AbstractTimes):
     Attributes:
         gap: Law of the length t - s.
         end: Law of the end time, cut off below the length; as it is on the diagonal.
-        diagonal: Share of rows with s = t, in [0, 1], rounded to whole rows of each shard.
+        diagonal: Share of rows with s = t, in [0, 1], as whole rows of each shard; strictly between
+            0 and 1 there is at least one row of each kind.
 
     Raises:
         ValueError: If the share leaves [0, 1].
@@ -34,21 +34,11 @@ class GapTimes(AbstractTimes):
     end: LogitNormal = LogitNormal(mean=0.4, std=1.0)
     diagonal: Schedule = Constant(value=0.0)
 
-    def __post_init__(self) -> None:
-        require_range("times.diagonal", self.diagonal, 0.0, 1.0)
-
-    @property
-    def has_diagonal(self) -> bool:
-        """Whether the share of the diagonal is ever above 0."""
-        return greatest(self.diagonal) > 0.0
-
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
-        rows = now.rng.rows_per_shard(n)
-        off = rows - whole_rows("method.times.diagonal", self.diagonal(now), rows)
+        off = self.off_per_shard(n, now)
         drawn = self.gap.draw(n, now.rng, dtype=torch.float64)
-        is_off = (torch.arange(rows, device=drawn.device) < off).repeat(now.rng.shards)
-        gap = torch.where(is_off, drawn, 0.0)
+        gap = torch.where(self.is_off(drawn, off, now), drawn, 0.0)
         # By the upper tail, which keeps its digits where the length is nearly 1.
         lowest = (torch.logit(gap) - self.end.mean) / self.end.std
         tail = torch.special.ndtr(-lowest) * (1.0 - now.rng.uniform(n, dtype=torch.float64))

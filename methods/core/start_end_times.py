@@ -6,15 +6,14 @@ from typing import final
 import torch
 
 from .record import Moment
-from .schedule import Constant, Schedule, greatest, require_range
-from .share import whole_rows
+from .schedule import Constant, Schedule
 from .time_law import AbstractTimeLaw, LogitNormal
-from .times import AbstractTimes, Interval
+from .times import AbstractMixedTimes, Interval
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class StartEndTimes(AbstractTimes):
+class StartEndTimes(AbstractMixedTimes):
     """A start and an end of laws of their own; an end before its start is moved there.
 
     Reference: the second sampler of MeanFlow's code for CIFAR-10 (Geng et al. 2025,
@@ -36,21 +35,12 @@ class StartEndTimes(AbstractTimes):
     end: AbstractTimeLaw = LogitNormal(mean=4.0, std=1.6)
     diagonal: Schedule = Constant(value=0.25)
 
-    def __post_init__(self) -> None:
-        require_range("times.diagonal", self.diagonal, 0.0, 1.0)
-
-    @property
-    def has_diagonal(self) -> bool:
-        """Whether the share of the diagonal is ever above 0."""
-        return greatest(self.diagonal) > 0.0
-
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
         s = self.start.draw(n, now.rng, dtype=dtype)
         end = self.end.draw(n, now.rng, dtype=dtype)
-        rows = now.rng.rows_per_shard(n)
-        off = rows - whole_rows("method.times.diagonal", self.diagonal(now), rows)
-        is_off = (torch.arange(rows, device=s.device) < off).repeat(now.rng.shards)
+        off = self.off_per_shard(n, now)
+        is_off = self.is_off(s, off, now)
         return Interval(
             s=s,
             t=torch.where(is_off, torch.maximum(s, end), s),

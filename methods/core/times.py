@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .record import Moment
@@ -106,9 +106,45 @@ class DiagonalTimes(AbstractTimes):
         return Interval(s=t, t=t, off_per_shard=0, shards=now.rng.shards)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AbstractMixedTimes(AbstractTimes):
+    """Jumps mixed with rows on the diagonal, of which there is a fixed count.
+
+    Attributes:
+        diagonal: Share of rows with s = t, in [0, 1], as whole rows of each shard; strictly between
+            0 and 1 there is at least one row of each kind.
+
+    Raises:
+        ValueError: If the share leaves [0, 1].
+    """
+
+    diagonal: Schedule = Constant(value=0.75)
+
+    def __post_init__(self) -> None:
+        require_range("times.diagonal", self.diagonal, 0.0, 1.0)
+
+    @property
+    @final
+    def has_diagonal(self) -> bool:
+        """Whether the share of the diagonal is ever above 0."""
+        return greatest(self.diagonal) > 0.0
+
+    @final
+    def off_per_shard(self, n: int, now: Moment) -> int:
+        """Rows of each shard that lie off the diagonal, in a batch of n."""
+        rows = now.rng.rows_per_shard(n)
+        return rows - whole_rows("method.times.diagonal", self.diagonal(now), rows)
+
+    @final
+    def is_off(self, times: Float[Tensor, " n"], off: int, now: Moment) -> Bool[Tensor, " n"]:
+        """Which rows of a batch are the first so many of their shards."""
+        rows = torch.arange(now.rng.rows_per_shard(len(times)), device=times.device)
+        return (rows < off).repeat(now.rng.shards)
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
-class SortedTimes(AbstractTimes):
+class SortedTimes(AbstractMixedTimes):
     """Two independent times in order; a fixed count of rows sits on the diagonal instead.
 
     A diagonal row takes the first of its two times as drawn. Sorting before would give the
@@ -126,21 +162,12 @@ class SortedTimes(AbstractTimes):
     law: AbstractTimeLaw = LogitNormal(mean=0.4, std=1.0)
     diagonal: Schedule = Constant(value=0.75)
 
-    def __post_init__(self) -> None:
-        require_range("times.diagonal", self.diagonal, 0.0, 1.0)
-
-    @property
-    def has_diagonal(self) -> bool:
-        """Whether the share of the diagonal is ever above 0."""
-        return greatest(self.diagonal) > 0.0
-
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
         first = self.law.draw(n, now.rng, dtype=dtype)
         second = self.law.draw(n, now.rng, dtype=dtype)
-        rows = now.rng.rows_per_shard(n)
-        off = rows - whole_rows("method.times.diagonal", self.diagonal(now), rows)
-        is_off = (torch.arange(rows, device=first.device) < off).repeat(now.rng.shards)
+        off = self.off_per_shard(n, now)
+        is_off = self.is_off(first, off, now)
         return Interval(
             s=torch.where(is_off, torch.minimum(first, second), first),
             t=torch.where(is_off, torch.maximum(first, second), first),
@@ -227,7 +254,7 @@ class TilingTimes(AbstractTimes):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DyadicTimes(AbstractTimes):
+class DyadicTimes(AbstractMixedTimes):
     """Jumps of length 2^-k from a multiple of their length; the other rows on the diagonal.
 
     In each shard the off-diagonal rows are shared equally among the lengths 1 / steps, ..., 1/2,
@@ -257,7 +284,7 @@ class DyadicTimes(AbstractTimes):
     def __post_init__(self) -> None:
         if self.steps < 1 or self.steps & (self.steps - 1):
             raise ValueError(f"times.steps must be a power of two, got {self.steps}")
-        require_range("times.diagonal", self.diagonal, 0.0, 1.0)
+        super().__post_init__()
 
     def jumps(self, off: int, rng: Rng) -> Int[Tensor, "shards off"]:
         """How many jumps of its length cross [0, 1], for each off-diagonal row of each shard.
@@ -276,15 +303,9 @@ class DyadicTimes(AbstractTimes):
         counts = [2**k for k in range(levels - 1, -1, -1) for _ in range(each)]
         return torch.tensor([counts + [1] * (off - each * levels)] * rng.shards, dtype=torch.long)
 
-    @property
-    def has_diagonal(self) -> bool:
-        """Whether the share of the diagonal is ever above 0."""
-        return greatest(self.diagonal) > 0.0
-
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
-        rows = now.rng.rows_per_shard(n)
-        off = rows - whole_rows("method.times.diagonal", self.diagonal(now), rows)
+        rows, off = now.rng.rows_per_shard(n), self.off_per_shard(n, now)
         counts = self.jumps(off, now.rng)
         u = now.rng.uniform(n, dtype=dtype).reshape(-1, rows)[:, :off]
         t = self.law.draw(n, now.rng, dtype=dtype).reshape(-1, rows)
