@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from onestep.benchmarks.record import RESULTS
+from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "learning.md"
 HEAD: Final = """# What every method learns
@@ -61,17 +62,17 @@ def _of_the_plane(found: Mapping[str, Any]) -> str:
         f"every mode, {seconds['one_stage']:g} seconds ({seconds['several_stages']:g} for several "
         "stages).",
         "",
-        _line(["recipe", *PLANE.values(), "seconds", "before"]),
-        _line(["---", *["--:"] * (len(PLANE) + 2)]),
+        markdown_row(["recipe", *PLANE.values(), "seconds", "before"]),
+        markdown_row(["---", *["--:"] * (len(PLANE) + 2)]),
     ]
     for name, row in rows.items():
         numbers = {number: f"{row[number]:.3f}" for number in PLANE}
         numbers["core_s"] = f"{row['core_s']:.0f}"
         cells = _bold(numbers, found["misses"].get(name, {}))
-        lines.append(_line([name, *cells, _before(row)]))
+        lines.append(markdown_row([name, *cells, _before(row)]))
     for name in ("training_data", "one_gaussian"):
         cells = [f"{found[name][number]:.3f}" for number in PLANE]
-        lines.append(_line([f"*{name.replace('_', ' ')}*", *cells, "", ""]))
+        lines.append(markdown_row([f"*{name.replace('_', ' ')}*", *cells, "", ""]))
     return "\n".join([*lines, *_reasons(found)]) + "\n"
 
 
@@ -86,15 +87,17 @@ def _of_digits(found: Mapping[str, Any]) -> str:
         f"{bars['eval/1nn_accuracy']:g}, {bars['core_s']:g} seconds. A Gaussian for each class "
         f"has {some['gaussian']:.3f}, as many training images {some['floor']:.3f}.",
         "",
-        _line(["recipe", "NFE", "accuracy", "interval", "seconds", "before"]),
-        _line(["---", *["--:"] * 5]),
+        markdown_row(["recipe", "NFE", "accuracy", "interval", "seconds", "before"]),
+        markdown_row(["---", *["--:"] * 5]),
     ]
     for name, row in rows.items():
         numbers = {"accuracy": f"{row['accuracy']:.3f}", "core_s": f"{row['core_s']:.0f}"}
         accuracy, seconds = _bold(numbers, found["misses"].get(name, {}))
         low, high = row["interval"]
         interval = f"[{low:.3f}, {high:.3f}]"
-        lines.append(_line([name, str(row["nfe"]), accuracy, interval, seconds, _before(row)]))
+        lines.append(
+            markdown_row([name, str(row["nfe"]), accuracy, interval, seconds, _before(row)])
+        )
     return "\n".join([*lines, *_one_step(rows), *_reasons(found)]) + "\n"
 
 
@@ -148,7 +151,3 @@ def _and(names: Sequence[str]) -> str:
 
 def _has(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -1,6 +1,6 @@
 """The page of the mean collapse and its picture, made from the stored results alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from onestep.platform.evaluation.table import markdown_row
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 PAGE: Final = DOCS / "mean_collapse.md"
@@ -73,16 +75,16 @@ def page(stored: Mapping[str, Any]) -> str:
     """
     trials = stored["trials"]
     lines = [
-        _line(["coupling", *NUMBERS.values(), "seconds", "before"]),
-        _line(["---", *("--:" for _ in NUMBERS), "--:", "--:"]),
+        markdown_row(["coupling", *NUMBERS.values(), "seconds", "before"]),
+        markdown_row(["---", *("--:" for _ in NUMBERS), "--:", "--:"]),
     ]
     for name, trial in trials.items():
         numbers = [f"{trial[number]:.3f}" for number in NUMBERS]
         seconds = [f"{trial['core_s']:.0f}", f"{trial['core_s_before']:.0f}"]
-        lines.append(_line([TITLES[name], *numbers, *seconds]))
+        lines.append(markdown_row([TITLES[name], *numbers, *seconds]))
     fresh = stored["fresh_data"]
     shown = [f"{fresh[number]:.3f}" if number in fresh else "" for number in NUMBERS]
-    lines.append(_line(["*fresh data (floor)*", *shown, "", ""]))
+    lines.append(markdown_row(["*fresh data (floor)*", *shown, "", ""]))
     return "\n".join([HEAD.format(data=stored["data"]), *lines, TAIL.rstrip("\n")]) + "\n"
 
 
@@ -114,7 +116,3 @@ def picture(stored: Mapping[str, Any]) -> Figure:
 
 def _points(line: str) -> Float[Tensor, "n 2"]:
     return torch.tensor([int(value) for value in line.split()]).reshape(-1, 2) / 100.0
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

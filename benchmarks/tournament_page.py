@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from onestep.platform.evaluation.table import markdown_row
+
 DOCS: Final = Path(__file__).parent.parent / "docs"
 PAGE: Final = DOCS / "tournament.md"
 IMAGES: Final = DOCS / "images"
@@ -65,9 +67,9 @@ def _winners(sets: Mapping[str, Mapping[str, Any]]) -> str:
         "Sets and numbers of network evaluations at which a recipe is the best, or as good as the "
         "best up to the spread of its seeds.",
         "",
-        _line(["recipe", "set and NFE"]),
-        _line(["---", "---"]),
-        *(_line([recipe, ", ".join(places[recipe])]) for recipe in sorted(places)),
+        markdown_row(["recipe", "set and NFE"]),
+        markdown_row(["---", "---"]),
+        *(markdown_row([recipe, ", ".join(places[recipe])]) for recipe in sorted(places)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -86,8 +88,8 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
         f"{found['seconds']:g} s each, {seeds} seeds. The best at each number of evaluations is in "
         "bold, with all whose mean lies within its own spread.",
         "",
-        _line(["recipe", "seconds", "ms a step", *columns]),
-        _line(["---", *("--:" for _ in range(2 + len(columns)))]),
+        markdown_row(["recipe", "seconds", "ms a step", *columns]),
+        markdown_row(["---", *("--:" for _ in range(2 + len(columns)))]),
     ]
     for recipe in recipes:
         own = [each for each in results if each["recipe"] == recipe]
@@ -95,7 +97,7 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
         step = statistics.mean(each["step_ms"] for each in own)
         cells = [_cell(results, recipe, first, nfe, bold=recipe in best[nfe]) for nfe in NFES]
         cells += [_cell(results, recipe, metric, 1, bold=False) for metric in beside]
-        lines.append(_line([recipe, f"{took:.0f}", f"{step:.1f}", *cells]))
+        lines.append(markdown_row([recipe, f"{took:.0f}", f"{step:.1f}", *cells]))
     lines += _trivial(results, (first, *beside))
     lines += [
         "",
@@ -125,7 +127,9 @@ def _trivial(results: Results, metrics: Sequence[str]) -> list[str]:
             for metric in metrics
         ]
         first, *beside = ["" if value is None else f"{value:.3f}" for value in values]
-        lines.append(_line([f"*{label}*", "", "", first, *([""] * (len(NFES) - 1)), *beside]))
+        lines.append(
+            markdown_row([f"*{label}*", "", "", first, *([""] * (len(NFES) - 1)), *beside])
+        )
     return lines
 
 
@@ -170,7 +174,3 @@ def _cell(results: Results, recipe: str, metric: str, nfe: int, *, bold: bool) -
 
 def _short(metric: str) -> str:
     return metric.split("/")[-1]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -137,7 +137,8 @@ def _headlines(reports: Sequence[Report]) -> list[str]:
     return [name for name in HEADLINES if name in present]
 
 
-def _line(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """One row of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"
 
 
@@ -158,8 +159,8 @@ def to_markdown(reports: Sequence[Report], *, metrics: Sequence[str] = ()) -> st
     check_comparable(reports)
     names = list(metrics) or _headlines(reports)
     lines = [
-        _line(["model", "NFE", "sampler", *(name.split("/")[-1] for name in names)]),
-        _line(["---", "--:", "---", *("--:" for _ in names)]),
+        markdown_row(["model", "NFE", "sampler", *(name.split("/")[-1] for name in names)]),
+        markdown_row(["---", "--:", "---", *("--:" for _ in names)]),
     ]
     for report in reports:
         samplings = {(m.nfe, m.sampler): None for m in report.measurements if m.sampler}
@@ -167,7 +168,9 @@ def to_markdown(reports: Sequence[Report], *, metrics: Sequence[str] = ()) -> st
             found = {m.name: m for m in report.measurements if m.sampler == sampler}
             cells = [_cell(found.get(name)) for name in names]
             lines.append(
-                _line([report.provenance.model, str(nfe or ""), sampler.split("(")[0], *cells])
+                markdown_row(
+                    [report.provenance.model, str(nfe or ""), sampler.split("(")[0], *cells]
+                )
             )
     known = {m.name: m for report in reports for m in report.measurements if m.baselines}
     for label, kind in (
@@ -181,7 +184,7 @@ def to_markdown(reports: Sequence[Report], *, metrics: Sequence[str] = ()) -> st
             else _number(known[name].floor if kind is None else known[name].baselines.get(kind))
             for name in names
         ]
-        lines.append(_line([f"*{label}*", "", "", *cells]))
+        lines.append(markdown_row([f"*{label}*", "", "", *cells]))
     p = reports[0].provenance
     accuracy = "" if p.classifier_accuracy is None else f" ({p.classifier_accuracy:.1%} held out)"
     lines += [
