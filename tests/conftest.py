@@ -1,5 +1,6 @@
 """What all tests share: their order, and an empty database."""
 
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -30,3 +31,16 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     Registry(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture
+def home_folder(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a model store of its own."""
+    root = tmp_path / "home"
+    root.mkdir()
+    shutil.copy(empty_database, root / "mlflow.db")
+    (root / ".mlflow.db.lock").touch()  # stays beside the file once it has been opened
+    for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ONESTEP_HOME", str(root))
+    return root

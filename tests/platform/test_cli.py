@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -31,15 +30,10 @@ TINY = [
 
 
 @pytest.fixture(autouse=True)
-def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "home"
-    root.mkdir()
-    shutil.copy(empty_database, root / "mlflow.db")
-    (root / ".mlflow.db.lock").touch()  # stays beside the file once it has been opened
-    for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS", "ONESTEP_DATA", "ONESTEP_TRACEBACK"):
+def home(home_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("ONESTEP_DATA", "ONESTEP_TRACEBACK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ONESTEP_HOME", str(root))
-    return root
+    return home_folder
 
 
 def runs_in(home: Path) -> list[tuple[str, ...]]:

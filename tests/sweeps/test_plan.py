@@ -1,5 +1,4 @@
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,17 +37,11 @@ def over(space: Mapping[str, Any], *overrides: str) -> Callable[[], SweepSetting
 
 
 @pytest.fixture
-def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(home_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home in which Ray must not start."""
-    root = tmp_path / "home"
-    root.mkdir()
-    shutil.copy(empty_database, root / "mlflow.db")
-    (root / ".mlflow.db.lock").touch()  # stays beside the file once it has been opened
-    for name in ("MLFLOW_TRACKING_URI", "ONESTEP_ARTIFACTS", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ONESTEP_HOME", str(root))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", _never)
-    return root
+    return home_folder
 
 
 def _never(*args: object, **kwargs: object) -> None:

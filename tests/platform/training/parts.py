@@ -41,10 +41,9 @@ class KeptNoise(AbstractCoupling):
         return batch.with_noise(noise.to(batch.x1.dtype)), after
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
-class TwoTerms(AbstractMethod):
-    """Two regressions of very different size, balanced by their gradients at the last layer."""
+class AbstractPart(AbstractMethod):
+    """A method of all jumps that needs nothing but data."""
 
     coupling: AbstractCoupling = IndependentCoupling()
 
@@ -55,6 +54,12 @@ class TwoTerms(AbstractMethod):
     @property
     def needs(self) -> Needs:
         return Needs()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TwoTerms(AbstractPart):
+    """Two regressions of very different size, balanced by their gradients at the last layer."""
 
     @property
     def balance(self) -> AbstractBalance:
@@ -71,18 +76,8 @@ class TwoTerms(AbstractMethod):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Torn(AbstractMethod):
+class Torn(AbstractPart):
     """A regression that each worker weighs in its own way, so that it is not one batch's."""
-
-    coupling: AbstractCoupling = IndependentCoupling()
-
-    @property
-    def domain(self) -> Domain:
-        return Domain()
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         weight = 1.0 + dist.get_rank() if dist.is_initialized() else 1.0
@@ -93,7 +88,7 @@ class Torn(AbstractMethod):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Scaled(AbstractMethod):
+class Scaled(AbstractPart):
     """A regression for networks that take guidance scales, which it draws itself.
 
     Attributes:
@@ -101,11 +96,6 @@ class Scaled(AbstractMethod):
     """
 
     group: int = 1
-    coupling: AbstractCoupling = IndependentCoupling()
-
-    @property
-    def domain(self) -> Domain:
-        return Domain()
 
     @property
     def needs(self) -> Needs:
@@ -124,7 +114,7 @@ class Scaled(AbstractMethod):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Steep(AbstractMethod):
+class Steep(AbstractPart):
     """A regression whose loss is as before at one step, and its gradient infinite.
 
     Attributes:
@@ -132,15 +122,6 @@ class Steep(AbstractMethod):
     """
 
     at: int
-    coupling: AbstractCoupling = IndependentCoupling()
-
-    @property
-    def domain(self) -> Domain:
-        return Domain()
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
@@ -152,18 +133,8 @@ class Steep(AbstractMethod):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Curious(AbstractMethod):
+class Curious(AbstractPart):
     """A regression that asks what its data are before it computes."""
-
-    coupling: AbstractCoupling = IndependentCoupling()
-
-    @property
-    def domain(self) -> Domain:
-        return Domain()
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
@@ -174,18 +145,12 @@ class Curious(AbstractMethod):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class OneJump(AbstractMethod):
+class OneJump(AbstractPart):
     """A generator of one step, which is no velocity: the noise of a datum jumps to it."""
-
-    coupling: AbstractCoupling = IndependentCoupling()
 
     @property
     def domain(self) -> Domain:
         return Domain(kind=DomainKind.FROM_NOISE)
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         zero = torch.zeros(len(batch), dtype=batch.x1.dtype)
