@@ -297,7 +297,8 @@ class Experiment:
     """One training run. Things are nodes that name their class, settings are records.
 
     Attributes:
-        name: What the run is called; empty for the names of its data and its method.
+        name: What the run is called, with which the name of a fresh folder begins; empty for the
+            names of its data and its method.
         run: Name of the run's folder; a run that has a checkpoint goes on from it. Empty for a
             fresh one.
         published: What a paper reports of the settings that a recipe follows, ``none`` where it
@@ -317,7 +318,7 @@ class Experiment:
         overrides: The command line that composed all this.
 
     Raises:
-        ValueError: If the seed is negative, or the run's name is no name of a folder.
+        ValueError: If the seed is negative, or a name is no name of a folder.
     """
 
     seed: int
@@ -340,14 +341,14 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
-        if self.run and not re.fullmatch(r"[\w-][\w.-]*", self.run):
-            raise ValueError(
-                "run must be the name of a folder (letters, digits, dot, dash, underscore), "
-                f"got {self.run!r}"
-            )
+        for key, text in (("run", self.run), ("name", self.name)):
+            if text and not re.fullmatch(r"[\w-][\w.-]*", text):
+                raise ValueError(
+                    f"{key} must be the name of a folder (letters, digits, dot, dash, underscore), "
+                    f"got {text!r}"
+                )
         if not self.name:
-            name = f"{module_of(self.data)}-{module_of(self.method)}"
-            object.__setattr__(self, "name", name)
+            object.__setattr__(self, "name", name_of(data=self.data, method=self.method))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Self:
@@ -405,3 +406,8 @@ def module_of(node: Node) -> str:
     if len(parts) < 2:
         raise ValueError(f"_target_ must be a dotted path to a class, got {parts[0]!r}")
     return parts[-2]
+
+
+def name_of(*, data: Node, method: Node) -> str:
+    """What a run of these is called where nobody names it."""
+    return f"{module_of(data)}-{module_of(method)}"

@@ -25,6 +25,7 @@ from ..experiment import Evaluation, Experiment, Workers, module_of
 from ..home import Home
 from ..ray_instance import names_cluster
 from ..registry.model import fill, load_flow_map
+from ..registry.reference import check_name
 from ..registry.store import Registry
 from .parent import require_record
 
@@ -165,6 +166,7 @@ def assemble(experiment: Experiment) -> Assembly:
     """
     assembly, training, workers = parts_of(experiment), experiment.training, experiment.workers
     learner = assembly.learner
+    _check_name(assembly.source)
     require_range("learning_rate", assembly.learning_rate, 0.0, math.inf)
     if training.shards % workers.num_workers:
         raise ValueError(
@@ -191,6 +193,15 @@ def assemble(experiment: Experiment) -> Assembly:
     _check_parents(assembly)
     _check_nfes(assembly)
     return assembly
+
+
+def _check_name(source: AbstractSource) -> None:
+    try:
+        check_name(source.name)
+    except ValueError as error:
+        raise ValueError(
+            f"models take the name of their data, the last part of data.folder or data.path: {error}"
+        ) from None
 
 
 def _check_workers(workers: Workers) -> None:

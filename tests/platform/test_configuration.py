@@ -55,6 +55,12 @@ def test_evaluations_that_no_sampler_spends_are_refused_before_training() -> Non
         assemble(Experiment.from_dict(compose("train", [*overrides, "evaluation.nfes=[1]"])))
 
 
+def test_data_whose_name_is_none_of_a_model_are_refused_before_training() -> None:
+    overrides = ["data=image_folder", "data.folder='~/my photos'", "net=unet_tiny"]
+    with pytest.raises(ValueError, match=r"last part of data\.folder .*, got 'my photos'"):
+        assemble(Experiment.from_dict(compose("train", overrides)))
+
+
 def test_a_path_that_nearly_reaches_the_data_can_be_evaluated_in_one_step() -> None:
     path = "method.path._target_=onestep.methods.core.path.VariancePreservingPath"
     overrides = ["method=flow_matching", path, "net=mlp", "data=moons", "evaluation.nfes=[1]"]

@@ -87,6 +87,7 @@ def test_training_out_of_range_is_refused(changes: dict[str, Any], sentence: str
         ({"method": None}, "method must be a node that names its class, got None"),
         ({"speed": 1}, "an experiment has no part speed, allowed: seed, data,"),
         ({"run": "a/b"}, "run must be the name of a folder .* got 'a/b'"),
+        ({"name": "../x"}, r"name must be the name of a folder .* got '\.\./x'"),
     ],
 )
 def test_an_experiment_out_of_shape_is_refused(changes: dict[str, Any], sentence: str) -> None:
