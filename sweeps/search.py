@@ -266,7 +266,7 @@ def _scheduler(plan: Plan) -> TrialScheduler | None:
 
 def _environment(home: Home) -> Mapping[str, str]:
     """Where a trial on any machine finds the home and the stores."""
-    passed_on = ("ONESTEP_DATA", "ONESTEP_TRUST", "WANDB_MODE")
+    passed_on = ("ONESTEP_DATA", "ONESTEP_TRUST")
     return {
         "ONESTEP_HOME": str(home.root),
         "MLFLOW_TRACKING_URI": home.tracking_uri,

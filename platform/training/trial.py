@@ -7,7 +7,7 @@ from ..data.pairs import PairSet, read_pairs
 from ..data.source import Dataset
 from ..evaluation.benchmark import Benchmark
 from ..evaluation.report import Report
-from ..experiment import Experiment
+from ..experiment import Experiment, name_of
 from .assembly import Assembly, assemble
 from .derivative_choice import require_chosen
 from .measurement import measured, served_map
@@ -63,14 +63,14 @@ def run_trial(
 
 
 def check_trial(experiment: Experiment) -> None:
-    """Refuse an experiment that one process cannot train, or that would not repeat exactly.
+    """Refuse an experiment that is none for one process, or that would not repeat exactly.
 
     Args:
         experiment: The experiment.
 
     Raises:
-        ValueError: If it asks for several workers, Ray Train, or more than one GPU, or if its
-            derivative is still to be chosen.
+        ValueError: If it asks for several workers, Ray Train, or more than one GPU, has settings
+            of what only a run has, or if its derivative is still to be chosen.
     """
     require_chosen(experiment)
     workers = experiment.workers
@@ -80,6 +80,14 @@ def check_trial(experiment: Experiment) -> None:
             f"workers.gpus_per_worker at most 1, got {workers.num_workers}, "
             f"{str(workers.ray).lower()} and {workers.gpus_per_worker:g}"
         )
+    name = name_of(data=experiment.data, method=experiment.method)
+    for key, got, default in (
+        ("run", experiment.run, ""),
+        ("name", experiment.name, name),
+        ("storage.wandb", experiment.storage.wandb, False),
+    ):
+        if got != default:
+            raise ValueError(f"{key} has no effect on a trial: leave it out, got {got!r}")
 
 
 def _trained_on(assembly: Assembly, dataset: Dataset) -> Dataset | PairSet:

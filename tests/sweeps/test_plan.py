@@ -104,6 +104,10 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
         (over(_POWER, "workers.address=auto"), "workers.address has no effect without Ray Train"),
         (over(_POWER, "workers.num_workers=2"), "a trial trains in one process"),
         (over(_POWER, "workers.ray=true"), "a trial trains in one process"),
+        (over(_POWER, "run=mine"), "run has no effect on a trial: leave it out, got 'mine'"),
+        (over(_POWER, "name=mine"), "name has no effect on a trial: leave it out, got 'mine'"),
+        (over(_POWER, "storage.wandb=true"), r"storage\.wandb has no effect on a trial"),
+        (over(_POWER, "data=image_folder", "data.folder='my photos'"), "got 'my photos'"),
         (
             over(_POWER, "sweep.concurrency=1000"),
             r"at most the \d+ CPUs of this machine, got 1000 x 1",
