@@ -251,7 +251,8 @@ class Evaluation:
     Attributes:
         nfes: Numbers of network evaluations of a sample, at each of which the trained map has a
             sampler; the default list stands for those of its numbers that the map allows.
-        samples: Samples drawn at each, at least 8; 0 for as many as are held out.
+        samples: Samples of a draw at each, at least 8, and no more than there are held-out or
+            training data; 0 for 2000.
         seed: Seed of the noise.
 
     Raises:
@@ -271,7 +272,7 @@ class Evaluation:
             )
         if self.samples < 0 or 0 < self.samples < LEAST_SAMPLES:
             raise ValueError(
-                f"evaluation.samples must be 0, for all, or at least {LEAST_SAMPLES}, "
+                f"evaluation.samples must be 0, for {ALL_SAMPLES}, or at least {LEAST_SAMPLES}, "
                 f"got {self.samples}"
             )
 
