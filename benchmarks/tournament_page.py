@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from onestep.platform.evaluation.report import Provenance
 from onestep.platform.evaluation.table import markdown_row
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
@@ -112,10 +113,11 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
 
 def _trivial(results: Results, metrics: Sequence[str]) -> list[str]:
     known = {m["name"]: m for each in results for m in each["report"]["measurements"]}
+    provenance = Provenance(**results[0]["report"]["provenance"])
     lines = []
     for label, kind in (
         ("training data, fresh (floor)", "floor"),
-        ("one Gaussian for each class", "gaussian"),
+        (provenance.gaussian, "gaussian"),
         ("training data, resampled", "training_data"),
     ):
         values = [

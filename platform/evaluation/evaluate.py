@@ -108,6 +108,7 @@ def evaluate_on(
             draws=benchmark.draws,
             seed=benchmark.seed,
             ema=ema,
+            classes=benchmark.dataset.classes,
         ),
         measurements=tuple(measurements),
     )

@@ -143,7 +143,8 @@ def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_ac
         axis.plot(nfes, values, color=colour, marker="o", markersize=4, lw=1.6, label=label)
     if level is None:
         raise ValueError(f"a figure of {metric} needs a report that has it, got none")
-    levels = {"data (floor)": level.floor, "Gaussian per class": level.baselines.get("gaussian")}
+    gaussian = reports[0].provenance.gaussian
+    levels = {"data (floor)": level.floor, gaussian: level.baselines.get("gaussian")}
     for (name, value), style in zip(levels.items(), ("-", "--"), strict=True):
         if value is not None:
             axis.axhline(value, color=_GREY, lw=1.0, ls=style, zorder=0, label=name)

@@ -63,6 +63,7 @@ class Provenance:
         draws: Draws of samples.
         seed: Seed of noise, floors, baselines and intervals.
         ema: Which weights of the model were used.
+        classes: Classes of the data, 0 for none; None in reports from before they were noted.
     """
 
     model: str
@@ -74,6 +75,12 @@ class Provenance:
     draws: int
     seed: int
     ema: str = ""
+    classes: int | None = None
+
+    @property
+    def gaussian(self) -> str:
+        """What the baseline of Gaussians is called in tables and figures."""
+        return "Gaussian per class" if self.classes else "Gaussian"
 
 
 @final

@@ -36,7 +36,7 @@ class Row:
         low: Lower end of its interval.
         high: Upper end of its interval.
         floor: The same for training data against held-out data, or for an exact map, or None.
-        gaussian: The same for one Gaussian per class, or None.
+        gaussian: The same for one Gaussian per class, or for the whole set, or None.
         training_data: The same for resampled training data, or None.
         count: Samples of a draw.
         draws: Draws that were averaged.
@@ -173,9 +173,10 @@ def to_markdown(reports: Sequence[Report], *, metrics: Sequence[str] = ()) -> st
                 )
             )
     known = {m.name: m for report in reports for m in report.measurements if m.baselines}
+    p = reports[0].provenance
     for label, kind in (
         ("training data, fresh (floor)", None),
-        ("Gaussian per class", "gaussian"),
+        (p.gaussian, "gaussian"),
         ("training data, resampled", "training_data"),
     ):
         cells = [
@@ -185,7 +186,6 @@ def to_markdown(reports: Sequence[Report], *, metrics: Sequence[str] = ()) -> st
             for name in names
         ]
         lines.append(markdown_row([f"*{label}*", "", "", *cells]))
-    p = reports[0].provenance
     accuracy = "" if p.classifier_accuracy is None else f" ({p.classifier_accuracy:.1%} held out)"
     lines += [
         "",

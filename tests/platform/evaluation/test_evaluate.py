@@ -162,6 +162,7 @@ def test_every_number_travels_with_its_provenance(modes: Benchmark, report: Repo
     p = report.provenance
     assert (p.model, p.data, p.data_digest) == ("oracle", "eight_gaussians", modes.dataset.digest)
     assert (p.features, p.count, p.draws, p.ema) == ("coordinates", 400, 4, "half_life_50000")
+    assert (p.classes, p.gaussian) == (modes.dataset.classes, "Gaussian")
     sampled = [m for m in report.measurements if m.nfe is not None]
     assert {m.sampler.split("(")[0] for m in sampled} == {"Jumps"}
     for m in sampled:

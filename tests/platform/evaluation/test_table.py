@@ -19,7 +19,7 @@ from onestep.platform.evaluation.report import Measurement, Provenance, Report
 from onestep.platform.evaluation.table import rows, to_csv, to_markdown
 
 
-def report(model: str, *, worse: float = 0.0) -> Report:
+def report(model: str, *, worse: float = 0.0, classes: int | None = 10) -> Report:
     measurements = [
         Measurement(
             name=name,
@@ -48,6 +48,7 @@ def report(model: str, *, worse: float = 0.0) -> Report:
         count=436,
         draws=8,
         seed=0,
+        classes=classes,
     )
     return Report(provenance=provenance, measurements=(*measurements, straight))
 
@@ -61,6 +62,15 @@ def test_the_table_has_a_line_for_each_sampling_and_each_yardstick() -> None:
     assert "| *training data, fresh (floor)* |  |  | 0.510 | 0.510 |" in lines
     assert "| *Gaussian per class* |  |  | 0.670 | 0.670 |" in lines
     assert "| *training data, resampled* |  |  | 0.590 | 0.590 |" in lines
+
+
+@pytest.mark.parametrize("classes", [0, None])
+def test_without_classes_the_baseline_is_one_gaussian(classes: int | None) -> None:
+    plain = report("mean flow", classes=classes)
+    assert "| *Gaussian* |  |  | 0.670 | 0.670 |" in to_markdown([plain]).splitlines()
+    legend = quality_against_nfe([plain]).axes[0].get_legend()
+    assert legend is not None
+    assert legend.get_texts()[-1].get_text() == "Gaussian"
 
 
 def test_the_table_says_what_its_numbers_rest_on() -> None:
