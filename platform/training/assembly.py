@@ -200,7 +200,8 @@ def _check_name(source: AbstractSource) -> None:
         check_name(source.name)
     except ValueError as error:
         raise ValueError(
-            f"models take the name of their data, the last part of data.folder or data.path: {error}"
+            "models take the name of their data, the last part of data.folder or data.path: "
+            f"{error}"
         ) from None
 
 
