@@ -167,7 +167,8 @@ def train(*overrides: str, progress: bool = True) -> Model:
     """Train, evaluate and register as `onestep train` does.
 
     Args:
-        *overrides: What would stand on the command line; with stages=... all of them are trained.
+        *overrides: What would stand on the command line; with stages=... all of them are trained
+            but those that have ended under the name of run=....
         progress: Whether bars and lines are printed.
 
     Returns:

@@ -28,6 +28,7 @@ examples:
   onestep train method=mean_flow workers.num_workers=2        two processes, the same result
   onestep train run=first training.checkpoint_every=50000     repeat the line to go on after a kill
   onestep train stages=digits_reflow                          a teacher, then its student
+  onestep train stages=digits_reflow run=first                goes on after a kill, stage by stage
   onestep train method=mean_flow --dry-run                    print the experiment and stop
   onestep train method=mean_flow --dry-run --measure          and time a step on this machine
 

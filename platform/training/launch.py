@@ -220,12 +220,26 @@ def model_of(folder: Path) -> str:
     return str(model)
 
 
-def _check_unfinished(registry: Registry, folder: Path) -> None:
+def ended_with(registry: Registry, folder: Path) -> str | None:
+    """What a run has registered that has ended, or was cut off before it could note so.
+
+    Args:
+        registry: Where it registers.
+        folder: Folder of the run, which may not be there.
+
+    Returns:
+        The reference of its model, or None where it has not ended.
+    """
     note = folder / _RUN
     if not note.exists():
-        return
+        return None
     noted = json.loads(note.read_text())
     model = noted.get("model") or _registered_by(noted["run_id"], registry)
+    return None if model is None else str(model)
+
+
+def _check_unfinished(registry: Registry, folder: Path) -> None:
+    model = ended_with(registry, folder)
     if model is not None:
         raise ValueError(
             f"run {folder.name} has ended and registered {model}; choose another name by run=..."

@@ -10,6 +10,7 @@ from ..configuration import compose
 from ..experiment import Experiment
 from ..registry.model import fill
 from .assembly import Assembly, assemble
+from .ended import model_of_ended
 from .footprint import META
 from .launch import Trained, launch
 from .parent import require_data, require_fit, require_lost_labels, require_same_data
@@ -17,6 +18,7 @@ from .place import check_place
 from .watcher import Watcher
 
 _STAGES: Final = "stages"
+_RUN: Final = "run"
 _STAGE: Final = re.compile(r"\{(\w+)\}")
 """A stage's name in braces; Hydra's dictionaries have a colon or nothing in theirs."""
 
@@ -94,23 +96,24 @@ class StageSequence:
         """The sequence that a command line asks for.
 
         Args:
-            overrides: ``stages=...`` and overrides of every stage, or those of one experiment.
+            overrides: ``stages=...`` and overrides of every stage, or those of one experiment. With
+                ``run=first`` the folder of a stage ``teacher`` is called first-teacher.
 
         Returns:
             The sequence.
 
         Raises:
-            ValueError: If there are no such stages, or all of them are to have one folder.
+            ValueError: If there are no such stages.
         """
         chosen = [line for line in overrides if line.partition("=")[0] == _STAGES]
-        others = [line for line in overrides if line not in chosen]
-        plan = compose("train", chosen).get(_STAGES)
+        named = [line for line in overrides if line.partition("=")[0].lstrip("+") == _RUN]
+        values = compose("train", [*chosen, *named])
+        plan, run = values.get(_STAGES), values[_RUN]
         if not plan:
-            return cls.of({"model": others})
-        run = next((line for line in others if line.partition("=")[0] == "run"), None)
-        if run is not None:
-            raise ValueError(f"each stage has a folder of its own, got {run}")
-        return cls.of(plan, others)
+            return cls.of({"model": [line for line in overrides if line not in chosen]})
+        if run:
+            plan = {name: [*lines, f"{_RUN}={run}-{name}"] for name, lines in plan.items()}
+        return cls.of(plan, [line for line in overrides if line not in (*chosen, *named)])
 
     def check(self) -> tuple[Experiment, ...]:
         """Assemble every stage, before the first one starts.
@@ -130,24 +133,31 @@ class StageSequence:
         return tuple(assembly.experiment for assembly in assemblies.values())
 
     def run(self, watcher: Watcher) -> dict[str, Trained]:
-        """Run all stages.
+        """Run all stages; those that have ended under their names are not trained again.
 
         Args:
             watcher: Told what happens.
 
         Returns:
-            What each stage left behind.
+            What each stage that was trained left behind, the last one among them.
 
         Raises:
-            ValueError: If a stage is refused.
+            ValueError: If a stage is refused, or all have ended.
         """
         self.check()
-        done: dict[str, Trained] = {}
+        done, models = dict[str, Trained](), dict[str, str]()
         for stage in self.stages:
-            if len(self.stages) > 1:
-                watcher.say(f"stage {stage.name}")
-            models = {name: str(trained.reference) for name, trained in done.items()}
-            done[stage.name] = launch(stage.experiment(models), watcher)
+            experiment = stage.experiment(models)
+            is_last = stage is self.stages[-1]
+            model = None if is_last else model_of_ended(experiment)
+            if model is None:
+                if len(self.stages) > 1:
+                    watcher.say(f"stage {stage.name}")
+                done[stage.name] = launch(experiment, watcher)
+                model = str(done[stage.name].reference)
+            else:
+                watcher.say(f"stage {stage.name} has ended and registered {model}")
+            models[stage.name] = model
         return done
 
 

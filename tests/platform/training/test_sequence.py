@@ -1,11 +1,16 @@
 """Sequences of stages: later ones build on earlier ones, and all are checked before the first."""
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import final
 
 import pytest
 
+from onestep.platform.experiment import Experiment
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.launch import registry_of
+from onestep.platform.training.reporter import Reporter
 from onestep.platform.training.sequence import Stage, StageSequence
 from onestep.platform.training.watcher import Silence
 
@@ -89,9 +94,58 @@ def test_an_override_needs_to_fit_the_stages_alone() -> None:
     assert [each.data["samples"] for each in experiments] == [256, 256]
 
 
-def test_stages_do_not_share_a_folder() -> None:
-    with pytest.raises(ValueError, match="each stage has a folder of its own, got run=mine"):
-        StageSequence.from_overrides(["stages=digits_reflow", "run=mine"])
+def test_the_name_of_a_run_gives_each_stage_a_folder_of_its_own() -> None:
+    stages = StageSequence.from_overrides(["stages=digits_reflow", "run=mine"]).check()
+    assert [stage.run for stage in stages] == ["mine-teacher", "mine-student"]
+
+
+@final
+class BreakingWatcher:
+    """Breaks a sequence off before a stage.
+
+    Args:
+        stage: The stage.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._stage, self._silence = stage, Silence()
+
+    def say(self, line: str) -> None:
+        if line == f"stage {self._stage}":
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        with self._silence.counting(what) as count:
+            yield count
+
+    @contextmanager
+    def training(self, experiment: Experiment) -> Iterator[Reporter]:
+        with self._silence.training(experiment) as bar:
+            yield bar
+
+
+def test_a_sequence_that_was_broken_off_goes_on_with_the_teacher_that_it_has_trained(
+    empty_database, tmp_path, monkeypatch
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    lines = ["stages=digits_reflow", "run=first", *TINY]
+    with pytest.raises(KeyboardInterrupt):
+        StageSequence.from_overrides(lines).run(BreakingWatcher("student"))
+
+    for other in ("training.samples=512", "training.ema_served=1"):
+        refused = "run first-teacher has ended with other settings and registered digits/1"
+        with pytest.raises(ValueError, match=refused):
+            StageSequence.from_overrides([*lines, other]).run(Silence())
+
+    done = StageSequence.from_overrides([*lines, "training.log_every=128"]).run(Silence())
+    assert list(done) == ["student"]
+    registry: Registry = registry_of(StageSequence.of(PLAN, TINY).check()[0])
+    assert [str(entry.reference) for entry in registry.list()] == ["digits/1", "digits/2"]
+    assert registry.entry("digits/2").record.parents["teacher"] == "digits/1"
+    with pytest.raises(ValueError, match="run first-student has ended and registered digits/2"):
+        StageSequence.from_overrides(lines).run(Silence())
 
 
 def test_a_student_is_made_from_its_teachers_pairs(empty_database, tmp_path, monkeypatch) -> None:
