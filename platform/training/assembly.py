@@ -113,7 +113,7 @@ class Assembly:
             "optimizer": e.optimizer,
             "learning_rate": e.learning_rate,
             "parents": parents,
-            # A stream is not read to the end before it is trained on, so it has no digest.
+            # Workers do not read a stream to its end before they train; `launch` knows its digest.
             "data": ["" if training.stream else data_digest, e.data, training.stream],
             "training": [
                 training.samples,

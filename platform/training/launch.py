@@ -40,6 +40,7 @@ from .watcher import Watcher
 from .worker import work
 
 _RUN: Final = "run.json"
+_DIGEST: Final = "data_digest"
 
 
 @final
@@ -97,6 +98,7 @@ def _carry_out(ready: Preparation, folder: Path, *, home: Home, watcher: Watcher
     experiment = assembly.experiment
     registry = registry_of(experiment)
     _check_unfinished(registry, folder)
+    _check_data(folder, dataset)
     check_nodes(experiment, folder)
     rows = "streamed" if experiment.training.stream else f"{len(dataset.train)} rows"
     watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
@@ -251,6 +253,17 @@ def _registered_by(run_id: str, registry: Registry) -> ModelVersion | None:
     return next((one.reference for one in registry.list() if one.run_id == run_id), None)
 
 
+def _check_data(folder: Path, dataset: Dataset) -> None:
+    """Refuse other data than a run was begun on; the checkpoints of a stream do not tell them."""
+    note = folder / _RUN
+    known = json.loads(note.read_text()).get(_DIGEST) if note.exists() else None
+    if known is not None and known != dataset.digest:
+        raise ValueError(
+            f"run {folder.name} was begun on other data: their digest is {known[:12]}..., that of "
+            f"{dataset.name} is now {dataset.digest[:12]}...; choose another name by run=..."
+        )
+
+
 def _fresh(name: str) -> str:
     now = datetime.datetime.now(datetime.UTC)
     return f"{name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
@@ -266,7 +279,7 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
         run = Run.start(registry.connection, facts)
     with run:
         if not note.exists():
-            write_json(note, {"run_id": run.run_id})
+            write_json(note, {"run_id": run.run_id, _DIGEST: facts.data_digest})
         yield run
 
 

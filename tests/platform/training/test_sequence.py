@@ -112,7 +112,7 @@ class BreakingWatcher:
 
     def say(self, line: str) -> None:
         if line == f"stage {self._stage}":
-            raise KeyboardInterrupt
+            raise InterruptedError
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -131,7 +131,7 @@ def test_a_sequence_that_was_broken_off_goes_on_with_the_teacher_that_it_has_tra
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
     lines = ["stages=digits_reflow", "run=first", *TINY]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         StageSequence.from_overrides(lines).run(BreakingWatcher("student"))
 
     for other in ("training.samples=512", "training.ema_served=1"):

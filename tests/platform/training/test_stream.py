@@ -1,8 +1,10 @@
 """Training from a stream of Ray Data."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import final
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.feed import BatchStream, StreamFeed
 from onestep.platform.training.launch import launch, train
-from onestep.platform.training.reporter import MemoryReporter
+from onestep.platform.training.reporter import MemoryReporter, Reporter
 from onestep.platform.training.watcher import Silence
 from onestep.tests.platform.training.group import distance, state_at
 
@@ -85,6 +87,46 @@ def write_images(folder: Path) -> None:
         for k in range(96):
             levels = torch.randint(256, (8, 8), generator=rng, dtype=torch.uint8)
             Image.fromarray(levels.numpy()).save(folder / label / f"{k}.png")
+
+
+@final
+class BreakingWatcher:
+    """Breaks a run off before its first step."""
+
+    def say(self, line: str) -> None:
+        """Take one line."""
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        with Silence().counting(what) as count:
+            yield count
+
+    def training(self, experiment: Experiment) -> AbstractContextManager[Reporter]:
+        raise InterruptedError
+
+
+def test_a_streamed_run_does_not_go_on_with_other_data(home_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    write_images(tmp_path / "images")
+    run = experiment(
+        "data=image_folder",
+        f"data.folder={tmp_path / 'images'}",
+        "data.side=8",
+        "data.channels=1",
+        "method=flow_matching",
+        "training.batch_size=32",
+        "training.stream=true",
+        "workers.ray=true",
+        "run=first",
+    )
+    for _ in range(2):  # it goes on with the same data
+        with pytest.raises(InterruptedError):
+            launch(run, BreakingWatcher())
+    Image.new("L", (8, 8)).save(tmp_path / "images" / "b" / "0.png")
+    before = sorted(home_folder.rglob("*"))
+    with pytest.raises(ValueError, match=r"run first was begun on other data: .* of images is now"):
+        launch(run, BreakingWatcher())
+    assert sorted(home_folder.rglob("*")) == before
 
 
 @pytest.mark.slow
