@@ -8,6 +8,7 @@ import argparse
 import base64
 import hashlib
 import io
+import json
 import logging
 import shutil
 import time
@@ -21,6 +22,7 @@ import torch
 import yaml
 from PIL import Image
 
+from onestep.benchmarks.record import recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.evaluation.comparison import Comparison, gather
 from onestep.platform.evaluation.figures import sample_grid, save_png
@@ -31,6 +33,7 @@ from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.reference import Alias, ModelVersion
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.launch import Trained, launch
+from onestep.platform.training.sequence import Stage
 from onestep.platform.training.watcher import Console
 from onestep.serving.host import Hosted
 from onestep.serving.settings import ServeSettings
@@ -190,9 +193,24 @@ How to go on
     )
 
 
+def composed(plan: dict[str, Any]) -> dict[str, Any]:
+    """What decides the results of a plan: its stages as they are composed, and its search."""
+    settings = settings_of(plan["sweep"])
+    stages = {"teacher": plan["teacher"], "trials": settings.base, **plan["students"]}
+    search = settings.to_dict()
+    parts = ("space", "metric", "trials", "concurrency", "startup", "seed", "scheduler")
+    decisive = {"search": {part: search[part] for part in parts}, "promote": plan["promote"]}
+    for name, overrides in stages.items():
+        experiment = Stage(name=name, overrides=tuple(overrides)).experiment({"teacher": "teacher"})
+        rest = {part: experiment.to_dict()[part] for part in ("parents", "pairs", "evaluation")}
+        decisive[name] = recipe_of(experiment) | rest
+    return decisive
+
+
 def plan_digest() -> str:
-    """What the stages and their budgets are, in short."""
-    return hashlib.sha256(PLAN.read_bytes()).hexdigest()[:12]
+    """What decides the results of the demo, in short."""
+    plan = composed(yaml.safe_load(PLAN.read_text()))
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def publish(files: Sequence[Path]) -> None:

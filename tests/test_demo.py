@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from onestep.examples.demo import ALIAS, champion_of, chosen, plan_digest
+from onestep.examples.demo import ALIAS, champion_of, chosen, composed, plan_digest
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 from onestep.platform.registry.errors import ReferenceNotFound
@@ -74,6 +74,16 @@ def test_the_champion_that_is_served_is_found_beside_that_of_another_model(
     with pytest.raises(ReferenceNotFound, match="belongs to several models"):
         registry.resolve(ALIAS)
     assert str(registry.resolve(champion_of(NETWORK))) == NETWORK
+
+
+def test_what_is_published_names_files_that_the_plan_itself_only_names() -> None:
+    decisive = composed(PLAN)
+    student = compose("train", ["experiment=digits_short_mean_flow"])
+    for part in ("net", "method", "optimizer", "learning_rate"):
+        assert decisive["mean_flow"][part] == student[part]
+    assert decisive["mean_flow"]["training"]["samples"] == student["training"]["samples"]
+    assert decisive["search"]["trials"] == settings_of(PLAN["sweep"]).trials
+    assert decisive["reflow"]["pairs"]["count"] == 3000
 
 
 def test_the_published_results_are_those_of_the_plan_of_today() -> None:
