@@ -1,5 +1,6 @@
 """The wheel holds what the tree holds, and the pins are exact and fit what the project asks for."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -32,9 +33,9 @@ def pins() -> dict[str, Version]:
 
 
 def requirements() -> Iterator[Requirement]:
-    """What the project and its development ask for, on this machine."""
-    extras = PROJECT["optional-dependencies"]
-    for line in [*PROJECT["dependencies"], *extras["dev"]]:
+    """What the project and all its extras ask for, on this machine."""
+    extras = PROJECT["optional-dependencies"].values()
+    for line in [*PROJECT["dependencies"], *itertools.chain(*extras)]:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate():
             yield requirement

@@ -171,6 +171,7 @@ def fid(
         cuda=torch.cuda.is_available(),
         feature_extractor=EXTRACTOR,
         feature_extractor_weights_path=str(weights.file),
+        save_cpu_ram=True,  # in memory already; processes that load images would each have a copy
         verbose=False,
     )
     return Fid(
