@@ -148,6 +148,35 @@ def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
     assert len(Registry.at(home).list()) == 2
 
 
+def test_given_pairs_need_the_weights_that_made_them_in_this_registry(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(experiment(run="teacher"), Silence())
+    student = experiment(REFLOW, run="made", parents={"teacher": "eight_gaussians/1"})
+    pairs = launch(student, Silence()).folder / "pairs"
+    given = experiment(REFLOW, run="given", parents={"pairs": str(pairs)})
+    record = Registry.at(home).entry(launch(given, Silence()).reference).record
+    digest = read_pairs(pairs).digest
+    assert record.parents == {"pairs": f"sha256:{digest}", "teacher": "eight_gaussians/1"}
+
+    elsewhere = home.root.parent / "elsewhere"
+    monkeypatch.setenv("ONESTEP_HOME", str(elsewhere))
+    with pytest.raises(ValueError, match="eight_gaussians/1, which the registry here does not"):
+        launch(given, Silence())
+    launch(replace(experiment(run="namesake"), seed=4), Silence())
+    before = sorted(elsewhere.rglob("*"))
+    with pytest.raises(ValueError, match="by eight_gaussians/1 with weights .*, that of the reg"):
+        launch(given, Silence())
+    assert sorted(elsewhere.rglob("*")) == before
+
+    monkeypatch.setenv("ONESTEP_HOME", str(home.root))
+    manifest = json.loads((pairs / "manifest.json").read_text())
+    del manifest["lineage"]["teacher_weights"]
+    (pairs / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="must say which weights their teacher eight_gaussians/1"):
+        launch(replace(given, run="older"), Silence())
+
+
 def test_a_run_that_has_ended_is_not_trained_again(home: Home) -> None:
     launch(experiment(run="once"), Silence())
     with pytest.raises(ValueError, match="run once has ended and registered eight_gaussians/1"):
