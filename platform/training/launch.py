@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,11 +35,12 @@ from .nodes import check_nodes
 from .place import check_place, place_of
 from .preparation import Preparation
 from .ray_train import latest, train_with_ray
-from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
+from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter, check_wandb
 from .room import check_room
 from .watcher import Watcher
 from .worker import work
 
+_LOGGER: Final = logging.getLogger(__name__)
 _RUN: Final = "run.json"
 
 
@@ -81,6 +83,8 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     check_place(experiment)
     home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
+    if experiment.storage.wandb:
+        check_wandb()
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
     ready = Preparation.of(assembly, folder)
     num_data = 0 if experiment.training.stream else len(ready.dataset.train)
@@ -275,8 +279,14 @@ def _reporting(
         everyone = ManyReporters([*reporters, bar])
         try:
             yield everyone
-        finally:
-            everyone.close()
+        except BaseException:
+            # Why the training ended is told, not that its last metrics are lost on top.
+            try:
+                everyone.close()
+            except Exception as lost:
+                _LOGGER.warning("the last metrics were not reported: %s", lost)
+            raise
+        everyone.close()
 
 
 def _figures(

@@ -415,6 +415,55 @@ def test_a_run_that_fails_is_marked_and_registers_nothing(home: Home) -> None:
     assert registry.connection.client.get_run(begun).info.status == "FAILED"
 
 
+@final
+class LosingWatcher:
+    """Loses the store of runs and models as a training begins.
+
+    Args:
+        home: The home of the run.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home, self._silence = home, Silence()
+
+    def say(self, line: str) -> None:
+        self._silence.say(line)
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        with self._silence.counting(what) as count:
+            yield count
+
+    @contextmanager
+    def training(self, experiment: Experiment) -> Iterator[Reporter]:
+        with self._silence.training(experiment) as bar:
+            (self._home.root / "mlflow.db").write_bytes(b"no database" * 1000)
+            yield bar
+
+
+def test_a_run_that_fails_while_the_store_is_away_says_why_it_failed(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    diverging = experiment(lr=1e80, training={"clip_norm": 0.0})
+    with pytest.raises(TrainingDiverged):
+        launch(diverging, LosingWatcher(home))
+    assert "the last metrics were not reported" in caplog.text
+    assert "could not be marked as FAILED" in caplog.text
+
+
+def test_wandb_without_a_login_is_refused_before_anything_is_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(home.root.parent / name))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    before = sorted(home.root.rglob("*"))
+    with pytest.raises(ValueError, match=r"storage\.wandb=true needs WANDB_MODE=offline"):
+        launch(experiment(storage={"wandb": True}), Silence())
+    assert sorted(home.root.rglob("*")) == before
+
+
 def test_a_run_that_cannot_be_noted_in_its_folder_is_marked_as_failed(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
