@@ -229,16 +229,12 @@ def _check_unfinished(registry: Registry, folder: Path) -> None:
     if not note.exists():
         return
     noted = json.loads(note.read_text())
-    model = noted.get("model") or _registered_by(noted["run_id"], registry)
+    # Where it was cut off before it could note what it registered, the registry knows.
+    model = noted.get("model") or registry.made_by(noted["run_id"])
     if model is not None:
         raise ValueError(
             f"run {folder.name} has ended and registered {model}; choose another name by run=..."
         )
-
-
-def _registered_by(run_id: str, registry: Registry) -> ModelVersion | None:
-    """What a run registered that was cut off before it could note so, or None."""
-    return next((one.reference for one in registry.list() if one.run_id == run_id), None)
 
 
 def _fresh(name: str) -> str:
