@@ -172,6 +172,11 @@ class Run:
                 self.run_id, tags=[RunTag(name, value) for name, value in tags.items()]
             )
 
+    def go_on(self) -> None:
+        """Show the run as running again, however an earlier process has ended it."""
+        with self._connection.asking(missing=f"there is no run {self.run_id!r}"):
+            self._client.update_run(self.run_id, "RUNNING")
+
     def finish(self, status: str = "FINISHED") -> None:
         """End the run.
 

@@ -79,6 +79,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         ValueError: If the experiment is refused, a store does not answer, or the run has ended or
             is running already.
     """
+    revision = code_revision()  # of the code as it was loaded; a training gives time to change it
     assembly = assemble(experiment)
     check_place(experiment)
     home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
@@ -90,12 +91,14 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     num_data = 0 if experiment.training.stream else len(ready.dataset.train)
     check_room(ready.assembly, folder, num_data=num_data)
     with alone(folder, what="run"):
-        trained = _carry_out(ready, folder, home=home, watcher=watcher)
+        trained = _carry_out(ready, folder, home=home, watcher=watcher, revision=revision)
     watcher.say(f"registered {trained.reference}")
     return trained
 
 
-def _carry_out(ready: Preparation, folder: Path, *, home: Home, watcher: Watcher) -> Trained:
+def _carry_out(
+    ready: Preparation, folder: Path, *, home: Home, watcher: Watcher, revision: str
+) -> Trained:
     """Train what has been prepared, evaluate it and register the model."""
     assembly, dataset, choice = ready.assembly, ready.dataset, ready.choice
     experiment = assembly.experiment
@@ -110,14 +113,17 @@ def _carry_out(ready: Preparation, folder: Path, *, home: Home, watcher: Watcher
     if choice is not None:
         choice.keep(folder)
         watcher.say(f"derivative: {choice}")
-    with _run(registry, _facts(experiment, dataset, folder), folder) as run:
+    facts = _facts(experiment, dataset, folder, revision=revision)
+    with _run(registry, facts, folder) as run:
         if choice is not None:
             run.log_json(asdict(choice), "derivative.json")
         with _reporting(experiment, run, folder, home, watcher) as reporter:
             last = train(experiment, folder=folder, reporter=reporter)
         flow_map = served_map(assembly, last, data)
         watcher.say("evaluating")
-        return _keep(ready, flow_map, run, folder, pairs=pairs, registry=registry)
+        return _keep(
+            ready, flow_map, run, folder, pairs=pairs, registry=registry, revision=revision
+        )
 
 
 def _keep(
@@ -128,6 +134,7 @@ def _keep(
     *,
     pairs: PairSet | None,
     registry: Registry,
+    revision: str,
 ) -> Trained:
     """Evaluate what was trained, and register it."""
     experiment, dataset, decoder = ready.assembly.experiment, ready.dataset, ready.decoder
@@ -136,7 +143,7 @@ def _keep(
     # Before the version: whatever fails here is repeated, and the run has one version still.
     figures = _figures(experiment, flow_map, dataset, report, decoder=decoder)
     _log(run, report, figures, step=experiment.training.steps)
-    record = _record(ready.assembly, dataset, report, pairs)
+    record = _record(ready.assembly, dataset, report, pairs, revision=revision)
     reference = registry.register(
         record,
         flow_map.state_dict(),
@@ -155,7 +162,7 @@ def _check_checkpoint(folder: Path, *, recipe: str) -> None:
         checkpoints.load(found, recipe=recipe)
 
 
-def _facts(experiment: Experiment, dataset: Dataset, folder: Path) -> RunFacts:
+def _facts(experiment: Experiment, dataset: Dataset, folder: Path, *, revision: str) -> RunFacts:
     return RunFacts(
         experiment=dataset.name,
         name=folder.name,
@@ -163,6 +170,7 @@ def _facts(experiment: Experiment, dataset: Dataset, folder: Path) -> RunFacts:
         overrides=experiment.overrides,
         seed=experiment.seed,
         data_digest=dataset.digest,
+        revision=revision,
     )
 
 
@@ -248,6 +256,7 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
     note = folder / _RUN
     if note.exists():
         run = Run(registry.connection, json.loads(note.read_text())["run_id"])
+        run.go_on()
     else:
         run = Run.start(registry.connection, facts)
     with run:
@@ -304,6 +313,8 @@ def _record(
     dataset: Dataset,
     report: Report,
     pairs: PairSet | None,
+    *,
+    revision: str,
 ) -> ModelRecord:
     experiment = assembly.experiment
     parents = {
@@ -326,7 +337,7 @@ def _record(
         parents=parents,
         experiment=experiment.to_dict(),
         overrides=experiment.overrides,
-        revision=code_revision(),
+        revision=revision,
         seed=experiment.seed,
         ema=report.provenance.ema,
         metrics=report.metrics(),
