@@ -49,7 +49,7 @@ def test_workers_of_a_cluster_may_wait_for_nodes_that_have_to_boot(
     if given is not None:
         os.environ[WAIT] = given
     with (
-        pytest.raises(ValueError, match="no Ray cluster answers at '10.0.0.1:6379'"),
+        pytest.raises(ValueError, match="no Ray cluster answers"),
         ray_instance(address="10.0.0.1:6379"),
     ):
         pass
