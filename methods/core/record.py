@@ -119,7 +119,7 @@ class Loss:
     Attributes:
         terms: Each term of the loss, by name.
         logs: Other quantities per sample that are worth a curve; no gradient flows from them.
-        times: Start times of the samples, for a histogram of the loss against time.
+        times: Start times of the samples: runs report the loss by tenths of them.
     """
 
     terms: Mapping[str, Float[Tensor, " b"]]

@@ -13,6 +13,7 @@ from ...methods.core.game import ONLINE, AbstractGame
 from ...methods.core.method import AbstractMethod
 from ...methods.core.precision import Precision
 from ...methods.core.record import Batch, Loss, Moment, Nets
+from .loss_by_time import BY_TIME, by_time
 from .place import Place
 
 
@@ -58,7 +59,8 @@ class Objective(nn.Module):
             now: The moment, with the streams of this worker's shards.
 
         Returns:
-            The terms by name, and the mean of each logged quantity.
+            The terms by name, and the mean of each logged quantity; the shares of ``by_time``
+            among them, of the network's own loss.
         """
         with ExitStack() as contexts:
             contexts.enter_context(dropout_masks(now.rng, len(batch)))
@@ -66,7 +68,8 @@ class Objective(nn.Module):
             loss = self._loss(batch, now)
         terms = {name: rows.mean() for name, rows in loss.terms.items()}
         logs = {name: rows.detach().mean() for name, rows in loss.logs.items()}
-        return terms, logs
+        shares = by_time(loss) if self._player == ONLINE else None
+        return terms, logs if shares is None else {**logs, BY_TIME: shares}
 
     def _loss(self, batch: Batch, now: Moment) -> Loss:
         (nets,) = self._nets

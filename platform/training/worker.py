@@ -23,6 +23,7 @@ from .checkpoint import Checkpoint
 from .errors import TrainingDiverged
 from .feed import FIRST, AbstractFeed, BatchStream, DataFeed, PairFeed, StreamFeed
 from .learning import Learning, OptimizerFactory
+from .loss_by_time import BY_TIME, curve
 from .place import Place
 from .reporter import Reporter
 from .snapshot import write_snapshot
@@ -269,12 +270,14 @@ class _Meter:
     def read(self, step: int, place: Place) -> dict[str, float]:
         """Means since the last reading, over all workers."""
         steps, now = step - self.seen, time.perf_counter()
-        means = [total / self._counts[name] for name, total in self._sums.items()]
-        values = place.mean(torch.stack(means)).tolist()
-        row = dict(zip(self._sums, values, strict=True))
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        shares = means.pop(f"log/{BY_TIME}", None)
+        row = dict(zip(means, place.mean(torch.stack([*means.values()])).tolist(), strict=True))
         for name, value in row.items():
             if name.startswith(("loss/", "gradient/")) and not math.isfinite(value):
                 raise TrainingDiverged(f"{name} is {value} at step {step}; {_ADVICE}")
+        if shares is not None:
+            row |= curve(place.mean(shares))
         row["time/step_s"] = (now - self._since) / steps
         row["time/samples_per_s"] = self.training.batch_size / row["time/step_s"]
         row["progress/samples"] = float(step * self.training.batch_size)

@@ -149,6 +149,24 @@ def test_one_interval_is_plain_distillation_of_the_solver() -> None:
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
+def test_a_walk_to_the_end_of_its_jump_is_plain_distillation_of_many_steps() -> None:
+    game = replace(GAME, times=TrajectoryTimes(steps=8, longest=8))
+    batch, walk = pairs(2048), game.times.draw(2048, moment(2048))
+    knots = game.times.knots(batch.x1)
+    s, t, one = knots[walk.start], knots[walk.end], torch.ones(2048, dtype=torch.float64)
+    x = LinearPath().at(batch.noise, batch.x1, s).x
+    goal = x
+    for k in range(8):
+        here, there = ((walk.start + j).clamp(max=walk.end) for j in (k, k + 1))
+        goal = SigmaHeunStep()(ORACLE, goal, knots[here], knots[there], None)
+    expected = SquaredL2()(ORACLE.jump(WRONG.jump(x, s, t), t, one), ORACLE.jump(goal, t, one))
+    found = terms(game, 2048, online=WRONG)["consistency"]
+    whole = walk.middle == walk.end
+    assert (whole & (walk.end - walk.start > 2)).sum() > 100
+    torch.testing.assert_close(found[whole], expected[whole], atol=1e-12, rtol=1e-10)
+    assert (found - expected)[~whole].abs().mean() > 0.02
+
+
 def test_jumps_to_the_data_are_compared_as_in_consistency_distillation() -> None:
     """|f(x_s, s) - f(x_m, m)|^2 with f the network's jump to the data."""
     game = replace(GAME, times=TrajectoryTimes(steps=8, longest=1))

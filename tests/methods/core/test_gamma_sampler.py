@@ -1,23 +1,17 @@
-"""Gamma sampling: its law at an exact map, both its ends, and what fresh noise costs a wrong one.
+"""Gamma sampling: its law at an exact map, and both its ends.
 
 A sampler of an affine map is affine in its draws of noise: unit draws give its whole law.
 """
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 import pytest
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.core.gamma_sampler import GammaJumps
 from onestep.methods.core.grid import AbstractGrid, KarrasGrid, ListGrid, UniformGrid
 from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise
-from onestep.methods.core.shape import rows_like
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.core.contract import ORACLE, SamplerContract
 from onestep.tests.methods.observed import ObservedMap
@@ -120,110 +114,3 @@ def test_jumps_past_the_range_of_a_map_are_refused() -> None:
 def test_a_gamma_out_of_range_is_refused(gamma: float) -> None:
     with pytest.raises(ValueError, match=r"gamma must lie in \[0, 1\], got"):
         GammaJumps(gamma=gamma)
-
-
-# What fresh noise costs a map with errors. All numbers are of data of mean 0.
-
-
-@final
-class WrongConsistency(FlowMap):
-    """The exact jump to the data of N(0, std^2), too long by a share e(s) of its deviation."""
-
-    def __init__(self, std: float, error: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(domain=TO_DATA)
-        self.std, self.error = std, error
-
-    def forward(
-        self,
-        x: Float[Tensor, " b *d"],
-        s: Float[Tensor, " b"],
-        t: Float[Tensor, " b"],
-        condition: Condition | None = None,
-    ) -> Float[Tensor, " b *d"]:
-        assert (t == 1.0).all()
-        spread = ((1.0 - s) ** 2 + (s * self.std) ** 2).sqrt()
-        end = rows_like((1.0 + self.error(s)) * self.std / spread, x) * x
-        return (end - x) / rows_like(t - s, x)
-
-
-@final
-class WrongFlowMap(FlowMap):
-    """The exact flow map of N(0, std^2), too long by a share that grows with the jump's length."""
-
-    def __init__(self, std: float, rate: float) -> None:
-        super().__init__(domain=Domain())
-        self.exact, self.rate = GaussianMap(mean=[0.0], std=[std]), rate
-
-    def forward(
-        self,
-        x: Float[Tensor, " b *d"],
-        s: Float[Tensor, " b"],
-        t: Float[Tensor, " b"],
-        condition: Condition | None = None,
-    ) -> Float[Tensor, " b *d"]:
-        u: Tensor = self.exact(x, s, t)
-        return u + self.rate * self.exact.jump(x, s, t)
-
-
-def renoised(std: float, error: Callable[[Tensor], Tensor], grid: AbstractGrid) -> float:
-    """Wasserstein distance of the samples to the data, for two normal laws of mean 0."""
-    return abs(law(Renoise(grid=grid), WrongConsistency(std, error)).std - std)
-
-
-def constant(e: float) -> Callable[[Tensor], Tensor]:
-    return lambda s: torch.full_like(s, e)
-
-
-@pytest.mark.parametrize(
-    ("std", "e", "anchors"),
-    [
-        (0.5, 0.02, (0.010000, 0.012056, 0.018586, 0.029596, 0.048229, 0.136865)),
-        (0.5, -0.02, (0.010000, 0.011944, 0.018107, 0.028103, 0.043908, 0.104064)),
-        (1.0, 0.02, (0.020000, 0.030250, 0.048787, 0.081523, 0.138775, 0.433222)),
-    ],
-)
-def test_renoising_gets_worse_with_every_further_step(
-    std: float, e: float, anchors: tuple[float, ...]
-) -> None:
-    steps = (1, 2, 4, 8, 16, 64)
-    found = [renoised(std, constant(e), UniformGrid(steps=n)) for n in steps]
-    assert found == pytest.approx(anchors, abs=1e-6)
-    assert found == sorted(found)
-
-
-def test_the_error_of_renoising_grows_as_the_steps_to_the_power_two_thirds() -> None:
-    coarse, fine = (renoised(0.5, constant(1e-6), UniformGrid(steps=n)) for n in (250, 1000))
-    assert math.log(fine / coarse) / math.log(4.0) == pytest.approx(2.0 / 3.0, abs=0.02)
-
-
-def test_a_map_that_is_worse_at_noise_is_best_renoised_a_few_times() -> None:
-    def harder(s: Tensor) -> Tensor:
-        return 0.01 + 0.2 * (1.0 - s) ** 4
-
-    anchors = {1: 0.10500, 2: 0.03445, 4: 0.01925, 6: 0.01816, 8: 0.01911, 16: 0.02595, 64: 0.06469}
-    found = {n: renoised(0.5, harder, UniformGrid(steps=n)) for n in anchors}
-    assert found == pytest.approx(anchors, abs=1e-5)
-    assert min(found, key=lambda n: found[n]) == 6
-    times = [k / 100 for k in range(1, 100)]
-    best = min(times, key=lambda t: renoised(0.5, harder, ListGrid(inner=(t,))))
-    assert best == 0.4
-    assert renoised(0.5, harder, ListGrid(inner=(best,))) == pytest.approx(0.02984, abs=1e-5)
-
-
-def test_the_error_of_a_chain_of_jumps_stays_bounded() -> None:
-    """The contrast: an error that vanishes with the length of the jump adds up to a constant."""
-    wrong = WrongFlowMap(0.5, 0.02)
-    found = [law(Jumps(grid=UniformGrid(steps=n)), wrong).std - 0.5 for n in (1, 2, 16, 256)]
-    assert found[:3] == pytest.approx([0.010000, 0.010050, 0.010094], abs=1e-6)
-    assert found[3] < 0.5 * (torch.tensor(0.02).exp().item() - 1.0)
-
-
-def test_fresh_noise_first_forgets_errors_and_then_adds_them_up() -> None:
-    """For one map at 64 steps: a gamma between beats both the chain and renoising."""
-    wrong = WrongFlowMap(0.5, 0.02)
-
-    def missed(gamma: float) -> float:
-        return law(GammaJumps(grid=UniformGrid(steps=64), gamma=gamma), wrong).std - 0.5
-
-    found = [missed(gamma) for gamma in (0.0, 0.3, 0.6, 0.9, 1.0)]
-    assert 0.0 < min(found) < found[0] < found[-1]

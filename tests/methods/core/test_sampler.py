@@ -1,22 +1,18 @@
 """Every sampler keeps the contract of samplers, and each domain gets the sampler it allows."""
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import final
 
 import pytest
 import torch
-from torch import Tensor
 
 from onestep.methods.core.anchored import AnchoredSteps
-from onestep.methods.core.condition import Condition
 from onestep.methods.core.coordinate import (
     AbstractCoordinate,
     AngleCoordinate,
     SigmaCoordinate,
     TimeCoordinate,
 )
-from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
+from onestep.methods.core.flow_map import Domain, DomainKind, Velocity
 from onestep.methods.core.gamma_sampler import GammaJumps
 from onestep.methods.core.grid import AbstractGrid, KarrasGrid, ListGrid, UniformGrid
 from onestep.methods.core.multistep import DpmSolver
@@ -185,115 +181,6 @@ def test_a_rest_of_time_that_is_left_out_changes_less_than_a_grey_level(std: flo
     x = torch.linspace(-4.0, 4.0, 9, dtype=torch.float64)[:, None] * (std**2 + noise**2).sqrt()
     moved = (1.0 - t_hi)[:, None] * oracle.velocity(x, t_hi)
     assert moved.abs().max() < 0.5 * (2.0 / 255.0)
-
-
-# Re-noising adds up the errors of a map, and jumps do not: closed forms on Gaussian data.
-
-
-@final
-class TooWide(FlowMap):
-    """The map of N(0, std^2) whose jumps are too wide by a share that depends on their start.
-
-    Args:
-        std: Standard deviation of the data.
-        share: Relative error of the width of a jump from s.
-        domain: Where the map is trained.
-    """
-
-    def __init__(
-        self, std: float, share: Callable[[Tensor], Tensor], domain: Domain | None = None
-    ) -> None:
-        super().__init__(domain=domain or Domain())
-        self.data, self.share = GaussianMap(mean=[0.0], std=[std]), share
-
-    def forward(
-        self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None
-    ) -> Tensor:
-        del condition
-        end = (1.0 + self.share(s))[:, None] * self.data.jump(x, s, t)
-        return (end - x) / (t - s)[:, None]
-
-
-def width_error(sampler: AbstractSampler, flow_map: TooWide) -> float:
-    """Distance of the samples' standard deviation from the data's; the draws add as squares."""
-    noise = torch.eye(sampler.draws, dtype=torch.float64)[..., None]
-    width = sampler.sample(flow_map, noise).square().sum().sqrt()
-    return abs(width.item() - flow_map.data.std.item())
-
-
-def constant(value: float) -> Callable[[Tensor], Tensor]:
-    return lambda s: torch.full_like(s, value)
-
-
-def worst_at_the_noise(s: Tensor) -> Tensor:
-    return 0.01 + 0.2 * (1.0 - s) ** 4
-
-
-@pytest.mark.parametrize(
-    ("std", "share", "want"),
-    [
-        (0.5, constant(0.02), [0.010000, 0.012056, 0.018586, 0.029596, 0.048229, 0.136865]),
-        (0.5, constant(-0.02), [0.010000, 0.011944, 0.018107, 0.028103, 0.043908, 0.104064]),
-        (1.0, constant(0.02), [0.020000, 0.030250, 0.048787, 0.081523, 0.138775, 0.433222]),
-        (0.5, constant(0.0), [0.0] * 6),
-        (2.0, constant(0.0), [0.0] * 6),
-    ],
-)
-def test_renoising_adds_up_the_error_of_every_step(
-    std: float, share: Callable[[Tensor], Tensor], want: list[float]
-) -> None:
-    """T21: the card's table at 1, 2, 4, 8, 16 and 64 steps."""
-    flow_map = TooWide(std, share)
-    found = [
-        width_error(Renoise(grid=UniformGrid(steps=n)), flow_map) for n in (1, 2, 4, 8, 16, 64)
-    ]
-    assert found == pytest.approx(want, abs=1e-6)
-
-
-def test_renoising_with_an_error_that_grows_towards_the_noise_is_best_at_a_few_steps() -> None:
-    flow_map = TooWide(0.5, worst_at_the_noise)
-    steps = (1, 2, 3, 4, 6, 8, 16, 64, 256)
-    found = [width_error(Renoise(grid=UniformGrid(steps=n)), flow_map) for n in steps]
-    want = [0.10500, 0.03445, 0.02262, 0.01925, 0.01816, 0.01911, 0.02595, 0.06469, 0.18730]
-    assert found == pytest.approx(want, abs=6e-6)
-    middle = Renoise(grid=ListGrid(inner=(0.4,)))
-    assert width_error(middle, flow_map) == pytest.approx(0.02984, abs=6e-6)
-
-
-def test_renoising_on_a_karras_grid_is_worse_than_on_a_uniform_one() -> None:
-    flow_map = TooWide(0.5, constant(0.02), Domain(kind=DomainKind.TO_DATA, t_lo=1.0 / 81.0))
-    found = [width_error(Renoise(grid=KarrasGrid(steps=n)), flow_map) for n in (2, 4, 8, 16, 64)]
-    assert found == pytest.approx([0.010391, 0.019514, 0.032588, 0.059029, 0.219212], abs=1e-6)
-
-
-def test_the_exact_map_is_exact_in_law_on_any_grid() -> None:
-    for inner in ((0.1,), (0.9, 0.95), (0.01, 0.5, 0.99)):
-        assert width_error(Renoise(grid=ListGrid(inner=inner)), TooWide(0.5, constant(0.0))) < 1e-14
-
-
-@final
-class TooFast(FlowMap):
-    """The same map, too wide by 2 % of the length of the jump."""
-
-    def __init__(self) -> None:
-        super().__init__(domain=Domain())
-        self.data = GaussianMap(mean=[0.0], std=[0.5])
-
-    def forward(
-        self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None
-    ) -> Tensor:
-        del condition
-        end = (1.0 + 0.02 * (t - s))[:, None] * self.data.jump(x, s, t)
-        return (end - x) / (t - s)[:, None]
-
-
-@pytest.mark.parametrize(
-    ("steps", "want"), [(1, 0.010000), (2, 0.010050), (16, 0.010094), (1000, 0.010101)]
-)
-def test_jumps_keep_an_error_that_is_in_proportion_to_their_length(steps: int, want: float) -> None:
-    noise = torch.ones(1, 1, 1, dtype=torch.float64)
-    width = Jumps(grid=UniformGrid(steps=steps)).sample(TooFast(), noise).item()
-    assert abs(width - 0.5) == pytest.approx(want, abs=1e-6)
 
 
 # A map whose range ends before the data and begins after the noise.

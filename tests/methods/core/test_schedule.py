@@ -86,6 +86,10 @@ def test_a_sigmoid_is_symmetric_and_snaps_to_its_ends() -> None:
     assert (first, middle, last) == (1.0, 0.5, 0.0)
     assert early + late == pytest.approx(1.0)
     assert 0.9 < early < 1.0
+    assert values(schedule, 0.5 - 0.0879, 0.5 + 0.0879) == pytest.approx([0.9, 0.1], abs=5e-4)
+    kept = values(schedule, 0.5 - 0.211, 0.5 + 0.211)
+    assert kept == pytest.approx([0.9949, 0.0051], abs=1e-4)
+    assert values(schedule, 0.5 - 0.213, 0.5 + 0.213) == [1.0, 0.0]
 
 
 def test_clocks_count_progress_samples_and_steps() -> None:

@@ -1,5 +1,6 @@
 """Tilings of the exact map give its own velocity back, and those that do not cover are refused."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -61,6 +62,37 @@ def error(tiles: Sequence[Tile]) -> Tensor:
 @pytest.mark.parametrize("tiling", TILINGS, ids=str)
 def test_the_tiles_of_the_exact_map_add_up_to_its_velocity(tiling: AbstractTiling) -> None:
     assert error(tiling.draw(N, moment(), dtype=torch.float64)).max() <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("nodes", "order"),
+    [
+        (((0.0, 0.5), (1.0, 0.5)), 2.0),
+        (((0.5, 1.0),), 2.0),
+        (((0.0, 0.25), (2.0 / 3.0, 0.75)), 3.0),
+        (((0.5 - 12.0**-0.5, 0.5), (0.5 + 12.0**-0.5, 0.5)), 4.0),
+    ],
+    ids=["trapezoid", "midpoint", "two thirds", "Gauss"],
+)
+def test_tiles_without_a_length_are_a_rule_of_quadrature_and_never_exact(
+    nodes: tuple[tuple[float, float], ...], order: float
+) -> None:
+    """What their refusal keeps away: errors of order 2, 2, 3 and 4 in the length of the jump."""
+    x, _, _ = jumps()
+    s = torch.full((N,), 0.3, dtype=torch.float64)
+
+    def missed(length: float) -> float:
+        tiles = []
+        for at, weight in nodes:
+            here = torch.full_like(s, at)
+            share = torch.full_like(s, weight)
+            tiles.append(Tile(here, here, share, after=None, is_first=at == 0.0))
+        found = tiled_velocity(ORACLE, x, s, s + length, None, tiles=tiles)
+        return (found - ORACLE(x, s, s + length)).square().mean().sqrt().item()
+
+    errors = [missed(length) for length in (0.1, 0.05, 0.025)]
+    assert math.log2(errors[1] / errors[2]) == pytest.approx(order, abs=0.2)
+    assert min(errors) > 1e-10
 
 
 @pytest.mark.parametrize("tiling", TILINGS, ids=str)
