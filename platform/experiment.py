@@ -220,11 +220,12 @@ class PairGeneration:
         if self.guidance < 0.0:
             raise ValueError(f"pairs.guidance must be at least 0, got {self.guidance}")
 
-    def lineage(self, teacher: str, data_digest: str) -> dict[str, Any]:
+    def lineage(self, teacher: str, *, weights: str, data_digest: str) -> dict[str, Any]:
         """Where pairs made so come from: all that decides them.
 
         Args:
             teacher: Version of the teacher.
+            weights: Digest of its weights; another registry may hold another model of its name.
             data_digest: Digest of the data.
 
         Returns:
@@ -232,6 +233,7 @@ class PairGeneration:
         """
         return {
             "teacher": teacher,
+            "teacher_weights": weights,
             "data_digest": data_digest,
             "solver": "Heun, uniform steps",
             "steps": self.steps,

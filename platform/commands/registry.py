@@ -144,18 +144,25 @@ def _refuse_two_stores(arguments: argparse.Namespace) -> None:
 
 
 def _list(registry: "store.Registry", name: str | None = None) -> list[str]:
+    from ..registry.entry import UnreadableEntry
+
     entries = [one for one in registry.list() if name is None or one.reference.name == name]
     if not entries:
         return ["no models are registered yet; `onestep train` registers one"]
     rows = [("model", "method", "weights", "registered (UTC)", "aliases", "metrics")]
     for entry in entries:
+        aliases = ", ".join(entry.aliases) or "-"
+        if isinstance(entry, UnreadableEntry):
+            said = f"cannot be read: {entry.reason}"
+            rows.append((str(entry.reference), "-", "-", "-", aliases, said))
+            continue
         rows.append(
             (
                 str(entry.reference),
                 entry.record.method_name,
                 entry.record.ema,
                 f"{entry.created:%Y-%m-%d %H:%M}",
-                ", ".join(entry.aliases) or "-",
+                aliases,
                 ", ".join(_metrics(entry)[:_METRICS_SHOWN]) or "-",
             )
         )

@@ -48,7 +48,7 @@ class PairSet:
         real: Training data and the noise that the teacher's flow takes back from them; may be
             empty.
         digest: sha256 of the tensors.
-        lineage: Where they come from: teacher, seed, solver, digest of the data.
+        lineage: Where they come from: teacher and its weights, seed, solver, digest of the data.
     """
 
     generated: Pairs

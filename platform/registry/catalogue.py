@@ -1,13 +1,13 @@
 """The reading side of the registry: which models there are and what is known of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, final
 
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.entities.model_registry import RegisteredModel
 
 from .connection import Connection
-from .entry import ModelEntry
+from .entry import ModelEntry, UnreadableEntry
 from .errors import ReferenceNotFound
 from .lineage import Lineage
 from .model_files import ModelFiles
@@ -28,15 +28,29 @@ class Catalogue:
         self._connection = connection
         self._client = connection.client
 
-    def entries(self) -> tuple[ModelEntry, ...]:
+    def entries(self) -> tuple[ModelEntry | UnreadableEntry, ...]:
         """All versions that were registered by us, by name and number."""
         entries = [
-            ModelEntry.read(version, aliases=_aliases(model, version))
+            _read(version, _aliases(model, version))
             for model in self._models()
-            for version in self._versions(model.name)
+            for version in self._versions(f"name='{model.name}'")
             if ModelFiles.from_tags(version.tags) is not None
         ]
         return tuple(sorted(entries, key=lambda one: (one.reference.name, one.reference.version)))
+
+    def made_by(self, run_id: str) -> ModelVersion | None:
+        """The version that a run registered, or None.
+
+        Args:
+            run_id: MLflow run.
+
+        Returns:
+            The version; no record is read for it.
+        """
+        for version in self._versions(f"run_id='{run_id}'"):
+            if ModelFiles.from_tags(version.tags) is not None:
+                return ModelVersion(name=version.name, version=int(version.version))
+        return None
 
     def entry(self, reference: str | ModelVersion) -> ModelEntry:
         """What is known about a model, without its weights.
@@ -138,17 +152,29 @@ class Catalogue:
             if not token:
                 return
 
-    def _versions(self, name: str) -> Iterator[MlflowVersion]:
+    def _versions(self, which: str) -> Iterator[MlflowVersion]:
         token = None
         while True:
             with self._connection.asking():
                 page = self._client.search_model_versions(
-                    f"name='{name}'", max_results=_PAGE, page_token=token
+                    which, max_results=_PAGE, page_token=token
                 )
             yield from page
             token = page.token
             if not token:
                 return
+
+
+def _read(version: MlflowVersion, aliases: Sequence[str]) -> ModelEntry | UnreadableEntry:
+    """One bad record does not hide the others."""
+    try:
+        return ModelEntry.read(version, aliases=aliases)
+    except ValueError as error:
+        return UnreadableEntry(
+            reference=ModelVersion(name=version.name, version=int(version.version)),
+            aliases=tuple(sorted(aliases)),
+            reason=str(error),
+        )
 
 
 def _aliases(model: RegisteredModel, version: MlflowVersion) -> list[str]:

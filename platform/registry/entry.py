@@ -117,6 +117,22 @@ class ModelEntry:
         )
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class UnreadableEntry:
+    """A version whose record cannot be read: it was altered, or a newer onestep has written it.
+
+    Attributes:
+        reference: The version.
+        aliases: Aliases that point to it, sorted.
+        reason: Why, in one sentence.
+    """
+
+    reference: ModelVersion
+    aliases: tuple[str, ...]
+    reason: str
+
+
 def _evaluations(tags: Mapping[str, str], reference: ModelVersion) -> tuple[Evaluation, ...]:
     evaluations = []
     for key in sorted(key for key in tags if key.startswith(f"{EVALUATION_FOLDER}/")):

@@ -12,16 +12,18 @@ _TIMEOUT_S: Final = 10.0
 
 
 def code_revision(folder: Path = _PACKAGE_FOLDER) -> str:
-    """Git revision of a folder, with `+dirty` if tracked files differ from it.
+    """Git revision of a checkout, with `+dirty` if tracked files differ from it.
 
     Args:
-        folder: A folder within a checkout; by default that of this package.
+        folder: Folder of the checkout; by default that of this package.
 
     Returns:
-        The revision, or `unknown` outside a checkout.
+        The revision, or `unknown` if the folder is none: a package that is installed somewhere
+        within another project's checkout has not that project's revision.
     """
+    top = _git(folder, "rev-parse", "--show-toplevel")
     revision = _git(folder, "rev-parse", "HEAD")
-    if revision is None:
+    if top is None or revision is None or Path(top) != folder.resolve():
         return "unknown"
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return f"{revision}+dirty" if changes else revision

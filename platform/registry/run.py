@@ -1,6 +1,7 @@
 """Runs: what was asked for, with which code and data, and what came out, in the MLflow store."""
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,13 +11,15 @@ from typing import Any, Final, Self, final
 
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 from ..password import without_passwords
 from .connection import Connection
-from .errors import RegistryUnreachable
+from .errors import RegistryError, RegistryUnreachable
 from .reference import check_name
 from .revision import code_revision, installed_versions
 
+_LOGGER: Final = logging.getLogger(__name__)
 _PARAMS_PER_CALL: Final = 100
 _METRICS_PER_CALL: Final = 1000
 _LONGEST_PARAM: Final = 500  # for the table of the UI; the whole configuration is an artifact
@@ -86,7 +89,8 @@ class Measurement:
 class Run:
     """One MLflow run; any process may write to it, given its identifier.
 
-    As a context it ends the run: finished, failed on an error, killed on an interrupt.
+    As a context it ends the run: finished, failed on an error, killed on an interrupt. An error is
+    passed on as it is, even where the store is away and cannot note it.
 
     Args:
         connection: The store.
@@ -168,6 +172,11 @@ class Run:
                 self.run_id, tags=[RunTag(name, value) for name, value in tags.items()]
             )
 
+    def go_on(self) -> None:
+        """Show the run as running again, however an earlier process has ended it."""
+        with self._connection.asking(missing=f"there is no run {self.run_id!r}"):
+            self._client.update_run(self.run_id, "RUNNING")
+
     def finish(self, status: str = "FINISHED") -> None:
         """End the run.
 
@@ -188,10 +197,13 @@ class Run:
     ) -> None:
         if kind is None:
             self.finish()
-        elif issubclass(kind, Exception):
-            self.finish("FAILED")
-        else:
-            self.finish("KILLED")
+            return
+        status = "FAILED" if issubclass(kind, Exception) else "KILLED"
+        try:
+            self.finish(status)
+        except (RegistryError, MlflowException) as lost:
+            # The error under way says why; this one would hide it.
+            _LOGGER.warning("run %s could not be marked as %s: %s", self.run_id, status, lost)
 
 
 def now_ms() -> int:

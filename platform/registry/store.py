@@ -13,7 +13,7 @@ from .alias_ledger import AliasLedger
 from .catalogue import Catalogue
 from .connection import Connection
 from .decoder_file import check_decoder, download_decoder, upload_decoder
-from .entry import RECORD_TAG, Evaluation, ModelEntry
+from .entry import RECORD_TAG, Evaluation, ModelEntry, UnreadableEntry
 from .gate import Gate
 from .lineage import Lineage
 from .model_files import ModelFiles
@@ -164,9 +164,20 @@ class Registry:
         """
         return self._catalogue.resolve(reference)
 
-    def list(self) -> tuple[ModelEntry, ...]:
+    def list(self) -> tuple[ModelEntry | UnreadableEntry, ...]:
         """All versions that were registered by us, by name and number."""
         return self._catalogue.entries()
+
+    def made_by(self, run_id: str) -> ModelVersion | None:
+        """The version that a run registered, or None.
+
+        Args:
+            run_id: MLflow run.
+
+        Returns:
+            The version; no record is read for it.
+        """
+        return self._catalogue.made_by(run_id)
 
     def lineage(self, reference: str | ModelVersion) -> Lineage:
         """What a model was made from, back to the beginning.

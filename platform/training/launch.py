@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,11 +35,12 @@ from .nodes import check_nodes
 from .place import check_place, place_of
 from .preparation import Preparation
 from .ray_train import latest, train_with_ray
-from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter
+from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter, check_wandb
 from .room import check_room
 from .watcher import Watcher
 from .worker import work
 
+_LOGGER: Final = logging.getLogger(__name__)
 _RUN: Final = "run.json"
 
 
@@ -77,21 +79,26 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
         ValueError: If the experiment is refused, a store does not answer, or the run has ended or
             is running already.
     """
+    revision = code_revision()  # of the code as it was loaded; a training gives time to change it
     assembly = assemble(experiment)
     check_place(experiment)
     home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
+    if experiment.storage.wandb:
+        check_wandb()
     folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
     ready = Preparation.of(assembly, folder)
     num_data = 0 if experiment.training.stream else len(ready.dataset.train)
     check_room(ready.assembly, folder, num_data=num_data)
     with alone(folder, what="run"):
-        trained = _carry_out(ready, folder, home=home, watcher=watcher)
+        trained = _carry_out(ready, folder, home=home, watcher=watcher, revision=revision)
     watcher.say(f"registered {trained.reference}")
     return trained
 
 
-def _carry_out(ready: Preparation, folder: Path, *, home: Home, watcher: Watcher) -> Trained:
+def _carry_out(
+    ready: Preparation, folder: Path, *, home: Home, watcher: Watcher, revision: str
+) -> Trained:
     """Train what has been prepared, evaluate it and register the model."""
     assembly, dataset, choice = ready.assembly, ready.dataset, ready.choice
     experiment = assembly.experiment
@@ -106,14 +113,17 @@ def _carry_out(ready: Preparation, folder: Path, *, home: Home, watcher: Watcher
     if choice is not None:
         choice.keep(folder)
         watcher.say(f"derivative: {choice}")
-    with _run(registry, _facts(experiment, dataset, folder), folder) as run:
+    facts = _facts(experiment, dataset, folder, revision=revision)
+    with _run(registry, facts, folder) as run:
         if choice is not None:
             run.log_json(asdict(choice), "derivative.json")
         with _reporting(experiment, run, folder, home, watcher) as reporter:
             last = train(experiment, folder=folder, reporter=reporter)
         flow_map = served_map(assembly, last, data)
         watcher.say("evaluating")
-        return _keep(ready, flow_map, run, folder, pairs=pairs, registry=registry)
+        return _keep(
+            ready, flow_map, run, folder, pairs=pairs, registry=registry, revision=revision
+        )
 
 
 def _keep(
@@ -124,6 +134,7 @@ def _keep(
     *,
     pairs: PairSet | None,
     registry: Registry,
+    revision: str,
 ) -> Trained:
     """Evaluate what was trained, and register it."""
     experiment, dataset, decoder = ready.assembly.experiment, ready.dataset, ready.decoder
@@ -132,7 +143,7 @@ def _keep(
     # Before the version: whatever fails here is repeated, and the run has one version still.
     figures = _figures(experiment, flow_map, dataset, report, decoder=decoder)
     _log(run, report, figures, step=experiment.training.steps)
-    record = _record(ready.assembly, dataset, report, pairs)
+    record = _record(ready.assembly, dataset, report, pairs, revision=revision)
     reference = registry.register(
         record,
         flow_map.state_dict(),
@@ -151,7 +162,7 @@ def _check_checkpoint(folder: Path, *, recipe: str) -> None:
         checkpoints.load(found, recipe=recipe)
 
 
-def _facts(experiment: Experiment, dataset: Dataset, folder: Path) -> RunFacts:
+def _facts(experiment: Experiment, dataset: Dataset, folder: Path, *, revision: str) -> RunFacts:
     return RunFacts(
         experiment=dataset.name,
         name=folder.name,
@@ -159,6 +170,7 @@ def _facts(experiment: Experiment, dataset: Dataset, folder: Path) -> RunFacts:
         overrides=experiment.overrides,
         seed=experiment.seed,
         data_digest=dataset.digest,
+        revision=revision,
     )
 
 
@@ -225,16 +237,12 @@ def _check_unfinished(registry: Registry, folder: Path) -> None:
     if not note.exists():
         return
     noted = json.loads(note.read_text())
-    model = noted.get("model") or _registered_by(noted["run_id"], registry)
+    # Where it was cut off before it could note what it registered, the registry knows.
+    model = noted.get("model") or registry.made_by(noted["run_id"])
     if model is not None:
         raise ValueError(
             f"run {folder.name} has ended and registered {model}; choose another name by run=..."
         )
-
-
-def _registered_by(run_id: str, registry: Registry) -> ModelVersion | None:
-    """What a run registered that was cut off before it could note so, or None."""
-    return next((one.reference for one in registry.list() if one.run_id == run_id), None)
 
 
 def _fresh(name: str) -> str:
@@ -248,6 +256,7 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
     note = folder / _RUN
     if note.exists():
         run = Run(registry.connection, json.loads(note.read_text())["run_id"])
+        run.go_on()
     else:
         run = Run.start(registry.connection, facts)
     with run:
@@ -275,8 +284,14 @@ def _reporting(
         everyone = ManyReporters([*reporters, bar])
         try:
             yield everyone
-        finally:
-            everyone.close()
+        except BaseException:
+            # Why the training ended is told, not that its last metrics are lost on top.
+            try:
+                everyone.close()
+            except Exception as lost:
+                _LOGGER.warning("the last metrics were not reported: %s", lost)
+            raise
+        everyone.close()
 
 
 def _figures(
@@ -298,6 +313,8 @@ def _record(
     dataset: Dataset,
     report: Report,
     pairs: PairSet | None,
+    *,
+    revision: str,
 ) -> ModelRecord:
     experiment = assembly.experiment
     parents = {
@@ -320,7 +337,7 @@ def _record(
         parents=parents,
         experiment=experiment.to_dict(),
         overrides=experiment.overrides,
-        revision=code_revision(),
+        revision=revision,
         seed=experiment.seed,
         ema=report.provenance.ema,
         metrics=report.metrics(),

@@ -13,6 +13,7 @@ from ..data.errors import DataNotFound
 from ..data.pairs import Pairs, PairSet, no_pairs, read_pairs
 from ..data.source import Dataset
 from ..experiment import Experiment
+from ..registry.errors import ReferenceNotFound
 from ..registry.model import load_flow_map
 from ..registry.store import Registry
 from .assembly import registry_of
@@ -33,7 +34,7 @@ class Pairing:
     Attributes:
         experiment: The run, whose parents name the folder of the pairs.
         dataset: Its data.
-        lineage: What decides pairs that are made.
+        lineage: What decides the pairs.
         given: The set that the user named, or None where a teacher makes one.
     """
 
@@ -58,8 +59,8 @@ class Pairing:
             The pairing.
 
         Raises:
-            ValueError: If the pairs are missing or made for other data or by another teacher, or
-                the teacher or its guidance does not fit the data.
+            ValueError: If the pairs are missing or made for other data or by another teacher, the
+                registry lacks their teacher, or the teacher or its guidance does not fit the data.
         """
         parents = experiment.parents
         place = Path(parents.pairs).absolute() if parents.pairs else folder / "pairs"
@@ -67,12 +68,19 @@ class Pairing:
         if given is None:
             check_guidance(experiment.pairs, dataset)
             _teacher(experiment, dataset, registry)
+            assert parents.teacher is not None, "checked when the experiment was assembled"
+            weights = registry.entry(parents.teacher).files.weights_sha256
+            lineage = experiment.pairs.lineage(
+                parents.teacher, weights=weights, data_digest=dataset.digest
+            )
         else:
             _check_given(given, place, teacher=parents.teacher, dataset=dataset)
+            _check_registered(given, place, registry)
+            lineage = dict(given.lineage)
         return cls(
             experiment=replace(experiment, parents=replace(parents, pairs=str(place))),
             dataset=dataset,
-            lineage=experiment.pairs.lineage(parents.teacher or "", dataset.digest),
+            lineage=lineage,
             given=given,
         )
 
@@ -169,6 +177,30 @@ def _check_given(pairs: PairSet, place: Path, *, teacher: str | None, dataset: D
         raise ValueError(
             f"pairs in {place} were made by {pairs.lineage['teacher']}, "
             f"parents.teacher is {teacher}"
+        )
+
+
+def _check_registered(pairs: PairSet, place: Path, registry: Registry) -> None:
+    """Refuse pairs whose teacher the record of a trained model could not name."""
+    teacher = str(pairs.lineage["teacher"])
+    try:
+        here = registry.entry(teacher).files.weights_sha256
+    except ReferenceNotFound as error:
+        raise ValueError(
+            f"pairs in {place} were made by {teacher}, which the registry here does not hold; "
+            "name the store that does by storage.tracking_uri=..."
+        ) from error
+    made_by = pairs.lineage.get("teacher_weights")
+    if made_by is None:
+        raise ValueError(
+            f"pairs in {place} must say which weights their teacher {teacher} had, which sets of "
+            "older versions do not; make them again by parents.teacher=..."
+        )
+    if made_by != here:
+        raise ValueError(
+            f"pairs in {place} were made by {teacher} with weights {made_by[:12]}..., that of "
+            f"the registry here has {here[:12]}...; name the store of theirs by "
+            "storage.tracking_uri=..."
         )
 
 

@@ -3,8 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, final
 
@@ -14,6 +14,8 @@ from ..registry.run import Measurement, Run, now_ms
 
 _LOGGER: Final = logging.getLogger(__name__)
 _LONGEST_PAUSE_S: Final = 60.0
+_WITHOUT_LOGIN: Final = ("offline", "dryrun", "disabled")
+"""Values of WANDB_MODE for which nothing is sent."""
 
 
 class Reporter(Protocol):
@@ -127,6 +129,9 @@ class WandbReporter:
         run_id: Which run it is; a later process goes on with the same one.
         config: The resolved configuration; passwords of stores are left out.
         mode: `offline`, `online` or `disabled`; None for WANDB_MODE, and offline without it.
+
+    Raises:
+        ValueError: If it cannot be reached, or nobody is logged in.
     """
 
     def __init__(
@@ -144,18 +149,19 @@ class WandbReporter:
         if mode is None and not os.environ.get("WANDB_MODE"):
             mode = "offline"
         folder.mkdir(parents=True, exist_ok=True)  # or it silently writes elsewhere
-        self._run = wandb.init(
-            dir=str(folder),
-            project=project,
-            name=name,
-            id=run_id,
-            resume="allow",
-            config=without_passwords(config),
-            mode=mode,
-            reinit="create_new",
-            # Its metadata hold the command line, with the passwords of stores.
-            settings=wandb.Settings(silent=True, console="off", x_disable_meta=True),
-        )
+        with _asking_wandb():
+            self._run = wandb.init(
+                dir=str(folder),
+                project=project,
+                name=name,
+                id=run_id,
+                resume="allow",
+                config=without_passwords(config),
+                mode=mode,
+                reinit="create_new",
+                # Its metadata hold the command line, with the passwords of stores.
+                settings=wandb.Settings(silent=True, console="off", x_disable_meta=True),
+            )
 
     @property
     def folder(self) -> Path:
@@ -172,6 +178,35 @@ class WandbReporter:
     def close(self) -> None:
         """End the run."""
         self._run.finish()
+
+
+def check_wandb() -> None:
+    """Refuse Weights & Biases online without a login that it accepts, before a run begins.
+
+    Raises:
+        ValueError: If it cannot be reached, or nobody is logged in.
+    """
+    if os.environ.get("WANDB_MODE") in (None, "", *_WITHOUT_LOGIN):
+        return
+    import wandb
+
+    with _asking_wandb():
+        wandb.login(verify=True)
+
+
+@contextmanager
+def _asking_wandb() -> Iterator[None]:
+    """Turn what goes wrong at Weights & Biases into one sentence."""
+    import wandb
+
+    try:
+        yield
+    except wandb.Error as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            "storage.wandb=true needs WANDB_MODE=offline, or online after `wandb login`, got "
+            f"WANDB_MODE={os.environ.get('WANDB_MODE', '')} and: {reason}"
+        ) from error
 
 
 @final

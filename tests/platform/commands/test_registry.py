@@ -58,6 +58,18 @@ def test_models_are_listed_in_columns(ask, registry):
 
 
 @pytest.mark.usefixtures("models")
+def test_a_record_that_cannot_be_read_is_listed_as_such_among_the_others(ask, registry):
+    client = registry.connection.client
+    client.set_model_version_tag("digits", "1", "onestep.record", "{}")
+    _, first, second = ask("list")
+    assert first.split()[0] == "digits/1"
+    assert first.endswith(
+        "cannot be read: the record of digits/1 is not the one that was registered"
+    )
+    assert second.split()[:2] == ["digits/2", "MeanFlow"]
+
+
+@pytest.mark.usefixtures("models")
 @pytest.mark.parametrize(
     "words",
     [

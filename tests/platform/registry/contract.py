@@ -231,6 +231,14 @@ class StoreContract:
             override.replace("secret", "***"),
         )
 
+    def test_what_a_run_registered_is_found_by_the_run(self, registry, model, add):
+        run = Run.start(registry.connection, facts(model))
+        assert registry.made_by(run.run_id) is None
+        add()
+        mine = registry.register(record(model), WEIGHTS, run_id=run.run_id)
+        assert mine.version == 2
+        assert registry.made_by(run.run_id) == mine
+
     def test_a_run_that_fails_says_so(self, registry, model):
         with pytest.raises(ZeroDivisionError), Run.start(registry.connection, facts(model)) as run:
             raise ZeroDivisionError

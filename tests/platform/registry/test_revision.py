@@ -29,6 +29,17 @@ def test_changed_files_show_in_the_revision(tmp_path):
     assert code_revision(tmp_path) == f"{head}+dirty"
 
 
+def test_a_folder_within_another_checkout_has_not_its_revision(tmp_path):
+    git(tmp_path, "init")
+    package = tmp_path / ".venv" / "onestep"
+    package.mkdir(parents=True)
+    git(tmp_path, "commit", "--allow-empty", "-m", "one")
+    assert code_revision(package) == "unknown"
+    link = tmp_path.parent / f"{tmp_path.name}-link"
+    link.symlink_to(tmp_path)
+    assert code_revision(link) == git(tmp_path, "rev-parse", "HEAD")
+
+
 def test_versions_name_what_decides_about_numbers():
     versions = installed_versions()
     assert versions["torch"] == torch.__version__

@@ -10,6 +10,7 @@ from typing import Any, final
 
 import pytest
 import torch
+from mlflow.entities import Run
 
 from onestep.methods.core.flow_map import DomainKind
 from onestep.platform.data.pairs import read_pairs
@@ -62,7 +63,11 @@ def experiment(
     return Experiment.from_dict(values, ("method=flow_matching",))
 
 
-def test_a_run_leaves_a_model_with_its_record_weights_and_report(home: Home) -> None:
+def test_a_run_leaves_a_model_with_its_record_weights_and_report(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revisions = iter(["as it began", "later"])
+    monkeypatch.setattr(launching, "code_revision", lambda: next(revisions))
     trained = launch(experiment(), Silence())
     registry = Registry.at(home)
     assert trained.reference == registry.resolve("eight_gaussians/1")
@@ -86,6 +91,7 @@ def test_a_run_leaves_a_model_with_its_record_weights_and_report(home: Home) -> 
 
     run = registry.connection.client.get_run(trained.run_id)
     assert run.info.status == "FINISHED"
+    assert run.data.tags["onestep.revision"] == record.revision == "as it began"
     assert run.data.metrics["progress/samples"] == STEPS * BATCH
     losses = registry.connection.client.get_metric_history(trained.run_id, "loss/online")
     assert [point.step for point in losses] == list(range(1, STEPS + 1))
@@ -148,6 +154,35 @@ def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
     assert len(Registry.at(home).list()) == 2
 
 
+def test_given_pairs_need_the_weights_that_made_them_in_this_registry(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(experiment(run="teacher"), Silence())
+    student = experiment(REFLOW, run="made", parents={"teacher": "eight_gaussians/1"})
+    pairs = launch(student, Silence()).folder / "pairs"
+    given = experiment(REFLOW, run="given", parents={"pairs": str(pairs)})
+    record = Registry.at(home).entry(launch(given, Silence()).reference).record
+    digest = read_pairs(pairs).digest
+    assert record.parents == {"pairs": f"sha256:{digest}", "teacher": "eight_gaussians/1"}
+
+    elsewhere = home.root.parent / "elsewhere"
+    monkeypatch.setenv("ONESTEP_HOME", str(elsewhere))
+    with pytest.raises(ValueError, match="eight_gaussians/1, which the registry here does not"):
+        launch(given, Silence())
+    launch(replace(experiment(run="namesake"), seed=4), Silence())
+    before = sorted(elsewhere.rglob("*"))
+    with pytest.raises(ValueError, match=r"eight_gaussians/1 with weights \w{12}\.\.\., that of"):
+        launch(given, Silence())
+    assert sorted(elsewhere.rglob("*")) == before
+
+    monkeypatch.setenv("ONESTEP_HOME", str(home.root))
+    manifest = json.loads((pairs / "manifest.json").read_text())
+    del manifest["lineage"]["teacher_weights"]
+    (pairs / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="must say which weights their teacher eight_gaussians/1"):
+        launch(replace(given, run="older"), Silence())
+
+
 def test_a_run_that_has_ended_is_not_trained_again(home: Home) -> None:
     launch(experiment(run="once"), Silence())
     with pytest.raises(ValueError, match="run once has ended and registered eight_gaussians/1"):
@@ -161,31 +196,27 @@ def test_a_run_that_was_killed_once_it_had_registered_registers_no_second_versio
     trained = launch(experiment(run="once"), Silence())
     # As after a kill between the registration and the note of it.
     (trained.folder / "run.json").write_text(json.dumps({"run_id": trained.run_id}))
+    # Nor is any record read for it, which may be altered or of a newer version.
+    client = Registry.at(home).connection.client
+    client.set_model_version_tag("eight_gaussians", "1", "onestep.record", "{}")
     with pytest.raises(ValueError, match="run once has ended and registered eight_gaussians/1"):
         launch(experiment(run="once"), Silence())
     assert len(Registry.at(home).list()) == 1
 
 
 @final
-class BlockingWatcher:
-    """Puts a file in the way of the figures of a run, before it is evaluated.
+class Meddler:
+    """Does something as a training begins, once its run has been opened.
 
     Args:
-        home: The home of the run, which is named first.
+        act: Does it.
     """
 
-    def __init__(self, home: Home) -> None:
-        self._home, self._silence = home, Silence()
-
-    @property
-    def block(self) -> Path:
-        note = json.loads((self._home.root / "runs" / "first" / "run.json").read_text())
-        run = Registry.at(self._home).connection.client.get_run(note["run_id"])
-        return Path(run.info.artifact_uri.removeprefix("file://")) / "figures"
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act, self._silence = act, Silence()
 
     def say(self, line: str) -> None:
-        if line == "evaluating":
-            self.block.touch()
+        self._silence.say(line)
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -195,7 +226,14 @@ class BlockingWatcher:
     @contextmanager
     def training(self, experiment: Experiment) -> Iterator[Reporter]:
         with self._silence.training(experiment) as bar:
+            self._act()
             yield bar
+
+
+def first_run(home: Home) -> Run:
+    """The MLflow run of the run that is named first."""
+    note = json.loads((home.root / "runs" / "first" / "run.json").read_text())
+    return Registry.at(home).connection.client.get_run(note["run_id"])
 
 
 def test_a_run_whose_figures_cannot_be_kept_is_one_version_and_one_run_when_it_is_repeated(
@@ -203,12 +241,19 @@ def test_a_run_whose_figures_cannot_be_kept_is_one_version_and_one_run_when_it_i
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     watched = experiment(storage={"wandb": True})
-    watcher = BlockingWatcher(home)
+
+    def figures() -> Path:
+        return Path(first_run(home).info.artifact_uri.removeprefix("file://")) / "figures"
+
     with pytest.raises(OSError, match="figures"):
-        launch(watched, watcher)
+        launch(watched, Meddler(lambda: figures().touch()))
     assert Registry.at(home).list() == ()
-    watcher.block.unlink()
-    trained = launch(watched, Silence())
+    assert first_run(home).info.status == "FAILED"
+    figures().unlink()
+    shown = list[str]()
+    trained = launch(watched, Meddler(lambda: shown.append(first_run(home).info.status)))
+    assert shown == ["RUNNING"]
+    assert first_run(home).info.status == "FINISHED"
     assert [entry.reference for entry in Registry.at(home).list()] == [trained.reference]
     # Weights & Biases has a file of each process, and they say that they are of one run.
     files = [file.name for file in home.wandb.rglob("*.wandb")]
@@ -384,6 +429,30 @@ def test_a_run_that_fails_is_marked_and_registers_nothing(home: Home) -> None:
     assert registry.list() == ()
     begun = json.loads((home.root / "runs" / "first" / "run.json").read_text())["run_id"]
     assert registry.connection.client.get_run(begun).info.status == "FAILED"
+
+
+def test_a_run_that_fails_while_the_store_is_away_says_why_it_failed(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = home.root / "mlflow.db"
+    diverging = experiment(lr=1e80, training={"clip_norm": 0.0})
+    with pytest.raises(TrainingDiverged):
+        launch(diverging, Meddler(lambda: lost.write_bytes(b"no database" * 1000)))
+    assert "the last metrics were not reported" in caplog.text
+    assert "could not be marked as FAILED" in caplog.text
+
+
+def test_wandb_without_a_login_is_refused_before_anything_is_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(home.root.parent / name))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    before = sorted(home.root.rglob("*"))
+    with pytest.raises(ValueError, match=r"storage\.wandb=true needs WANDB_MODE=offline"):
+        launch(experiment(storage={"wandb": True}), Silence())
+    assert sorted(home.root.rglob("*")) == before
 
 
 def test_a_run_that_cannot_be_noted_in_its_folder_is_marked_as_failed(

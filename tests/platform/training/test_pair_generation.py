@@ -90,9 +90,11 @@ def test_data_are_taken_back_by_the_guided_flow_too(digits: Dataset, tmp_path: P
 
 
 def test_the_lineage_of_pairs_says_how_they_were_guided() -> None:
-    plain = SETTINGS.lineage("digits/1", "abc")
+    plain = SETTINGS.lineage("digits/1", weights="def", data_digest="abc")
     assert "guidance" not in plain
-    assert replace(SETTINGS, guidance=2.0).lineage("digits/1", "abc") == plain | {"guidance": 2.0}
+    guided = replace(SETTINGS, guidance=2.0)
+    said = guided.lineage("digits/1", weights="def", data_digest="abc")
+    assert said == plain | {"guidance": 2.0}
 
 
 def test_guidance_needs_labels(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from onestep.platform.training.reporter import (
     MemoryReporter,
     MlflowReporter,
     WandbReporter,
+    check_wandb,
 )
 
 
@@ -116,6 +117,30 @@ def test_wandb_writes_its_file_here_without_being_asked_to_log_in(tmp_path, monk
     assert b"mysql://ada:***@host/db" in file.read_bytes()
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"secret" not in path.read_bytes(), path
+
+
+def test_an_error_is_not_hidden_by_a_store_that_cannot_note_it(caplog, away):
+    with pytest.raises(ZeroDivisionError), away:
+        raise ZeroDivisionError
+    assert "could not be marked as FAILED" in caplog.text
+
+
+def test_wandb_without_a_login_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    refusal = "got WANDB_MODE=online and: No API key configured"
+    with pytest.raises(ValueError, match=refusal):
+        check_wandb()
+    with pytest.raises(ValueError, match=refusal):
+        WandbReporter(folder=tmp_path, project="onestep", name="a run", run_id="abc", config={})
+
+
+def test_wandb_that_needs_no_login_is_not_asked_for_one(monkeypatch):
+    for mode in ("", "offline", "disabled"):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        check_wandb()
 
 
 def test_many_reporters_hear_the_same():
