@@ -7,6 +7,14 @@ from pathlib import Path
 from typing import Final, Self, final
 
 DEFAULT_FOLDER: Final = ".onestep"
+VARIABLES: Final = (
+    "ONESTEP_HOME",
+    "ONESTEP_ARTIFACTS",
+    "ONESTEP_DATA",
+    "ONESTEP_TRUST",
+    "MLFLOW_TRACKING_URI",
+)
+"""What says where the home, its stores and the data are, and which classes records may name."""
 
 
 @final
@@ -56,6 +64,24 @@ class Home:
     def here(cls, *, tracking_uri: str | None = None) -> Self:
         """The home of this process: its environment and its working folder."""
         return cls.resolve(os.environ, folder=Path.cwd(), tracking_uri=tracking_uri)
+
+    def variables(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """What a process started elsewhere needs in its environment to find the same.
+
+        Args:
+            environment: That of this process, read for the variables that are no part of a home.
+
+        Returns:
+            Values of ``VARIABLES``; those of folders do not depend on the working folder.
+        """
+        found = {name: environment[name] for name in VARIABLES if environment.get(name)}
+        if "ONESTEP_DATA" in found:
+            found["ONESTEP_DATA"] = str(Path(found["ONESTEP_DATA"]).expanduser().absolute())
+        return found | {
+            "ONESTEP_HOME": str(self.root),
+            "ONESTEP_ARTIFACTS": self.artifacts,
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+        }
 
     @property
     def wandb(self) -> Path:

@@ -16,6 +16,8 @@ _TOKEN: Final = secrets.token_hex(32)
 """Ray remembers the first token that its process has used, so there is one for each process."""
 _own: Final[set[str]] = set()
 """Folder of the instance that this process has started, while it runs."""
+_START_TIMEOUT: Final = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_NODE_STARTS_WITHIN_S: Final = "1800"
 
 
 def set_ray_environment() -> None:
@@ -65,10 +67,14 @@ def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
     set_ray_environment()
     import ray
 
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    if not _own and (address or ray.is_initialized()):
+        # A node that an autoscaler adds boots, pulls its image and installs the package first;
+        # Ray Train's default of 60 seconds, a few times over, gives up before it is there.
+        os.environ.setdefault(_START_TIMEOUT, _NODE_STARTS_WITHIN_S)
     if ray.is_initialized():
         yield bool(_own)
         return
-    address = address or os.environ.get("RAY_ADDRESS", "")
     if address:
         try:
             ray.init(address=address, logging_level=logging.WARNING)

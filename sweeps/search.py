@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -212,7 +212,7 @@ def _search(
         # of stores are among them.
         base=plan.base,
         benchmark=benchmark,
-        environment=_environment(home),
+        environment=home.variables(os.environ),
     )
     with ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
         tune.Tuner(
@@ -262,16 +262,6 @@ def _scheduler(plan: Plan) -> TrialScheduler | None:
         grace_period=scheduler.grace_samples,
         reduction_factor=scheduler.reduction,
     )
-
-
-def _environment(home: Home) -> Mapping[str, str]:
-    """Where a trial on any machine finds the home and the stores."""
-    passed_on = ("ONESTEP_DATA", "ONESTEP_TRUST")
-    return {
-        "ONESTEP_HOME": str(home.root),
-        "MLFLOW_TRACKING_URI": home.tracking_uri,
-        "ONESTEP_ARTIFACTS": home.artifacts,
-    } | {name: os.environ[name] for name in passed_on if name in os.environ}
 
 
 def _check_data(study: optuna.Study, benchmark: Benchmark) -> None:

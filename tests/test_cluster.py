@@ -83,6 +83,16 @@ def test_the_comment_on_shared_storage_is_a_configuration_that_ray_accepts() -> 
     assert all(place in line for line in commands["initialization_commands"])
 
 
+def test_the_page_trains_on_several_nodes_where_it_has_told_of_their_storage() -> None:
+    """As shipped, the head has no CPU for a worker, and no node sees the folder of another."""
+    assert not any("ONESTEP_HOME" in one for one in read("cluster.yaml")["docker"]["run_options"])
+    before, line, after = (_ROOT / "README.md").read_text().partition(" workers.num_workers=4 ")
+    assert line
+    assert "EFS" in before
+    # And its machines may be taken away.
+    assert "training.checkpoint_every=" in after.partition("\n")[0]
+
+
 def test_own_machines_share_a_home() -> None:
     config = read("cluster/on-prem.yaml")
     for kind in ("head", "worker"):

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, final
 from urllib.parse import urlsplit
 
+from ..home import VARIABLES
 from ..password import hide_passwords
 
 if TYPE_CHECKING:  # Ray takes a second to import, and `--help` needs none of it
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-_FORWARDED: Final = ("ONESTEP_HOME", "ONESTEP_ARTIFACTS", "ONESTEP_DATA", "MLFLOW_TRACKING_URI")
 _ADDRESSES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _POLL_S: Final = 1.0
 
@@ -100,7 +100,8 @@ class Submit:
 
 The package has to be installed on the cluster; see cluster.yaml. Where the cluster asks for a
 token, set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN or ~/.ray/auth_token to its token.
-ONESTEP_HOME, ONESTEP_ARTIFACTS, ONESTEP_DATA and MLFLOW_TRACKING_URI go along when they are set.
+ONESTEP_HOME, ONESTEP_ARTIFACTS, ONESTEP_DATA, ONESTEP_TRUST and MLFLOW_TRACKING_URI go along when
+they are set.
 
 examples:
   onestep submit --address http://127.0.0.1:8265 -- sweep sweep=mean_flow_curriculum
@@ -108,7 +109,7 @@ examples:
   onestep submit --working-dir configs --env WANDB_MODE=online -- train experiment=mine
 
 The plain `ray job submit` line that does the same is printed first, with *** in the place of
-passwords in URLs and of the values of --env, but for the four variables above.
+passwords in URLs and of the values of --env, but for the five variables above.
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -193,7 +194,7 @@ def _address(environment: Mapping[str, str]) -> str:
 
 
 def _variables(environment: Mapping[str, str], given: Sequence[str]) -> dict[str, str]:
-    found = {name: environment[name] for name in _FORWARDED if environment.get(name)}
+    found = {name: environment[name] for name in VARIABLES if environment.get(name)}
     for one in given:
         name, equals, value = one.partition("=")
         if not name or not equals:
@@ -205,7 +206,7 @@ def _variables(environment: Mapping[str, str], given: Sequence[str]) -> dict[str
 
 def _shown(name: str, value: str) -> str:
     """The value of a variable as it may be printed: any but folders and stores may be a secret."""
-    return hide_passwords(value) if name in _FORWARDED else "***"
+    return hide_passwords(value) if name in VARIABLES else "***"
 
 
 def _client(address: str) -> "JobSubmissionClient":

@@ -30,7 +30,7 @@ from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble, registry_of
-from .measurement import measured, prepare_benchmark, served_map
+from .measurement import measured_at_workers, served_map
 from .nodes import check_nodes
 from .place import check_place, place_of
 from .preparation import Preparation
@@ -109,7 +109,7 @@ def _carry_out(
     check_nodes(experiment, folder)
     rows = "streamed" if experiment.training.stream else f"{len(dataset.train)} rows"
     watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
-    pairs = None if ready.pairing is None else ready.pairing.pairs(registry, watcher)
+    pairs = None if ready.pairing is None else ready.pairing.pairs(watcher)
     data = dataset if pairs is None else pairs
     _check_checkpoint(folder, recipe=assembly.recipe(data.digest))
     if choice is not None:
@@ -140,8 +140,8 @@ def _keep(
 ) -> Trained:
     """Evaluate what was trained, and register it."""
     experiment, dataset, decoder = ready.assembly.experiment, ready.dataset, ready.decoder
-    report = measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
-    flow_map.cpu()  # the evaluation has moved it to the workers' kind of device
+    report = measured_at_workers(experiment, flow_map, dataset, folder=folder)
+    flow_map.cpu()  # the evaluation may have moved it to the workers' kind of device
     # Before the version: whatever fails here is repeated, and the run has one version still.
     figures = _figures(experiment, flow_map, dataset, report, decoder=decoder)
     _log(run, report, figures, step=experiment.training.steps)

@@ -15,6 +15,7 @@ from ..experiment import ALL_SAMPLES, Experiment
 from ..home import Home
 from . import checkpoint as checkpoints
 from .assembly import Assembly
+from .errand import Progress, run_errand
 from .place import place_of
 
 
@@ -93,3 +94,25 @@ def measured(
         nfes=tuple(nfes) or experiment.evaluation.nfes,
         ema=f"half-life {half_life:g} samples",
     )
+
+
+def measured_at_workers(
+    experiment: Experiment, flow_map: FlowMap, dataset: Dataset, *, folder: Path
+) -> Report:
+    """The report on a trained map, made where the workers compute.
+
+    Args:
+        experiment: What was trained.
+        flow_map: The map that it serves.
+        dataset: Its data.
+        folder: Folder of the run.
+
+    Returns:
+        The report.
+    """
+
+    def measure(progress: Progress) -> Report:
+        del progress
+        return measured(experiment, flow_map, prepare_benchmark(experiment, dataset))
+
+    return run_errand(measure, experiment, folder=folder)

@@ -16,6 +16,8 @@ from ..experiment import Experiment
 from ..registry.errors import ReferenceNotFound
 from ..registry.model import load_flow_map
 from ..registry.store import Registry
+from .assembly import registry_of
+from .errand import Progress, run_errand
 from .pair_generation import check_guidance, generate_pairs
 from .parent import require_lost_labels_of, require_same_data
 from .place import place_of
@@ -95,11 +97,10 @@ class Pairing:
         real = pairs if settings.real else no_pairs(shape)
         return PairSet(generated=pairs, real=real, digest="", lineage=self.lineage)
 
-    def pairs(self, registry: Registry, watcher: Watcher) -> PairSet:
-        """The set, made now unless it is there already.
+    def pairs(self, watcher: Watcher) -> PairSet:
+        """The set, made now unless it is there already, where the workers compute.
 
         Args:
-            registry: Where the teacher is registered.
             watcher: Told how many pairs are made.
 
         Returns:
@@ -110,22 +111,38 @@ class Pairing:
         """
         if self.given is not None:
             return self.given
-        assert self.experiment.parents.pairs is not None, "the pairing has named it"
-        place = Path(self.experiment.parents.pairs)
-        made = _made_before(place, self.lineage)
+        made = _made_before(self._folder, self.lineage)
         if made is not None:
             return made
-        teacher = _teacher(self.experiment, self.dataset, registry)
         with watcher.counting("pairs") as count:
-            return generate_pairs(
-                teacher,
-                self.dataset,
-                self.experiment.pairs,
-                place,
-                lineage=self.lineage,
-                device=place_of(self.experiment).device,
-                progress=count,
+            return run_errand(
+                self.make, self.experiment, folder=self._folder.parent, progress=count
             )
+
+    def make(self, progress: Progress) -> PairSet:
+        """Make the set in this process.
+
+        Args:
+            progress: Told how many pairs are done, and of how many.
+
+        Returns:
+            The set.
+        """
+        experiment = self.experiment
+        return generate_pairs(
+            _teacher(experiment, self.dataset, registry_of(experiment)),
+            self.dataset,
+            experiment.pairs,
+            self._folder,
+            lineage=self.lineage,
+            device=place_of(experiment).device,
+            progress=progress,
+        )
+
+    @property
+    def _folder(self) -> Path:
+        assert self.experiment.parents.pairs is not None, "the pairing has named it"
+        return Path(self.experiment.parents.pairs)
 
 
 def _teacher(experiment: Experiment, dataset: Dataset, registry: Registry) -> FlowMap:

@@ -65,7 +65,7 @@ def place_of(experiment: Experiment) -> Place:
         experiment: What is computed.
 
     Returns:
-        The place. Beside Ray's workers, who have places of their own, a CPU will do.
+        The place. Where only Ray's workers have GPUs, a CPU will do for what is tried beforehand.
 
     Raises:
         ValueError: If this process is the worker, and asks for a GPU that it does not have.
@@ -78,6 +78,12 @@ def place_of(experiment: Experiment) -> Place:
             f"{workers.gpus_per_worker:g}; the GPUs of a Ray cluster take workers.ray=true"
         )
     return Place(device=torch.device("cuda" if has_gpu else "cpu"))
+
+
+def is_elsewhere(experiment: Experiment) -> bool:
+    """Whether only the workers of Ray have the GPUs that an experiment computes on."""
+    workers = experiment.workers
+    return workers.uses_ray and workers.gpus_per_worker > 0 and not torch.cuda.is_available()
 
 
 def check_place(experiment: Experiment) -> None:

@@ -1,6 +1,7 @@
 """Several workers: the same loop under Ray Train, with checkpoints and restarts by Ray."""
 
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from ..build import build
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
+from ..home import Home
 from ..ray_instance import ray_instance
 from . import checkpoint as checkpoints
 from .errors import (
@@ -117,6 +119,7 @@ class RayReporter:
 
 
 def _loop(config: Mapping[str, Any]) -> None:
+    os.environ.update(ray.get(config["environment"]))
     refusal = refusal_here(config["mark"])
     if refusal is not None:
         # Ray would find it out at the first checkpoint, and cut its message to pieces.
@@ -228,6 +231,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         MetricsLost: If the mailbox has died.
     """
     workers = experiment.workers
+    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
     cpus = round(workers.num_workers * workers.cpus_per_worker)
     cpus += experiment.training.stream  # somebody has to read for the workers
     begin = latest(folder)
@@ -244,6 +248,8 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
             train_loop_config={
                 "experiment": experiment.to_dict(),
                 "mailbox": mailbox,
+                # Not as it is: the dashboard shows this mapping, and a URI may hold a password.
+                "environment": ray.put(home.variables(os.environ)),
                 "begin": begin,
                 "mark": mark,
                 "run": folder,

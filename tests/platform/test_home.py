@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from onestep.platform.home import Home
+from onestep.platform.home import VARIABLES, Home
 
 HERE = Path("/here")
 
@@ -24,3 +24,13 @@ def test_a_configured_store_goes_before_that_of_the_environment():
     assert (home.tracking_uri, home.artifacts) == ("http://a:5000", "s3://bucket")
     home = Home.resolve(environment, folder=HERE, tracking_uri="http://b:5000")
     assert home.tracking_uri == "http://b:5000"
+
+
+def test_a_process_elsewhere_is_told_home_stores_data_and_trust():
+    environment = {"ONESTEP_DATA": "/data", "ONESTEP_TRUST": "ours", "HOME": "/root"}
+    home = Home.resolve(environment, folder=HERE, tracking_uri="http://b:5000")
+    there = Home.resolve(home.variables(environment), folder=Path("/there"))
+    assert there == home
+    assert set(home.variables(environment)) == set(VARIABLES)
+    assert home.variables(environment)["ONESTEP_DATA"] == "/data"
+    assert "ONESTEP_TRUST" not in home.variables({})

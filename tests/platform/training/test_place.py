@@ -9,7 +9,7 @@ from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.launch import launch, train
-from onestep.platform.training.place import place_of
+from onestep.platform.training.place import is_elsewhere, place_of
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.sequence import StageSequence
 from onestep.platform.training.watcher import Silence
@@ -39,6 +39,23 @@ def test_a_process_without_a_gpu_does_not_train_for_one_that_was_asked_for(home:
 
 def test_beside_the_workers_of_ray_a_cpu_will_do() -> None:
     assert place_of(experiment(*GROUP)).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "here", "elsewhere"),
+    [
+        (GROUP, False, True),
+        (("workers.ray=true", "workers.gpus_per_worker=0.5"), False, True),
+        (GROUP, True, False),
+        (("workers.num_workers=4",), False, False),
+        (("workers.gpus_per_worker=1",), False, False),
+    ],
+)
+def test_gpus_are_elsewhere_if_ray_has_them_and_this_process_has_none(
+    overrides: tuple[str, ...], here: bool, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: here)
+    assert is_elsewhere(experiment(*overrides)) == elsewhere
 
 
 @pytest.mark.parametrize(

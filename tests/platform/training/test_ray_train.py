@@ -1,5 +1,6 @@
 """The loop under Ray Train: the same weights, also after a worker has died."""
 
+import json
 import os
 import shutil
 import time
@@ -37,6 +38,7 @@ pytestmark = [
 
 WORKERS = {"num_workers": 2, "cpus_per_worker": 0.5, "max_failures": 1}
 DYING = {"_target_": "onestep.tests.platform.training.ray_parts.DyingOnce"}
+NOTING = {"_target_": "onestep.tests.platform.training.ray_parts.Noting"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,6 +68,32 @@ def test_two_ray_workers_walk_the_trajectory_of_one_and_report_every_row(tmp_pat
     assert again.rows == []
     with pytest.raises(CheckpointMismatch, match="belongs to another network, method or data set"):
         train_with_ray(replace(experiment, seed=8), folder=tmp_path / "together", reporter=again)
+
+
+@pytest.mark.slow
+def test_workers_find_home_stores_data_and_trust_where_the_process_that_launched_them_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray runs already, and has the environment in which it was started."""
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "ONESTEP_HOME": str(tmp_path / "home"),
+        "ONESTEP_ARTIFACTS": "s3://bucket",
+        "ONESTEP_TRUST": "ours",
+    }
+    for name, value in {**given, "ONESTEP_DATA": "data"}.items():
+        monkeypatch.setenv(name, value)
+    values = recipe(
+        {**NOTING, "note": str(tmp_path / "note.json")},
+        steps=1,
+        workers={**WORKERS, "num_workers": 1, "ray": True},
+        storage={"tracking_uri": "http://mlflow:5000"},
+    )
+    experiment = Experiment.from_dict(values)
+    train_with_ray(experiment, folder=tmp_path / "run", reporter=MemoryReporter())
+    seen = json.loads((tmp_path / "note.json").read_text())
+    given |= {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "ONESTEP_DATA": str(tmp_path / "data")}
+    assert {name: seen.get(name) for name in given} == given
 
 
 @pytest.mark.slow
