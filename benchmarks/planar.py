@@ -166,6 +166,13 @@ def verdicts(results: Mapping[str, Any]) -> dict[str, Any]:
                 found[name]["w2_of_each_seed"] = [round(ratio, 3) for ratio in ratios]
                 found[name]["w2_spread"] = round(statistics.stdev(ratios), 3)
             found[name]["w2"] = max(ratios) <= BARS["w2_over_flow_matching"]
+            trivial = result["one_gaussian"]["w2"] / yardstick["model"]["w2"]
+            found[name]["one_gaussian_fails"] = trivial > BARS["w2_over_flow_matching"]
+            own, its = result["recipe"], yardstick["recipe"]
+            found[name]["as_flow_matching"] = (
+                all(own[part] == its[part] for part in ("data", "net"))
+                and own["training"]["samples"] == its["training"]["samples"]
+            )
     return found
 
 

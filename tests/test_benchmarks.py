@@ -1,5 +1,6 @@
 """Committed results reach their bars, and belong to the recipes of today."""
 
+import copy
 import functools
 import itertools
 import json
@@ -182,6 +183,21 @@ def test_each_seed_has_to_reach_the_bar_on_the_plane() -> None:
     assert found["w2_spread"] == pytest.approx((alone - 1.0) / 2**0.5, abs=1e-3)
     assert verdict(good, worse)["w2"] is False
     assert verdict(good, slow)["core_s"] is False
+
+
+def test_a_method_on_the_checkerboard_has_the_network_and_samples_of_flow_matching() -> None:
+    stored = copy.deepcopy(read("planar")["recipes"])
+    own = stored["checkerboard_shortcut"]
+
+    def said(name: str) -> Any:
+        return planar.verdicts(stored)["checkerboard_shortcut"][name]
+
+    assert said("as_flow_matching") is True
+    assert said("one_gaussian_fails") is True
+    own["recipe"]["training"]["samples"] *= 2
+    own["one_gaussian"]["w2"] = stored["checkerboard_flow_matching"]["model"]["w2"]
+    assert said("as_flow_matching") is False
+    assert said("one_gaussian_fails") is False
 
 
 @pytest.mark.parametrize("dataset", [PLANE, DIGITS])
