@@ -137,7 +137,7 @@ def test_a_wrong_override_is_refused_in_one_sentence(
         # Evaluations that would fail once the training is done.
         (["method=shortcut", "evaluation.nfes=[3]"], "1, 2, 4, 8, 16 up to 16, got 3"),
         (["method=shortcut", "evaluation.nfes=[1,3]"], "map of method shortcut has a sampler"),
-        (["evaluation.samples=4"], "evaluation.samples must be 0, for all, or at least 8, got 4"),
+        (["evaluation.samples=4"], "evaluation.samples must be 0, for 2000, or at least 8, got 4"),
         (["data=moons", "data.held_out=6"], "held-out and training data, got 64, 6 and 128"),
         # What the data turn out to lack.
         (["method.guidance.omega=2"], "guidance needs labelled data, got data without labels"),
