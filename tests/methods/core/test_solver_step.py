@@ -82,6 +82,7 @@ def test_an_euler_step_is_one_in_the_noise_level_and_one_of_ddim() -> None:
 @pytest.mark.parametrize(
     ("step", "order"), [(EulerStep(), 0.998), (SigmaHeunStep(), 2.0)], ids=repr
 )
+@pytest.mark.slow
 def test_the_order_on_a_karras_grid_is_that_of_the_card(
     step: AbstractSolverStep, order: float
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_step_scales_within_its_stretch() -> None:
     assert 1.0 <= log_determinant.abs().max() <= 2.0
 
 
+@pytest.mark.slow
 def test_a_neural_flow_learns_the_pairs_of_a_shear() -> None:
     """x0 -> (x0, 2 x1 + sin(x0)) in 400 steps; a fresh network leaves a loss of about 1.5."""
     torch.manual_seed(0)

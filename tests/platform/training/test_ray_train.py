@@ -201,6 +201,7 @@ def test_a_reporter_that_fails_sees_every_row_and_its_first_failure_is_raised() 
     assert reporter.seen == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_reporter_that_fails_does_not_hide_why_the_training_ended() -> None:
     mailbox, reporter = mailbox_here(), Hesitant({2, 5})
     with pytest.raises(WorkersFailed):
@@ -219,6 +220,7 @@ def die_while_forwarding(*, ending: Exception | None = None) -> None:
             raise ending
 
 
+@pytest.mark.slow
 def test_the_death_of_the_mailbox_is_told_once_and_when_all_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

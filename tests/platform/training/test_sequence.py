@@ -125,6 +125,7 @@ class BreakingWatcher:
             yield bar
 
 
+@pytest.mark.slow
 def test_a_sequence_that_was_broken_off_goes_on_with_the_teacher_that_it_has_trained(
     empty_database, tmp_path, monkeypatch
 ) -> None:
