@@ -289,7 +289,7 @@ def test_what_goes_by_the_linear_path_refuses_a_map_of_another(
         Renoise(grid=UniformGrid(steps=1)),
         GammaJumps(gamma=0.0),
         Jumps(grid=UniformGrid(steps=3)),
-        RungeKutta4(grid=UniformGrid(steps=200)),
+        RungeKutta4(grid=UniformGrid(steps=80)),
     ],
 )
 def test_what_mixes_no_noise_in_is_exact_on_any_path(sampler: AbstractSampler) -> None:
