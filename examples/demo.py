@@ -22,7 +22,6 @@ import torch
 import yaml
 from PIL import Image
 
-from onestep.benchmarks.record import recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.evaluation.comparison import Comparison, gather
 from onestep.platform.evaluation.figures import sample_grid, save_png
@@ -195,6 +194,8 @@ How to go on
 
 def composed(plan: dict[str, Any]) -> dict[str, Any]:
     """What decides the results of a plan: its stages as they are composed, and its search."""
+    from onestep.benchmarks.record import recipe_of  # stands in the checkout alone
+
     settings = settings_of(plan["sweep"])
     stages = {"teacher": plan["teacher"], "trials": settings.base, **plan["students"]}
     search = settings.to_dict()

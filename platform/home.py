@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Self, final
 
 DEFAULT_FOLDER: Final = ".onestep"
+_SQLITE: Final = "sqlite:///"
 VARIABLES: Final = (
     "ONESTEP_HOME",
     "ONESTEP_ARTIFACTS",
@@ -52,12 +53,14 @@ class Home:
         """
         named = environment.get("ONESTEP_HOME")
         root = (Path(named).expanduser() if named else folder / DEFAULT_FOLDER).absolute()
+        store = tracking_uri or environment.get("MLFLOW_TRACKING_URI")
+        artifacts = environment.get("ONESTEP_ARTIFACTS") or str(root / "artifacts")
+        if "://" not in artifacts:
+            artifacts = str((folder / Path(artifacts).expanduser()).absolute())
         return cls(
             root=root,
-            tracking_uri=tracking_uri
-            or environment.get("MLFLOW_TRACKING_URI")
-            or f"sqlite:///{root / 'mlflow.db'}",
-            artifacts=environment.get("ONESTEP_ARTIFACTS") or str(root / "artifacts"),
+            tracking_uri=_absolute(store or f"sqlite:///{root / 'mlflow.db'}", folder),
+            artifacts=artifacts,
         )
 
     @classmethod
@@ -87,3 +90,11 @@ class Home:
     def wandb(self) -> Path:
         """Folder of Weights & Biases runs."""
         return self.root / "wandb"
+
+
+def _absolute(uri: str, folder: Path) -> str:
+    """A store's URI that means the same in other working folders: Ray's workers have their own."""
+    name = uri.removeprefix(_SQLITE)
+    if name == uri or name.startswith("/"):
+        return uri
+    return f"{_SQLITE}{(folder / name).absolute()}"

@@ -46,8 +46,17 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The inverse of `to_json`."""
-        return cls(**json.loads(text))
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: If another version of onestep has written it.
+        """
+        try:
+            return cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(
+                f"an evaluation was written by another version of onestep: {error}"
+            ) from error
 
 
 @final

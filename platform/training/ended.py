@@ -8,7 +8,7 @@ from ..home import Home
 from ..registry.record import ModelRecord
 from .assembly import assemble, parts_of, registry_of
 from .derivative_choice import DerivativeChoice, is_auto
-from .launch import ended_with
+from .launch import ended_with, run_of
 from .parent import with_versions
 
 
@@ -30,7 +30,13 @@ def model_of_ended(experiment: Experiment) -> str | None:
     model = ended_with(registry, folder)
     if model is None:
         return None
-    record = registry.entry(model).record
+    entry = registry.entry(model)
+    if entry.run_id != run_of(folder):
+        raise ValueError(
+            f"run {experiment.run} has ended and registered {model} in another store; choose "
+            "another name by run=..., or that store by storage.tracking_uri=..."
+        )
+    record = entry.record
     asked = with_versions(experiment, registry)
     if is_auto(asked):
         asked = DerivativeChoice.of(assemble(asked), folder).applied(asked)

@@ -99,10 +99,14 @@ def at_worker(
                 for row, done in ray.get(mailbox.take.remote()):
                     progress(done, round(row["total"]))
             result: _Result = ray.get(answer)
-        except RayTaskError as error:  # its own text is the traceback of another process
-            raise error.cause from error
         except RayError as error:
-            raise WorkersFailed(f"Ray gave up a task beside the training: {error}") from error
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, RayError):
+                raise WorkersFailed(f"Ray gave up a task beside the training: {cause}") from error
+            raise cause from error  # the text of the other is the traceback of another process
+        except BaseException:
+            ray.cancel(answer, force=True)  # or it would write on beside the run that is repeated
+            raise
         return result
 
 

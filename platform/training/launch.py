@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -81,9 +81,12 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
             is running already.
     """
     revision = code_revision()  # of the code as it was loaded; a training gives time to change it
+    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
+    if experiment.storage.tracking_uri:  # as it is for processes in other folders
+        storage = replace(experiment.storage, tracking_uri=home.tracking_uri)
+        experiment = replace(experiment, storage=storage)
     assembly = assemble(experiment)
     check_place(experiment)
-    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
     if experiment.storage.wandb:
         check_wandb()
@@ -234,6 +237,18 @@ def model_of(folder: Path) -> str:
     return str(model)
 
 
+def run_of(folder: Path) -> str:
+    """The MLflow run that a folder has noted.
+
+    Args:
+        folder: Folder of a run that has begun.
+
+    Returns:
+        Its identifier.
+    """
+    return str(json.loads((folder / _RUN).read_text())["run_id"])
+
+
 def ended_with(registry: Registry, folder: Path) -> str | None:
     """What a run has registered that has ended, or was cut off before it could note so.
 
@@ -282,7 +297,7 @@ def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
     """The MLflow run of a folder: the one it had before, or a new one."""
     note = folder / _RUN
     if note.exists():
-        run = Run(registry.connection, json.loads(note.read_text())["run_id"])
+        run = Run(registry.connection, run_of(folder))
         run.go_on()
     else:
         run = Run.start(registry.connection, facts)

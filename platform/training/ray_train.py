@@ -143,15 +143,16 @@ def _loop(config: Mapping[str, Any]) -> None:
 def _work_at(place: Place, config: Mapping[str, Any]) -> None:
     # What the run began from; workers that are started again go on from what Ray has kept since.
     begin: Path | None = config["begin"]
+    experiment = ray.get(config["experiment"])
     with tempfile.TemporaryDirectory() as folder:
         work(
-            config["experiment"],
+            experiment,
             place=place,
             reporter=RayReporter(config["mailbox"]),
             folder=Path(folder),
             kept=config["run"],
             resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
-            stream=_stream(place, Experiment.from_dict(config["experiment"])),
+            stream=_stream(place, Experiment.from_dict(experiment)),
         )
 
 
@@ -246,9 +247,9 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         trainer = TorchTrainer(
             _loop,
             train_loop_config={
-                "experiment": experiment.to_dict(),
+                # Not as they are: the dashboard shows this mapping, and a URI may hold a password.
+                "experiment": ray.put(experiment.to_dict()),
                 "mailbox": mailbox,
-                # Not as it is: the dashboard shows this mapping, and a URI may hold a password.
                 "environment": ray.put(home.variables(os.environ)),
                 "begin": begin,
                 "mark": mark,

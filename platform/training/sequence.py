@@ -107,11 +107,11 @@ class StageSequence:
         """
         chosen = [line for line in overrides if line.partition("=")[0] == _STAGES]
         named = [line for line in overrides if line.partition("=")[0].lstrip("+") == _RUN]
-        values = compose("train", [*chosen, *named])
-        plan, run = values.get(_STAGES), values[_RUN]
+        plan = compose("train", [*chosen, *named]).get(_STAGES)
         if not plan:
             return cls.of({"model": [line for line in overrides if line not in chosen]})
-        if run:
+        run = named[-1].partition("=")[2].strip("'\"") if named else ""
+        if run:  # as it was written: 0 is a name
             plan = {name: [*lines, f"{_RUN}={run}-{name}"] for name, lines in plan.items()}
         return cls.of(plan, [line for line in overrides if line not in (*chosen, *named)])
 

@@ -34,3 +34,10 @@ def test_a_process_elsewhere_is_told_home_stores_data_and_trust():
     assert set(home.variables(environment)) == set(VARIABLES)
     assert home.variables(environment)["ONESTEP_DATA"] == "/data"
     assert "ONESTEP_TRUST" not in home.variables({})
+
+
+def test_relative_stores_are_those_of_the_folder_that_names_them():
+    environment = {"ONESTEP_ARTIFACTS": "kept", "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    home = Home.resolve(environment, folder=HERE)
+    assert (home.tracking_uri, home.artifacts) == ("sqlite:////here/mlflow.db", "/here/kept")
+    assert Home.resolve(home.variables(environment), folder=Path("/there")) == home

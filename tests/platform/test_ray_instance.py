@@ -46,6 +46,7 @@ def test_workers_of_a_cluster_may_wait_for_nodes_that_have_to_boot(
     from ray.train.v2._internal.constants import get_env_vars_to_propagate
 
     monkeypatch.setattr("ray.init", nobody_answers)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     if given is not None:
         os.environ[WAIT] = given
     with (

@@ -151,6 +151,7 @@ def test_a_sweep_for_gpus_needs_one_or_a_cluster(monkeypatch: pytest.MonkeyPatch
     assert plan.prepare(Path("nowhere")).assembly.name == "mean_flow"  # on the CPU that is here
 
 
+@pytest.mark.slow
 def test_a_promotion_does_not_part_the_trials_of_a_sweep(home: Path) -> None:
     launch(experiment_of((*_SMALL, "training.samples=256", "evaluation.nfes=[1]")), Silence())
     registry = Registry.at(Home.here())

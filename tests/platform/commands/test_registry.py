@@ -6,6 +6,7 @@ import pytest
 
 from onestep.platform.cli import USER_ERROR, main
 from onestep.platform.commands.registry import Registry as Command
+from onestep.platform.registry.entry import EVALUATION_FOLDER
 from onestep.platform.registry.errors import PromotionRefused, ReferenceNotFound
 from onestep.platform.registry.run import Run
 from onestep.platform.registry.store import Registry
@@ -67,6 +68,14 @@ def test_a_record_that_cannot_be_read_is_listed_as_such_among_the_others(ask, re
         "cannot be read: the record of digits/1 is not the one that was registered"
     )
     assert second.split()[:2] == ["digits/2", "MeanFlow"]
+
+
+@pytest.mark.usefixtures("models")
+def test_an_evaluation_of_a_newer_version_is_listed_as_such_too(ask, registry):
+    client = registry.connection.client
+    client.set_model_version_tag("digits", "1", f"{EVALUATION_FOLDER}/later", '{"newer": 1}')
+    _, first, _ = ask("list")
+    assert "cannot be read: an evaluation was written by another version of onestep" in first
 
 
 @pytest.mark.usefixtures("models")

@@ -167,6 +167,7 @@ def test_a_model_of_classes_is_asked_for_them(home: Path) -> None:
     torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_imported_model_teaches_a_student(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ STUDENT = (
 )
 
 
+@pytest.mark.slow
 def test_an_imported_model_is_sampled_and_teaches_like_any_other(home: Path) -> None:
     """Three steps from the same weights and noise: only what the teacher says can tell them."""
     theirs = trained_elsewhere()

@@ -194,6 +194,7 @@ def put_rows(mailbox: Any, reporter: Hesitant, *, ending: Exception | None = Non
             raise ending
 
 
+@pytest.mark.slow
 def test_a_reporter_that_fails_sees_every_row_and_its_first_failure_is_raised() -> None:
     mailbox, reporter = mailbox_here(), Hesitant({2, 5})
     with pytest.raises(OSError, match="step 2 is refused"):

@@ -94,9 +94,12 @@ def test_an_override_needs_to_fit_the_stages_alone() -> None:
     assert [each.data["samples"] for each in experiments] == [256, 256]
 
 
-def test_the_name_of_a_run_gives_each_stage_a_folder_of_its_own() -> None:
-    stages = StageSequence.from_overrides(["stages=digits_reflow", "run=mine"]).check()
-    assert [stage.run for stage in stages] == ["mine-teacher", "mine-student"]
+@pytest.mark.parametrize(
+    ("line", "name"), [("run=mine", "mine"), ("run=0", "0"), ("run='first'", "first")]
+)
+def test_the_name_of_a_run_gives_each_stage_a_folder_of_its_own(line: str, name: str) -> None:
+    stages = StageSequence.from_overrides(["stages=digits_reflow", line]).check()
+    assert [stage.run for stage in stages] == [f"{name}-teacher", f"{name}-student"]
 
 
 @final
