@@ -48,6 +48,12 @@ class Evaluation:
     def from_json(cls, text: str) -> Self:
         """The inverse of `to_json`.
 
+        Args:
+            text: The JSON.
+
+        Returns:
+            The evaluation.
+
         Raises:
             ValueError: If another version of onestep has written it.
         """
