@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from .feed import AbstractFeed, DataFeed
 from .objective import Objective, combine
 from .place import Place
 from .snapshot import PowerAverages
+
+_COMPILATIONS: Final = 64
+"""Most variants of a network that are compiled in a run."""
 
 
 class OptimizerFactory(Protocol):
@@ -70,8 +73,13 @@ class Learning:
         self._named = dict(self.nets.online.named_parameters())
         if training.compile:
             # What other networks of this process left would count against this one's limit of
-            # compilations, beyond which it would go on uncompiled without a word.
+            # compilations. A method that jumps and differentiates in several ways needs more of
+            # them than eight; beyond the limit torch would go on uncompiled without a word.
+            from torch._dynamo import config as dynamo  # takes seconds to import
+
             torch.compiler.reset()
+            dynamo.recompile_limit = max(dynamo.recompile_limit, _COMPILATIONS)
+            dynamo.fail_on_recompile_limit_hit = True
             self.nets.online.compile()
         self.averages = MovingAverages(online, training.ema_half_lives, ramp=training.ema_ramp)
         self.power_averages = PowerAverages(online) if training.ema_snapshots else None
