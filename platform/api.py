@@ -180,4 +180,4 @@ def train(*overrides: str, progress: bool = True) -> Model:
     sequence = StageSequence.from_overrides(overrides)
     *_, experiment = sequence.check()
     *_, last = sequence.run(Console() if progress else Silence()).values()
-    return Model.load(str(last.reference), tracking_uri=experiment.storage.tracking_uri or None)
+    return Model.load(str(last.reference), tracking_uri=experiment.storage.tracking_uri)

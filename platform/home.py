@@ -46,7 +46,7 @@ class Home:
         Args:
             environment: Read for ONESTEP_HOME, MLFLOW_TRACKING_URI and ONESTEP_ARTIFACTS.
             folder: Folder in which the home lies unless the environment names one.
-            tracking_uri: Configured store; it goes before the environment's.
+            tracking_uri: Configured store, if any; it goes before the environment's.
 
         Returns:
             The home; nothing is made on disk yet.
@@ -85,6 +85,11 @@ class Home:
             "ONESTEP_ARTIFACTS": self.artifacts,
             "MLFLOW_TRACKING_URI": self.tracking_uri,
         }
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the folders of runs."""
+        return self.root / "runs"
 
     @property
     def wandb(self) -> Path:

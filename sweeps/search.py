@@ -25,7 +25,7 @@ from ..platform.ray_instance import ray_instance
 from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.run import RunFacts
-from ..platform.training.assembly import registry_of
+from ..platform.training.assembly import home_of, registry_of
 from .journal import Journal, Say
 from .plan import Plan
 from .record import SAMPLES
@@ -120,7 +120,7 @@ def folder_of(name: str) -> Path:
 
 
 def _run(plan: Plan, name: str, say: Say) -> SweepResult:
-    home = Home.here(tracking_uri=plan.experiment.storage.tracking_uri or None)
+    home = home_of(plan.experiment)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
     plan, folder = plan.with_versions(registry_of(plan.experiment)), folder_of(name)
     benchmark = plan.benchmark(plan.prepare(folder).dataset)

@@ -11,6 +11,7 @@ _FIRST: Final = (
     "test_host.py",
     "test_search.py",
     "test_launch.py",
+    "test_launch_parents.py",
     "test_sequence.py",
     "test_docs.py",
     "test_benchmarks.py",

@@ -116,7 +116,7 @@ def apply_overrides(arguments: argparse.Namespace, *, allowed: tuple[str, ...]) 
             raise ValueError(f"give either {key} or --{option}, got both")
         setattr(arguments, option, chosen[option])
     store = settings(Storage, "storage", values["storage"])
-    return Home.here(tracking_uri=store.tracking_uri or None)
+    return Home.here(tracking_uri=store.tracking_uri)
 
 
 def show(plan: Mapping[str, Any], home: Home) -> None:

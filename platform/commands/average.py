@@ -59,8 +59,8 @@ examples:
         from ..device import device_named
         from ..evaluation.table import to_markdown
         from ..registry.store import Registry
-        from ..training.launch import model_of
         from ..training.power_average import PowerProfile
+        from ..training.run_note import model_of
         from ..training.snapshot import average_of_width
 
         home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
@@ -68,7 +68,7 @@ examples:
         device = device_named(arguments.device)
         for width in arguments.width:
             PowerProfile.of_width(width)  # refuses one out of range
-        folder = home.root / "runs" / arguments.run
+        folder = home.runs / arguments.run
         parent = model_of(folder)
         registry = Registry.at(home)
         entry = registry.entry(parent)

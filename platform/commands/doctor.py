@@ -6,7 +6,6 @@ from typing import ClassVar, final
 
 from ..configuration import compose
 from ..experiment import Experiment
-from ..home import Home
 from ..password import hide_passwords, without_passwords
 from .arguments import add_overrides
 
@@ -53,8 +52,9 @@ def _show_machine(experiment: Experiment) -> None:
 
     from ..registry.connection import check_tracking
     from ..registry.revision import installed_versions
+    from ..training.assembly import home_of
 
-    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
+    home = home_of(experiment)
     for name, version in installed_versions().items():
         print(f"{name:<12} {version}")
     print(f"{'devices':<12} {torch.cuda.device_count()} GPU, {torch.get_num_threads()} threads")

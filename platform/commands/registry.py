@@ -255,7 +255,7 @@ def _import(arguments: argparse.Namespace) -> list[str]:
         experiment = with_net_config(experiment, Path(arguments.net_config))
     if arguments.dry_run:
         return [json.dumps(without_passwords(experiment.to_dict()), indent=2)]
-    uri = arguments.tracking_uri or experiment.storage.tracking_uri or None
+    uri = arguments.tracking_uri or experiment.storage.tracking_uri
     reference = register_outside(
         Store.at(Home.here(tracking_uri=uri)),
         experiment,

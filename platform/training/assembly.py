@@ -309,6 +309,11 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
 
 
+def home_of(experiment: Experiment) -> Home:
+    """The home of an experiment: that of this process, with the store that it names, if any."""
+    return Home.here(tracking_uri=experiment.storage.tracking_uri)
+
+
 def registry_of(experiment: Experiment) -> Registry:
     """The registry that an experiment reads from and writes to."""
-    return Registry.at(Home.here(tracking_uri=experiment.storage.tracking_uri or None))
+    return Registry.at(home_of(experiment))

@@ -4,12 +4,11 @@ from pathlib import Path
 
 from ..data.stream_sample import load
 from ..experiment import Experiment
-from ..home import Home
 from ..registry.record import ModelRecord
-from .assembly import assemble, parts_of, registry_of
+from .assembly import assemble, home_of, parts_of, registry_of
 from .derivative_choice import DerivativeChoice, is_auto
-from .launch import ended_with, run_of
 from .parent import with_versions
+from .run_note import RunNote
 
 
 def model_of_ended(experiment: Experiment) -> str | None:
@@ -26,12 +25,13 @@ def model_of_ended(experiment: Experiment) -> str | None:
     """
     if not experiment.run:
         return None
-    folder, registry = Home.here().root / "runs" / experiment.run, registry_of(experiment)
-    model = ended_with(registry, folder)
-    if model is None:
+    folder, registry = home_of(experiment).runs / experiment.run, registry_of(experiment)
+    note = RunNote.of(folder)
+    model = None if note is None else note.registered(registry)
+    if note is None or model is None:
         return None
     entry = registry.entry(model)
-    if entry.run_id != run_of(folder):
+    if entry.run_id != note.run_id:
         raise ValueError(
             f"run {experiment.run} has ended and registered {model} in another store; choose "
             "another name by run=..., or that store by storage.tracking_uri=..."

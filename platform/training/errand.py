@@ -11,8 +11,8 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from ..experiment import Experiment
-from ..home import Home
 from ..ray_instance import ray_instance
+from .assembly import home_of
 from .errors import WorkersFailed
 from .nodes import marked, refusal_here
 from .place import is_elsewhere
@@ -82,7 +82,7 @@ def at_worker(
             experiment allows.
     """
     workers = experiment.workers
-    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
+    home = home_of(experiment)
     with ray_instance(address=workers.address), marked(folder) as mark:
         mailbox = mailbox_here()
         as_worker: Any = ray.remote(
@@ -104,9 +104,8 @@ def at_worker(
             if isinstance(cause, RayError):
                 raise WorkersFailed(f"Ray gave up a task beside the training: {cause}") from error
             raise cause from error  # the text of the other is the traceback of another process
-        except BaseException:
+        finally:  # of one that has ended it does nothing
             ray.cancel(answer, force=True)  # or it would write on beside the run that is repeated
-            raise
         return result
 
 

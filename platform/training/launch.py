@@ -13,7 +13,6 @@ from typing import Final, final
 from matplotlib.figure import Figure
 
 from ...methods.core.flow_map import FlowMap
-from ..atomic import write_json
 from ..data.pairs import PairSet
 from ..data.source import Dataset
 from ..evaluation.comparison import Comparison, same_noise
@@ -29,7 +28,7 @@ from ..registry.revision import code_revision
 from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from . import checkpoint as checkpoints
-from .assembly import Assembly, assemble, registry_of
+from .assembly import Assembly, assemble, home_of, registry_of
 from .measurement import measured_at_workers, served_map
 from .nodes import check_nodes
 from .place import check_place, place_of
@@ -37,12 +36,11 @@ from .preparation import Preparation
 from .ray_train import latest, train_with_ray
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter, check_wandb
 from .room import check_room
+from .run_note import RunNote
 from .watcher import Watcher
 from .worker import work
 
 _LOGGER: Final = logging.getLogger(__name__)
-_RUN: Final = "run.json"
-_DIGEST: Final = "data_digest"
 
 
 @final
@@ -81,7 +79,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
             is running already.
     """
     revision = code_revision()  # of the code as it was loaded; a training gives time to change it
-    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
+    home = home_of(experiment)
     if experiment.storage.tracking_uri:  # as it is for processes in other folders
         storage = replace(experiment.storage, tracking_uri=home.tracking_uri)
         experiment = replace(experiment, storage=storage)
@@ -90,7 +88,7 @@ def launch(experiment: Experiment, watcher: Watcher) -> Trained:
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
     if experiment.storage.wandb:
         check_wandb()
-    folder = home.root / "runs" / (experiment.run or _fresh(experiment.name))
+    folder = home.runs / (experiment.run or _fresh(experiment.name))
     ready = Preparation.of(assembly, folder)
     num_data = 0 if experiment.training.stream else len(ready.dataset.train)
     check_room(ready.assembly, folder, num_data=num_data)
@@ -107,8 +105,7 @@ def _carry_out(
     assembly, dataset, choice = ready.assembly, ready.dataset, ready.choice
     experiment = assembly.experiment
     registry = registry_of(experiment)
-    _check_unfinished(registry, folder)
-    _check_data(folder, dataset)
+    _check_goes_on(folder, dataset, registry)
     check_nodes(experiment, folder)
     rows = "streamed" if experiment.training.stream else f"{len(dataset.train)} rows"
     watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
@@ -155,7 +152,8 @@ def _keep(
         run_id=run.run_id,
         decoder=None if decoder is None else decoder.weights,
     )
-    write_json(folder / _RUN, {"run_id": run.run_id, "model": str(reference)})
+    note = RunNote(run_id=run.run_id, data_digest=dataset.digest, model=str(reference))
+    note.keep(folder)
     run.set_tags({"onestep.model": str(reference)})
     return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
 
@@ -214,77 +212,17 @@ def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
     return last
 
 
-def model_of(folder: Path) -> str:
-    """The model that a run has registered.
-
-    Args:
-        folder: Folder of the run.
-
-    Returns:
-        Its reference.
-
-    Raises:
-        ValueError: If there is no such run, or it has not ended.
-    """
-    note = folder / _RUN
-    model = json.loads(note.read_text()).get("model") if note.exists() else None
-    if model is None:
-        have = sorted(path.parent.name for path in folder.parent.glob(f"*/{_RUN}"))
-        raise ValueError(
-            f"run {folder.name} must have registered a model, got none; runs here: "
-            f"{', '.join(have) or 'none'}"
-        )
-    return str(model)
-
-
-def run_of(folder: Path) -> str:
-    """The MLflow run that a folder has noted.
-
-    Args:
-        folder: Folder of a run that has begun.
-
-    Returns:
-        Its identifier.
-    """
-    return str(json.loads((folder / _RUN).read_text())["run_id"])
-
-
-def ended_with(registry: Registry, folder: Path) -> str | None:
-    """What a run has registered that has ended, or was cut off before it could note so.
-
-    Args:
-        registry: Where it registers.
-        folder: Folder of the run, which may not be there.
-
-    Returns:
-        The reference of its model, or None where it has not ended.
-    """
-    note = folder / _RUN
-    if not note.exists():
-        return None
-    noted = json.loads(note.read_text())
-    # Where it was cut off before it could note what it registered, the registry knows.
-    model = noted.get("model") or registry.made_by(noted["run_id"])
-    return None if model is None else str(model)
-
-
-def _check_unfinished(registry: Registry, folder: Path) -> None:
-    model = ended_with(registry, folder)
+def _check_goes_on(folder: Path, dataset: Dataset, registry: Registry) -> None:
+    """Refuse a run that has ended, or was begun on other data."""
+    note = RunNote.of(folder)
+    if note is None:
+        return
+    model = note.registered(registry)
     if model is not None:
         raise ValueError(
             f"run {folder.name} has ended and registered {model}; choose another name by run=..."
         )
-
-
-def _check_data(folder: Path, dataset: Dataset) -> None:
-    """Refuse other data than a run was begun on; the checkpoints of a stream do not tell them."""
-    note = folder / _RUN
-    known = json.loads(note.read_text()).get(_DIGEST) if note.exists() else None
-    if known is not None and known != dataset.digest:
-        raise ValueError(
-            f"run {folder.name} was begun on other data: their digest is {known[:12]}..., that of "
-            f"{dataset.name} is now {dataset.digest[:12]}...; choose another name by run=..."
-        )
+    note.check_data(dataset, run=folder.name)
 
 
 def _fresh(name: str) -> str:
@@ -295,15 +233,15 @@ def _fresh(name: str) -> str:
 @contextmanager
 def _run(registry: Registry, facts: RunFacts, folder: Path) -> Iterator[Run]:
     """The MLflow run of a folder: the one it had before, or a new one."""
-    note = folder / _RUN
-    if note.exists():
-        run = Run(registry.connection, run_of(folder))
-        run.go_on()
-    else:
+    note = RunNote.of(folder)
+    if note is None:
         run = Run.start(registry.connection, facts)
+    else:
+        run = Run(registry.connection, note.run_id)
+        run.go_on()
     with run:
-        if not note.exists():
-            write_json(note, {"run_id": run.run_id, _DIGEST: facts.data_digest})
+        if note is None:
+            RunNote(run_id=run.run_id, data_digest=facts.data_digest).keep(folder)
         yield run
 
 

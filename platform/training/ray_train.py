@@ -21,9 +21,9 @@ from ..build import build
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
-from ..home import Home
 from ..ray_instance import ray_instance
 from . import checkpoint as checkpoints
+from .assembly import home_of
 from .errors import (
     CheckpointAltered,
     CheckpointMismatch,
@@ -232,7 +232,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
         MetricsLost: If the mailbox has died.
     """
     workers = experiment.workers
-    home = Home.here(tracking_uri=experiment.storage.tracking_uri or None)
+    home = home_of(experiment)
     cpus = round(workers.num_workers * workers.cpus_per_worker)
     cpus += experiment.training.stream  # somebody has to read for the workers
     begin = latest(folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -13,9 +14,32 @@ from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.flow_matching import FlowMatching
 
 
+@dataclass(frozen=True, kw_only=True)
+class AbstractActing(AbstractMethod):
+    """Flow matching that does something before each of its losses."""
+
+    coupling: AbstractCoupling = IndependentCoupling()
+
+    @abstractmethod
+    def act(self, now: Moment) -> None:
+        """Do it."""
+
+    @property
+    def domain(self) -> Domain:
+        return FlowMatching().domain
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        self.act(now)
+        return FlowMatching().loss(nets, batch, now)
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
-class DyingOnce(AbstractMethod):
+class DyingOnce(AbstractActing):
     """Flow matching whose first worker to reach a step ends its process, once.
 
     Attributes:
@@ -25,17 +49,8 @@ class DyingOnce(AbstractMethod):
 
     at: int = 0
     flag: str = ""
-    coupling: AbstractCoupling = IndependentCoupling()
 
-    @property
-    def domain(self) -> Domain:
-        return FlowMatching().domain
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
-
-    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+    def act(self, now: Moment) -> None:
         if self.flag and now.step == self.at:
             try:
                 Path(self.flag).touch(exist_ok=False)
@@ -43,12 +58,11 @@ class DyingOnce(AbstractMethod):
                 pass
             else:
                 os._exit(1)
-        return FlowMatching().loss(nets, batch, now)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Noting(AbstractMethod):
+class Noting(AbstractActing):
     """Flow matching that writes down the environment of its worker.
 
     Attributes:
@@ -56,16 +70,7 @@ class Noting(AbstractMethod):
     """
 
     note: str
-    coupling: AbstractCoupling = IndependentCoupling()
 
-    @property
-    def domain(self) -> Domain:
-        return FlowMatching().domain
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
-
-    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+    def act(self, now: Moment) -> None:
+        del now
         Path(self.note).write_text(json.dumps(dict(os.environ)))
-        return FlowMatching().loss(nets, batch, now)

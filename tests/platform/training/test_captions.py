@@ -20,11 +20,10 @@ from onestep.platform.data.captioned_digits import CaptionedDigits
 from onestep.platform.data.pairs import read_pairs
 from onestep.platform.data.source import Dataset
 from onestep.platform.experiment import Experiment, PairGeneration
-from onestep.platform.training.assembly import assemble
+from onestep.platform.training.assembly import assemble, registry_of
 from onestep.platform.training.cost import cost_of
 from onestep.platform.training.derivative_choice import DerivativeChoice, is_auto
 from onestep.platform.training.feed import DataFeed, PairFeed
-from onestep.platform.training.launch import registry_of
 from onestep.platform.training.measurement import served_map
 from onestep.platform.training.pair_generation import generate_pairs
 from onestep.platform.training.place import Place

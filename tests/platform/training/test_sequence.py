@@ -1,18 +1,14 @@
 """Sequences of stages: later ones build on earlier ones, and all are checked before the first."""
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import final
+from pathlib import Path
 
 import pytest
 
-from onestep.platform.experiment import Experiment
 from onestep.platform.registry.store import Registry
-from onestep.platform.training.launch import registry_of
-from onestep.platform.training.reporter import Reporter
+from onestep.platform.training.assembly import registry_of
 from onestep.platform.training.sequence import Stage, StageSequence
 from onestep.platform.training.watcher import Silence
+from onestep.tests.platform.training.watching import Meddler
 
 TINY = (
     "data=digits",
@@ -102,41 +98,20 @@ def test_the_name_of_a_run_gives_each_stage_a_folder_of_its_own(line: str, name:
     assert [stage.run for stage in stages] == [f"{name}-teacher", f"{name}-student"]
 
 
-@final
-class BreakingWatcher:
-    """Breaks a sequence off before a stage.
-
-    Args:
-        stage: The stage.
-    """
-
-    def __init__(self, stage: str) -> None:
-        self._stage, self._silence = stage, Silence()
-
-    def say(self, line: str) -> None:
-        if line == f"stage {self._stage}":
-            raise InterruptedError
-
-    @contextmanager
-    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        with self._silence.counting(what) as count:
-            yield count
-
-    @contextmanager
-    def training(self, experiment: Experiment) -> Iterator[Reporter]:
-        with self._silence.training(experiment) as bar:
-            yield bar
+def interrupt_before_the_student(line: str) -> None:
+    if line == "stage student":
+        raise InterruptedError
 
 
 @pytest.mark.slow
 def test_a_sequence_that_was_broken_off_goes_on_with_the_teacher_that_it_has_trained(
-    empty_database, tmp_path, monkeypatch
+    home_folder: Path,
 ) -> None:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    del home_folder  # the environment names it
     lines = ["stages=digits_reflow", "run=first", *TINY]
+    interrupting = Meddler(said=interrupt_before_the_student)
     with pytest.raises(InterruptedError):
-        StageSequence.from_overrides(lines).run(BreakingWatcher("student"))
+        StageSequence.from_overrides(lines).run(interrupting)
 
     for other in ("training.samples=512", "training.ema_served=1"):
         refused = "run first-teacher has ended with other settings and registered digits/1"
@@ -152,9 +127,8 @@ def test_a_sequence_that_was_broken_off_goes_on_with_the_teacher_that_it_has_tra
         StageSequence.from_overrides(lines).run(Silence())
 
 
-def test_a_student_is_made_from_its_teachers_pairs(empty_database, tmp_path, monkeypatch) -> None:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+def test_a_student_is_made_from_its_teachers_pairs(home_folder: Path) -> None:
+    del home_folder  # the environment names it
     done = StageSequence.of(PLAN, TINY).run(Silence())
     student = done["student"]
     registry: Registry = registry_of(StageSequence.of(PLAN, TINY).check()[0])
@@ -165,10 +139,9 @@ def test_a_student_is_made_from_its_teachers_pairs(empty_database, tmp_path, mon
 
 @pytest.mark.slow
 def test_each_round_of_reflow_is_straighter_and_names_the_one_before(
-    empty_database, tmp_path, monkeypatch
+    home_folder: Path,
 ) -> None:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    del home_folder  # the environment names it
     small = ("training.samples=76800", "training.threads=1", "pairs.count=4096", "pairs.steps=10")
     lines = ["stages=checkerboard_reflow_twice", "evaluation.samples=256", "evaluation.nfes=[1]"]
     sequence = StageSequence.from_overrides([*lines, "data.samples=4096", *small])
