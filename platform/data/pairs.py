@@ -8,11 +8,11 @@ from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ...methods.core.condition import Condition
-from ..atomic import encode_safetensors, sha256, write_bytes, write_json
+from ..atomic import encode_safetensors, sha256, sha256_of, write_bytes, write_json
 from .errors import DataAltered, DataNotFound
 
 _TENSORS: Final = "pairs.safetensors"
@@ -101,20 +101,20 @@ def read_pairs(folder: Path) -> PairSet:
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
         expected, lineage = str(manifest["sha256"]), dict(manifest["lineage"])
-        payload = (folder / _TENSORS).read_bytes()
+        digest = sha256_of(folder / _TENSORS)
     except FileNotFoundError as error:
         raise DataNotFound(
             f"there is no set of pairs in {folder}, where {error.filename} is missing"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataAltered(f"{folder / _MANIFEST} is truncated or altered: {error!r}") from error
-    digest = sha256(payload)
     if digest != expected:
         raise DataAltered(
             f"pairs in {folder} are truncated or altered: sha256 {digest[:12]}..., "
             f"expected {expected[:12]}..."
         )
-    tensors = load_tensors(payload)
+    # Mapped, not read: sets are larger than what a node's workers together have room for.
+    tensors = load_file(folder / _TENSORS)
     generated, real = (
         Pairs(
             x0=tensors[f"{kind}.x0"],

@@ -51,3 +51,19 @@ def test_altered_tensors_are_refused(stored: Path) -> None:
 def test_missing_pairs_are_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(DataNotFound, match="there is no set of pairs in"):
         read_pairs(tmp_path)
+
+
+def test_a_set_takes_no_memory_of_its_own(tmp_path: Path) -> None:
+    rows = torch.ones(1 << 20, 8)
+    write_pairs(tmp_path, Pairs(x0=rows, x1=rows), no_pairs((8,)), {})
+    before = own_memory()
+    found = read_pairs(tmp_path)
+    assert found.generated.x1[[0, -1]].sum() == 16.0
+    assert own_memory() - before < rows.nbytes / 4
+
+
+def own_memory() -> int:
+    """Bytes of this process that are no mapped file."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024
