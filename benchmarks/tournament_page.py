@@ -17,6 +17,7 @@ METRICS: Final = {
     "eight_gaussians": ("eval/w2", "eval/mode_mass_tv", "eval/outside_modes"),
     "checkerboard": ("eval/w2", "eval/forbidden_share"),
     "digits": (
+        "eval/1nn_deviation",
         "eval/1nn_accuracy",
         "eval/coverage",
         "eval/class_agreement",

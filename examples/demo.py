@@ -225,8 +225,9 @@ def publish(files: Sequence[Path]) -> None:
             head = (
                 "# Results of the demo\n\nWritten by `python examples/demo.py --publish`, after a "
                 f"minute or two of training each, with the plan `{plan_digest()}`.\n"
-                "A model above the row *Gaussian per class* in 1nn_accuracy has not yet learned "
-                "more than that row.\n\n"
+                "A model above the row *Gaussian per class* in 1nn_accuracy or 1nn_deviation has "
+                "not yet learned more than that row. The deviation also sees noise on top of data, "
+                "which deceives the accuracy.\n\n"
             )
             (docs / "results.md").write_text(head + file.read_text())
 

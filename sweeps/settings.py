@@ -129,11 +129,11 @@ class SweepSettings:
                 "sweep.name must be letters, digits, '_', '.' or '-', at most 61 and not a sign "
                 f"first, got {self.name!r}"
             )
-        if min(self.trials, self.concurrency, self.startup) < 1 or self.seed < 0:
-            raise ValueError(
-                "sweep.trials, concurrency and startup must be at least 1 and seed at least 0, "
-                f"got {self.trials}, {self.concurrency}, {self.startup} and {self.seed}"
-            )
+        for name, least in {"trials": 1, "concurrency": 1, "startup": 1, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"sweep.{name} must be at least {least}, got {getattr(self, name)}"
+                )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

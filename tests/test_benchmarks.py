@@ -260,6 +260,8 @@ def test_the_page_tells_one_step_of_what_is_judged_at_many() -> None:
         "interval": [0.5, 0.6],
         "floor": 0.5,
         "gaussian": 0.7,
+        "deviation": 0.1,
+        "deviation_of_gaussian": 0.2,
         "core_s": 1.0,
         "core_s_of_stages": {},
         "metrics": {"eval/1nn_accuracy/nfe_50": 0.55, "eval/1nn_accuracy/nfe_2": 0.97},
@@ -272,6 +274,19 @@ def test_the_page_tells_one_step_of_what_is_judged_at_many() -> None:
     assert "many evaluations" not in learning_page.page(None, {**found, "recipes": {"one": one}})
 
 
+DIGITS_LEARNED: Final = {
+    "accuracy": 0.5,
+    "deviation": 0.1,
+    "deviation_of_gaussian": 0.2,
+    "core_s": 1.0,
+}
+
+
+def test_noise_on_top_of_data_has_not_learned_them() -> None:
+    assert learning_digits.missed(DIGITS_LEARNED) == []
+    assert learning_digits.missed({**DIGITS_LEARNED, "deviation": 0.3}) == ["deviation"]
+
+
 @pytest.mark.parametrize(
     ("names", "judged"),
     [
@@ -281,7 +296,7 @@ def test_the_page_tells_one_step_of_what_is_judged_at_many() -> None:
     ids=[PLANE, DIGITS],
 )
 def test_some_recipes_alone_reach_nothing(names: list[str], judged: Callable[[Any], Any]) -> None:
-    good = {**learning.MOST, **learning.LEAST, "stages": 1, "accuracy": 0.5, "core_s": 1.0}
+    good = {**learning.MOST, **learning.LEAST, **DIGITS_LEARNED, "stages": 1}
     assert judged(dict.fromkeys(names, good))["reached"] is True
     assert judged(dict.fromkeys(names[1:], good))["reached"] is False
 

@@ -148,7 +148,7 @@ def _list(registry: "store.Registry", name: str | None = None) -> list[str]:
 
     entries = [one for one in registry.list() if name is None or one.reference.name == name]
     if not entries:
-        return ["no models are registered yet; `onestep train` registers one"]
+        return [f"no models {'' if name is None else f'named {name} '}are registered yet"]
     rows = [("model", "method", "weights", "registered (UTC)", "aliases", "metrics")]
     for entry in entries:
         aliases = ", ".join(entry.aliases) or "-"

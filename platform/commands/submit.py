@@ -136,7 +136,7 @@ passwords in URLs and of the values of --env, but for the five variables above.
             "--no-wait", action="store_true", help="leave when the job is submitted"
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="print the plain line and stop; ask no cluster"
+            "--dry-run", action="store_true", help="print the plain line for the address and stop"
         )
         parser.add_argument(
             "onestep_command",

@@ -59,11 +59,12 @@ paper's scale (experiment=cifar10_...) it also says what the paper reports, as p
                 print(json.dumps(without_passwords(shown), indent=2))
                 done[name] = experiment
             return 0
+        from ..evaluation.table import to_markdown
         from ..training.watcher import Console
 
         for trained in sequence.run(Console()).values():
-            print(headline(trained.report.metrics()))
-            print(f"\nmodel   {trained.reference}\nfolder  {trained.folder}")
+            print(to_markdown((trained.report,)))
+            print(f"model   {trained.reference}\nfolder  {trained.folder}")
             print(f"sample  onestep sample {trained.reference}\n")
         return 0
 
@@ -84,19 +85,3 @@ def resolved(
     from ..training.cost import cost_of
 
     return experiment.to_dict() | {"summary": cost_of(experiment, stages, is_measured=is_measured)}
-
-
-def headline(metrics: dict[str, float]) -> str:
-    """The numbers that decide between models, a line for each number of evaluations."""
-    from ..evaluation.table import HEADLINES
-
-    nfes = sorted({int(name.rsplit("nfe_", 1)[1]) for name in metrics if "/nfe_" in name})
-    lines = []
-    for nfe in nfes:
-        cells = [
-            f"{metric.removeprefix('eval/')} {metrics[name]:.3f}"
-            for metric in HEADLINES
-            if (name := f"{metric}/nfe_{nfe}") in metrics
-        ]
-        lines.append(f"{nfe:3d} NFE   " + "   ".join(cells))
-    return "\n".join(lines)

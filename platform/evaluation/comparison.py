@@ -67,7 +67,7 @@ class Comparison:
     def figures(self) -> dict[str, Figure]:
         """Samples of all models from the same noise, and quality against evaluations."""
         is_image = len(self.dataset.shape) > 1
-        metric = "eval/1nn_accuracy" if is_image else "eval/w2"
+        metric = "eval/1nn_deviation" if is_image else "eval/w2"
         figures = {}
         if any(self.samples.values()):  # latents without a decoder are nothing to look at
             figures["samples.png"] = self._images() if is_image else self._points()

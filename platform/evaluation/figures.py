@@ -24,7 +24,7 @@ _GREY: Final = "#8a8a8a"
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette, which people with any colour vision can tell apart."""
 _TITLES: Final = {
-    "eval/1nn_accuracy": "1-nearest-neighbour two-sample accuracy",
+    "eval/1nn_deviation": "1-nearest-neighbour two-sample deviation",
     "eval/sliced_w2": "sliced 2-Wasserstein distance",
     "eval/w2": "2-Wasserstein distance",
     "eval/coverage": "coverage",
@@ -113,7 +113,7 @@ def _style(axis: Axes) -> None:
     axis.tick_params(colors=_INK, labelsize=8, length=3)
 
 
-def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_accuracy") -> Figure:
+def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_deviation") -> Figure:
     """One line for each model with its interval, and the floor and the Gaussian as level lines.
 
     Args:

@@ -10,6 +10,7 @@ from .report import Measurement, Report
 
 HEADLINES: Final = (
     "eval/1nn_accuracy",
+    "eval/1nn_deviation",
     "eval/sliced_w2",
     "eval/coverage",
     "eval/class_agreement",
@@ -190,7 +191,8 @@ def to_markdown(reports: Sequence[Report], *, metrics: Sequence[str] = ()) -> st
     lines += [
         "",
         f"{p.data} `{p.data_digest[:12]}`, {p.draws} draws of {p.count} samples against held-out "
-        f"data; features `{p.features[:19]}`{accuracy}; in brackets 95 % intervals over draws.",
+        f"data; features `{p.features[:19]}`{accuracy}; in brackets 95 % intervals over draws. The "
+        "nearer a number is to the floor, the better.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -8,11 +8,12 @@ from typing import Final
 
 _PACKAGES: Final = ("onestep", "torch", "ray", "numpy", "mlflow")
 _PACKAGE_FOLDER: Final = Path(__file__).resolve().parents[2]
+_CODE: Final = (".py", ".yaml")
 _TIMEOUT_S: Final = 10.0
 
 
 def code_revision(folder: Path = _PACKAGE_FOLDER) -> str:
-    """Git revision of a checkout, with `+dirty` if tracked files differ from it.
+    """Git revision of a checkout, with `+dirty` if files differ from it or code is new.
 
     Args:
         folder: Folder of the checkout; by default that of this package.
@@ -25,8 +26,10 @@ def code_revision(folder: Path = _PACKAGE_FOLDER) -> str:
     revision = _git(folder, "rev-parse", "HEAD")
     if top is None or revision is None or Path(top) != folder.resolve():
         return "unknown"
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return f"{revision}+dirty" if changes else revision
+    changes = (_git(folder, "status", "--porcelain", "--untracked-files=all") or "").splitlines()
+    # What was trained or measured may lie in a checkout; it decides nothing.
+    counting = [line for line in changes if line[:2] != "??" or line.endswith(_CODE)]
+    return f"{revision}+dirty" if counting else revision
 
 
 def installed_versions() -> dict[str, str]:

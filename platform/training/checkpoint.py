@@ -106,8 +106,10 @@ def load(place: Path, *, recipe: str) -> Checkpoint:
     content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     if content["recipe"] != recipe:
         raise CheckpointMismatch(
-            f"checkpoint {place} belongs to another network, method or data set: its recipe is "
-            f"{content['recipe'][:12]}..., this run's is {recipe[:12]}..."
+            f"checkpoint {place} belongs to another network, method or data set, or to other "
+            "settings of training, which decide what is learned: choose those that it was begun "
+            f"with, or another name by run=...; its recipe is {content['recipe'][:12]}..., this "
+            f"run's is {recipe[:12]}..."
         )
     return Checkpoint(**content)
 

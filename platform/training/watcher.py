@@ -1,5 +1,6 @@
 """Watchers: who is told, in words and with a bar, what a run is doing."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ class Console:
     def say(self, line: str) -> None:
         """Print one line above any bar."""
         tqdm.write(f"{self._prefix}{line}")
+        sys.stdout.flush()  # in a file the line would else come when the run is over, or never
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:

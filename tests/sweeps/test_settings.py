@@ -37,8 +37,8 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
     [
         (["sweep=nothing"], "nothing"),
         (["sweep.trails=3"], "trails"),
-        (["sweep.trials=0"], "trials, concurrency and startup must be at least 1"),
-        (["sweep.seed=-1"], "seed at least 0"),
+        (["sweep.trials=0"], "sweep.trials must be at least 1, got 0"),
+        (["sweep.seed=-1"], "sweep.seed must be at least 0, got -1"),
         (["sweep.metric.mode=least"], "must be min or max, got 'least'"),
         (["sweep.scheduler.kind=hyperband"], "one of none, asha, got 'hyperband'"),
         (["sweep.scheduler.reduction=1"], "reduction at least 2"),

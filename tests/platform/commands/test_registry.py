@@ -44,8 +44,9 @@ def models(registry: Registry) -> None:
         registry.register(one, WEIGHTS, run_id=run.run_id)
 
 
-def test_an_empty_registry_says_how_to_go_on(ask):
-    assert ask("list") == ["no models are registered yet; `onestep train` registers one"]
+def test_an_empty_list_says_of_what(ask):
+    assert ask("list") == ["no models are registered yet"]
+    assert ask("list", "faces") == ["no models named faces are registered yet"]
 
 
 @pytest.mark.usefixtures("models")

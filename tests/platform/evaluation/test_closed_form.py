@@ -14,7 +14,10 @@ from onestep.platform.evaluation.manifold import density_coverage, precision_rec
 from onestep.platform.evaluation.memorisation import Memorisation, rank_statistic
 from onestep.platform.evaluation.modes import Modes, mass_total_variation, nearest_mode
 from onestep.platform.evaluation.nearest import nearest_distance
-from onestep.platform.evaluation.neighbour import one_nearest_neighbour_accuracy
+from onestep.platform.evaluation.neighbour import (
+    OneNearestNeighbour,
+    one_nearest_neighbour_accuracies,
+)
 from onestep.platform.evaluation.population import Population, Reference
 from onestep.platform.evaluation.transport import directions, sliced_wasserstein2, wasserstein2
 
@@ -102,18 +105,33 @@ def test_the_bandwidth_is_the_median_distance_of_the_reference() -> None:
 
 
 def test_one_nearest_neighbour_accuracy_is_one_half_for_equal_laws() -> None:
-    mean, error = replicate(
-        lambda k: one_nearest_neighbour_accuracy(normal(300, 5, 2 * k), normal(300, 5, 2 * k + 1)),
-        draws=24,
-    )
+    def accuracy(k: int) -> float:
+        both = one_nearest_neighbour_accuracies(normal(300, 5, 2 * k), normal(300, 5, 2 * k + 1))
+        return sum(both) / 2
+
+    mean, error = replicate(accuracy, draws=24)
     assert abs(mean - 0.5) < 4 * error
     assert error < 0.01
 
 
 def test_one_nearest_neighbour_accuracy_is_one_for_separate_sets_and_zero_for_twins() -> None:
     x = normal(50, 3, 0)
-    assert one_nearest_neighbour_accuracy(x, x + 100.0) == 1.0
-    assert one_nearest_neighbour_accuracy(x, x + 1e-6) == 0.0
+    assert one_nearest_neighbour_accuracies(x, x + 100.0) == (1.0, 1.0)
+    assert one_nearest_neighbour_accuracies(x, x + 1e-6) == (0.0, 0.0)
+
+
+def test_noise_on_top_of_data_deceives_the_accuracy_of_the_neighbour_but_not_its_deviation() -> (
+    None
+):
+    """Across a plane in 200 dimensions, noisy points lie nearer to the plane than to each other."""
+    plane = torch.eye(2, 200, dtype=torch.float64)
+    data, other, third = (Population.of(normal(400, 2, seed) @ plane) for seed in range(3))
+    reference = Reference(held_out=data, train=third)
+    noisy = Population.of(other.x + 0.5 * normal(400, 200, 3))
+    found = OneNearestNeighbour().compute(noisy, reference)
+    assert found["eval/1nn_accuracy"] == pytest.approx(0.5, abs=0.02)
+    assert found["eval/1nn_deviation"] > 0.45
+    assert OneNearestNeighbour().compute(other, reference)["eval/1nn_deviation"] < 0.05
 
 
 def test_precision_and_recall_of_a_set_with_itself_are_one() -> None:
@@ -241,7 +259,7 @@ def test_half_of_a_uniform_board_is_forbidden() -> None:
     "refused",
     [
         lambda: wasserstein2(normal(3, 2, 0), normal(4, 2, 0)),
-        lambda: one_nearest_neighbour_accuracy(normal(3, 2, 0), normal(4, 2, 0)),
+        lambda: one_nearest_neighbour_accuracies(normal(3, 2, 0), normal(4, 2, 0)),
         lambda: squared_mmd(normal(3, 2, 0), normal(4, 2, 0), bandwidth=0.0),
         lambda: energy_distance(normal(1, 2, 0), normal(4, 2, 0)),
         lambda: precision_recall(normal(3, 2, 0), normal(4, 2, 0), neighbours=3),

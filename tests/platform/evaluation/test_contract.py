@@ -80,8 +80,13 @@ class TestFrechetFeatures(MetricContract):
 
 
 class TestOneNearestNeighbour(MetricContract):
-    at_the_floor: ClassVar = {"eval/1nn_accuracy": (0.46, 0.54)}
-    worsens: ClassVar = {"eval/1nn_accuracy": 1}
+    at_the_floor: ClassVar = {
+        "eval/1nn_accuracy": (0.46, 0.54),
+        "eval/1nn_deviation": (0.0, 0.05),
+        "eval/1nn_samples": (0.44, 0.56),
+        "eval/1nn_data": (0.44, 0.56),
+    }
+    worsens: ClassVar = dict.fromkeys(at_the_floor, 1)
 
     @pytest.fixture
     def metric(self) -> AbstractMetric:

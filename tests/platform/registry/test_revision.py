@@ -25,6 +25,9 @@ def test_changed_files_show_in_the_revision(tmp_path):
     assert code_revision(tmp_path) == head
     (tmp_path / "untracked").write_text("new")
     assert code_revision(tmp_path) == head
+    (tmp_path / "untracked.py").write_text("new")
+    assert code_revision(tmp_path) == f"{head}+dirty"
+    (tmp_path / "untracked.py").unlink()
     (tmp_path / "file").write_text("new")
     assert code_revision(tmp_path) == f"{head}+dirty"
 
