@@ -111,7 +111,7 @@ class ModelCard(BaseModel):
 
     Attributes:
         id: The name to ask for it by.
-        object: Always ``model``.
+        object: Always model.
         created: When it was loaded, in seconds since 1970.
         owned_by: The registered model's name.
         version: The registered version behind the name.
