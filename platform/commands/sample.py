@@ -122,8 +122,8 @@ examples:
             columns = record.classes if record.classes and arguments.label is None else 10
             columns = min(columns, len(x))
             white = x.new_ones(-len(x) % columns, *x.shape[1:])
-            title = f"{reference}, {sampler}" if named else f"{reference}, {nfe} NFE"
-            figure = sample_grid({title: torch.cat([x, white])}, columns=columns)
+            how = type(sampler).__name__ if named else f"{nfe} NFE"
+            figure = sample_grid({f"{reference}, {how}": torch.cat([x, white])}, columns=columns)
         save_png(figure, Path(arguments.out))
         print(f"{arguments.n} samples of {arguments.reference} by {sampler}: {arguments.out}")
         return 0
