@@ -100,6 +100,6 @@ class Home:
 def _absolute(uri: str, folder: Path) -> str:
     """A store's URI that means the same in other working folders: Ray's workers have their own."""
     name = uri.removeprefix(_SQLITE)
-    if name == uri or name.startswith("/"):
+    if name == uri or name.startswith(("/", "file:")):  # the latter is a URI of SQLite's own
         return uri
     return f"{_SQLITE}{(folder / name).absolute()}"

@@ -1,8 +1,6 @@
 """From a reference in the registry to an engine that is warm."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Final
 
 from ..platform.home import Home
 from ..platform.registry.decoder import load_decoder
@@ -11,8 +9,6 @@ from ..platform.registry.reference import ModelVersion
 from ..platform.registry.store import Registry
 from .engine import Engine
 from .settings import AppSettings
-
-_SQLITE: Final = "sqlite:///"
 
 
 def locate(settings: AppSettings) -> AppSettings:
@@ -25,10 +21,7 @@ def locate(settings: AppSettings) -> AppSettings:
         Settings that mean the same in any process of this machine.
     """
     home = _home(settings)
-    uri = home.tracking_uri
-    if uri.startswith(_SQLITE):
-        uri = _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
-    return replace(settings, tracking_uri=uri, artifacts=home.artifacts)
+    return replace(settings, tracking_uri=home.tracking_uri, artifacts=home.artifacts)
 
 
 def version_of(settings: AppSettings) -> str:
