@@ -115,7 +115,7 @@ def repeated(result: SweepResult, folder: Path) -> float:
     experiment = experiment_of(result.best_overrides)
     benchmark = prepare_benchmark(experiment, assemble(experiment).source.load())
     report = run_trial(experiment, MemoryReporter(), folder=folder, benchmark=benchmark)
-    return report.find("eval/1nn_accuracy", nfe=1).value
+    return report.find("eval/1nn_deviation", nfe=1).value
 
 
 def runs_of(home: Path) -> dict[str, Run]:
