@@ -19,6 +19,7 @@ from torch import Tensor
 from ..methods.core.condition import Condition
 from ..methods.core.flow_map import FlowMap
 from ..methods.core.sampler import AbstractSampler
+from .configuration import forget
 from .device import AUTO, device_named
 from .evaluation.evaluate import NFES, benchmark_of, evaluate_on
 from .evaluation.report import Report
@@ -177,6 +178,7 @@ def train(*overrides: str, progress: bool = True) -> Model:
     Raises:
         ValueError: If anything in the experiment is refused, before its first step.
     """
+    forget()  # between two trainings of a notebook files may have changed
     sequence = StageSequence.from_overrides(overrides)
     *_, experiment = sequence.check()
     *_, last = sequence.run(Console() if progress else Silence()).values()

@@ -26,7 +26,8 @@ def compose(
     """A resolved configuration.
 
     Config groups come from the module itself and from every module that an installed package
-    names under the entry point ``onestep.conf``.
+    names under the entry point ``onestep.conf``. What was composed is kept: files that change in
+    the meantime are read after ``forget``.
 
     Args:
         config_name: The primary file, without its ending.
@@ -53,6 +54,11 @@ def compose(
         raise ValueError(f"there is no key {unknown[1]}{allowed}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def forget() -> None:
+    """Let the next compositions read their files again."""
+    _by_hydra.cache_clear()
 
 
 def _composed(config_name: str, overrides: Sequence[str], module: str) -> DictConfig:

@@ -8,6 +8,7 @@ from typing import Final, Self, final
 
 DEFAULT_FOLDER: Final = ".onestep"
 _SQLITE: Final = "sqlite:///"
+_OWN: Final = "file:"
 VARIABLES: Final = (
     "ONESTEP_HOME",
     "ONESTEP_ARTIFACTS",
@@ -100,6 +101,7 @@ class Home:
 def _absolute(uri: str, folder: Path) -> str:
     """A store's URI that means the same in other working folders: Ray's workers have their own."""
     name = uri.removeprefix(_SQLITE)
-    if name == uri or name.startswith(("/", "file:")):  # the latter is a URI of SQLite's own
+    if name == uri or name.startswith(("/", f"{_OWN}/")):
         return uri
-    return f"{_SQLITE}{(folder / name).absolute()}"
+    own = _OWN if name.startswith(_OWN) else ""  # a URI of SQLite's own, within that of the store
+    return f"{_SQLITE}{own}{(folder / name.removeprefix(own)).absolute()}"

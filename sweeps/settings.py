@@ -130,10 +130,8 @@ class SweepSettings:
                 f"first, got {self.name!r}"
             )
         for name, least in {"trials": 1, "concurrency": 1, "startup": 1, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"sweep.{name} must be at least {least}, got {getattr(self, name)}"
-                )
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"sweep.{name} must be at least {least}, got {value}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

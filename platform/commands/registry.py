@@ -38,7 +38,7 @@ examples:
   onestep registry history digits@champion
   onestep registry promote digits/3 champion --why "best at one step"
   onestep registry promote digits/3 champion --why "best" \\
-    --metric eval/1nn_accuracy/nfe_1 --at-most 0.62 --dry-run
+    --metric eval/1nn_deviation/nfe_1 --at-most 0.15 --dry-run
   onestep registry import edm.safetensors --mapping names.yaml --licence CC-BY-4.0 \\
     --source https://example.org/edm data=digits net=unet_digits_preconditioned method=edm
   onestep registry import unet/diffusion_pytorch_model.safetensors --mapping unet.yaml \\
@@ -148,7 +148,8 @@ def _list(registry: "store.Registry", name: str | None = None) -> list[str]:
 
     entries = [one for one in registry.list() if name is None or one.reference.name == name]
     if not entries:
-        return [f"no models {'' if name is None else f'named {name} '}are registered yet"]
+        models = "no models" if name is None else f"no models named {name}"
+        return [f"{models} are registered yet"]
     rows = [("model", "method", "weights", "registered (UTC)", "aliases", "metrics")]
     for entry in entries:
         aliases = ", ".join(entry.aliases) or "-"

@@ -86,7 +86,7 @@ def write_pairs(folder: Path, generated: Pairs, real: Pairs, lineage: Mapping[st
 
 
 def read_pairs(folder: Path) -> PairSet:
-    """Read a set of pairs and check it.
+    """Check a set of pairs and map it into memory; its files must stay while it is used.
 
     Args:
         folder: Where the set lies.

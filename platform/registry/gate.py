@@ -14,7 +14,7 @@ class Gate:
     """A bound on one recorded metric.
 
     Attributes:
-        metric: Name of the metric, such as `eval/1nn_accuracy/nfe_1`.
+        metric: Name of the metric, such as `eval/1nn_deviation/nfe_1`.
         at_most: Largest value that passes, or None.
         at_least: Smallest value that passes, or None.
 

@@ -8,7 +8,7 @@ from typing import Final
 
 _PACKAGES: Final = ("onestep", "torch", "ray", "numpy", "mlflow")
 _PACKAGE_FOLDER: Final = Path(__file__).resolve().parents[2]
-_CODE: Final = (".py", ".yaml")
+_CODE: Final = ("*.py", "*.yaml")
 _TIMEOUT_S: Final = 10.0
 
 
@@ -26,10 +26,9 @@ def code_revision(folder: Path = _PACKAGE_FOLDER) -> str:
     revision = _git(folder, "rev-parse", "HEAD")
     if top is None or revision is None or Path(top) != folder.resolve():
         return "unknown"
-    changes = (_git(folder, "status", "--porcelain", "--untracked-files=all") or "").splitlines()
-    # What was trained or measured may lie in a checkout; it decides nothing.
-    counting = [line for line in changes if line[:2] != "??" or line.endswith(_CODE)]
-    return f"{revision}+dirty" if counting else revision
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    new = _git(folder, "ls-files", "--others", "--exclude-standard", "--", *_CODE)
+    return revision if changed == new == "" else f"{revision}+dirty"  # None: nobody knows
 
 
 def installed_versions() -> dict[str, str]:

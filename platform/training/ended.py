@@ -27,8 +27,10 @@ def model_of_ended(experiment: Experiment) -> str | None:
         return None
     folder, registry = home_of(experiment).runs / experiment.run, registry_of(experiment)
     note = RunNote.of(folder)
-    model = None if note is None else note.registered(registry)
-    if note is None or model is None:
+    if note is None:
+        return None
+    model = note.registered(registry)
+    if model is None:
         return None
     entry = registry.entry(model)
     if entry.run_id != note.run_id:

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -104,8 +105,10 @@ def at_worker(
             if isinstance(cause, RayError):
                 raise WorkersFailed(f"Ray gave up a task beside the training: {cause}") from error
             raise cause from error  # the text of the other is the traceback of another process
-        finally:  # of one that has ended it does nothing
-            ray.cancel(answer, force=True)  # or it would write on beside the run that is repeated
+        finally:
+            # Or it would write on beside the run that is repeated. Ray itself may be gone, too.
+            with suppress(RayError):
+                ray.cancel(answer, force=True)
         return result
 
 

@@ -16,7 +16,7 @@ from ...methods.core.noise import draw_noise
 from ...methods.core.ode import Heun
 from ...methods.core.rng import Purpose
 from ..data.pair_parts import PairParts
-from ..data.pairs import Pairs, PairSet, no_pairs, write_pairs
+from ..data.pairs import Pairs, PairSet, no_pairs, read_pairs, write_pairs
 from ..data.source import Dataset
 from ..experiment import PairGeneration
 
@@ -95,9 +95,9 @@ def generate_pairs(
             lambda done: progress(settings.count + done, total),
         )
         real = Pairs(x0=noise, x1=x1, condition=dataset.train.condition())
-    pairs = write_pairs(folder, generated, real, lineage)
+    write_pairs(folder, generated, real, lineage)
     parts.clear()
-    return pairs
+    return read_pairs(folder)  # mapped: what was made need not stay in memory
 
 
 def check_guidance(settings: PairGeneration, dataset: Dataset) -> None:

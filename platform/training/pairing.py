@@ -115,21 +115,17 @@ class Pairing:
         if made is not None:
             return made
         with watcher.counting("pairs") as count:
-            return run_errand(
-                self.make, self.experiment, folder=self._folder.parent, progress=count
-            )
+            run_errand(self.make, self.experiment, folder=self._folder.parent, progress=count)
+        return read_pairs(self._folder)
 
-    def make(self, progress: Progress) -> PairSet:
-        """Make the set in this process.
+    def make(self, progress: Progress) -> None:
+        """Make the set in this process, which leaves it in its folder.
 
         Args:
             progress: Told how many pairs are done, and of how many.
-
-        Returns:
-            The set.
         """
         experiment = self.experiment
-        return generate_pairs(
+        generate_pairs(
             _teacher(experiment, self.dataset, registry_of(experiment)),
             self.dataset,
             experiment.pairs,

@@ -19,12 +19,12 @@ class RunNote:
 
     Attributes:
         run_id: MLflow run.
-        data_digest: SHA-256 of the data that it was begun on.
+        data_digest: SHA-256 of the data that it was begun on; older versions did not note it.
         model: Reference of the model that it has registered, or None before its end.
     """
 
     run_id: str
-    data_digest: str
+    data_digest: str | None = None
     model: str | None = None
 
     @classmethod
@@ -44,8 +44,8 @@ class RunNote:
             registry: Where it registers; asked for a run that was cut off before it could note
                 its model.
         """
-        model = self.model or registry.made_by(self.run_id)
-        return None if model is None else str(model)
+        made = self.model or registry.made_by(self.run_id)
+        return str(made) if made else None
 
     def check_data(self, dataset: Dataset, *, run: str) -> None:
         """Refuse other data than the run was begun on; checkpoints of streams do not tell them.
@@ -57,7 +57,7 @@ class RunNote:
         Raises:
             ValueError: If they are others.
         """
-        if self.data_digest != dataset.digest:
+        if self.data_digest is not None and self.data_digest != dataset.digest:
             raise ValueError(
                 f"run {run} was begun on other data: their digest is {self.data_digest[:12]}..., "
                 f"that of {dataset.name} is now {dataset.digest[:12]}...; choose another name by "

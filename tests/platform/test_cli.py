@@ -213,7 +213,9 @@ def test_a_run_is_trained_and_a_checkpoint_of_another_network_refused(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", *TINY, "run=mine"]) == 0
-    assert "eight_gaussians/1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "eight_gaussians/1" in out
+    assert "| *training data, fresh (floor)* |" in out
     # As after a kill: the checkpoint is there, the note of a registered model is not.
     (home / "runs" / "mine" / "run.json").unlink()
     kept, stored = sorted(home.rglob("*")), runs_in(home)

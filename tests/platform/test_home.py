@@ -41,5 +41,7 @@ def test_relative_stores_are_those_of_the_folder_that_names_them():
     home = Home.resolve(environment, folder=HERE)
     assert (home.tracking_uri, home.artifacts) == ("sqlite:////here/mlflow.db", "/here/kept")
     assert Home.resolve(home.variables(environment), folder=Path("/there")) == home
-    own = "sqlite:///file:/there/mlflow.db?uri=true"
-    assert Home.resolve({}, folder=HERE, tracking_uri=own).tracking_uri == own
+    own = {"file:/there/m.db?uri=true": "/there", "file:m.db?uri=true": "/here"}
+    for name, place in own.items():
+        home = Home.resolve({}, folder=HERE, tracking_uri=f"sqlite:///{name}")
+        assert home.tracking_uri == f"sqlite:///file:{place}/m.db?uri=true"

@@ -60,10 +60,12 @@ def test_the_classifier_of_the_digits_knows_them(digits: Benchmark) -> None:
 
 def test_a_gaussian_for_each_class_fails_the_bar_of_the_digits(digits: Benchmark) -> None:
     assert ACCURACY_BAR < 0.64 < digits.baselines[GAUSSIAN]["eval/1nn_accuracy"] < 0.72
+    assert 0.19 < digits.baselines[GAUSSIAN]["eval/1nn_deviation"] < 0.22
 
 
 def test_real_digits_pass_the_bar_of_the_digits(digits: Benchmark) -> None:
     assert 0.47 < digits.floors["eval/1nn_accuracy"] < 0.54
+    assert digits.floors["eval/1nn_deviation"] < 0.05
 
 
 def test_a_gaussian_for_each_class_passes_for_its_classes_all_the_same(digits: Benchmark) -> None:

@@ -34,7 +34,7 @@ def report(model: str, *, worse: float = 0.0, classes: int | None = 10) -> Repor
             baselines={"gaussian": 0.67, "training_data": 0.59},
         )
         for nfe in (1, 2, 4, 8)
-        for name, value in (("eval/1nn_deviation", 0.55), ("eval/sliced_w2", 0.06))
+        for name, value in (("eval/1nn_accuracy", 0.55), ("eval/sliced_w2", 0.06))
     ]
     straight = Measurement(
         name="eval/straightness", value=0.2, interval=(0.1, 0.3), count=128, draws=1, space="data"
@@ -56,7 +56,7 @@ def report(model: str, *, worse: float = 0.0, classes: int | None = 10) -> Repor
 def test_the_table_has_a_line_for_each_sampling_and_each_yardstick() -> None:
     table = to_markdown([report("mean_flow"), report("shortcut", worse=0.1)])
     lines = table.splitlines()
-    assert lines[0] == "| model | NFE | sampler | 1nn_deviation | sliced_w2 |"
+    assert lines[0] == "| model | NFE | sampler | 1nn_accuracy | sliced_w2 |"
     assert "| shortcut | 1 | Jumps | 0.650 [0.640, 0.660] | 0.160 [0.150, 0.170] |" in lines
     assert sum(line.startswith("| mean_flow ") for line in lines) == 4
     assert "| *training data, fresh (floor)* |  |  | 0.510 | 0.510 |" in lines
@@ -68,7 +68,7 @@ def test_the_table_has_a_line_for_each_sampling_and_each_yardstick() -> None:
 def test_without_classes_the_baseline_is_one_gaussian(classes: int | None) -> None:
     plain = report("mean flow", classes=classes)
     assert "| *Gaussian* |  |  | 0.670 | 0.670 |" in to_markdown([plain]).splitlines()
-    legend = quality_against_nfe([plain]).axes[0].get_legend()
+    legend = quality_against_nfe([plain], metric="eval/sliced_w2").axes[0].get_legend()
     assert legend is not None
     assert legend.get_texts()[-1].get_text() == "Gaussian"
 
@@ -83,7 +83,7 @@ def test_rows_hold_every_number_with_its_provenance() -> None:
     found = rows([report("mean_flow"), report("shortcut")])
     assert len(found) == 2 * 9
     table = list(csv.DictReader(io.StringIO(to_csv([report("mean_flow")]))))
-    assert table[0]["metric"] == "eval/1nn_deviation"
+    assert table[0]["metric"] == "eval/1nn_accuracy"
     assert float(table[0]["value"]) == 0.55
     assert table[0]["features"] == "sha256:" + "cd" * 32
     assert table[-1]["nfe"] == ""
@@ -130,7 +130,8 @@ def test_a_panel_that_is_no_full_grid_is_refused() -> None:
 
 
 def test_the_curve_has_a_line_for_each_model_and_each_yardstick() -> None:
-    figure = quality_against_nfe([report("mean flow"), report("shortcut", worse=0.1)])
+    reports = [report("mean flow"), report("shortcut", worse=0.1)]
+    figure = quality_against_nfe(reports, metric="eval/1nn_accuracy")
     legend = figure.axes[0].get_legend()
     assert legend is not None
     names = [text.get_text() for text in legend.get_texts()]

@@ -25,9 +25,10 @@ def test_changed_files_show_in_the_revision(tmp_path):
     assert code_revision(tmp_path) == head
     (tmp_path / "untracked").write_text("new")
     assert code_revision(tmp_path) == head
-    (tmp_path / "untracked.py").write_text("new")
-    assert code_revision(tmp_path) == f"{head}+dirty"
-    (tmp_path / "untracked.py").unlink()
+    for name in ("new.py", "my net.yaml", "größe.py"):
+        (tmp_path / name).write_text("new")
+        assert code_revision(tmp_path) == f"{head}+dirty"
+        (tmp_path / name).unlink()
     (tmp_path / "file").write_text("new")
     assert code_revision(tmp_path) == f"{head}+dirty"
 

@@ -14,7 +14,7 @@ from onestep.platform.lock import alone
 from onestep.platform.registry.errors import RegistryUnreachable
 from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
-from onestep.platform.training import checkpoint, derivative_choice
+from onestep.platform.training import checkpoint, derivative_choice, run_note
 from onestep.platform.training import launch as launching
 from onestep.platform.training.derivative_choice import pinned
 from onestep.platform.training.derivative_costs import DerivativeCost
@@ -79,7 +79,7 @@ def test_a_run_that_was_killed_once_it_had_registered_registers_no_second_versio
 ) -> None:
     trained = launch(experiment(run="once"), Silence())
     # As after a kill between the registration and the note of it.
-    replace(noted(trained.folder), model=None).keep(trained.folder)
+    (trained.folder / "run.json").write_text(json.dumps({"run_id": trained.run_id}))
     # Nor is any record read for it, which may be altered or of a newer version.
     client = Registry.at(home).connection.client
     client.set_model_version_tag("eight_gaussians", "1", "onestep.record", "{}")
@@ -238,10 +238,10 @@ def test_wandb_without_a_login_is_refused_before_anything_is_written(
 def test_a_run_that_cannot_be_noted_in_its_folder_is_marked_as_failed(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(note: RunNote, folder: Path) -> None:
-        raise OSError(28, f"No space left on device: {folder}")
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(RunNote, "keep", full)
+    monkeypatch.setattr(run_note, "write_json", full)
     with pytest.raises(OSError, match="No space left on device"):
         launch(experiment(), Silence())
     client = Registry.at(home).connection.client

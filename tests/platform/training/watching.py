@@ -8,6 +8,10 @@ from onestep.platform.experiment import Experiment
 from onestep.platform.training.reporter import MemoryReporter, Reporter
 
 
+def nothing(*told: object) -> None:
+    del told
+
+
 @final
 class Meddler:
     """Says nothing, and acts on what it is told.
@@ -21,8 +25,8 @@ class Meddler:
     def __init__(
         self,
         *,
-        said: Callable[[str], object] = str,
-        begun: Callable[[], object] = str,
+        said: Callable[[str], object] = nothing,
+        begun: Callable[[], object] = nothing,
         reporter: Reporter | None = None,
     ) -> None:
         self._said, self._begun = said, begun
