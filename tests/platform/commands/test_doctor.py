@@ -23,6 +23,7 @@ def found(difference: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synchronisation, "check_synchronised", lambda experiment: result)
 
 
+@pytest.mark.slow
 def test_the_whole_check_of_a_method_needs_neither_its_teacher_nor_data(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -84,6 +84,7 @@ def test_two_workers_share_the_training_examples_and_see_no_held_out_one(
 @pytest.mark.skipif(find_spec("datasets") is None, reason="needs the extra hub")
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("instance")
+@pytest.mark.slow
 def test_a_hub_set_streams_the_examples_that_it_loads(
     source: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ def test_changed_files_show_in_the_revision(tmp_path):
     assert code_revision(tmp_path) == head
     (tmp_path / "untracked").write_text("new")
     assert code_revision(tmp_path) == head
-    for name in ("new.py", "my net.yaml", "größe.py"):
+    for name in ("new.py", "my net.yaml", "gr\u00f6sse.py"):
         (tmp_path / name).write_text("new")
         assert code_revision(tmp_path) == f"{head}+dirty"
         (tmp_path / name).unlink()

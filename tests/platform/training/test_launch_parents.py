@@ -94,6 +94,7 @@ def test_pairs_of_another_teacher_are_not_used_again(home: Home) -> None:
     assert len(Registry.at(home).list()) == 2
 
 
+@pytest.mark.slow
 def test_given_pairs_need_the_weights_that_made_them_in_this_registry(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
