@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
@@ -19,16 +19,16 @@ from .core.flow_map import Domain, FlowMap
 from .core.game import ONLINE, AbstractGame
 from .core.grid import UniformGrid
 from .core.guidance import LabelDropout
-from .core.guided_teacher import GuidedTeacher
+from .core.guided_teacher import AbstractTeacherGuidance, Unguided
 from .core.length_weighting import LengthWeighting
-from .core.method import Needs, View
+from .core.method import TEACHER, Needs
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.relativistic import Judge, RelativisticAdversary
 from .core.sampler import times_like
 from .core.schedule import Constant, Linear, Schedule, require_range
 from .core.shape import rows_like, sum_rows
-from .core.teacher import TEACHER, require_teacher
+from .core.teacher import require_teacher
 from .core.teacher_critic import judged
 from .core.time_law import LogitNormal
 from .core.times import AbstractTimes, SortedTimes
@@ -37,20 +37,6 @@ from .core.weighting import AbstractWeighting
 CRITIC: Final = "critic"
 """The player that compares real samples with those of chains of jumps, in adversarial tuning."""
 _PATH: Final = LinearPath()
-
-
-class Told(NamedTuple):
-    """What the teacher and the student are told of the rows.
-
-    Attributes:
-        teacher: Labels that were kept.
-        student: The same, with the guidance scale where it is an input.
-        scale: Guidance scale of each row, or None.
-    """
-
-    teacher: Condition | None
-    student: Condition | None
-    scale: Tensor | None
 
 
 @final
@@ -96,8 +82,7 @@ class AlignYourFlow(AbstractGame):
             factor.
         weighting: Weight of each sample; by default its length.
         derivative: How the derivative is taken.
-        guidance: How the teacher is guided, or None. Scales that are drawn make the network take
-            one.
+        guidance: How the teacher is guided. Where scales are drawn the network takes one.
         label_dropout: How often a sample is seen without its label, by the teacher too.
         adversary: The critic of adversarial tuning, or None.
         chains: Numbers of jumps of the chains that it judges, each at least 1, taken in turns.
@@ -117,7 +102,7 @@ class AlignYourFlow(AbstractGame):
     offset: float = 0.1
     weighting: AbstractWeighting = LengthWeighting()
     derivative: AbstractDerivative = ForwardMode()
-    guidance: GuidedTeacher | None = None
+    guidance: AbstractTeacherGuidance = Unguided()
     label_dropout: LabelDropout = LabelDropout()
     adversary: RelativisticAdversary | None = None
     chains: tuple[int, ...] = (1, 2, 4)
@@ -144,9 +129,9 @@ class AlignYourFlow(AbstractGame):
         """A teacher and what guides it, and the critic's heads if there is one."""
         guidance = self.guidance
         return Needs(
-            frozen={TEACHER: View.VELOCITY} if guidance is None else guidance.frozen,
+            frozen=guidance.frozen(),
             companions={} if self.adversary is None else {CRITIC: self._heads},
-            conditions=frozenset({"guidance"} if guidance and guidance.is_input else ()),
+            conditions=guidance.conditions,
         )
 
     def _heads(self, online: FlowMap) -> nn.Module:
@@ -161,48 +146,42 @@ class AlignYourFlow(AbstractGame):
 
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples in a player's turn."""
-        require_teacher(nets.frozen[TEACHER], t_lo=self.domain.t_lo)
-        told, adversary = self._told(batch, now), self.adversary
+        require_teacher(self.guidance.teacher(nets), t_lo=self.domain.t_lo)
+        adversary = self.adversary
+        condition = self.label_dropout.keep(batch, now)
+        condition = self.guidance.tell(condition, batch, now)
+        batch = replace(batch, condition=condition)
         if player == CRITIC:
             assert adversary is not None, "the critic moves where there is one"
             with torch.no_grad():
-                made = self._chained(nets, batch, told, now)
-            judge = self._judge(nets, told)
+                made = self._chained(nets, batch, now)
+            judge = self._judge(nets, condition)
             return Loss(terms={"critic": adversary.critic_loss(judge, batch.x1, made, now)})
-        aligned = self._alignment_loss(nets, batch, told, now)
+        aligned = self._alignment_loss(nets, batch, now)
         if adversary is None:
             return aligned
-        made = self._chained(nets, batch, told, now)
-        fooling = adversary.generator_loss(self._judge(nets, told), batch.x1, made, now)
+        made = self._chained(nets, batch, now)
+        fooling = adversary.generator_loss(self._judge(nets, condition), batch.x1, made, now)
         return replace(aligned, terms={**aligned.terms, "adversarial": fooling})
 
     def bounded(self, g: Float[Tensor, " b *d"]) -> Float[Tensor, " b *d"]:
         """The change of u, shorter than 1: g / (|g| + offset)."""
         return g / rows_like(g.flatten(1).norm(dim=1) + self.offset, g)
 
-    def _told(self, batch: Batch, now: Moment) -> Told:
-        condition, guidance = self.label_dropout.keep(batch, now), self.guidance
-        if guidance is None:
-            return Told(teacher=condition, student=condition, scale=None)
-        scale = guidance.draw(len(batch), now, like=batch.x1)
-        student = condition
-        if guidance.is_input:
-            student = replace(condition or Condition(), guidance=scale)
-        return Told(teacher=condition, student=student, scale=scale)
-
-    def _alignment_loss(self, nets: Nets, batch: Batch, told: Told, now: Moment) -> Loss:
+    def _alignment_loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t, share = times.s, times.t, self.tangent(now)
         x = _PATH.at(batch.noise, batch.x1, s).x
-        u = nets.online(x, s, t, told.student)
+        condition = batch.condition
+        u = nets.online(x, s, t, condition)
 
         with torch.no_grad():
             own = u.detach().to(x.dtype)
-            v = self.alignment.velocity(self._field(nets, told), (x, s, t), u=own)
+            v = self.alignment.velocity(self._field(nets, condition), (x, s, t), u=own)
             g = v - own
         rows = times.off_rows
         if share > 0.0 and len(rows):
-            some = None if told.student is None else told.student[rows]
+            some = None if condition is None else condition[rows]
             with dropout_rows(rows):
                 g[rows] += share * self.alignment.bend(
                     lambda x, s, t: nets.online(x, s, t, some),
@@ -218,26 +197,26 @@ class AlignYourFlow(AbstractGame):
             times=s,
         )
 
-    def _field(self, nets: Nets, told: Told) -> Field:
+    def _field(self, nets: Nets, condition: Condition | None) -> Field:
         """The velocity that is followed, without a graph."""
+        teacher = self.guidance.teacher(nets)
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            if self.guidance is None or told.scale is None:
-                with torch.no_grad():
-                    return nets.frozen[TEACHER].velocity(x, t, told.teacher).to(x.dtype)
-            return self.guidance.velocity(nets, x, t, told.teacher, scale=told.scale)
+            with torch.no_grad():
+                return teacher.velocity(x, t, condition).to(x.dtype)
 
         return field
 
-    def _chained(self, nets: Nets, batch: Batch, told: Told, now: Moment) -> Float[Tensor, " b *d"]:
+    def _chained(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, " b *d"]:
         """What a chain of jumps makes of the batch's noise."""
         x = batch.noise
         steps = self.chains[now.step % len(self.chains)]
         for s, t in pairwise(UniformGrid(steps=steps).times(0.0, 1.0)):
-            x = nets.online.jump(x, times_like(s, x), times_like(t, x), told.student)
+            x = nets.online.jump(x, times_like(s, x), times_like(t, x), batch.condition)
         return x
 
-    def _judge(self, nets: Nets, told: Told) -> Judge:
+    def _judge(self, nets: Nets, condition: Condition | None) -> Judge:
         """The critic: its heads on the teacher's features."""
         heads, teacher = nets.companions[CRITIC], nets.frozen[TEACHER]
-        return lambda x, t: judged(heads, teacher, x, t, told.teacher)
+        told = self.guidance.told(condition)
+        return lambda x, t: judged(heads, teacher, x, t, told)

@@ -9,14 +9,15 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
-from .core.method import AbstractMethod, Ema, Needs, View
+from .core.guided_teacher import AbstractTeacherGuidance, Unguided
+from .core.method import AbstractMethod, Ema, Needs
 from .core.noise_weighting import require_weight_at
 from .core.pair_times import GridTimes
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
 from .core.solver_step import AbstractSolverStep, SigmaHeunStep
-from .core.teacher import TEACHER, require_teacher
+from .core.teacher import require_teacher
 from .core.weighting import AbstractWeighting, Unweighted
 
 _PATH: Final = LinearPath()
@@ -40,8 +41,8 @@ class ConsistencyDistillation(AbstractMethod):
         flow map is the identity. The default distance is a sum over dimensions, where theirs is a
         mean: learning rates of optimizers that see the size of a gradient, and the norm at which it
         is clipped, are d times others. LPIPS, the paper's best, is a distance for images that has
-        to be installed: ``platform/training/lpips.py``, theirs with a side of 224. The teacher is
-        not guided. The target is in evaluation mode; theirs has no dropout to share.
+        to be installed: ``platform/training/lpips.py``, theirs with a side of 224. The
+        target is in evaluation mode; theirs has no dropout to share.
     Cost: one forward pass a step, one of the target network, and one (Euler) or two (Heun) of the
         teacher.
     Fails by: the teacher's errors and its solver's are learnt too; Heun's rule overshoots on few
@@ -54,6 +55,7 @@ class ConsistencyDistillation(AbstractMethod):
         target: The moving average that teaches; a decay of 0 is the network itself.
         distance: How both jumps are compared.
         weighting: Weight of each sample, from its error and its two times.
+        guidance: How the teacher is guided. Where scales are drawn the network takes one.
         label_dropout: How often a sample is seen without its label, by the teacher too.
 
     Raises:
@@ -67,6 +69,7 @@ class ConsistencyDistillation(AbstractMethod):
     target: Ema = Ema(decay=Constant(value=0.95))
     distance: AbstractDistance = SquaredL2()
     weighting: AbstractWeighting = Unweighted()
+    guidance: AbstractTeacherGuidance = Unguided()
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
@@ -84,17 +87,19 @@ class ConsistencyDistillation(AbstractMethod):
 
     @property
     def needs(self) -> Needs:
-        """A target network, and a teacher's velocity."""
-        return Needs(target=self.target, frozen={TEACHER: View.VELOCITY})
+        """A target network, and a teacher's velocity with what guides it."""
+        guidance = self.guidance
+        return Needs(target=self.target, frozen=guidance.frozen(), conditions=guidance.conditions)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
         assert nets.target is not None, "the platform builds what needs declares"
-        teacher = nets.frozen[TEACHER]
+        teacher = self.guidance.teacher(nets)
         require_teacher(teacher, t_lo=self.times.t_lo)
         pair = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t, data = pair.s, pair.t, torch.ones_like(pair.s)
         condition = self.label_dropout.keep(batch, now)
+        condition = self.guidance.tell(condition, batch, now)
 
         x_s = _PATH.at(batch.noise, batch.x1, s).x
         here = nets.online.jump(x_s, s, data, condition)

@@ -1,6 +1,6 @@
 """Consistency trajectory models: jumps over any interval of a teacher's trajectory agree."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, final
 
 import torch
@@ -13,14 +13,15 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.game import ONLINE, AbstractGame
-from .core.method import Ema, Needs, View
+from .core.guided_teacher import AbstractTeacherGuidance, Unguided
+from .core.method import TEACHER, Ema, Needs
 from .core.pair_times import AbstractSpacing, KarrasSpacing
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, require_range
 from .core.shape import sum_rows
 from .core.solver_step import AbstractSolverStep, SigmaHeunStep
-from .core.teacher import TEACHER, require_teacher
+from .core.teacher import require_teacher
 from .core.teacher_critic import judged
 from .core.time_law import AbstractTimeLaw, LogitNormal
 from .core.weighting import AbstractWeighting, DenoiserWeighting
@@ -105,7 +106,7 @@ class ConsistencyTrajectory(AbstractGame):
         is their ratio of gradients, GradientRatio; the default distance is a sum of squares over
         dimensions, theirs is LPIPS, which is ``platform/training/lpips.py`` with a side of 224
         where its package is installed; the default law of the diagonal is half of theirs, which is
-        NoisyMixture; the teacher is not guided; the critic reads the teacher's features of noised
+        NoisyMixture; the critic reads the teacher's features of noised
         samples instead of downloaded classifiers'; the boundary is the data in place of sigma_min.
     Cost: three forward passes of the network and two of its average a step, twice ``longest`` of
         the teacher by Heun's rule.
@@ -121,6 +122,7 @@ class ConsistencyTrajectory(AbstractGame):
         denoising: Weight of flow matching on the diagonal, at least 0.
         law: Law of the diagonal times, and of the noise on what the critic judges.
         weighting: Weight of a diagonal row.
+        guidance: How the teacher is guided. Where scales are drawn the network takes one.
         adversary: The critic on the teacher's features, or None.
         balance: How the terms of the network's loss combine: by their weights, or by the ratio of
             their gradients at a parameter of the network.
@@ -138,6 +140,7 @@ class ConsistencyTrajectory(AbstractGame):
     denoising: Schedule = Constant(value=1.0)
     law: AbstractTimeLaw = LogitNormal(mean=1.2, std=1.2)
     weighting: AbstractWeighting = DenoiserWeighting()
+    guidance: AbstractTeacherGuidance = Unguided()
     adversary: Adversary | None = None
     balance: AbstractBalance = FixedBalance()
 
@@ -157,10 +160,13 @@ class ConsistencyTrajectory(AbstractGame):
 
     @property
     def needs(self) -> Needs:
-        """A target network, a teacher's velocity, and the critic's heads if there is one."""
-        companions = {} if self.adversary is None else {CRITIC: self._heads}
-        frozen = {TEACHER: View.VELOCITY}
-        return Needs(target=self.target, frozen=frozen, companions=companions)
+        """A target network, a teacher's velocity with what guides it, and the critic's heads."""
+        return Needs(
+            target=self.target,
+            frozen=self.guidance.frozen(),
+            companions={} if self.adversary is None else {CRITIC: self._heads},
+            conditions=self.guidance.conditions,
+        )
 
     def _heads(self, online: FlowMap) -> nn.Module:
         del online
@@ -175,8 +181,11 @@ class ConsistencyTrajectory(AbstractGame):
 
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples in a player's turn."""
-        require_teacher(nets.frozen[TEACHER], t_lo=self.times.spacing.t_lo)
+        teacher = self.guidance.teacher(nets)
+        require_teacher(teacher, t_lo=self.times.spacing.t_lo)
         walk = self.times.draw(len(batch), now)
+        condition = self.guidance.tell(batch.condition, batch, now)
+        batch = replace(batch, condition=condition)
         if player == CRITIC:
             return Loss(terms={"critic": self._critic_loss(nets, batch, now, walk)})
         knots = self.times.knots(batch.x1)
@@ -184,7 +193,7 @@ class ConsistencyTrajectory(AbstractGame):
         x = _PATH.at(batch.noise, batch.x1, s).x
         estimate = self._landed(nets, x, s, t, batch)
         with torch.no_grad():
-            walked = self.walked(nets.frozen[TEACHER], x, walk, batch)
+            walked = self.walked(teacher, x, walk, batch)
             goal = self._landed(nets, walked, knots[walk.middle], t, batch)
         error = self.distance(estimate, goal)
         terms = {
@@ -257,4 +266,5 @@ class ConsistencyTrajectory(AbstractGame):
         return self._read(nets, x, t, batch)
 
     def _read(self, nets: Nets, x: Tensor, t: Tensor, batch: Batch) -> Tensor:
-        return judged(nets.companions[CRITIC], nets.frozen[TEACHER], x, t, batch.condition)
+        told = self.guidance.told(batch.condition)
+        return judged(nets.companions[CRITIC], nets.frozen[TEACHER], x, t, told)

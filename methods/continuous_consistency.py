@@ -13,17 +13,12 @@ from .core.distance import SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.learned_weighting import LOSS_WEIGHT, LearnedWeighting
-from .core.method import AbstractMethod, Needs
+from .core.method import TEACHER, AbstractMethod, Needs
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Linear, Schedule, require_range
 from .core.shape import rows_like
-from .core.teacher import (
-    TEACHER,
-    AbstractVelocitySource,
-    PairVelocity,
-    require_teacher,
-)
+from .core.teacher import AbstractVelocitySource, PairVelocity, require_teacher
 from .core.time_law import LogitNormal
 from .core.times import ToDataTimes
 
@@ -109,17 +104,21 @@ class ContinuousConsistency(AbstractMethod):
 
     @property
     def needs(self) -> Needs:
-        """The teacher, if there is one, and the learned weight."""
-        companions = {} if self.weighting is None else {LOSS_WEIGHT: self.weighting.companion}
-        return Needs(frozen=self.source.frozen, companions=companions)
+        """The teacher, if there is one, with what guides it, and the learned weight."""
+        return Needs(
+            frozen=self.source.frozen,
+            companions={} if self.weighting is None else {LOSS_WEIGHT: self.weighting.companion},
+            conditions=self.source.guidance.conditions,
+        )
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
         if TEACHER in self.source.frozen:
-            require_teacher(nets.frozen[TEACHER], t_lo=self.t_lo)
+            require_teacher(self.source.guidance.teacher(nets), t_lo=self.t_lo)
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, data = times.s, times.t
         condition = self.label_dropout.keep(batch, now)
+        condition = self.source.guidance.tell(condition, batch, now)
         x, own = _PATH.at(batch.noise, batch.x1, s)
         v = self.source.velocity(nets, x, s, condition, own=own)
 

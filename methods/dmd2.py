@@ -1,7 +1,7 @@
 """DMD2: a one-step generator led by the difference of two scores, its own and its teacher's."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import torch
@@ -13,12 +13,12 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.feature_heads import FeatureHeads, features_of
 from .core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from .core.game import ONLINE, AbstractGame
-from .core.method import Needs, View
+from .core.guided_teacher import AbstractTeacherGuidance, Unguided
+from .core.method import Needs
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.score_scale import AbstractScoreScale, DistanceScale
 from .core.shape import rows_like, sum_rows
-from .core.teacher import TEACHER
 from .core.times import DiagonalTimes
 from .core.weighting import AbstractWeighting, DenoiserWeighting
 
@@ -64,7 +64,7 @@ class DMD2(AbstractGame):
         gradients are clipped grows alike.
     Differs from the paper: one step only; the time law is a field, where theirs is a grid of noise
         levels without its ends; the fake score starts as a copy of the generator's initial weights,
-        which are the teacher's if the run names it as its initial model. Guidance is left out.
+        which are the teacher's if the run names it as its initial model.
     Cost: at every step one forward pass of the generator and one step of the fake score, with
         another pass on real data for a critic; at the generator's steps one pass more of each and
         of the teacher, none of whose graphs is kept.
@@ -77,6 +77,7 @@ class DMD2(AbstractGame):
         scale: Factor of the generator's gradient.
         weighting: Weight of the fake score's regression, in terms of velocities.
         adversary: The critic on the fake score's features, or None.
+        guidance: How the teacher is guided. Where scales are drawn the network takes one.
         fake_steps: Steps of the fake score for each of the generator, at least 1.
 
     Raises:
@@ -88,6 +89,7 @@ class DMD2(AbstractGame):
     scale: AbstractScoreScale = DistanceScale()
     weighting: AbstractWeighting = DenoiserWeighting()
     adversary: Adversary | None = None
+    guidance: AbstractTeacherGuidance = Unguided()
     fake_steps: int = 5
 
     def __post_init__(self) -> None:
@@ -106,8 +108,13 @@ class DMD2(AbstractGame):
 
     @property
     def needs(self) -> Needs:
-        """A teacher, and the fake score as a companion."""
-        return Needs(frozen={TEACHER: View.VELOCITY}, companions={FAKE: self._companion})
+        """A teacher with what guides it, and the fake score as a companion."""
+        guidance = self.guidance
+        return Needs(
+            frozen=guidance.frozen(),
+            companions={FAKE: self._companion},
+            conditions=guidance.conditions,
+        )
 
     def _companion(self, online: FlowMap) -> nn.Module:
         velocity = Velocity(copy.deepcopy(online))
@@ -121,10 +128,12 @@ class DMD2(AbstractGame):
 
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples in a player's turn."""
-        teacher = nets.frozen[TEACHER]
+        teacher = self.guidance.teacher(nets)
         t = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device).t
         t = t.clamp(teacher.domain.t_lo, teacher.domain.t_hi)
         x0 = now.rng.normal(*batch.x1.shape, dtype=batch.x1.dtype).to(batch.x1.device)
+        condition = self.guidance.tell(batch.condition, batch, now)
+        batch = replace(batch, condition=condition)
         if player == ONLINE:
             return self._generator_loss(nets, batch, now, x0, t)
         return self._fake_loss(nets, batch, now, x0, t)
@@ -136,7 +145,7 @@ class DMD2(AbstractGame):
             v, features = self._evaluated(nets, x, t, batch)
         with torch.no_grad():
             fake = denoised(self.path, x, v, t)
-            teacher = nets.frozen[TEACHER].velocity(x, t, batch.condition)
+            teacher = self.guidance.teacher(nets).velocity(x, t, batch.condition)
             real = denoised(self.path, x, teacher, t)
             step = rows_like(self.scale(made, real), made) * (fake - real)
             target = made - step

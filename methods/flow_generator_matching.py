@@ -1,7 +1,7 @@
 """Flow generator matching: a one-step generator whose own flow is led to its teacher's."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import torch
@@ -12,11 +12,11 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from .core.game import ONLINE, AbstractGame
 from .core.generator_form import AbstractGeneratorForm, ScoreIdentity
-from .core.method import Needs, View
+from .core.guided_teacher import AbstractTeacherGuidance, Unguided
+from .core.method import Needs
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.shape import sum_rows
-from .core.teacher import TEACHER
 from .core.times import DiagonalTimes
 
 FAKE: Final = "fake"
@@ -40,7 +40,7 @@ class FlowGeneratorMatching(AbstractGame):
     Convention: theirs runs data -> noise; with (t', v') theirs, t' = 1 - t and v' = -v.
     Differs from the paper: the generator is the network at (s, t) = (0, 1) and not at a fixed noise
         level between; the fake velocity starts as a copy of the generator's initial weights, which
-        are the teacher's if the run names it as its initial model. Guidance is left out.
+        are the teacher's if the run names it as its initial model.
     Cost: at every step one forward pass of the generator and one step of the fake velocity; at
         the generator's steps, one pass more of each and of the teacher.
     Fails by: a generator that starts as its teacher makes nothing but the mean of the data at
@@ -51,6 +51,7 @@ class FlowGeneratorMatching(AbstractGame):
         path: Interpolant between noise and generated data; the teacher's own.
         times: Law of the time; times outside the teacher's range are moved to its ends.
         form: The losses, from the identity.
+        guidance: How the teacher is guided. Where scales are drawn the network takes one.
         fake_steps: Steps of the fake velocity for each of the generator, at least 1.
 
     Raises:
@@ -60,6 +61,7 @@ class FlowGeneratorMatching(AbstractGame):
     path: AbstractPath = LinearPath()
     times: DiagonalTimes = DiagonalTimes()
     form: AbstractGeneratorForm = ScoreIdentity()
+    guidance: AbstractTeacherGuidance = Unguided()
     fake_steps: int = 5
 
     def __post_init__(self) -> None:
@@ -78,8 +80,13 @@ class FlowGeneratorMatching(AbstractGame):
 
     @property
     def needs(self) -> Needs:
-        """A teacher, and the fake velocity as a companion."""
-        return Needs(frozen={TEACHER: View.VELOCITY}, companions={FAKE: _copied})
+        """A teacher with what guides it, and the fake velocity as a companion."""
+        guidance = self.guidance
+        return Needs(
+            frozen=guidance.frozen(),
+            companions={FAKE: _copied},
+            conditions=guidance.conditions,
+        )
 
     def players(self, now: Moment) -> tuple[str, ...]:
         """The fake velocity at every step, the generator at some."""
@@ -87,10 +94,12 @@ class FlowGeneratorMatching(AbstractGame):
 
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples in a player's turn."""
-        teacher = nets.frozen[TEACHER]
+        teacher = self.guidance.teacher(nets)
         t = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device).t
         t = t.clamp(teacher.domain.t_lo, teacher.domain.t_hi)
         x0 = now.rng.normal(*batch.x1.shape, dtype=batch.x1.dtype).to(batch.x1.device)
+        condition = self.guidance.tell(batch.condition, batch, now)
+        batch = replace(batch, condition=condition)
         if player == ONLINE:
             return self._generator_loss(nets, batch, x0, t)
         return self._fake_loss(nets, batch, x0, t)
@@ -98,7 +107,7 @@ class FlowGeneratorMatching(AbstractGame):
     def _generator_loss(self, nets: Nets, batch: Batch, x0: Tensor, t: Tensor) -> Loss:
         x, u = self.path.at(x0, _generated(nets.online, batch), t)
         # Their difference is small, and must not be rounded where a network runs in half precision.
-        teacher = nets.frozen[TEACHER].velocity(x, t, batch.condition).to(x.dtype)
+        teacher = self.guidance.teacher(nets).velocity(x, t, batch.condition).to(x.dtype)
         fake = _fake(nets).velocity(x, t, batch.condition).to(x.dtype)
         error = sum_rows((teacher - fake).detach().square())
         return Loss(

@@ -10,8 +10,9 @@ from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
+from .core.guided_teacher import AbstractTeacherGuidance, Unguided
 from .core.matching import AbstractMatching, Jumps, LagrangianMatching
-from .core.method import AbstractMethod, Needs
+from .core.method import TEACHER, AbstractMethod, Needs
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
@@ -48,7 +49,12 @@ class FlowMapMatching(AbstractMethod):
         times: Law of (s, t), uniform on the triangle, without rows on the diagonal by default.
         matching: The loss of the jumps.
         weighting: Weight of each sample.
+        guidance: How the teacher is guided, whose velocity the diagonal then learns as well. Where
+            scales are drawn the network takes one.
         label_dropout: How often a sample is seen without its label, by the teacher too.
+
+    Raises:
+        ValueError: If a matching without a teacher, or one of its jumps, is to be guided.
     """
 
     path: AbstractPath = LinearPath()
@@ -56,7 +62,21 @@ class FlowMapMatching(AbstractMethod):
     times: AbstractTimes = SortedTimes(law=Uniform(), diagonal=Constant(value=0.0))
     matching: AbstractMatching = LagrangianMatching()
     weighting: AbstractWeighting = Unweighted()
+    guidance: AbstractTeacherGuidance = Unguided()
     label_dropout: LabelDropout = LabelDropout()
+
+    def __post_init__(self) -> None:
+        if self.is_guided and TEACHER not in self.matching.frozen:
+            raise ValueError(
+                "guidance needs a matching with a teacher, "
+                f"got {type(self.matching).__name__}, which has none"
+            )
+        assert self.needs  # refuses guidance that cannot read the teacher as the matching does
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the teacher is another than the velocity of the path."""
+        return not isinstance(self.guidance, Unguided)
 
     @property
     def domain(self) -> Domain:
@@ -65,20 +85,29 @@ class FlowMapMatching(AbstractMethod):
 
     @property
     def needs(self) -> Needs:
-        """The teacher of the matching, if it has one."""
-        return Needs(frozen=self.matching.frozen)
+        """The teacher of the matching, if it has one, and what guides it."""
+        view, guidance = self.matching.frozen.get(TEACHER), self.guidance
+        frozen = {} if view is None else guidance.frozen(view)
+        return Needs(frozen=frozen, conditions=guidance.conditions)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t = times.s, times.t
-        batch = replace(batch, condition=self.label_dropout.keep(batch, now))
+        condition = self.label_dropout.keep(batch, now)
+        condition = self.guidance.tell(condition, batch, now)
+        batch = replace(batch, condition=condition)
+        if self.is_guided:
+            nets = replace(nets, frozen={**nets.frozen, TEACHER: self.guidance.teacher(nets)})
 
         error = torch.zeros_like(s)
         on, off = times.diagonal_rows, times.off_rows
         if len(on):
             rows = batch[on]
             x, v = self.path.at(rows.noise, rows.x1, s[on])
+            if self.is_guided:
+                with torch.no_grad():
+                    v = nets.frozen[TEACHER].velocity(x, s[on], rows.condition).to(x.dtype)
             with dropout_rows(on):
                 error[on] = SquaredL2()(nets.online.velocity(x, s[on], rows.condition), v)
         if len(off):

@@ -11,12 +11,11 @@ from .core.coupling import AbstractCoupling, StoredPairs
 from .core.distance import AbstractDistance, PseudoHuber
 from .core.feature_distance import FeatureDistance
 from .core.flow_map import Domain, DomainKind
-from .core.method import AbstractMethod, Needs, PairMix, View
+from .core.method import TEACHER, AbstractMethod, Needs, PairMix, View
 from .core.path import LINEAR, AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Piecewise, Schedule, require_range
 from .core.shape import rows_like
-from .core.teacher import TEACHER
 from .core.time_law import UShaped
 from .core.times import DiagonalTimes
 from .core.weighting import AbstractWeighting, Unweighted

@@ -15,11 +15,10 @@ from .core.feature_distance import FeatureDistance
 from .core.feature_heads import FeatureHeads, features_at
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.game import ONLINE, AbstractGame
-from .core.method import Needs, PairMix, View
+from .core.method import TEACHER, Needs, PairMix, View
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, require_range
-from .core.teacher import TEACHER
 from .core.time_law import AbstractTimeLaw, Uniform
 
 CRITIC: Final = "critic"

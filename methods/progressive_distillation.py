@@ -12,6 +12,7 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.guidance import LabelDropout
+from .core.guided_teacher import AbstractTeacherGuidance, Unguided
 from .core.method import AbstractMethod, Needs, View
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
@@ -50,6 +51,7 @@ class ProgressiveDistillation(AbstractMethod):
         pieces: Steps of the teacher in one of the student, at least 2.
         view: Whether the teacher's steps are its jumps, or Euler steps of its velocity.
         weighting: Weight of each sample.
+        guidance: How the teacher is guided. Where scales are drawn the network takes one.
         label_dropout: How often student and teacher both see a sample without its label.
 
     Raises:
@@ -63,12 +65,14 @@ class ProgressiveDistillation(AbstractMethod):
     pieces: int = 2
     view: View = View.JUMP
     weighting: AbstractWeighting = TruncatedSnr()
+    guidance: AbstractTeacherGuidance = Unguided()
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "view", View(self.view))
         if self.view is View.GUIDED:
             raise ValueError(f"method.view must be jump or velocity, got {self.view}")
+        self.guidance.frozen(self.view)  # refuses jumps where it needs a velocity
         if self.pieces < 2:
             raise ValueError(f"method.pieces must be at least 2, got {self.pieces}")
         if self.path.t_hi < 1.0:
@@ -84,18 +88,20 @@ class ProgressiveDistillation(AbstractMethod):
 
     @property
     def needs(self) -> Needs:
-        """A teacher."""
-        return Needs(frozen={"teacher": self.view})
+        """A teacher, and what guides it."""
+        guidance = self.guidance
+        return Needs(frozen=guidance.frozen(self.view), conditions=guidance.conditions)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
-        teacher = nets.frozen["teacher"]
+        teacher = self.guidance.teacher(nets)
         self._check(teacher.domain)
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t = times.s, times.t
         x, _ = self.path.at(batch.noise, batch.x1, s)
 
         condition = self.label_dropout.keep(batch, now)
+        condition = self.guidance.tell(condition, batch, now)
 
         with torch.no_grad():
             target = self.target(teacher, x, s, t, condition)

@@ -9,7 +9,7 @@ from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, PseudoHuber
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.guidance import LabelDropout
-from .core.method import AbstractMethod, Needs, View
+from .core.method import TEACHER, AbstractMethod, Needs, View
 from .core.noise_weighting import InverseGap
 from .core.pair_times import RatioTimes
 from .core.path import LinearPath
@@ -18,7 +18,6 @@ from .core.schedule import Constant, Schedule, require_range
 from .core.shape import rows_like
 from .core.share import whole_rows
 from .core.tail_law import LogTail
-from .core.teacher import TEACHER
 from .core.weighting import AbstractWeighting
 
 _PATH: Final = LinearPath()

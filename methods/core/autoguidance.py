@@ -53,15 +53,16 @@ class Guided(FlowMap):
     Args:
         strong: The better map, trained on the diagonal.
         weak: The worse map, trained on the diagonal.
-        scale: At least 0; 1 is the better velocity as it is, less leads back to the worse.
+        scale: At least 0; 1 is the better velocity as it is, less leads back to the worse. None
+            takes each row's from its condition, of which the maps are told the rest.
 
     Raises:
         ValueError: If the scale is negative, a map is no velocity, their paths differ, or their
             times do not overlap.
     """
 
-    def __init__(self, strong: FlowMap, weak: FlowMap, *, scale: float) -> None:
-        if scale < 0.0:
+    def __init__(self, strong: FlowMap, weak: FlowMap, *, scale: float | None) -> None:
+        if scale is not None and scale < 0.0:
             raise ValueError(f"guidance needs a scale of at least 0, got {scale}")
         for name, part in (("strong", strong), ("weak", weak)):
             require_velocity(f"guidance by its {name} map", part.domain)
@@ -89,7 +90,12 @@ class Guided(FlowMap):
     ) -> Float[Tensor, " b *d"]:
         """Guided velocity at the start time; the end time is ignored by definition."""
         del t
-        scale = s.new_full((len(s),), self.scale)
+        if self.scale is not None:
+            scale = s.new_full((len(s),), self.scale)
+        else:
+            assert condition is not None, "rows tell their scale"
+            assert condition.guidance is not None, "rows tell their scale"
+            scale, condition = condition.guidance, condition.without_guidance()
         return guided_velocity(self.strong, self.weak, x, s, condition, scale=scale)
 
 

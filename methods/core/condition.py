@@ -1,7 +1,7 @@
 """What a sample is conditioned on: a class label, tokens, a guidance scale, or several."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self, final
 
 import torch
@@ -61,6 +61,12 @@ class Condition:
     def to(self, device: torch.device | str) -> Self:
         """The same condition on another device."""
         return self._map(lambda part: part.to(device))
+
+    def without_guidance(self) -> Self | None:
+        """What is told to a network that takes no guidance scale; None if nothing is left."""
+        if self.label is None and self.tokens is None:
+            return None
+        return replace(self, guidance=None)
 
     def null(self) -> Self:
         """No condition in every row."""

@@ -1,20 +1,15 @@
-"""Guidance of a frozen teacher: by a weaker model, or by the teacher without its labels."""
+"""A frozen teacher as it is, or guided: by a weaker model, or by itself without its labels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from .autoguidance import Unconditional, guided_velocity
+from .autoguidance import Guided, Unconditional
 from .condition import Condition
 from .flow_map import FlowMap
-from .method import View
-from .record import Moment, Nets
-from .teacher import TEACHER, AbstractVelocitySource
+from .method import TEACHER, View
+from .record import Batch, Moment, Nets
 
 WEAK: Final = "weak"
 
@@ -71,9 +66,70 @@ class NullCondition(AbstractGuide):
         return Unconditional(nets.frozen[TEACHER])
 
 
+class AbstractTeacherGuidance(ABC):
+    """How a method reads its frozen teacher, and what the student is told of it."""
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """Parts of the student's condition that come from here."""
+        return frozenset()
+
+    @abstractmethod
+    def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
+        """Frozen maps that it needs, by role.
+
+        Args:
+            view: How the method looks at its teacher.
+
+        Raises:
+            ValueError: If a teacher cannot be read so under this view.
+        """
+
+    @abstractmethod
+    def tell(self, condition: Condition | None, batch: Batch, now: Moment) -> Condition | None:
+        """What the student is told of the rows of a batch.
+
+        Args:
+            condition: Labels that the rows have kept, if any.
+            batch: The rows.
+            now: The moment, the only source of randomness.
+        """
+
+    @abstractmethod
+    def teacher(self, nets: Nets) -> FlowMap:
+        """The teacher as a map of states and of what the student is told.
+
+        Args:
+            nets: Networks.
+        """
+
+    def told(self, condition: Condition | None) -> Condition | None:
+        """What the teacher's own network may be told, given what the student is."""
+        return condition
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
-class GuidedTeacher:
+class Unguided(AbstractTeacherGuidance):
+    """The teacher as it is."""
+
+    def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
+        """The teacher alone."""
+        return {TEACHER: view}
+
+    def tell(self, condition: Condition | None, batch: Batch, now: Moment) -> Condition | None:
+        """The labels."""
+        del batch, now
+        return condition
+
+    def teacher(self, nets: Nets) -> FlowMap:
+        """The teacher."""
+        return nets.frozen[TEACHER]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GuidedTeacher(AbstractTeacherGuidance):
     """A teacher guided by a scale that is fixed, or drawn for each row and told to the student.
 
     v = scale v_teacher + (1 - scale) v_guide   with the scale uniform between two values
@@ -93,89 +149,120 @@ class GuidedTeacher:
     highest: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 1.0 <= self.lowest <= self.highest or self.highest == 1.0:
-            raise ValueError(
-                "a guided teacher needs scales 1 <= lowest <= highest, the highest above 1, "
-                f"got {self.lowest} and {self.highest}"
-            )
+        require_scales("a guided teacher", self.lowest, self.highest)
 
     @property
-    def is_input(self) -> bool:
-        """Whether the student is told the scale."""
+    def is_drawn(self) -> bool:
+        """Whether each row has a scale of its own."""
         return self.lowest < self.highest
 
     @property
-    def frozen(self) -> Mapping[str, View]:
+    def conditions(self) -> frozenset[str]:
+        """The scale, if it is drawn."""
+        return frozenset({"guidance"} if self.is_drawn else ())
+
+    def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
         """The teacher and what the guide needs, seen as velocities."""
+        if view is not View.VELOCITY:
+            raise ValueError(
+                f"a guided teacher is read as a velocity, got view {view}; where the teacher takes "
+                "a scale itself there is GuidanceInput"
+            )
         return {TEACHER: View.VELOCITY, **self.guide.frozen}
 
-    def draw(self, n: int, now: Moment, *, like: Tensor) -> Float[Tensor, " n"]:
-        """Scales of n rows, independent of each other, of the type and place of a tensor."""
-        if not self.is_input:
-            return like.new_full((n,), self.lowest)
-        u = now.rng.uniform(n, dtype=like.dtype).to(like.device)
-        return self.lowest + (self.highest - self.lowest) * u
+    def tell(self, condition: Condition | None, batch: Batch, now: Moment) -> Condition | None:
+        """The labels, and the scale if it is drawn."""
+        if not self.is_drawn:
+            return condition
+        return with_scales(condition, batch, now, lowest=self.lowest, highest=self.highest)
 
-    def velocity(
-        self,
-        nets: Nets,
-        x: Float[Tensor, " b *d"],
-        t: Float[Tensor, " b"],
-        condition: Condition | None,
-        *,
-        scale: Float[Tensor, " b"],
-    ) -> Float[Tensor, " b *d"]:
-        """Guided velocity of each row, without a graph.
+    def teacher(self, nets: Nets) -> FlowMap:
+        """The guided velocity."""
+        scale = None if self.is_drawn else self.lowest
+        return Guided(nets.frozen[TEACHER], self.guide.map(nets), scale=scale)
 
-        Args:
-            nets: Networks.
-            x: States at t.
-            t: Times.
-            condition: Condition of each row, without a scale.
-            scale: Scale of each row.
-        """
-        with torch.no_grad():
-            weak = self.guide.map(nets)
-            return guided_velocity(nets.frozen[TEACHER], weak, x, t, condition, scale=scale)
+    def told(self, condition: Condition | None) -> Condition | None:
+        """The labels."""
+        return None if condition is None else condition.without_guidance()
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class GuidedTeacherVelocity(AbstractVelocitySource):
-    """A guided teacher of one scale as the velocity of continuous consistency, which has a source.
+class GuidanceInput(AbstractTeacherGuidance):
+    """A teacher that takes the scale as an input: teacher and student are told the same.
 
-    Other methods read a frozen teacher as it is; Align Your Flow takes a ``GuidedTeacher``.
+    So is the second stage of guided distillation led, whose first has a ``GuidedTeacher``.
+
+    Reference: Meng et al. 2022, arXiv:2210.03142v3, section 3.
 
     Attributes:
-        guide: The worse velocity.
-        scale: Above 1.
+        lowest: Smallest scale, at least 1.
+        highest: Greatest scale, above the smallest; the law of the scale is uniform between both.
 
     Raises:
-        ValueError: If the scale guides nothing.
+        ValueError: If the scales are out of order or the same.
     """
 
-    guide: AbstractGuide = WeakModel()
-    scale: float = 2.0
+    lowest: float = 1.0
+    highest: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.scale <= 1.0:
-            raise ValueError(f"a guided velocity needs a scale above 1, got {self.scale}")
+        require_scales("a scale as an input", self.lowest, self.highest)
+        if self.lowest == self.highest:
+            raise ValueError(f"a scale as an input needs lowest < highest, got {self.lowest} twice")
 
     @property
-    def frozen(self) -> Mapping[str, View]:
-        """The teacher and what the guide needs, seen as velocities."""
-        return {TEACHER: View.VELOCITY, **self.guide.frozen}
+    def conditions(self) -> frozenset[str]:
+        """The scale."""
+        return frozenset({"guidance"})
 
-    def velocity(
-        self,
-        nets: Nets,
-        x: Float[Tensor, " b *d"],
-        s: Float[Tensor, " b"],
-        condition: Condition | None,
-        *,
-        own: Float[Tensor, " b *d"],
-    ) -> Float[Tensor, " b *d"]:
-        """The guided velocity in the precision of the data."""
-        del own
-        teacher = GuidedTeacher(guide=self.guide, lowest=self.scale, highest=self.scale)
-        return teacher.velocity(nets, x, s, condition, scale=torch.full_like(s, self.scale))
+    def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
+        """The teacher alone."""
+        return {TEACHER: view}
+
+    def tell(self, condition: Condition | None, batch: Batch, now: Moment) -> Condition | None:
+        """The labels and the scale."""
+        return with_scales(condition, batch, now, lowest=self.lowest, highest=self.highest)
+
+    def teacher(self, nets: Nets) -> FlowMap:
+        """The teacher."""
+        return nets.frozen[TEACHER]
+
+
+def require_scales(who: str, lowest: float, highest: float) -> None:
+    """Refuse scales that are out of order or guide nothing.
+
+    Args:
+        who: What has them, as the error begins.
+        lowest: Smallest scale.
+        highest: Greatest scale.
+
+    Raises:
+        ValueError: If they do.
+    """
+    if not 1.0 <= lowest <= highest or highest == 1.0:
+        raise ValueError(
+            f"{who} needs scales 1 <= lowest <= highest, the highest above 1, "
+            f"got {lowest} and {highest}"
+        )
+
+
+def with_scales(
+    condition: Condition | None,
+    batch: Batch,
+    now: Moment,
+    *,
+    lowest: float,
+    highest: float,
+) -> Condition:
+    """A condition with a scale for each row, uniform between two values.
+
+    Args:
+        condition: Labels that the rows have kept, if any.
+        batch: The rows.
+        now: The moment, the only source of randomness.
+        lowest: Smallest scale.
+        highest: Greatest scale.
+    """
+    u = now.rng.uniform(len(batch), dtype=batch.x1.dtype).to(batch.x1.device)
+    return replace(condition or Condition(), guidance=lowest + (highest - lowest) * u)

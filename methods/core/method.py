@@ -13,6 +13,8 @@ from .guidance import LabelDropout
 from .record import Batch, CompanionFactory, Loss, Moment, Nets
 from .schedule import Schedule, require_range
 
+TEACHER: Final = "teacher"
+"""The role of the frozen model that a method learns from."""
 _CONDITIONS: Final = frozenset({"guidance", "tokens"})
 """Parts of a condition that a method may supply."""
 

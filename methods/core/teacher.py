@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .condition import Condition
 from .flow_map import FlowMap
+from .guided_teacher import AbstractTeacherGuidance, Unguided
 from .method import View
 from .record import Nets
 
-TEACHER: Final = "teacher"
 _ROUNDING: Final = 1e-6
 
 
@@ -25,6 +25,11 @@ class AbstractVelocitySource(ABC):
     @abstractmethod
     def frozen(self) -> Mapping[str, View]:
         """Frozen maps that it needs, by role."""
+
+    @property
+    def guidance(self) -> AbstractTeacherGuidance:
+        """What the student is told of a teacher's guidance; nothing unless a source holds some."""
+        return Unguided()
 
     @abstractmethod
     def velocity(
@@ -74,12 +79,18 @@ class PairVelocity(AbstractVelocitySource):
 @final
 @dataclass(frozen=True, kw_only=True)
 class TeacherVelocity(AbstractVelocitySource):
-    """A frozen teacher's: distillation, without noise in the target."""
+    """A frozen teacher's: distillation, without noise in the target.
+
+    Attributes:
+        guidance: How the teacher is guided.
+    """
+
+    guidance: AbstractTeacherGuidance = Unguided()
 
     @property
     def frozen(self) -> Mapping[str, View]:
-        """The teacher, seen as a velocity."""
-        return {TEACHER: View.VELOCITY}
+        """The teacher, seen as a velocity, and what guides it."""
+        return self.guidance.frozen()
 
     def velocity(
         self,
@@ -92,7 +103,7 @@ class TeacherVelocity(AbstractVelocitySource):
     ) -> Float[Tensor, " b *d"]:
         """The teacher's velocity in the precision of the data."""
         with torch.no_grad():
-            return nets.frozen[TEACHER].velocity(x, s, condition).to(own.dtype)
+            return self.guidance.teacher(nets).velocity(x, s, condition).to(own.dtype)
 
 
 def require_teacher(teacher: FlowMap, *, t_lo: float) -> None:

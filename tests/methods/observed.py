@@ -1,4 +1,4 @@
-"""Flow maps made of other maps: one writes down what it is asked, one minds the label."""
+"""Flow maps made of other maps: some write down what they are asked, some mind their condition."""
 
 from dataclasses import dataclass
 from typing import final
@@ -22,12 +22,14 @@ class Call:
         s: Start times.
         t: End times.
         label: Labels, or None.
+        scale: Guidance scales, or None.
     """
 
     x: Tensor
     s: Tensor
     t: Tensor
     label: Tensor | None
+    scale: Tensor | None
 
 
 @final
@@ -52,8 +54,10 @@ class ObservedMap(FlowMap):
         t: Float[Tensor, " b"],
         condition: Condition | None = None,
     ) -> Float[Tensor, " b *d"]:
-        label = None if condition is None else condition.label
-        self.calls.append(Call(x=x.detach(), s=s.detach(), t=t.detach(), label=label))
+        told = Condition() if condition is None else condition
+        self.calls.append(
+            Call(x=x.detach(), s=s.detach(), t=t.detach(), label=told.label, scale=told.guidance)
+        )
         return self.flow_map(x, s, t, condition)
 
     @property
@@ -101,3 +105,30 @@ class AffineMap(FlowMap):
     ) -> Float[Tensor, " b *d"]:
         del s, t, condition
         return x @ self.matrix.T + self.offset
+
+
+@final
+class ScaledMap(FlowMap):
+    """The exact map of a velocity that is guided by the scale of each row.
+
+    Args:
+        good: The better map, of a Gaussian; such maps are affine in the mean.
+        poor: The worse one, of the same width.
+    """
+
+    def __init__(self, good: FlowMap, poor: FlowMap) -> None:
+        super().__init__(domain=good.domain)
+        self.good, self.poor = good, poor
+
+    def forward(
+        self,
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
+        condition: Condition | None = None,
+    ) -> Float[Tensor, " b *d"]:
+        assert condition is not None
+        assert condition.guidance is not None
+        good, poor = self.good(x, s, t), self.poor(x, s, t)
+        mixed: Tensor = poor + rows_like(condition.guidance, x) * (good - poor)
+        return mixed

@@ -6,7 +6,6 @@ from typing import Final, final
 
 import pytest
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from onestep.methods.align_your_flow import AlignYourFlow
@@ -26,13 +25,13 @@ from onestep.methods.core.gap_times import GapTimes
 from onestep.methods.core.guidance import LabelDropout
 from onestep.methods.core.guided_teacher import WEAK, GuidedTeacher, NullCondition
 from onestep.methods.core.length_weighting import LengthWeighting
-from onestep.methods.core.method import View
+from onestep.methods.core.method import TEACHER, View
 from onestep.methods.core.motion import end_motion, start_motion
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.shape import rows_like
-from onestep.methods.core.teacher import TEACHER, TeacherVelocity
+from onestep.methods.core.teacher import TeacherVelocity
 from onestep.methods.core.time_law import LogitNormal, Uniform
 from onestep.methods.core.times import SortedTimes, ToDataTimes
 from onestep.methods.core.weighting import Unweighted
@@ -43,7 +42,7 @@ from onestep.methods.oracle_mixture import MixtureMap1d
 from onestep.tests.methods.contract import Exact, Order, Setting, SmallMap
 from onestep.tests.methods.exactness import ORACLE, WRONG
 from onestep.tests.methods.game_contract import GameContract, Turn
-from onestep.tests.methods.observed import ObservedMap, TwoMaps
+from onestep.tests.methods.observed import ObservedMap, ScaledMap, TwoMaps
 
 WHOLE: Final = Constant(value=1.0)
 NOTHING: Final = Constant(value=0.0)
@@ -396,36 +395,17 @@ def test_the_warm_up_ends_where_the_paper_does() -> None:
 # Guidance.
 
 
-@final
-class ScaledMap(FlowMap):
-    """The exact map of the velocity that is guided by the scale of each row."""
-
-    def __init__(self) -> None:
-        super().__init__(domain=Domain())
-
-    def forward(
-        self,
-        x: Float[Tensor, " b *d"],
-        s: Float[Tensor, " b"],
-        t: Float[Tensor, " b"],
-        condition: Condition | None = None,
-    ) -> Float[Tensor, " b *d"]:
-        assert condition is not None
-        assert condition.guidance is not None
-        # The map is affine in the mean as well.
-        good, poor = ORACLE(x, s, t), POOR(x, s, t)
-        mixed: Tensor = poor + condition.guidance[:, None] * (good - poor)
-        return mixed
-
-
 @pytest.mark.parametrize("game", FORMS)
 def test_a_student_that_is_told_each_scale_can_follow_all_of_them(game: AlignYourFlow) -> None:
     game = replace(game, guidance=GuidedTeacher())
     found = game.loss(
-        ONLINE, nets(ScaledMap(), {TEACHER: ORACLE, WEAK: POOR}), pairs(256), moment(256)
+        ONLINE,
+        nets(ScaledMap(ORACLE, POOR), {TEACHER: ORACLE, WEAK: POOR}),
+        pairs(256),
+        moment(256),
     )
     assert found.logs["error"].max() <= 1e-20
-    wrong = nets(ScaledMap(), {TEACHER: ORACLE, WEAK: ORACLE})
+    wrong = nets(ScaledMap(ORACLE, POOR), {TEACHER: ORACLE, WEAK: ORACLE})
     assert game.loss(ONLINE, wrong, pairs(256), moment(256)).logs["error"].mean() >= 0.05
 
 
@@ -436,14 +416,21 @@ def test_the_student_takes_a_scale_where_it_is_drawn() -> None:
     assert not FIXED.needs.conditions
     assert not EULERIAN.needs.conditions
     with pytest.raises(AssertionError):
-        FIXED.loss(ONLINE, nets(ScaledMap(), {TEACHER: ORACLE, WEAK: POOR}), pairs(8), moment(8))
+        FIXED.loss(
+            ONLINE,
+            nets(ScaledMap(ORACLE, POOR), {TEACHER: ORACLE, WEAK: POOR}),
+            pairs(8),
+            moment(8),
+        )
 
 
 def test_the_frozen_maps_are_asked_once_each_and_told_no_scale() -> None:
     """A network that takes no scale refuses one."""
     plain = MLP(shape=(2,), domain=Domain(), width=4, depth=1, embedding_width=4).double()
     teacher, weak = ObservedMap(plain), ObservedMap(plain)
-    DRAWN.loss(ONLINE, nets(ScaledMap(), {TEACHER: teacher, WEAK: weak}), pairs(64), moment(64))
+    DRAWN.loss(
+        ONLINE, nets(ScaledMap(ORACLE, POOR), {TEACHER: teacher, WEAK: weak}), pairs(64), moment(64)
+    )
     assert teacher.rows == weak.rows == [64]
 
 

@@ -15,11 +15,11 @@ from onestep.methods.core.feature_heads import FeatureHeads
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.game import ONLINE
 from onestep.methods.core.gradient_penalty import GradientPenalty
+from onestep.methods.core.method import TEACHER
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.relativistic import RelativisticAdversary
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
-from onestep.methods.core.teacher import TEACHER
 from onestep.tests.methods.contract import Exact, Setting, SmallMap
 from onestep.tests.methods.exactness import ORACLE, WRONG
 from onestep.tests.methods.game_contract import GameContract, Turn

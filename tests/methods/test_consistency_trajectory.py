@@ -17,13 +17,13 @@ from onestep.methods.core.condition import Condition
 from onestep.methods.core.distance import SquaredL2
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.game import ONLINE
+from onestep.methods.core.method import TEACHER
 from onestep.methods.core.pair_times import KarrasSpacing, UniformSpacing
 from onestep.methods.core.path import LinearPath
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
 from onestep.methods.core.solver_step import AbstractSolverStep, EulerStep, SigmaHeunStep
-from onestep.methods.core.teacher import TEACHER
 from onestep.methods.core.times import DiagonalTimes
 from onestep.methods.core.weighting import DenoiserWeighting
 from onestep.methods.flow_matching import FlowMatching

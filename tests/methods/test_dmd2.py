@@ -11,12 +11,12 @@ from torch import Tensor
 from onestep.methods.core.adversary import Adversary, ApproximateR1
 from onestep.methods.core.flow_map import Domain, DomainKind, Velocity
 from onestep.methods.core.game import ONLINE
+from onestep.methods.core.method import TEACHER
 from onestep.methods.core.path import AbstractPath, LinearPath, TrigonometricPath
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
 from onestep.methods.core.score_scale import DistanceScale, UnitScale
-from onestep.methods.core.teacher import TEACHER
 from onestep.methods.core.time_law import AbstractTimeLaw
 from onestep.methods.core.times import DiagonalTimes
 from onestep.methods.core.weighting import Unweighted

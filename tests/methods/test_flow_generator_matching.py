@@ -17,10 +17,10 @@ from onestep.methods.core.generator_form import (
     ScoreIdentity,
 )
 from onestep.methods.core.grid import UniformGrid
+from onestep.methods.core.method import TEACHER
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.sampler import Jumps
-from onestep.methods.core.teacher import TEACHER
 from onestep.methods.flow_generator_matching import (
     FAKE,
     FlowGeneratorMatching,

@@ -13,10 +13,10 @@ from onestep.methods.core.distance import PseudoHuber
 from onestep.methods.core.feature_distance import FeatureDistance
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from onestep.methods.core.game import ONLINE
+from onestep.methods.core.method import TEACHER
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant, Piecewise
-from onestep.methods.core.teacher import TEACHER
 from onestep.methods.core.time_law import AbstractTimeLaw
 from onestep.methods.core.times import DiagonalTimes
 from onestep.methods.instaflow import CRITIC, InstaFlow

@@ -1,6 +1,7 @@
 """Autoguidance: velocities extrapolated from a worse map, for samplers and for students."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,18 +13,18 @@ from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.core.grid import UniformGrid
 from onestep.methods.core.guided_teacher import (
     WEAK,
+    GuidanceInput,
     GuidedTeacher,
-    GuidedTeacherVelocity,
     NullCondition,
     WeakModel,
 )
-from onestep.methods.core.method import View
+from onestep.methods.core.method import TEACHER, View
 from onestep.methods.core.ode import RungeKutta4
 from onestep.methods.core.path import TrigonometricPath
-from onestep.methods.core.record import Moment, Nets
+from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
-from onestep.methods.core.teacher import TEACHER
+from onestep.methods.core.teacher import TeacherVelocity
 from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.contract import Exact, Setting
 from onestep.tests.methods.exactness import assert_exactness
@@ -103,7 +104,8 @@ TO_DATA = GaussianMap(mean=[0.0], std=[1.0], domain=Domain(kind=DomainKind.TO_DA
         (lambda: GuidedTeacher(lowest=0.5), "1 <= lowest <= highest, .*got 0.5 and 3"),
         (lambda: GuidedTeacher(highest=1.0), "the highest above 1, got 1.0 and 1.0"),
         (lambda: GuidedTeacher(lowest=4.0), "got 4.0 and 3.0"),
-        (lambda: GuidedTeacherVelocity(scale=1.0), "a scale above 1, got 1.0"),
+        (lambda: GuidanceInput(lowest=2.0, highest=2.0), "lowest < highest, got 2.0 twice"),
+        (lambda: GuidanceInput(lowest=0.5), "1 <= lowest <= highest, .*got 0.5 and 3"),
     ],
 )
 def test_guidance_that_makes_no_sense_is_refused(make: Make, words: str) -> None:
@@ -114,24 +116,26 @@ def test_guidance_that_makes_no_sense_is_refused(make: Make, words: str) -> None
 # A teacher in training.
 
 
+def rows(n: int) -> Batch:
+    return Batch(x1=torch.zeros(n, 2, dtype=torch.float64), index=torch.arange(n))
+
+
 def test_scales_are_drawn_uniformly_between_both_ends() -> None:
     """Kolmogorov and Smirnov at the 99.9 % quantile, 20 000 draws."""
     n = 20_000
-    drawn = GuidedTeacher(lowest=1.5, highest=4.0).draw(
-        n, moment(n), like=torch.empty(0, dtype=torch.float64)
-    )
-    share = ((drawn - 1.5) / 2.5).sort().values
+    told = GuidedTeacher(lowest=1.5, highest=4.0).tell(None, rows(n), moment(n))
+    assert told is not None
+    assert told.guidance is not None
+    share = ((told.guidance - 1.5) / 2.5).sort().values
     steps = torch.arange(n, dtype=torch.float64) / n
     distance = torch.maximum((share - steps).abs(), (share - steps - 1.0 / n).abs()).max()
     assert distance.item() <= 1.95 / n**0.5
-    assert GuidedTeacher(lowest=1.5, highest=4.0).is_input
 
 
 def test_a_fixed_scale_takes_no_random_numbers_and_is_not_told() -> None:
     now, guided = moment(8), GuidedTeacher(lowest=2.0, highest=2.0)
-    assert guided.draw(8, now, like=torch.empty(0)).tolist() == [2.0] * 8
+    assert guided.tell(LABELS, rows(8), now) is LABELS
     assert torch.equal(now.rng.uniform(8), moment(8).rng.uniform(8))
-    assert not guided.is_input
 
 
 @pytest.mark.parametrize("is_auto", [True, False])
@@ -141,30 +145,27 @@ def test_each_row_of_a_teacher_is_guided_by_its_own_scale(is_auto: bool) -> None
     teacher: FlowMap = GOOD if is_auto else TwoMaps(GOOD, POOR)
     guided = GuidedTeacher(guide=WeakModel() if is_auto else NullCondition())
     nets = Nets(online=GOOD, frozen={TEACHER: teacher} | ({WEAK: POOR} if is_auto else {}))
-    assert set(guided.frozen) == set(nets.frozen)
-    assert guided.frozen[TEACHER] is (View.VELOCITY if is_auto else View.GUIDED)
-    found = guided.velocity(nets, x, t, LABELS, scale=scale)
+    assert set(guided.frozen()) == set(nets.frozen)
+    assert guided.frozen()[TEACHER] is (View.VELOCITY if is_auto else View.GUIDED)
+    found = guided.teacher(nets).velocity(x, t, replace(LABELS, guidance=scale))
     for k in (0, 63):
         mean = scale[k] * GOOD.mean + (1.0 - scale[k]) * POOR.mean
         want = GaussianMap(mean=mean, std=STD).velocity(x[k : k + 1], t[k : k + 1])
         torch.testing.assert_close(found[k : k + 1], want, atol=1e-12, rtol=0)
 
 
-def test_each_frozen_map_is_evaluated_once_and_without_a_graph() -> None:
+def test_each_frozen_map_is_evaluated_once() -> None:
     x, t = states()
     strong, weak = ObservedMap(GOOD), ObservedMap(POOR)
     nets = Nets(online=GOOD, frozen={TEACHER: strong, WEAK: weak})
-    scale = torch.full_like(t, 2.0)
-    found = GuidedTeacher().velocity(nets, x.requires_grad_(), t, None, scale=scale)
-    assert not found.requires_grad
+    GuidedTeacher(lowest=2.0, highest=2.0).teacher(nets).velocity(x, t)
     assert strong.rows == weak.rows == [64]
 
 
 def test_a_method_that_takes_a_velocity_takes_a_guided_one() -> None:
     """Continuous consistency from an exact pair of teachers stands still at the doubled way."""
-    method = ContinuousConsistency(
-        source=GuidedTeacherVelocity(scale=2.0), tangent=Constant(value=1.0), weighting=None
-    )
+    source = TeacherVelocity(guidance=GuidedTeacher(lowest=2.0, highest=2.0))
+    method = ContinuousConsistency(source=source, tangent=Constant(value=1.0), weighting=None)
     assert method.needs.frozen == {TEACHER: View.VELOCITY, WEAK: View.VELOCITY}
     setting = Setting(data=GOOD, frozen={TEACHER: GOOD, WEAK: POOR})
     assert_exactness(Exact(setting=setting, at=DOUBLED), method)

@@ -16,10 +16,7 @@ from onestep.platform.training.sequence import StageSequence
 from onestep.tests.platform.training.catalogue import CATALOGUE
 
 TRIGONOMETRIC = "method.path._target_=onestep.methods.core.path.TrigonometricPath"
-GUIDED_BY_ITSELF = (
-    "method.guidance={_target_:onestep.methods.core.guided_teacher.GuidedTeacher,"
-    "guide:{_target_:onestep.methods.core.guided_teacher.NullCondition}}"
-)
+GUIDED_BY_ITSELF = "teacher_guidance@method.guidance=labels"
 NEVER = "method.label_dropout.probability=0"
 
 
