@@ -27,7 +27,7 @@ from .evaluation.sampling import draw_samples, finish_of, samplers_at
 from .experiment import ALL_SAMPLES
 from .home import Home
 from .registry.decoder import Decoder, load_decoder
-from .registry.model import captioned, load_flow_map
+from .registry.model import captioned, load_generator
 from .registry.record import ModelRecord
 from .registry.store import Registry
 from .training.sequence import StageSequence
@@ -52,21 +52,30 @@ class Model:
     decoder: Decoder | None = None
 
     @classmethod
-    def load(cls, reference: str, *, tracking_uri: str | None = None, device: str = AUTO) -> Self:
+    def load(
+        cls,
+        reference: str,
+        *,
+        tracking_uri: str | None = None,
+        device: str = AUTO,
+        guidance: float | None = None,
+    ) -> Self:
         """A model of the registry.
 
         Args:
             reference: Version or alias, such as digits/3 or champion.
             tracking_uri: MLflow store; that of the home by default.
             device: Where it computes: cpu, cuda or cuda:N; by default a GPU where there is one.
+            guidance: Scale of a model that takes one, at least 1; by default the one at which its
+                training evaluated it.
 
         Raises:
-            ValueError: If there is no such model or device.
+            ValueError: If there is no such model or device, or the model takes no scale.
         """
         place = device_named(device)
         registry = Registry.at(Home.here(tracking_uri=tracking_uri))
         version = str(registry.entry(reference).reference)
-        flow_map, record = load_flow_map(registry, version, place)
+        flow_map, record = load_generator(registry, version, place, guidance=guidance)
         decoder = load_decoder(registry, version, place)
         return cls(reference=version, record=record, flow_map=flow_map, decoder=decoder)
 

@@ -256,6 +256,8 @@ class Evaluation:
         samples: Samples of a draw at each, at least 8, and no more than there are held-out or
             training data; 0 for 2000.
         seed: Seed of the noise.
+        guidance: Guidance scale of a network that takes one as an input, at least 1; the model is
+            sampled, compared and served at it unless another is named.
 
     Raises:
         ValueError: If a number is out of range.
@@ -264,9 +266,12 @@ class Evaluation:
     nfes: tuple[int, ...] = (1, 2, 4, 8)
     samples: int = 0
     seed: int = 7
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nfes", tuple(self.nfes))
+        if self.guidance < 1.0:
+            raise ValueError(f"evaluation.guidance must be at least 1, got {self.guidance:g}")
         if not self.nfes or min(self.nfes) < 1 or self.seed < 0:
             raise ValueError(
                 "evaluation.nfes must be one or more positive numbers and seed at least 0, got "

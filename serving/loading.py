@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ..platform.home import Home
 from ..platform.registry.decoder import load_decoder
-from ..platform.registry.model import load_flow_map
+from ..platform.registry.model import load_generator
 from ..platform.registry.reference import ModelVersion
 from ..platform.registry.store import Registry
 from .engine import Engine
@@ -52,7 +52,7 @@ def load_engine(settings: AppSettings) -> tuple[Engine, str]:
     """
     registry = Registry.at(_home(settings))
     version = str(registry.resolve(settings.model))
-    flow_map, record = load_flow_map(registry, version)
+    flow_map, record = load_generator(registry, version)
     decoder = load_decoder(registry, version)
     engine = Engine(flow_map, record, bucket=settings.bucket, decoder=decoder)
     engine.warm_up()

@@ -71,6 +71,20 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_guidance(parser: argparse.ArgumentParser) -> None:
+    """Declare the guidance scale of a model that takes one.
+
+    Args:
+        parser: Parser of a command.
+    """
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="guidance scale, at least 1, of a model that takes one; by default the one at which "
+        "its training evaluated it",
+    )
+
+
 def check_yardstick(arguments: argparse.Namespace) -> None:
     """Refuse numbers that no measurement can rest on, before anything is loaded.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from .arguments import (
     OF_A_MEASUREMENT,
     add_device,
+    add_guidance,
     add_overrides,
     add_yardstick,
     apply_overrides,
@@ -39,6 +40,7 @@ examples:
   onestep evaluate digits/3 --keep                  the numbers join the model in the registry
   onestep evaluate cifar10/2 --fid FILE             FID too, with these Inception weights
   onestep evaluate faces/1 --decoded                a model of latents by its images
+  onestep evaluate digits/4 --guidance 2            a model that takes a guidance scale
   onestep evaluate digits/3 --device cuda:1         by default a GPU where there is one
   onestep evaluate digits/3 storage.tracking_uri=http://mlflow:5000 evaluation.nfes=[1,2]
 """
@@ -49,6 +51,7 @@ examples:
         add_overrides(parser, " or ".join(OF_A_MEASUREMENT), shown="what would be measured")
         add_yardstick(parser)
         add_device(parser)
+        add_guidance(parser)
         parser.add_argument("--json", metavar="FILE", help="write the whole report here")
         parser.add_argument(
             "--decoded", action="store_true", help="judge images, decoded from latents"
@@ -66,15 +69,18 @@ examples:
         from ..atomic import write_text
         from ..device import device_named
         from ..evaluation.table import to_markdown
+        from ..registry.model import check_guidance
         from ..registry.store import Registry
 
         home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
         check_yardstick(arguments)
         device = device_named(arguments.device)
         registry = Registry.at(home)
-        reference = str(registry.entry(arguments.reference).reference)  # an alias may move
+        entry = registry.entry(arguments.reference)
+        reference = str(entry.reference)  # an alias may move
+        check_guidance(entry.record, arguments.guidance, model=reference)
         if arguments.dry_run:
-            names = ("nfe", "samples", "seed", "fid", "decoded", "json", "keep")
+            names = ("nfe", "samples", "seed", "guidance", "fid", "decoded", "json", "keep")
             plan = {name: vars(arguments)[name] for name in names}
             show({"model": reference, **plan, "device": str(device)}, home)
             return 0
@@ -108,12 +114,12 @@ def _measured(
     from ..evaluation.evaluate import benchmark_of, evaluate_on
     from ..evaluation.fid import check_fid, fid_at
     from ..registry.decoder import load_decoder
-    from ..registry.model import load_flow_map
+    from ..registry.model import load_generator
 
     decoder = load_decoder(registry, reference, device) if arguments.decoded else None
     if arguments.decoded and decoder is None:
         raise ValueError(f"--decoded needs a model of latents with a decoder, got {reference}")
-    flow_map, record = load_flow_map(registry, reference, device)
+    flow_map, record = load_generator(registry, reference, device, guidance=arguments.guidance)
     weights = None
     if arguments.fid is not None:
         shape = record.shape if decoder is None else decoder.shape

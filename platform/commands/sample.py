@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, final
 
 from ..configuration import compose
-from .arguments import OF_A_STORE, add_device, add_overrides, apply_overrides, show
+from .arguments import OF_A_STORE, add_device, add_guidance, add_overrides, apply_overrides, show
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of it
     from torch import Tensor
@@ -35,6 +35,7 @@ examples:
   onestep sample champion
   onestep sample digits/3 --nfe 2 --n 100 --seed 1 --out digits.png
   onestep sample champion --label 3 --n 16
+  onestep sample digits/4 --guidance 2              a model that takes a guidance scale
   onestep sample digits/1 sampler=dpm_solver sampler.grid.steps=20
   onestep sample digits/2 sampler=renoise sampler.grid.inner=[0.3,0.6]
   onestep sample captioned_digits/2 --caption "a seven on white"
@@ -50,6 +51,7 @@ examples:
         parser.add_argument("--label", type=int, help="class; all of them in turn by default")
         parser.add_argument("--caption", help="caption, for a model of captions; none by default")
         parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+        add_guidance(parser)
         add_device(parser)
         parser.add_argument("--out", default="samples.png", help="file to write")
 
@@ -64,7 +66,7 @@ examples:
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
         from ..evaluation.sampling import clipped, draw_samples
         from ..registry.decoder import load_decoder
-        from ..registry.model import dataset_of, load_flow_map
+        from ..registry.model import check_guidance, dataset_of, load_generator
         from ..registry.store import Registry
 
         if not 1 <= arguments.n <= 10_000:
@@ -83,6 +85,7 @@ examples:
                 f"{reference} makes latents of shape {record.shape}, and has no decoder that "
                 "makes pictures of them"
             )
+        check_guidance(record, arguments.guidance, model=reference)
         condition = _condition(arguments, record)
         domain = Domain.from_dict(dict(record.domain))
         sampler = _sampler(domain, nfe=arguments.nfe, named=named)
@@ -96,6 +99,7 @@ examples:
                     "n": arguments.n,
                     "label": arguments.label,
                     "caption": arguments.caption,
+                    "guidance": arguments.guidance,
                     "seed": arguments.seed,
                     "device": str(device),
                     "out": arguments.out,
@@ -104,7 +108,7 @@ examples:
             )
             return 0
         decoder = load_decoder(registry, reference, device)
-        flow_map, _ = load_flow_map(registry, reference, device)
+        flow_map, _ = load_generator(registry, reference, device, guidance=arguments.guidance)
         x = draw_samples(
             flow_map,
             sampler,

@@ -13,7 +13,7 @@ from ...methods.core.flow_map import FlowMap
 from ..atomic import write_text
 from ..data.source import Dataset
 from ..registry.decoder import Decoder, load_decoder
-from ..registry.model import dataset_of, load_flow_map
+from ..registry.model import dataset_of, load_generator
 from ..registry.record import ModelRecord
 from ..registry.store import Registry
 from .evaluate import benchmark_of, evaluate_on
@@ -151,7 +151,7 @@ _Models = Mapping[str, tuple[FlowMap, ModelRecord, Decoder | None]]
 def _load(registry: Registry, references: Sequence[str], *, device: torch.device) -> _Models:
     return {
         reference: (
-            *load_flow_map(registry, reference, device),
+            *load_generator(registry, reference, device),
             load_decoder(registry, reference, device),
         )
         for reference in references

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
+from ...methods.core.guidance_scale import AtScale
 from ...methods.core.noise import draw_noise
 from ..registry.decoder import Decoder
 from ..registry.model import dataset_of
@@ -109,6 +110,7 @@ def evaluate_on(
             seed=benchmark.seed,
             ema=ema,
             classes=benchmark.dataset.classes,
+            guidance=flow_map.scale if isinstance(flow_map, AtScale) else None,
         ),
         measurements=tuple(measurements),
     )

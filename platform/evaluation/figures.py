@@ -139,7 +139,7 @@ def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_de
         values = [points[n].value for n in nfes]
         low, high = zip(*(points[n].interval for n in nfes), strict=True)
         axis.fill_between(nfes, low, high, color=colour, alpha=0.15, linewidth=0)
-        label = report.provenance.model
+        label = report.provenance.title
         axis.plot(nfes, values, color=colour, marker="o", markersize=4, lw=1.6, label=label)
     if level is None:
         raise ValueError(f"a figure of {metric} needs a report that has it, got none")

@@ -64,6 +64,7 @@ class Provenance:
         seed: Seed of noise, floors, baselines and intervals.
         ema: Which weights of the model were used.
         classes: Classes of the data, 0 for none; None in reports from before they were noted.
+        guidance: Guidance scale of a model that takes one, or None.
     """
 
     model: str
@@ -76,6 +77,12 @@ class Provenance:
     seed: int
     ema: str = ""
     classes: int | None = None
+    guidance: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The model, and the guidance scale if it takes one."""
+        return self.model if self.guidance is None else f"{self.model}, guidance {self.guidance:g}"
 
     @property
     def gaussian(self) -> str:

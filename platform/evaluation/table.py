@@ -45,6 +45,7 @@ class Row:
         ema: Which weights of the model were used.
         seed: Seed of the evaluation.
         data_digest: sha256 of the set.
+        guidance: Guidance scale of a model that takes one, or None.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Row:
     ema: str
     seed: int
     data_digest: str
+    guidance: float | None
 
 
 def check_comparable(reports: Sequence[Report]) -> None:
@@ -117,6 +119,7 @@ def _row(report: Report, m: Measurement) -> Row:
         ema=p.ema,
         seed=p.seed,
         data_digest=p.data_digest,
+        guidance=p.guidance,
     )
 
 
@@ -170,7 +173,7 @@ def to_markdown(reports: Sequence[Report], *, metrics: Sequence[str] = ()) -> st
             cells = [_cell(found.get(name)) for name in names]
             lines.append(
                 markdown_row(
-                    [report.provenance.model, str(nfe or ""), sampler.split("(")[0], *cells]
+                    [report.provenance.title, str(nfe or ""), sampler.split("(")[0], *cells]
                 )
             )
     known = {m.name: m for report in reports for m in report.measurements if m.baselines}

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...methods.core.condition import Condition
+from ...methods.core.condition import UNGUIDED, Condition
 from ...methods.core.flow_map import Domain, FlowMap
+from ...methods.core.guidance_scale import AtScale
+from ...methods.nets.condition_embedding import conditions_of
 from ..build import build
 from ..data.source import AbstractSource, Dataset
 from ..data.stream_sample import load
@@ -35,6 +37,66 @@ def load_flow_map(
     flow_map = build_flow_map(model.record)
     fill(flow_map, model.weights, model=str(model.reference))
     return flow_map.to(device).eval().requires_grad_(False), model.record
+
+
+def load_generator(
+    registry: Registry,
+    reference: str | ModelVersion,
+    device: torch.device | str = "cpu",
+    *,
+    guidance: float | None = None,
+) -> tuple[FlowMap, ModelRecord]:
+    """A registered model as it is sampled and measured: at one scale, if it takes one.
+
+    Args:
+        registry: Where the model is registered.
+        reference: Version or alias.
+        device: Where the network is to be.
+        guidance: The scale; by default the one at which its training evaluated it.
+
+    Returns:
+        The map, in evaluation mode and with frozen parameters, and the record of the model.
+
+    Raises:
+        ValueError: If a scale below 1 is named, or one for a model that takes none.
+    """
+    flow_map, record = load_flow_map(registry, reference, device)
+    own = float(record.experiment.get("evaluation", {}).get("guidance", UNGUIDED))
+    return at_scale(flow_map, own if guidance is None else guidance, model=str(reference)), record
+
+
+def at_scale(flow_map: FlowMap, scale: float, *, model: str) -> FlowMap:
+    """A map at one guidance scale.
+
+    Args:
+        flow_map: The map.
+        scale: The scale; 1 leaves a map that takes none as it is.
+        model: What it is called, for the message.
+
+    Raises:
+        ValueError: If the scale is below 1, or another than 1 for a map that takes none.
+    """
+    if "guidance" in conditions_of(flow_map):
+        return AtScale(flow_map, scale=scale).eval()
+    if scale != UNGUIDED:
+        raise ValueError(f"{model} takes no guidance scale as an input, got guidance {scale:g}")
+    return flow_map
+
+
+def check_guidance(record: ModelRecord, guidance: float | None, *, model: str) -> None:
+    """Refuse a guidance scale before anything is loaded.
+
+    Args:
+        record: Record of the model.
+        guidance: The scale that is asked for, or None.
+        model: What the model is called, for the message.
+
+    Raises:
+        ValueError: If it is below 1, or the model takes none.
+    """
+    if guidance is not None:
+        with torch.device("meta"):
+            at_scale(build_flow_map(record), guidance, model=model)
 
 
 def build_flow_map(record: ModelRecord) -> FlowMap:

@@ -11,6 +11,7 @@ from typing import Final, final
 
 import torch
 
+from ...methods.core.condition import UNGUIDED
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
 from ...methods.core.method import AbstractLearner, AbstractMethod
@@ -251,6 +252,12 @@ def _check_conditions(assembly: Assembly, net: FlowMap) -> None:
         raise ValueError(
             f"the network takes {idle[0]} by its field {_FIELDS[idle[0]]}, which method "
             f"{assembly.name} does not supply in training: leave the field out"
+        )
+    scale = assembly.experiment.evaluation.guidance
+    if scale != UNGUIDED and "guidance" not in conditions_of(net):
+        raise ValueError(
+            "evaluation.guidance needs a network that takes a guidance scale as an input, which "
+            f"method {assembly.name} or its network does not here, got {scale:g}"
         )
 
 

@@ -22,6 +22,7 @@ from ..home import Home
 from ..lock import alone
 from ..registry.connection import check_tracking
 from ..registry.decoder import Decoder
+from ..registry.model import at_scale
 from ..registry.record import ModelRecord
 from ..registry.reference import ModelVersion
 from ..registry.revision import code_revision
@@ -283,7 +284,8 @@ def _figures(
     decoder: Decoder | None,
 ) -> dict[str, Figure]:
     settings = experiment.evaluation
-    drawn = same_noise(flow_map, dataset, settings.nfes, seed=settings.seed, decoder=decoder)
+    shown = at_scale(flow_map, settings.guidance, model=experiment.name)
+    drawn = same_noise(shown, dataset, settings.nfes, seed=settings.seed, decoder=decoder)
     alone = Comparison(dataset=dataset, reports=(report,), samples={report.provenance.model: drawn})
     return alone.figures()
 

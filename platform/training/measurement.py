@@ -13,6 +13,7 @@ from ..evaluation.evaluate import evaluate_on
 from ..evaluation.report import Report
 from ..experiment import ALL_SAMPLES, Experiment
 from ..home import Home
+from ..registry.model import at_scale
 from . import checkpoint as checkpoints
 from .assembly import Assembly
 from .errand import Progress, run_errand
@@ -89,7 +90,11 @@ def measured(
     half_life = training.ema_half_lives[training.ema_served]
     return evaluate_on(
         benchmark,
-        flow_map.to(place_of(experiment).device),
+        at_scale(
+            flow_map.to(place_of(experiment).device),
+            experiment.evaluation.guidance,
+            model=experiment.name,
+        ),
         model=experiment.name,
         nfes=tuple(nfes) or experiment.evaluation.nfes,
         ema=f"half-life {half_life:g} samples",
