@@ -210,7 +210,7 @@ def test_what_learns_on_the_plane_is_the_recipe_of_today_or_says_why_it_misses()
     stored = read("learning")
     assert list(stored["recipes"]) == recipes()
     for name, each in stored["recipes"].items():
-        assert each["digest"] == digest_today(name)
+        assert each["digest"] == digest_today(name, learning.common(name))
         assert {*learning.missed(each)} == stored["misses"].get(name, {}).keys()
     assert is_explained(stored["misses"])
     assert learning.missed(stored["training_data"]) == []
@@ -220,7 +220,9 @@ def test_what_learns_on_the_plane_is_the_recipe_of_today_or_says_why_it_misses()
 @pytest.mark.skipif("learning_digits" not in STORED, reason="learning_digits.py has not been run")
 def test_what_learns_digits_is_the_recipe_of_today_or_says_why_it_misses() -> None:
     stored = read("learning_digits")
-    assert list(stored["recipes"]) == recipes(DIGITS)
+    measured = list(stored["recipes"])
+    assert measured == [name for name in recipes(DIGITS) if name in measured]
+    assert stored["missing"] == [name for name in recipes(DIGITS) if name not in measured]
     for name, each in stored["recipes"].items():
         assert each["digest"] == digest_today(name, dataset=DIGITS)
         assert {*learning_digits.missed(each)} == stored["misses"].get(name, {}).keys()
@@ -231,7 +233,8 @@ def test_what_learns_digits_is_the_recipe_of_today_or_says_why_it_misses() -> No
 
 @pytest.mark.skipif("learning_digits" not in STORED, reason="learning_digits.py has not been run")
 def test_transport_within_a_batch_alone_does_not_learn_digits() -> None:
-    found = read("learning_digits")["recipes"]["minibatch_neural_flow"]
+    found = read("learning_digits")["recipes"].get("minibatch_neural_flow")
+    assert found is not None, "it is not left out"
     assert "accuracy" in learning_digits.missed(found)
 
 
@@ -269,7 +272,7 @@ def test_the_page_tells_one_step_of_what_is_judged_at_many() -> None:
     }
     one = {**row, "nfe": 1, "metrics": {"eval/1nn_accuracy/nfe_1": 0.55}}
     bars = {**learning_digits.MOST, "core_s": 1200.0}
-    found = {"bars": bars, "misses": {}, "recipes": {"edm": row, "mean_flow": one}}
+    found = {"bars": bars, "misses": {}, "missing": [], "recipes": {"edm": row, "mean_flow": one}}
     page = learning_page.page(None, found)
     assert "edm 0.970 (2 NFE)." in page
     assert "many evaluations" not in learning_page.page(None, {**found, "recipes": {"one": one}})
@@ -288,18 +291,24 @@ def test_noise_on_top_of_data_has_not_learned_them() -> None:
     assert learning_digits.missed({**DIGITS_LEARNED, "deviation": 0.3}) == ["deviation"]
 
 
-@pytest.mark.parametrize(
-    ("names", "judged"),
-    [
-        (recipes(), lambda found: learning.judged(found, {})),
-        (recipes(DIGITS), learning_digits.judged),
-    ],
-    ids=[PLANE, DIGITS],
-)
-def test_some_recipes_alone_reach_nothing(names: list[str], judged: Callable[[Any], Any]) -> None:
-    good = {**learning.MOST, **learning.LEAST, **DIGITS_LEARNED, "stages": 1}
-    assert judged(dict.fromkeys(names, good))["reached"] is True
-    assert judged(dict.fromkeys(names[1:], good))["reached"] is False
+GOOD: Final = {**learning.MOST, **learning.LEAST, **DIGITS_LEARNED, "stages": 1}
+
+
+def test_on_the_plane_some_recipes_alone_reach_nothing() -> None:
+    names = recipes()
+    assert learning.judged(dict.fromkeys(names, GOOD), {})["reached"] is True
+    assert learning.judged(dict.fromkeys(names[1:], GOOD), {})["reached"] is False
+
+
+def test_the_page_names_the_recipes_that_were_not_trained_on_digits() -> None:
+    """Hours of training come in parts."""
+    first, *names = recipes(DIGITS)
+    row = {**GOOD, "nfe": 1, "interval": [0.5, 0.5], "floor": 0.5, "gaussian": 0.7}
+    row |= {"core_s_of_stages": {}, "metrics": {}}
+    found = learning_digits.judged(dict.fromkeys(names, row))
+    assert found["missing"] == [first]
+    assert f"Not trained yet: {first}." in learning_page.page(None, found)
+    assert "Not trained yet" not in learning_page.page(None, {**found, "missing": []})
 
 
 @pytest.mark.skipif("method_cost" not in STORED, reason="method_cost.py has not been run")
