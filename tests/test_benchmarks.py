@@ -304,7 +304,7 @@ def test_the_page_names_the_recipes_that_were_not_trained_on_digits() -> None:
     """Hours of training come in parts."""
     first, *names = recipes(DIGITS)
     row = {**GOOD, "nfe": 1, "interval": [0.5, 0.5], "floor": 0.5, "gaussian": 0.7}
-    row |= {"core_s_of_stages": {}, "metrics": {}}
+    row |= {"core_s_of_stages": {}, "metrics": {"eval/1nn_accuracy/nfe_1": 0.5}}
     found = learning_digits.judged(dict.fromkeys(names, row))
     assert found["missing"] == [first]
     assert f"Not trained yet: {first}." in learning_page.page(None, found)
