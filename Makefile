@@ -11,7 +11,7 @@ test test-all golden: export OMP_NUM_THREADS = 1
 help:
 	@echo "make demo      train, sweep, compare and serve one-step models of handwritten digits"
 	@echo "make test      run the tests"
-	@echo "make test-all  run the slow tests too: learning, clusters, servers"
+	@echo "make test-all  run the slow tests too, for hours: learning, clusters, servers"
 	@echo "make check     formatter, linter, docstrings, types"
 	@echo "make format    format the code"
 	@echo "make golden    record the golden trajectories again"

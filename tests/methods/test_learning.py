@@ -1,6 +1,7 @@
-"""Methods learn the eight Gaussians in one step within minutes of one core, and trivial maps fail.
+"""Methods learn eight Gaussians and digits within minutes, and trivial maps fail.
 
-The judgement is that of benchmarks/planar.py, the recipes are those of benchmarks/learning.py.
+The judgement is that of benchmarks/planar.py, the recipes are those of benchmarks/learning.py and
+learning_digits.py.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onestep.benchmarks.learning import EXPLAINED, measure, missed
+from onestep.benchmarks import learning, learning_digits
 from onestep.benchmarks.planar import (
     BARS,
     NOISE_SEEDS,
@@ -19,7 +20,7 @@ from onestep.benchmarks.planar import (
     judge_modes,
     passes_modes,
 )
-from onestep.benchmarks.recipes import Workshop, recipes
+from onestep.benchmarks.recipes import DIGITS, Workshop, recipes
 from onestep.methods.core.noise import draw_noise
 from onestep.platform.data.gaussians import EightGaussians
 from onestep.platform.data.source import Dataset
@@ -69,6 +70,15 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_method_learns_the_eight_gaussians_in_one_step(recipe: str, workshop: Workshop) -> None:
-    measured = measure(recipe, workshop)
+    measured = learning.measure(recipe, workshop)
     del measured["core_s"]  # for a machine that does nothing else: benchmarks/learning.py
-    assert set(missed(measured)) <= EXPLAINED.get(recipe, {}).keys()
+    assert set(learning.missed(measured)) <= learning.EXPLAINED.get(recipe, {}).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", recipes(DIGITS))
+def test_a_method_learns_digits(recipe: str, workshop: Workshop) -> None:
+    """Ten minutes or more of two cores each."""
+    measured = learning_digits.measure(recipe, workshop)
+    measured["core_s"] = 0.0  # for a machine that does nothing else: benchmarks/learning_digits.py
+    assert set(learning_digits.missed(measured)) <= learning_digits.EXPLAINED.get(recipe, {}).keys()
