@@ -162,6 +162,18 @@ def quality_of_the_best(dataset: str, results: Sequence[Mapping[str, Any]]) -> F
     return quality_against_nfe(reports, metric=metric)
 
 
+def stored() -> dict[str, Any]:
+    """What has been measured so far, by set."""
+    path = RESULTS / "tournament.json"
+    return dict(json.loads(path.read_text())["sets"]) if path.exists() else {}
+
+
+def store(dataset: str, found: Mapping[str, Any]) -> None:
+    """Write what was found on a set, beside what others may have found meanwhile."""
+    sets = {**stored(), dataset: found}
+    save("tournament", {"sets": {name: sets[name] for name in SETS if name in sets}})
+
+
 def main() -> None:
     """Run the named recipes on a set, or write the page."""
     parser = argparse.ArgumentParser(
@@ -173,10 +185,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings of each")
     parser.add_argument("--page", action="store_true", help="write docs/tournament.md alone")
     arguments = parser.parse_args()
-    path = RESULTS / "tournament.json"
-    stored = json.loads(path.read_text()) if path.exists() else {"sets": {}}
     if arguments.page:
-        PAGE.write_text(page(stored["sets"]))
+        PAGE.write_text(page(stored()))
         return
     if arguments.set is None:
         parser.error(f"SET is one of {', '.join(SETS)}, got none")
@@ -186,7 +196,7 @@ def main() -> None:
         parser.error(f"recipes are {', '.join(known)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     about = machine()  # before the first result makes the working tree differ from its revision
-    kept = stored["sets"].get(arguments.set, {"results": []})["results"]
+    kept = stored().get(arguments.set, {"results": []})["results"]
     results = [each for each in kept if each["recipe"] not in chosen]
     with tempfile.TemporaryDirectory() as folder:
         workshop, new = Workshop(Path(folder)), list[dict[str, Any]]()
@@ -199,14 +209,10 @@ def main() -> None:
                 seeds=range(arguments.seeds),
             )
             new += [{"machine": about, **each} for each in found]
-            stored["sets"][arguments.set] = {
-                "seconds": arguments.seconds,
-                "results": results + new,
-            }
-            save("tournament", {"sets": stored["sets"]})
+            store(arguments.set, {"seconds": arguments.seconds, "results": results + new})
             print(recipe, [each["core_s"] for each in new if each["recipe"] == recipe])
         pictures(arguments.set, workshop, new)
-    PAGE.write_text(page(stored["sets"]))
+    PAGE.write_text(page(stored()))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,10 @@ def page(sets: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         sets: Results by set.
     """
-    return "\n".join([HEAD, _winners(sets), *(_of_set(*each) for each in sets.items())])
+    parts = [HEAD, _winners(sets), *(_of_set(*each) for each in sets.items())]
+    if missing := [name for name in METRICS if name not in sets]:
+        parts.append(f"Not run yet: {', '.join(missing)}.\n")
+    return "\n".join(parts)
 
 
 def ranking(results: Results, metric: str) -> list[str]:

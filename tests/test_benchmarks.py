@@ -324,12 +324,21 @@ COMPETED: Final = pytest.mark.skipif(
 @COMPETED
 def test_the_page_of_the_tournament_is_that_of_its_numbers() -> None:
     stored = read("tournament")["sets"]
-    assert list(stored) == list(tournament.SETS)
+    assert list(stored) == [name for name in tournament.SETS if name in stored]
     assert tournament_page.PAGE.read_text() == tournament_page.page(stored)
 
 
+def test_the_page_of_the_tournament_names_the_sets_that_are_missing() -> None:
+    """Hours of training come in parts."""
+    text = tournament_page.page({})
+    assert "Not run yet: eight_gaussians, checkerboard, digits." in text
+
+
+FOUGHT: Final = sorted(read("tournament")["sets"]) if "tournament" in STORED else []
+
+
 @COMPETED
-@pytest.mark.parametrize("name", tournament.SETS)
+@pytest.mark.parametrize("name", FOUGHT)
 def test_every_recipe_has_competed_with_every_seed(name: str) -> None:
     results = read("tournament")["sets"][name]["results"]
     seeds = sorted({each["seed"] for each in results})
@@ -340,7 +349,8 @@ def test_every_recipe_has_competed_with_every_seed(name: str) -> None:
 
 @COMPETED
 @pytest.mark.parametrize(
-    "name", [PLANE, DIGITS, pytest.param("checkerboard", marks=pytest.mark.slow)]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name != PLANE else name for name in FOUGHT],
 )
 def test_what_competed_is_the_recipe_of_today(name: str) -> None:
     family, overrides = tournament.SETS[name]
