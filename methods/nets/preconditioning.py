@@ -39,7 +39,7 @@ class Preconditioned(FlowMap):
     Reference: Karras et al. 2022, arXiv:2206.00364v2, Section 5 and Table 1.
     Convention: theirs has the noise level sigma = (1 - t) / t and the state x / t.
     Differs from the paper: F takes the times themselves and not log(sigma) / 4, which is infinite
-        at both ends of the path.
+        at both ends of the path; ``EDMUNet`` computes that from them.
 
     Args:
         shape: Shape of a datum.

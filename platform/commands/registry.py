@@ -39,8 +39,8 @@ examples:
   onestep registry promote digits/3 champion --why "best at one step"
   onestep registry promote digits/3 champion --why "best" \\
     --metric eval/1nn_deviation/nfe_1 --at-most 0.15 --dry-run
-  onestep registry import edm.safetensors --mapping names.yaml --licence CC-BY-4.0 \\
-    --source https://example.org/edm data=digits net=unet_digits_preconditioned method=edm
+  onestep registry import edm.safetensors --mapping edm.yaml --licence CC-BY-NC-SA-4.0 \\
+    --source https://github.com/NVlabs/edm data=cifar10 net=edm_unet method=edm
   onestep registry import unet/diffusion_pytorch_model.safetensors --mapping unet.yaml \\
     --net-config unet/config.json --licence Apache-2.0 --source https://example.org/ddpm \\
     data=unlabelled data@data.of=cifar10 net=diffusers_unet method=ddpm

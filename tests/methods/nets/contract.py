@@ -14,6 +14,7 @@ from onestep.methods.nets.embedding import Embedding
 from onestep.methods.nets.time_embedding import VanishingLinear
 
 ROWS = 6
+LABEL = torch.tensor([0, 1, 2, NULL_LABEL, 0, 1])
 
 Points = tuple[Tensor, Tensor, Tensor]
 
@@ -43,7 +44,9 @@ def wakened(net: FlowMap) -> FlowMap:
     return net
 
 
-class NetContract(ABC):
+class AnyNetContract(ABC):
+    """What holds of a network that need not be told the end time or a guidance scale."""
+
     shape: tuple[int, ...]
 
     @pytest.fixture(autouse=True)
@@ -51,8 +54,12 @@ class NetContract(ABC):
         torch.manual_seed(0)
 
     @abstractmethod
-    def build(self, *, classes: int = 0, guided: bool = False) -> FlowMap:
+    def build(self, *, classes: int = 0) -> FlowMap:
         """A small network."""
+
+    @abstractmethod
+    def conditioned(self) -> tuple[FlowMap, Condition]:
+        """A small network that takes all that it can be told, and that for each row."""
 
     def draw(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         generator = torch.Generator().manual_seed(5)
@@ -63,36 +70,12 @@ class NetContract(ABC):
         return x, v, s, t
 
     def along_the_path(self) -> tuple[Function, Points, Points]:
-        """A labelled, guided network of wakened weights, a point and the path's direction."""
-        net = wakened(self.build(classes=3, guided=True)).double()
+        """A network of wakened weights told all it can be, a point and the path's direction."""
+        net, condition = self.conditioned()
+        wakened(net).double()
         x, v, s, t = self.draw()
-        condition = Condition(
-            label=torch.tensor([0, 1, 2, NULL_LABEL, 0, 1]),
-            guidance=torch.linspace(1.0, 4.0, ROWS, dtype=torch.float64),
-        )
         tangent = (v, torch.ones_like(s), torch.zeros_like(t))
         return (lambda x, s, t: net(x, s, t, condition)), (x, s, t), tangent
-
-    def test_a_net_trained_on_the_diagonal_ignores_the_end_time(self) -> None:
-        net = randomised(self.build())
-        x, v, s, t = self.draw(torch.float32)
-        (length,) = (m for m in net.modules() if isinstance(m, VanishingLinear))
-        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-        for _ in range(3):
-            optimizer.zero_grad()
-            (net.velocity(x, s) - v).square().mean().backward()
-            assert length.linear.weight.grad is not None
-            assert not length.linear.weight.grad.any()
-            optimizer.step()
-        assert torch.equal(net(x, s, t), net.velocity(x, s))
-
-    def test_rows_off_the_diagonal_teach_it_the_end_time(self) -> None:
-        net = randomised(self.build())
-        x, v, s, t = self.draw(torch.float32)
-        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-        (net(x, s, t) - v).square().mean().backward()
-        optimizer.step()
-        assert (net(x, s, t) - net.velocity(x, s)).abs().max() > 1e-4
 
     def test_the_derivative_along_the_path_matches_differences(self) -> None:
         u, at, tangent = self.along_the_path()
@@ -141,18 +124,6 @@ class NetContract(ABC):
             values.append(derivative().detach())
         assert torch.isclose(slope, (values[0] - values[1]) / 2e-5, rtol=1e-5)
 
-    def test_autocast_is_finite_and_leaves_the_times_alone(self) -> None:
-        net = wakened(self.build(classes=3))
-        x, _, s, t = self.draw(torch.float32)
-        (embedding,) = (m for m in net.modules() if isinstance(m, Embedding))
-        exact = embedding(s, t - s, None)
-        with torch.autocast("cpu", torch.bfloat16):
-            u = net(x, s, t)
-            assert torch.equal(embedding(s, t - s, None), exact)
-        assert u.isfinite().all()
-        reference = net(x, s, t)
-        assert (u - reference).norm() < 0.05 * reference.norm()
-
     def test_gradients_under_autocast_are_finite(self) -> None:
         net = wakened(self.build(classes=3))
         x, v, s, t = self.draw(torch.float32)
@@ -179,13 +150,6 @@ class NetContract(ABC):
         assert torch.allclose(null, net(x, s, t), rtol=0, atol=1e-6)
         assert (with_label - null).flatten(1).norm(dim=1).min() > 1e-3
 
-    def test_guidance_of_one_is_no_guidance(self) -> None:
-        net = wakened(self.build(guided=True))
-        x, _, s, t = self.draw(torch.float32)
-        plain = net(x, s, t)
-        assert torch.equal(net(x, s, t, Condition(guidance=torch.ones(ROWS))), plain)
-        assert not torch.allclose(net(x, s, t, Condition(guidance=torch.full((ROWS,), 2.0))), plain)
-
     def test_it_refuses_a_condition_that_it_would_ignore(self) -> None:
         net = self.build()
         x, _, s, t = self.draw(torch.float32)
@@ -204,8 +168,61 @@ class NetContract(ABC):
         u = torch.func.functional_call(net, other, (x, s, t))
         assert not torch.allclose(u, net(x, s, t))
         assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-        net.load_state_dict(other)
+        net.load_state_dict({**before, **other})
         assert torch.equal(u, net(x, s, t))
 
     def test_it_keeps_its_domain(self) -> None:
         assert self.build().domain == Domain(t_lo=0.1)
+
+
+class NetContract(AnyNetContract):
+    """What holds of a network of two times that can be guided."""
+
+    @abstractmethod
+    def build(self, *, classes: int = 0, guided: bool = False) -> FlowMap:
+        """A small network."""
+
+    def conditioned(self) -> tuple[FlowMap, Condition]:
+        return self.build(classes=3, guided=True), Condition(
+            label=LABEL, guidance=torch.linspace(1.0, 4.0, ROWS, dtype=torch.float64)
+        )
+
+    def test_a_net_trained_on_the_diagonal_ignores_the_end_time(self) -> None:
+        net = randomised(self.build())
+        x, v, s, t = self.draw(torch.float32)
+        (length,) = (m for m in net.modules() if isinstance(m, VanishingLinear))
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (net.velocity(x, s) - v).square().mean().backward()
+            assert length.linear.weight.grad is not None
+            assert not length.linear.weight.grad.any()
+            optimizer.step()
+        assert torch.equal(net(x, s, t), net.velocity(x, s))
+
+    def test_rows_off_the_diagonal_teach_it_the_end_time(self) -> None:
+        net = randomised(self.build())
+        x, v, s, t = self.draw(torch.float32)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+        (net(x, s, t) - v).square().mean().backward()
+        optimizer.step()
+        assert (net(x, s, t) - net.velocity(x, s)).abs().max() > 1e-4
+
+    def test_autocast_is_finite_and_leaves_the_times_alone(self) -> None:
+        net = wakened(self.build(classes=3))
+        x, _, s, t = self.draw(torch.float32)
+        (embedding,) = (m for m in net.modules() if isinstance(m, Embedding))
+        exact = embedding(s, t - s, None)
+        with torch.autocast("cpu", torch.bfloat16):
+            u = net(x, s, t)
+            assert torch.equal(embedding(s, t - s, None), exact)
+        assert u.isfinite().all()
+        reference = net(x, s, t)
+        assert (u - reference).norm() < 0.05 * reference.norm()
+
+    def test_guidance_of_one_is_no_guidance(self) -> None:
+        net = wakened(self.build(guided=True))
+        x, _, s, t = self.draw(torch.float32)
+        plain = net(x, s, t)
+        assert torch.equal(net(x, s, t, Condition(guidance=torch.ones(ROWS))), plain)
+        assert not torch.allclose(net(x, s, t, Condition(guidance=torch.full((ROWS,), 2.0))), plain)

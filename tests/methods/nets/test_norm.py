@@ -1,3 +1,5 @@
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -37,6 +39,18 @@ def test_its_derivative_is_the_same_with_and_without_a_graph() -> None:
     with torch.no_grad():
         _, without = torch.func.jvp(standardised, (x,), (v,))
     assert torch.allclose(with_graph, without, rtol=0, atol=1e-13)
+
+
+def test_another_epsilon_is_that_of_its_derivatives_too() -> None:
+    x, v = draw()
+    at = 0.1 * x.detach().requires_grad_()
+    weak = partial(standardised, eps=0.1)
+    assert torch.allclose(weak(at), functional.layer_norm(at, (5,), eps=0.1))
+    assert gradcheck(weak, (at,), check_forward_ad=True)
+    assert gradcheck(lambda x: torch.func.jvp(weak, (x,), (v,))[1] ** 2, (at,))
+    with torch.no_grad():
+        _, without = torch.func.jvp(weak, (at,), (v,))
+    assert torch.allclose(torch.func.jvp(weak, (at,), (v,))[1], without, rtol=0, atol=1e-13)
 
 
 def test_half_precision_is_normalised_in_single() -> None:
