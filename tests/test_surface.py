@@ -79,7 +79,7 @@ CONFIGURATION: Final = {
     ],
     "parents": ["initial", "pairs", "teacher", "weak"],
     "pairs": ["batch_size", "count", "guidance", "real", "seed", "steps"],
-    "evaluation": ["nfes", "samples", "seed"],
+    "evaluation": ["guidance", "nfes", "samples", "seed"],
     "storage": ["tracking_uri", "wandb"],
 }
 ROUTES: Final = {
@@ -96,6 +96,7 @@ OPTIONS: Final = {
         "--device",
         "--dry-run",
         "--fid",
+        "--guidance",
         "--json",
         "--keep",
         "--nfe",
@@ -106,6 +107,7 @@ OPTIONS: Final = {
         "--caption",
         "--device",
         "--dry-run",
+        "--guidance",
         "--label",
         "--n",
         "--nfe",
