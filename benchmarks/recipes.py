@@ -29,6 +29,8 @@ CONF: Final = Path(__file__).parent.parent / "platform" / "conf"
 TEACHER: Final = "teacher"
 """The stage that a recipe shares with others."""
 TRAINING: Final = "training"
+PAIRS: Final = "pairs"
+"""What the time of making pairs is called."""
 BRIEF: Final = "evaluation.samples=64"
 """For models whose own evaluation nobody reads."""
 

@@ -3,10 +3,11 @@
     python benchmarks/tournament.py eight_gaussians --seconds 60 --seeds 3
     python benchmarks/tournament.py --page                   write docs/tournament.md again
 
-All stages of a recipe are made longer or shorter by one factor, found in a short pilot, so that
-together they take the given seconds of processor time on one thread, with the teacher and its
-pairs. Those of the checkerboard are the recipes for eight Gaussians. Results go to
-benchmarks/results/tournament.json, pictures to docs/images.
+All stages of a recipe are made longer or shorter by one factor, and so are the pairs that a teacher
+makes from noise. The factor is found in a short pilot, so that together they take the given seconds
+of processor time on one thread, with the teacher and its pairs. Those of the checkerboard are the
+recipes for eight Gaussians. Results go to benchmarks/results/tournament.json, pictures to
+docs/images.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from matplotlib.figure import Figure
 from onestep.benchmarks.recipes import (
     BRIEF,
     DIGITS,
+    PAIRS,
     PLANE,
     TRAINING,
     Made,
@@ -36,6 +38,8 @@ from onestep.benchmarks.tournament_page import IMAGES, METRICS, PAGE, page, rank
 from onestep.platform.evaluation.comparison import Comparison, gather
 from onestep.platform.evaluation.figures import quality_against_nfe, save_png
 from onestep.platform.evaluation.report import Report
+from onestep.platform.experiment import Experiment
+from onestep.platform.training.assembly import parts_of
 from onestep.platform.training.sequence import Stage
 
 _FEWER: Final = "evaluation.samples=1000"  # the time of an exact W2 grows with their cube
@@ -58,7 +62,7 @@ def scaled(stages: Sequence[Stage], factor: float, *more: str) -> list[Stage]:
 
     Args:
         stages: The stages.
-        factor: Their samples over those of the recipe.
+        factor: Their samples, and the pairs made for them, over those of the recipe.
         more: Overrides of every stage.
     """
     names = {stage.name: stage.name for stage in stages}
@@ -68,6 +72,8 @@ def scaled(stages: Sequence[Stage], factor: float, *more: str) -> list[Stage]:
         training = experiment.training
         steps = max(LEAST_STEPS, round(factor * training.samples / training.batch_size))
         own = [f"training.samples={steps * training.batch_size}", *more]
+        if parts_of(experiment).learner.needs.pairs:
+            own.append(f"pairs.count={max(1, round(factor * experiment.pairs.count))}")
         own += [_CURVE] if stage is stages[-1] else [BRIEF]
         longer.append(replace(stage, overrides=(*stage.overrides, *own)))
     return longer
@@ -82,13 +88,22 @@ def factor_for(seconds: float, pilot: Mapping[str, Made], share: float) -> float
         share: That share.
 
     Raises:
-        ValueError: If the pairs alone take longer.
+        ValueError: If the pairs that are made from the data alone take longer.
     """
-    training = sum(each.core_s[TRAINING] for each in pilot.values()) / share
-    pairs = sum(sum(each.core_s.values()) for each in pilot.values()) - share * training
-    if pairs >= seconds:
-        raise ValueError(f"making pairs takes {pairs:.0f} s, of {seconds:g} s in all")
-    return (seconds - pairs) / training
+    grows = stays = 0.0
+    for each in pilot.values():
+        made, real = each.experiment.pairs.count, _real_pairs(each.experiment)
+        pairs = each.core_s.get(PAIRS, 0.0)
+        grows += (each.core_s[TRAINING] + pairs * made / (made + real)) / share
+        stays += pairs * real / (made + real)
+    if stays >= seconds:
+        raise ValueError(f"pairs of the data alone take {stays:.0f} s, of {seconds:g} s in all")
+    return (seconds - stays) / grows
+
+
+def _real_pairs(experiment: Experiment) -> int:
+    """How many pairs are made from the data themselves, however long the training."""
+    return len(parts_of(experiment).source.load().train) if experiment.pairs.real else 0
 
 
 def compete(

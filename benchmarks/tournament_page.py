@@ -29,9 +29,9 @@ HEAD: Final = """# Tournament
 
 Written by `python benchmarks/tournament.py` from benchmarks/results/tournament.json. Every method
 has the same seconds of processor time on one thread for all its stages together, those of its
-teacher and its pairs too: its recipe is made longer or shorter. The checkerboard is trained with
-the recipes for eight Gaussians as they are. Numbers are means over seeds, after the sign the
-largest distance of a seed from its mean.
+teacher and its pairs too: its recipe is made longer or shorter, pairs included. The checkerboard is
+trained with the recipes for eight Gaussians as they are. Numbers are means over seeds, after the
+sign the largest distance of a seed from its mean.
 """
 Results = Sequence[Mapping[str, Any]]
 

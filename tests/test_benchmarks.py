@@ -33,7 +33,17 @@ from onestep.benchmarks import (
 )
 from onestep.benchmarks.misses import is_explained
 from onestep.benchmarks.predicted_cost import PREDICTIONS
-from onestep.benchmarks.recipes import DIGITS, PLANE, digest, digest_of, recipes, sequence
+from onestep.benchmarks.recipes import (
+    DIGITS,
+    PAIRS,
+    PLANE,
+    TRAINING,
+    Made,
+    digest,
+    digest_of,
+    recipes,
+    sequence,
+)
 from onestep.benchmarks.record import Bars, recipe_of
 from onestep.methods.core.sampler_choice import sampler_for
 from onestep.methods.core.schedule import Constant
@@ -41,6 +51,7 @@ from onestep.methods.core.times import SortedTimes
 from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.mean_flow import MeanFlow
 from onestep.platform.configuration import compose
+from onestep.platform.data.gaussians import EightGaussians
 from onestep.platform.experiment import Experiment
 from onestep.platform.training.assembly import parts_of
 
@@ -332,6 +343,22 @@ def test_the_page_of_the_tournament_names_the_sets_that_are_missing() -> None:
     """Hours of training come in parts."""
     text = tournament_page.page({})
     assert "Not run yet: eight_gaussians, checkerboard, digits." in text
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_a_recipe_is_stretched_to_its_seconds(real: bool) -> None:
+    """A pilot of a twentieth took 1 s of training and 2 s for 500 pairs, or also those of data."""
+    seconds = 30.0
+    data = len(EightGaussians().load().train)
+    overrides = ["data=eight_gaussians", "pairs.count=500", f"pairs.real={str(real).lower()}"]
+    experiment = Experiment.from_dict(compose("train", overrides))
+    took = {TRAINING: 1.0, PAIRS: 2.0 * (500 + data) / 500 if real else 2.0}
+    made = Made(experiment=experiment, trained=None, core_s=took)  # type: ignore[arg-type]
+    stays = 2.0 * data / 500 if real else 0.0
+    assert tournament.factor_for(seconds + stays, {"student": made}, 0.05) == pytest.approx(0.5)
+    if real:
+        with pytest.raises(ValueError, match="pairs of the data alone take"):
+            tournament.factor_for(stays, {"student": made}, 0.05)
 
 
 FOUGHT: Final = sorted(read("tournament")["sets"]) if "tournament" in STORED else []
