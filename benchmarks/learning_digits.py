@@ -97,7 +97,7 @@ def judged(found: Mapping[str, Any]) -> dict[str, Any]:
         "bars": {**MOST, "core_s": MOST_CORE_S},
         "misses": misses,
         "missing": [name for name in recipes(DIGITS) if name not in ordered],
-        "reached": is_explained(misses),
+        "reached": is_explained(misses) and list(ordered) == recipes(DIGITS),
         "recipes": ordered,
     }
 

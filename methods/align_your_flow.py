@@ -127,11 +127,8 @@ class AlignYourFlow(AbstractGame):
     @property
     def needs(self) -> Needs:
         """A teacher and what guides it, and the critic's heads if there is one."""
-        guidance = self.guidance
-        return Needs(
-            frozen=guidance.frozen(),
-            companions={} if self.adversary is None else {CRITIC: self._heads},
-            conditions=guidance.conditions,
+        return self.guidance.needs(
+            companions={} if self.adversary is None else {CRITIC: self._heads}
         )
 
     def _heads(self, online: FlowMap) -> nn.Module:
@@ -218,5 +215,5 @@ class AlignYourFlow(AbstractGame):
     def _judge(self, nets: Nets, condition: Condition | None) -> Judge:
         """The critic: its heads on the teacher's features."""
         heads, teacher = nets.companions[CRITIC], nets.frozen[TEACHER]
-        told = self.guidance.told(condition)
+        told = self.guidance.of_teacher(condition)
         return lambda x, t: judged(heads, teacher, x, t, told)

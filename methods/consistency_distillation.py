@@ -88,8 +88,7 @@ class ConsistencyDistillation(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """A target network, and a teacher's velocity with what guides it."""
-        guidance = self.guidance
-        return Needs(target=self.target, frozen=guidance.frozen(), conditions=guidance.conditions)
+        return self.guidance.needs(target=self.target)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""

@@ -119,7 +119,8 @@ class ConsistencyTrajectory(AbstractGame):
         step: The teacher's solver.
         target: The moving average that leads on to the data.
         distance: How both sides are compared.
-        denoising: Weight of flow matching on the diagonal, at least 0.
+        denoising: Weight of flow matching on the diagonal, at least 0; towards the teacher's
+            velocity if it is guided, since the pairs lead elsewhere then.
         law: Law of the diagonal times, and of the noise on what the critic judges.
         weighting: Weight of a diagonal row.
         guidance: How the teacher is guided. Where scales are drawn the network takes one.
@@ -161,12 +162,8 @@ class ConsistencyTrajectory(AbstractGame):
     @property
     def needs(self) -> Needs:
         """A target network, a teacher's velocity with what guides it, and the critic's heads."""
-        return Needs(
-            target=self.target,
-            frozen=self.guidance.frozen(),
-            companions={} if self.adversary is None else {CRITIC: self._heads},
-            conditions=self.guidance.conditions,
-        )
+        companions = {} if self.adversary is None else {CRITIC: self._heads}
+        return self.guidance.needs(target=self.target, companions=companions)
 
     def _heads(self, online: FlowMap) -> nn.Module:
         del online
@@ -233,6 +230,9 @@ class ConsistencyTrajectory(AbstractGame):
     def _denoising_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, " b"]:
         t = self.law.draw(len(batch), now.rng, dtype=batch.x1.dtype).to(batch.x1.device)
         x, v = _PATH.at(batch.noise, batch.x1, t)
+        if not isinstance(self.guidance, Unguided):
+            with torch.no_grad():
+                v = self.guidance.teacher(nets).velocity(x, t, batch.condition).to(x.dtype)
         u = nets.online.velocity(x, t, batch.condition)
         return self.weighting(sum_rows((u - v).square()), t, t)
 
@@ -266,5 +266,5 @@ class ConsistencyTrajectory(AbstractGame):
         return self._read(nets, x, t, batch)
 
     def _read(self, nets: Nets, x: Tensor, t: Tensor, batch: Batch) -> Tensor:
-        told = self.guidance.told(batch.condition)
+        told = self.guidance.of_teacher(batch.condition)
         return judged(nets.companions[CRITIC], nets.frozen[TEACHER], x, t, told)

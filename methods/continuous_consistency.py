@@ -1,6 +1,6 @@
 """Continuous-time consistency: the jump to data must not change along a trajectory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import torch
@@ -105,15 +105,12 @@ class ContinuousConsistency(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """The teacher, if there is one, with what guides it, and the learned weight."""
-        return Needs(
-            frozen=self.source.frozen,
-            companions={} if self.weighting is None else {LOSS_WEIGHT: self.weighting.companion},
-            conditions=self.source.guidance.conditions,
-        )
+        companions = {} if self.weighting is None else {LOSS_WEIGHT: self.weighting.companion}
+        return replace(self.source.needs, companions=companions)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
-        if TEACHER in self.source.frozen:
+        if TEACHER in self.needs.frozen:
             require_teacher(self.source.guidance.teacher(nets), t_lo=self.t_lo)
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, data = times.s, times.t

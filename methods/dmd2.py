@@ -109,12 +109,7 @@ class DMD2(AbstractGame):
     @property
     def needs(self) -> Needs:
         """A teacher with what guides it, and the fake score as a companion."""
-        guidance = self.guidance
-        return Needs(
-            frozen=guidance.frozen(),
-            companions={FAKE: self._companion},
-            conditions=guidance.conditions,
-        )
+        return self.guidance.needs(companions={FAKE: self._companion})
 
     def _companion(self, online: FlowMap) -> nn.Module:
         velocity = Velocity(copy.deepcopy(online))

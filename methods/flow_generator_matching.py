@@ -55,7 +55,8 @@ class FlowGeneratorMatching(AbstractGame):
         fake_steps: Steps of the fake velocity for each of the generator, at least 1.
 
     Raises:
-        ValueError: If there are no steps of the fake velocity.
+        ValueError: If there are no steps of the fake velocity, or a guided teacher meets a form
+            that uses data.
     """
 
     path: AbstractPath = LinearPath()
@@ -67,6 +68,11 @@ class FlowGeneratorMatching(AbstractGame):
     def __post_init__(self) -> None:
         if self.fake_steps < 1:
             raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
+        if self.form.uses_data and not isinstance(self.guidance, Unguided):
+            raise ValueError(
+                "a form that uses data takes the teacher for their velocity, which a guided one is "
+                f"not: set method.form.alpha and beta to 1, got {self.form}"
+            )
 
     @property
     def coupling(self) -> AbstractCoupling:
@@ -81,12 +87,7 @@ class FlowGeneratorMatching(AbstractGame):
     @property
     def needs(self) -> Needs:
         """A teacher with what guides it, and the fake velocity as a companion."""
-        guidance = self.guidance
-        return Needs(
-            frozen=guidance.frozen(),
-            companions={FAKE: _copied},
-            conditions=guidance.conditions,
-        )
+        return self.guidance.needs(companions={FAKE: _copied})
 
     def players(self, now: Moment) -> tuple[str, ...]:
         """The fake velocity at every step, the generator at some."""

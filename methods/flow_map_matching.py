@@ -66,12 +66,14 @@ class FlowMapMatching(AbstractMethod):
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
-        if self.is_guided and TEACHER not in self.matching.frozen:
+        view = self.matching.frozen.get(TEACHER)
+        if view is not None:
+            self.guidance.frozen(view)  # refuses jumps where it needs a velocity
+        elif self.is_guided:
             raise ValueError(
                 "guidance needs a matching with a teacher, "
                 f"got {type(self.matching).__name__}, which has none"
             )
-        assert self.needs  # refuses guidance that cannot read the teacher as the matching does
 
     @property
     def is_guided(self) -> bool:
@@ -86,9 +88,8 @@ class FlowMapMatching(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """The teacher of the matching, if it has one, and what guides it."""
-        view, guidance = self.matching.frozen.get(TEACHER), self.guidance
-        frozen = {} if view is None else guidance.frozen(view)
-        return Needs(frozen=frozen, conditions=guidance.conditions)
+        view = self.matching.frozen.get(TEACHER)
+        return Needs() if view is None else self.guidance.needs(view)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .core.calculus import AbstractDerivative, ForwardMode
-from .core.condition import Condition
+from .core.condition import UNGUIDED, Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
@@ -83,7 +83,7 @@ class ImprovedMeanFlow(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """Nothing but the network, which takes a guidance scale if there is guidance."""
-        return Needs(conditions=frozenset({"guidance"} if self.guidance.is_on else ()))
+        return Needs(scales=(UNGUIDED, self.guidance.highest) if self.guidance.is_on else None)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""

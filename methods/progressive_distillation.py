@@ -89,8 +89,7 @@ class ProgressiveDistillation(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """A teacher, and what guides it."""
-        guidance = self.guidance
-        return Needs(frozen=guidance.frozen(self.view), conditions=guidance.conditions)
+        return self.guidance.needs(self.view)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""

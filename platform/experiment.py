@@ -1,5 +1,6 @@
 """The experiment: everything that decides what a run trains, as frozen records."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -257,7 +258,7 @@ class Evaluation:
             training data; 0 for 2000.
         seed: Seed of the noise.
         guidance: Guidance scale of a network that takes one as an input, at least 1; the model is
-            sampled, compared and served at it unless another is named.
+            sampled, measured, compared and served at it; `sample` and `evaluate` take another.
 
     Raises:
         ValueError: If a number is out of range.
@@ -270,8 +271,10 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nfes", tuple(self.nfes))
-        if self.guidance < 1.0:
-            raise ValueError(f"evaluation.guidance must be at least 1, got {self.guidance:g}")
+        if not 1.0 <= self.guidance < math.inf:
+            raise ValueError(
+                f"evaluation.guidance must be finite and at least 1, got {self.guidance:g}"
+            )
         if not self.nfes or min(self.nfes) < 1 or self.seed < 0:
             raise ValueError(
                 "evaluation.nfes must be one or more positive numbers and seed at least 0, got "

@@ -1,5 +1,6 @@
 """A map that takes a guidance scale, asked at one scale wherever nobody names another."""
 
+import math
 from dataclasses import replace
 from typing import final
 
@@ -19,12 +20,12 @@ class AtScale(FlowMap):
         scale: At least 1; 1 is no guidance.
 
     Raises:
-        ValueError: If the scale is below 1.
+        ValueError: If the scale is below 1 or not finite.
     """
 
     def __init__(self, flow_map: FlowMap, *, scale: float) -> None:
-        if scale < 1.0:
-            raise ValueError(f"a guidance scale must be at least 1, got {scale}")
+        if not 1.0 <= scale < math.inf:
+            raise ValueError(f"a guidance scale must be finite and at least 1, got {scale}")
         super().__init__(domain=flow_map.domain)
         self.flow_map, self.scale = flow_map, scale
 

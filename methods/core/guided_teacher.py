@@ -8,8 +8,8 @@ from typing import Final, final
 from .autoguidance import Guided, Unconditional
 from .condition import Condition
 from .flow_map import FlowMap
-from .method import TEACHER, View
-from .record import Batch, Moment, Nets
+from .method import TEACHER, Ema, Needs, View
+from .record import Batch, CompanionFactory, Moment, Nets
 
 WEAK: Final = "weak"
 
@@ -70,9 +70,14 @@ class AbstractTeacherGuidance(ABC):
     """How a method reads its frozen teacher, and what the student is told of it."""
 
     @property
-    def conditions(self) -> frozenset[str]:
-        """Parts of the student's condition that come from here."""
-        return frozenset()
+    @abstractmethod
+    def scales(self) -> tuple[float, float] | None:
+        """Lowest and highest scale that is drawn and told to the student, or None."""
+
+    @property
+    @abstractmethod
+    def told(self) -> frozenset[str]:
+        """Frozen maps that are told the scale too, by role."""
 
     @abstractmethod
     def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
@@ -103,15 +108,53 @@ class AbstractTeacherGuidance(ABC):
             nets: Networks.
         """
 
-    def told(self, condition: Condition | None) -> Condition | None:
-        """What the teacher's own network may be told, given what the student is."""
-        return condition
+    def needs(
+        self,
+        view: View = View.VELOCITY,
+        *,
+        target: Ema | None = None,
+        companions: Mapping[str, CompanionFactory] | None = None,
+    ) -> Needs:
+        """What a method with this teacher asks the platform for.
+
+        Args:
+            view: How it looks at the teacher.
+            target: Its target network, or None.
+            companions: Its trained companions, if any.
+        """
+        return Needs(
+            target=target,
+            frozen=self.frozen(view),
+            companions=companions or {},
+            scales=self.scales,
+            told=self.told,
+        )
+
+    def of_teacher(self, condition: Condition | None) -> Condition | None:
+        """What the teacher's own network may be told, given what the student is.
+
+        Args:
+            condition: What the student is told.
+        """
+        if condition is None or TEACHER in self.told:
+            return condition
+        return condition.without_guidance()
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Unguided(AbstractTeacherGuidance):
     """The teacher as it is."""
+
+    @property
+    def scales(self) -> tuple[float, float] | None:
+        """None."""
+        return None
+
+    @property
+    def told(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
 
     def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
         """The teacher alone."""
@@ -157,16 +200,21 @@ class GuidedTeacher(AbstractTeacherGuidance):
         return self.lowest < self.highest
 
     @property
-    def conditions(self) -> frozenset[str]:
-        """The scale, if it is drawn."""
-        return frozenset({"guidance"} if self.is_drawn else ())
+    def scales(self) -> tuple[float, float] | None:
+        """Both ends, if the scale is drawn."""
+        return (self.lowest, self.highest) if self.is_drawn else None
+
+    @property
+    def told(self) -> frozenset[str]:
+        """None: they are guided from outside."""
+        return frozenset()
 
     def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
         """The teacher and what the guide needs, seen as velocities."""
         if view is not View.VELOCITY:
             raise ValueError(
-                f"a guided teacher is read as a velocity, got view {view}; where the teacher takes "
-                "a scale itself there is GuidanceInput"
+                f"a guided teacher is read as a velocity, got view {view}: set the view to "
+                "velocity, or take GuidanceInput where the teacher takes a scale itself"
             )
         return {TEACHER: View.VELOCITY, **self.guide.frozen}
 
@@ -180,10 +228,6 @@ class GuidedTeacher(AbstractTeacherGuidance):
         """The guided velocity."""
         scale = None if self.is_drawn else self.lowest
         return Guided(nets.frozen[TEACHER], self.guide.map(nets), scale=scale)
-
-    def told(self, condition: Condition | None) -> Condition | None:
-        """The labels."""
-        return None if condition is None else condition.without_guidance()
 
 
 @final
@@ -212,9 +256,14 @@ class GuidanceInput(AbstractTeacherGuidance):
             raise ValueError(f"a scale as an input needs lowest < highest, got {self.lowest} twice")
 
     @property
-    def conditions(self) -> frozenset[str]:
-        """The scale."""
-        return frozenset({"guidance"})
+    def scales(self) -> tuple[float, float] | None:
+        """Both ends."""
+        return self.lowest, self.highest
+
+    @property
+    def told(self) -> frozenset[str]:
+        """The teacher."""
+        return frozenset({TEACHER})
 
     def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
         """The teacher alone."""

@@ -15,8 +15,6 @@ from .schedule import Schedule, require_range
 
 TEACHER: Final = "teacher"
 """The role of the frozen model that a method learns from."""
-_CONDITIONS: Final = frozenset({"guidance", "tokens"})
-"""Parts of a condition that a method may supply."""
 
 
 class View(StrEnum):
@@ -78,26 +76,17 @@ class Needs:
             method's domain.
         companions: Small trained parts by name; never served.
         pairs: How stored pairs are mixed, or None for plain data.
-        conditions: Parts of the condition that the method itself supplies in training, beside the
-            labels or captions of the data: ``guidance``, ``tokens``. A network that takes another
-            is refused.
-
-    Raises:
-        ValueError: If a part of the condition is unknown.
+        scales: Lowest and highest guidance scale that the method draws and tells the network, or
+            None. A network that takes a scale and is told none is refused, and the reverse.
+        told: Frozen models that are told the same scale, by role; the others must take none.
     """
 
     target: Ema | None = None
     frozen: Mapping[str, View] = field(default_factory=dict)
     companions: Mapping[str, CompanionFactory] = field(default_factory=dict)
     pairs: PairMix | None = None
-    conditions: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        if not self.conditions <= _CONDITIONS:
-            raise ValueError(
-                f"conditions that a method supplies are among {sorted(_CONDITIONS)}, "
-                f"got {sorted(self.conditions)}"
-            )
+    scales: tuple[float, float] | None = None
+    told: frozenset[str] = frozenset()
 
 
 class AbstractLearner(ABC):

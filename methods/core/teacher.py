@@ -1,7 +1,6 @@
 """Where a method takes the velocity of a trajectory from: its own pair, or a frozen teacher."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from .condition import Condition
 from .flow_map import FlowMap
 from .guided_teacher import AbstractTeacherGuidance, Unguided
-from .method import View
+from .method import Needs
 from .record import Nets
 
 _ROUNDING: Final = 1e-6
@@ -23,13 +22,13 @@ class AbstractVelocitySource(ABC):
 
     @property
     @abstractmethod
-    def frozen(self) -> Mapping[str, View]:
-        """Frozen maps that it needs, by role."""
+    def needs(self) -> Needs:
+        """What it asks the platform for."""
 
     @property
+    @abstractmethod
     def guidance(self) -> AbstractTeacherGuidance:
-        """What the student is told of a teacher's guidance; nothing unless a source holds some."""
-        return Unguided()
+        """What the student is told of a teacher's guidance."""
 
     @abstractmethod
     def velocity(
@@ -58,9 +57,14 @@ class PairVelocity(AbstractVelocitySource):
     """The pair's own, whose mean at (x, s) is the velocity: training without a teacher."""
 
     @property
-    def frozen(self) -> Mapping[str, View]:
+    def needs(self) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    @property
+    def guidance(self) -> AbstractTeacherGuidance:
         """None."""
-        return {}
+        return Unguided()
 
     def velocity(
         self,
@@ -88,9 +92,9 @@ class TeacherVelocity(AbstractVelocitySource):
     guidance: AbstractTeacherGuidance = Unguided()
 
     @property
-    def frozen(self) -> Mapping[str, View]:
+    def needs(self) -> Needs:
         """The teacher, seen as a velocity, and what guides it."""
-        return self.guidance.frozen()
+        return self.guidance.needs()
 
     def velocity(
         self,

@@ -69,6 +69,22 @@ def conditions_of(net: nn.Module) -> frozenset[str]:
     return frozenset(parts)
 
 
+def scale_weights(net: nn.Module) -> frozenset[str]:
+    """Names of the weights by which a network takes a guidance scale; none where it takes none.
+
+    They are zero at the start, where the network is the same at every scale.
+
+    Args:
+        net: The network.
+    """
+    return frozenset(
+        f"{name}.guidance.{weight}".removeprefix(".")
+        for name, module in net.named_modules()
+        if isinstance(module, ConditionEmbedding) and module.guidance is not None
+        for weight in module.guidance.state_dict()
+    )
+
+
 def vocabulary_of(net: nn.Module) -> int:
     """Number of tokens that a network, or one within it, has weights for; 0 for none.
 

@@ -108,7 +108,7 @@ def _measured(
 ) -> "dict[str, Report]":
     """The report on each of a model's averages, by what it is called."""
     from ..evaluation.evaluate import benchmark_of, evaluate_on
-    from ..registry.model import build_flow_map, fill
+    from ..registry.model import at_scale, build_flow_map, fill, own_scale
 
     benchmark = benchmark_of(
         record,
@@ -121,9 +121,10 @@ def _measured(
     for ema, weights in made.items():
         flow_map = build_flow_map(record)
         fill(flow_map, weights, model=parent)
+        flow_map = flow_map.to(device).eval().requires_grad_(False)
         reports[ema] = evaluate_on(
             benchmark,
-            flow_map.to(device).eval().requires_grad_(False),
+            at_scale(flow_map, own_scale(record), model=parent),
             model=f"{parent}, {ema}",
             nfes=arguments.nfe,
             ema=ema,

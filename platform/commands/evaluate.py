@@ -69,7 +69,7 @@ examples:
         from ..atomic import write_text
         from ..device import device_named
         from ..evaluation.table import to_markdown
-        from ..registry.model import check_guidance
+        from ..registry.model import check_scale, own_scale
         from ..registry.store import Registry
 
         home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
@@ -78,7 +78,12 @@ examples:
         registry = Registry.at(home)
         entry = registry.entry(arguments.reference)
         reference = str(entry.reference)  # an alias may move
-        check_guidance(entry.record, arguments.guidance, model=reference)
+        check_scale(entry.record, arguments.guidance, model=reference)
+        if arguments.keep and arguments.guidance not in (None, own_scale(entry.record)):
+            raise ValueError(
+                "--keep adds numbers at the model's own guidance scale, "
+                f"{own_scale(entry.record):g}, got --guidance {arguments.guidance:g}"
+            )
         if arguments.dry_run:
             names = ("nfe", "samples", "seed", "guidance", "fid", "decoded", "json", "keep")
             plan = {name: vars(arguments)[name] for name in names}

@@ -66,7 +66,7 @@ examples:
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
         from ..evaluation.sampling import clipped, draw_samples
         from ..registry.decoder import load_decoder
-        from ..registry.model import check_guidance, dataset_of, load_generator
+        from ..registry.model import check_scale, dataset_of, load_generator
         from ..registry.store import Registry
 
         if not 1 <= arguments.n <= 10_000:
@@ -85,7 +85,7 @@ examples:
                 f"{reference} makes latents of shape {record.shape}, and has no decoder that "
                 "makes pictures of them"
             )
-        check_guidance(record, arguments.guidance, model=reference)
+        check_scale(record, arguments.guidance, model=reference)
         condition = _condition(arguments, record)
         domain = Domain.from_dict(dict(record.domain))
         sampler = _sampler(domain, nfe=arguments.nfe, named=named)

@@ -61,8 +61,13 @@ def load_generator(
         ValueError: If a scale below 1 is named, or one for a model that takes none.
     """
     flow_map, record = load_flow_map(registry, reference, device)
-    own = float(record.experiment.get("evaluation", {}).get("guidance", UNGUIDED))
-    return at_scale(flow_map, own if guidance is None else guidance, model=str(reference)), record
+    scale = own_scale(record) if guidance is None else guidance
+    return at_scale(flow_map, scale, model=str(reference)), record
+
+
+def own_scale(record: ModelRecord) -> float:
+    """The guidance scale at which a model's training evaluated it; 1 where it takes none."""
+    return float(record.experiment.get("evaluation", {}).get("guidance", UNGUIDED))
 
 
 def at_scale(flow_map: FlowMap, scale: float, *, model: str) -> FlowMap:
@@ -83,7 +88,7 @@ def at_scale(flow_map: FlowMap, scale: float, *, model: str) -> FlowMap:
     return flow_map
 
 
-def check_guidance(record: ModelRecord, guidance: float | None, *, model: str) -> None:
+def check_scale(record: ModelRecord, guidance: float | None, *, model: str) -> None:
     """Refuse a guidance scale before anything is loaded.
 
     Args:
@@ -111,18 +116,27 @@ def build_flow_map(record: ModelRecord) -> FlowMap:
     )
 
 
-def fill(net: nn.Module, weights: Mapping[str, Tensor], *, model: str) -> None:
+def fill(
+    net: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    model: str,
+    new: frozenset[str] = frozenset(),
+) -> None:
     """Put weights into a network that has exactly these.
 
     Args:
         net: Network to fill.
         weights: Weights by name.
         model: Where they come from, for the message.
+        new: Names that may be missing, all of them or none, and then stay as they are.
 
     Raises:
         ArchitectureMismatch: If a weight is missing, unexpected or of another shape.
     """
     expected = net.state_dict()
+    if not new & set(weights):
+        weights = {**weights, **{name: expected[name] for name in new}}
     for name, tensor in expected.items():
         if name not in weights:
             raise ArchitectureMismatch(

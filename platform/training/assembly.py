@@ -18,7 +18,7 @@ from ...methods.core.method import AbstractLearner, AbstractMethod
 from ...methods.core.rng import Purpose, mix
 from ...methods.core.sampler_choice import sampler_for
 from ...methods.core.schedule import Schedule, require_range
-from ...methods.nets.condition_embedding import conditions_of, vocabulary_of
+from ...methods.nets.condition_embedding import conditions_of, scale_weights, vocabulary_of
 from ..build import build, class_at
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
@@ -28,7 +28,7 @@ from ..ray_instance import names_cluster
 from ..registry.model import fill, load_flow_map
 from ..registry.reference import check_name
 from ..registry.store import Registry
-from .parent import require_record
+from .parent import require_record, require_scale
 
 Learner = AbstractMethod | AbstractGame
 _SHOWN_NFES: Final = 16
@@ -77,7 +77,7 @@ class Assembly:
         reference = self.experiment.parents.initial
         if reference:
             model = registry_of(self.experiment).load(reference)
-            fill(net, model.weights, model=str(model.reference))
+            fill(net, model.weights, model=str(model.reference), new=scale_weights(net))
         return net
 
     def frozen(self) -> dict[str, FlowMap]:
@@ -91,6 +91,7 @@ class Assembly:
             net, record = load_flow_map(registry, reference)
             student, source = self.learner.domain, self.source
             require_record(role, reference, record, view=view, student=student, source=source)
+            require_scale(role, reference, net, self.learner.needs)
             nets[role] = net.to(self.experiment.training.precision.dtype)
         return nets
 
@@ -246,7 +247,13 @@ def _check_conditions(assembly: Assembly, net: FlowMap) -> None:
             f"the captions of {assembly.source.name} have {words} words, got a network of {known}: "
             f"take one with attention, such as net=dit_captions, and set net.vocabulary={words}"
         )
-    told = assembly.learner.needs.conditions | ({"tokens"} if words else set())
+    scales = assembly.learner.needs.scales
+    told = ({"guidance"} if scales else set()) | ({"tokens"} if words else set())
+    if scales and "guidance" not in conditions_of(net):
+        raise ValueError(
+            f"method {assembly.name} draws guidance scales, which the network has to take as an "
+            "input: set +net.guided=true"
+        )
     idle = sorted(conditions_of(net) - told)
     if idle:
         raise ValueError(
@@ -254,10 +261,14 @@ def _check_conditions(assembly: Assembly, net: FlowMap) -> None:
             f"{assembly.name} does not supply in training: leave the field out"
         )
     scale = assembly.experiment.evaluation.guidance
-    if scale != UNGUIDED and "guidance" not in conditions_of(net):
+    low, high = scales or (UNGUIDED, UNGUIDED)
+    if not low <= scale <= high:
         raise ValueError(
-            "evaluation.guidance needs a network that takes a guidance scale as an input, which "
-            f"method {assembly.name} or its network does not here, got {scale:g}"
+            f"evaluation.guidance must be one of the scales that method {assembly.name} draws, "
+            f"which are {low:g} to {high:g}, got {scale:g}"
+            if scales
+            else f"evaluation.guidance needs a method that draws guidance scales, got {scale:g} "
+            f"with method {assembly.name}, which draws none"
         )
 
 

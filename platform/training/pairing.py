@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Self, final
 
 from ...methods.core.flow_map import FlowMap
+from ...methods.core.guidance_scale import AtScale
 from ...methods.core.noise import draw_noise
 from ...methods.core.rng import Purpose
 from ...methods.core.sampler import require_velocity
@@ -14,7 +15,7 @@ from ..data.pairs import Pairs, PairSet, no_pairs, read_pairs
 from ..data.source import Dataset
 from ..experiment import Experiment
 from ..registry.errors import ReferenceNotFound
-from ..registry.model import load_flow_map
+from ..registry.model import load_generator
 from ..registry.store import Registry
 from .assembly import registry_of
 from .errand import Progress, run_errand
@@ -144,7 +145,7 @@ class Pairing:
 def _teacher(experiment: Experiment, dataset: Dataset, registry: Registry) -> FlowMap:
     reference = experiment.parents.teacher
     assert reference is not None, "checked when the experiment was assembled"
-    teacher, record = load_flow_map(registry, reference)
+    teacher, record = load_generator(registry, reference)
     theirs, ours = f"{record.data_digest[:12]}...", f"{dataset.digest[:12]}..."
     require_same_data(
         reference,
@@ -153,6 +154,11 @@ def _teacher(experiment: Experiment, dataset: Dataset, registry: Registry) -> Fl
     )
     if experiment.pairs.guidance != 1.0:
         require_lost_labels_of("pairs.guidance", reference, record)
+        if isinstance(teacher, AtScale):
+            raise ValueError(
+                f"{reference} takes a guidance scale itself, and makes pairs at its own, "
+                f"{teacher.scale:g}: leave pairs.guidance at 1, got {experiment.pairs.guidance:g}"
+            )
     domain = teacher.domain
     require_velocity(f"making pairs by {reference}", domain)
     if experiment.pairs.real and (domain.t_lo, domain.t_hi) != (0.0, 1.0):

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from ...methods.core.flow_map import Domain
-from ...methods.core.method import AbstractLearner, View
+from ...methods.core.flow_map import Domain, FlowMap
+from ...methods.core.method import AbstractLearner, Needs, View
+from ...methods.nets.condition_embedding import conditions_of
 from ..build import build
 from ..data.source import AbstractSource
 from ..experiment import Experiment
@@ -136,6 +137,31 @@ def require_fit(role: str, reference: str, parent: Domain, *, view: View, studen
         raise ValueError(
             f"the method needs a {role} of the path {student.path}, "
             f"got {reference} of the path {parent.path}"
+        )
+
+
+def require_scale(role: str, reference: str, net: FlowMap, needs: Needs) -> None:
+    """Refuse a frozen network that is told a guidance scale and takes none, and the reverse.
+
+    Args:
+        role: What the model is to the method.
+        reference: What it is called.
+        net: Its network, of any device.
+        needs: What the method needs.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    takes, told = "guidance" in conditions_of(net), role in needs.told
+    if told and not takes:
+        raise ValueError(
+            f"the method tells its {role} a guidance scale, which {reference} does not take as an "
+            "input: a teacher that takes none is guided by teacher_guidance labels or weak_model"
+        )
+    if takes and not told:
+        raise ValueError(
+            f"{reference} takes a guidance scale as an input, and the method tells its {role} "
+            "none: take teacher_guidance input"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Self, final
 
 from ...methods.core.method import View
+from ...methods.nets.condition_embedding import scale_weights
 from ..configuration import compose
 from ..experiment import Experiment
 from ..registry.model import fill
@@ -13,7 +14,13 @@ from .assembly import Assembly, assemble
 from .ended import model_of_ended
 from .footprint import META
 from .launch import Trained, launch
-from .parent import require_data, require_fit, require_lost_labels, require_same_data
+from .parent import (
+    require_data,
+    require_fit,
+    require_lost_labels,
+    require_same_data,
+    require_scale,
+)
 from .place import check_place
 from .watcher import Watcher
 
@@ -172,6 +179,8 @@ def _check_parents(assembly: Assembly, earlier: Mapping[str, Assembly]) -> None:
             require_fit(role, reference, parent.domain, view=view, student=learner.domain)
             if view is View.GUIDED:
                 require_lost_labels("guidance", reference, parent)
+            with META:
+                require_scale(role, reference, earlier[reference].net(), learner.needs)
     teacher = parents.teacher
     if learner.needs.pairs and not parents.pairs and teacher and teacher in earlier:
         require_same_data(teacher, _known(earlier[teacher]), _known(assembly))
@@ -180,7 +189,9 @@ def _check_parents(assembly: Assembly, earlier: Mapping[str, Assembly]) -> None:
     initial = parents.initial
     if initial and initial in earlier:
         with META:
-            fill(assembly.net(), earlier[initial].net().state_dict(), model=initial)
+            net = assembly.net()
+            weights = earlier[initial].net().state_dict()
+            fill(net, weights, model=initial, new=scale_weights(net))
 
 
 def _known(assembly: Assembly) -> dict[str, object]:

@@ -412,9 +412,9 @@ def test_a_student_that_is_told_each_scale_can_follow_all_of_them(game: AlignYou
 def test_the_student_takes_a_scale_where_it_is_drawn() -> None:
     assert EULERIAN.needs.frozen == {TEACHER: View.VELOCITY}
     assert FIXED.needs.frozen == DRAWN.needs.frozen == {TEACHER: View.VELOCITY, WEAK: View.VELOCITY}
-    assert DRAWN.needs.conditions == {"guidance"}
-    assert not FIXED.needs.conditions
-    assert not EULERIAN.needs.conditions
+    assert DRAWN.needs.scales == (1.0, 3.0)
+    assert FIXED.needs.scales is None
+    assert EULERIAN.needs.scales is None
     with pytest.raises(AssertionError):
         FIXED.loss(
             ONLINE,

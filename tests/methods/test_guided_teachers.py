@@ -16,9 +16,11 @@ from onestep.methods.align_your_flow import AlignYourFlow
 from onestep.methods.consistency_distillation import ConsistencyDistillation
 from onestep.methods.consistency_trajectory import ConsistencyTrajectory
 from onestep.methods.continuous_consistency import ContinuousConsistency
+from onestep.methods.core.adversary import Adversary
 from onestep.methods.core.condition import Condition
-from onestep.methods.core.flow_map import FlowMap
-from onestep.methods.core.game import AbstractGame
+from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.game import ONLINE, AbstractGame
+from onestep.methods.core.generator_form import InverseDistillation
 from onestep.methods.core.guidance import LabelDropout
 from onestep.methods.core.guided_teacher import (
     WEAK,
@@ -36,6 +38,7 @@ from onestep.methods.core.matching import (
 )
 from onestep.methods.core.method import TEACHER, AbstractMethod, View
 from onestep.methods.core.record import Batch, Moment, Nets
+from onestep.methods.core.relativistic import RelativisticAdversary
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
 from onestep.methods.core.teacher import TeacherVelocity
@@ -100,7 +103,7 @@ def moment(n: int = 64) -> Moment:
 def losses(
     learner: Learner, frozen: dict[str, FlowMap], rows: Batch | None = None, **nets: Any
 ) -> list[Tensor]:
-    """The loss of every player on a network that heeds no scale."""
+    """The loss of every player on a network that heeds no scale, and the network's gradient."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         online = SmallMap(shape=(2,), domain=learner.domain).double()
@@ -113,18 +116,25 @@ def losses(
     rows = batch() if rows is None else rows
     if isinstance(learner, AbstractGame):
         players = learner.players(moment())
-        return [learner.loss(player, given, rows, moment()).total for player in players]
-    return [learner.loss(given, rows, moment()).total]
+        totals = [learner.loss(player, given, rows, moment()).total for player in players]
+    else:
+        totals = [learner.loss(given, rows, moment()).total]
+    weights = [weight for weight in given.online.parameters() if weight.requires_grad]
+    if not weights or not totals[-1].requires_grad:
+        return totals
+    return [*totals, *torch.autograd.grad(totals[-1].mean(), weights, allow_unused=True)]
 
 
 def assert_same(found: list[Tensor], want: list[Tensor]) -> None:
     for one, other in zip(found, want, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
 
 
 def differ(found: list[Tensor], other: list[Tensor]) -> bool:
     pairs = zip(found, other, strict=True)
-    return any((one - two).abs().max() > 1e-3 for one, two in pairs)
+    return any((one - two).abs().max() > 1e-3 for one, two in pairs if one is not None)
 
 
 @pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
@@ -132,8 +142,9 @@ def test_a_guided_teacher_is_the_teacher_that_it_amounts_to(make: Make) -> None:
     found = losses(make(FIXED), {TEACHER: GOOD, WEAK: POOR})
     learner = make(FIXED)
     assert learner.needs.frozen == {TEACHER: View.VELOCITY, WEAK: View.VELOCITY}
-    assert not learner.needs.conditions
-    if isinstance(learner, FlowMapMatching):  # its diagonal follows the pairs without guidance
+    assert learner.needs.scales is None
+    if isinstance(learner, FlowMapMatching | ConsistencyTrajectory):
+        # Without guidance their diagonal follows the pairs.
         assert_same(found, losses(make(replace(FIXED, lowest=3.0, highest=3.0)), HALFWAY))
     else:
         assert_same(found, losses(make(Unguided()), {TEACHER: DOUBLED}))
@@ -173,7 +184,7 @@ def test_scales_that_are_drawn_are_those_that_a_scaled_teacher_is_told(make: Mak
     """A pair of maps guided by drawn scales, and one map that takes the scale as an input."""
     frozen: dict[str, FlowMap] = {TEACHER: GOOD, WEAK: POOR}
     found = losses(make(DRAWN), frozen)
-    assert make(DRAWN).needs.conditions == make(TOLD).needs.conditions == {"guidance"}
+    assert make(DRAWN).needs.scales == make(TOLD).needs.scales == (1.0, 3.0)
     assert_same(found, losses(make(TOLD), {TEACHER: ScaledMap(GOOD, POOR)}))
     assert differ(found, losses(make(FIXED), frozen))
 
@@ -214,11 +225,98 @@ def test_a_matching_without_a_teacher_has_nothing_to_guide() -> None:
         FlowMapMatching(matching=DirectMatching(), guidance=FIXED)
 
 
-def test_the_critic_reads_the_teacher_without_a_scale() -> None:
+@pytest.mark.parametrize(
+    "learner",
+    [
+        FlowMapMatching(times=SortedTimes(diagonal=Constant(value=1.0)), guidance=FIXED),
+        ConsistencyTrajectory(guidance=FIXED),
+    ],
+    ids=["flow_map_matching", "consistency_trajectory"],
+)
+def test_the_diagonal_follows_the_guided_teacher(learner: Learner) -> None:
+    frozen: dict[str, FlowMap] = {TEACHER: GOOD, WEAK: POOR}
+
+    def diagonal(online: FlowMap) -> Tensor:
+        given = Nets(online=online, target=online, frozen=frozen)
+        if isinstance(learner, AbstractGame):
+            return learner.loss(ONLINE, given, batch(), moment()).terms["denoising"]
+        return learner.loss(given, batch(), moment()).total
+
+    assert diagonal(DOUBLED).max() <= 1e-20
+    assert diagonal(GOOD).mean() >= 1e-2
+
+
+EARLY: Final = GaussianMap(mean=[0.4, 0.1], std=STD, domain=Domain(t_hi=0.6))
+
+
+@pytest.mark.parametrize("name", ["dmd2", "flow_generator_matching"])
+def test_times_stay_where_both_maps_were_trained(name: str) -> None:
+    learner = LEARNERS[name](FIXED)
+    assert isinstance(learner, AbstractGame)
+    for weak, latest in ((EARLY, 0.6), (POOR, 1.0)):
+        frozen: dict[str, FlowMap] = {TEACHER: GOOD, WEAK: weak}
+        companions = {name: DOUBLED for name in learner.needs.companions}
+        given = Nets(online=DOUBLED, frozen=frozen, companions=companions)
+        times = learner.loss(ONLINE, given, batch(), moment()).times
+        assert times is not None
+        assert 0.5 < times.max() <= latest
+        assert (times.max() == 0.6) == (weak is EARLY)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "align_your_flow",
+        "consistency_distillation",
+        "consistency_trajectory",
+        "continuous_consistency",
+    ],
+)
+def test_a_guide_that_was_not_trained_up_to_the_data_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"the teacher's must too, got a teacher on \[0, 0.6\]"):
+        losses(LEARNERS[name](FIXED), {TEACHER: GOOD, WEAK: EARLY})
+
+
+def test_real_data_have_no_guided_velocity() -> None:
+    with pytest.raises(ValueError, match="takes the teacher for their velocity, which a guided"):
+        FlowGeneratorMatching(form=InverseDistillation(), guidance=FIXED)
+    FlowGeneratorMatching(form=InverseDistillation(alpha=1.0, beta=1.0), guidance=FIXED)
+
+
+READING: Final = {"features": {"flow_map.first": 16}, "width": 8}
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        AlignYourFlow(guidance=DRAWN, adversary=RelativisticAdversary(**READING)),
+        ConsistencyTrajectory(guidance=DRAWN, adversary=Adversary(**READING)),
+    ],
+    ids=["align_your_flow", "consistency_trajectory"],
+)
+def test_a_critic_reads_the_teacher_without_a_scale(learner: AbstractGame) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        inner = SmallMap(shape=(2,), domain=Domain()).double()
+        heads = {name: make(inner).double() for name, make in learner.needs.companions.items()}
+    teacher, weak = ObservedMap(inner), ObservedMap(POOR)
+    given = Nets(
+        online=ScaledMap(GOOD, POOR),
+        target=ScaledMap(GOOD, POOR),
+        frozen={TEACHER: teacher, WEAK: weak},
+        companions=heads,
+    )
+    for player in (*learner.needs.companions, ONLINE):
+        learner.loss(player, given, batch(), moment())
+    assert len(teacher.calls) > len(weak.calls)  # the critic's beside the guided ones
+    assert all(call.scale is None for call in teacher.calls)
+
+
+def test_what_a_teacher_is_told_of_a_condition() -> None:
     labels = Condition(label=torch.zeros(4, dtype=torch.long), guidance=torch.ones(4))
-    for guidance, scale in ((Unguided(), labels.guidance), (DRAWN, None), (TOLD, labels.guidance)):
-        told = guidance.told(labels)
+    for guidance, scale in ((Unguided(), None), (DRAWN, None), (TOLD, labels.guidance)):
+        told = guidance.of_teacher(labels)
         assert told is not None
         assert told.guidance is scale
-    assert DRAWN.told(Condition(guidance=torch.ones(4))) is None
-    assert DRAWN.told(None) is None
+    assert DRAWN.of_teacher(Condition(guidance=torch.ones(4))) is None
+    assert DRAWN.of_teacher(None) is None

@@ -383,8 +383,8 @@ def test_the_guided_velocity_carries_no_gradient() -> None:
 
 def test_without_guidance_the_network_is_given_no_scale() -> None:
     assert all(condition.guidance is None for condition in conditions_of(PLAIN))
-    assert PLAIN.needs.conditions == frozenset()
-    assert GUIDED.needs.conditions == {"guidance"}
+    assert PLAIN.needs.scales is None
+    assert GUIDED.needs.scales == (1.0, GUIDED.guidance.highest)
 
 
 def test_a_network_that_takes_no_scale_is_refused() -> None:

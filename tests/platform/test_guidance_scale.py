@@ -3,12 +3,15 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 import torch
 
+from onestep.methods.core.condition import Condition
 from onestep.platform.api import Model, load, train
 from onestep.platform.cli import main
+from onestep.platform.training.assembly import assemble
 from onestep.platform.training.sequence import StageSequence
 from onestep.serving.loading import load_engine
 from onestep.serving.settings import AppSettings
@@ -84,7 +87,10 @@ def test_a_scale_that_means_nothing_is_refused_before_anything_is_loaded(
 ) -> None:
     for asked, words in (
         ([plain.reference, "--guidance", "2"], "takes no guidance scale as an input, got guid"),
-        ([model.reference, "--guidance", "0.5"], "a guidance scale must be at least 1, got 0.5"),
+        (
+            [model.reference, "--guidance", "0.5"],
+            "must be finite and at least 1, got 0.5",
+        ),
     ):
         assert main([command, *asked, "--dry-run"]) == 2
         assert words in capsys.readouterr().err
@@ -92,8 +98,85 @@ def test_a_scale_that_means_nothing_is_refused_before_anything_is_loaded(
 
 def test_an_evaluation_at_a_scale_needs_a_network_that_takes_one() -> None:
     for overrides, words in (
-        (["evaluation.guidance=2"], "evaluation.guidance needs a network that takes a guidance"),
-        (["evaluation.guidance=0.5"], "evaluation.guidance must be at least 1, got 0.5"),
+        (["evaluation.guidance=2"], "evaluation.guidance needs a method that draws guidance scal"),
+        (["evaluation.guidance=0.5"], "evaluation.guidance must be finite and at least 1, got 0.5"),
+        ([*GUIDED, "evaluation.guidance=5"], "draws, which are 1 to 4, got 5"),
+        (GUIDED[:2], r"draws guidance scales, which the network has to take .* \+net.guided=true"),
     ):
         with pytest.raises(ValueError, match=words):
             StageSequence.from_overrides([*COMMON, *overrides]).check()
+
+
+def test_a_wider_average_is_measured_at_the_scale_at_which_it_is_sampled(
+    model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the evaluation of what was kept gives the same number again."""
+    again = train(
+        *COMMON,
+        *GUIDED,
+        "evaluation.guidance=3",
+        "training.ema_snapshots=2",
+        "run=wide",
+        progress=False,
+    )
+    asked = ["average", "wide", "--width", "0.1", "--keep", "--nfe", "1"]
+    assert main([*asked, "--samples", "64"]) == 0
+    capsys.readouterr()
+    kept = load(f"digits/{int(again.reference.split('/')[1]) + 1}")
+    found = kept.evaluate(nfes=(1,), samples=64).metrics()["eval/sliced_w2/nfe_1"]
+    assert kept.record.metrics["eval/sliced_w2/nfe_1"] == found
+    at_one = load(kept.reference, guidance=1.0).evaluate(nfes=(1,), samples=64).metrics()
+    assert at_one["eval/sliced_w2/nfe_1"] != found
+
+
+def test_numbers_at_another_scale_are_not_kept(
+    model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["evaluate", model.reference, "--samples", "64", "--keep", "--guidance"]
+    assert main([*asked, "2"]) == 2
+    assert "at the model's own guidance scale, 3, got --guidance 2" in capsys.readouterr().err
+    assert main([*asked, "3", "--dry-run"]) == 0
+
+
+STUDENT: Final = (
+    "method=dmd2",
+    "teacher_guidance@method.guidance=labels",
+    "+net.guided=true",
+)
+
+
+def test_a_student_of_scales_starts_as_its_teacher_at_every_scale(plain: Model) -> None:
+    parents = [f"parents.teacher={plain.reference}", f"parents.initial={plain.reference}"]
+    sequence = StageSequence.from_overrides([*COMMON, *STUDENT, *parents])
+    (experiment,) = sequence.check()
+    net = assemble(experiment).initial_net().eval()
+    x, zero = torch.randn(4, 1, 8, 8), torch.zeros(4)
+    label = torch.arange(4)
+    want = plain.flow_map(x, zero, zero, Condition(label=label))
+    for scale in (1.0, 3.0):
+        told = Condition(label=label, guidance=torch.full((4,), scale))
+        torch.testing.assert_close(net(x, zero, zero, told), want)
+
+
+def test_a_model_that_takes_a_scale_teaches_those_who_tell_it_one(
+    model: Model, plain: Model
+) -> None:
+    """`told` by a teacher that takes none, none by a teacher that takes one, and pairs."""
+    told = ["method=flow_map_matching", "teacher_guidance@method.guidance=input", *STUDENT[2:]]
+    for overrides, words in (
+        (["method=flow_map_matching", f"parents.teacher={model.reference}"], "take teacher_guid"),
+        ([*told, f"parents.teacher={plain.reference}"], "does not take as an input"),
+        (
+            ["method=reflow", f"parents.teacher={model.reference}", "pairs.guidance=2"],
+            "takes a guidance scale itself, and makes pairs at its own, 3",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            train(*COMMON, *overrides, "pairs.count=64", progress=False)
+    with pytest.raises(ValueError, match="take teacher_guidance input"):
+        StageSequence.of(
+            {
+                "first": [*COMMON, *GUIDED],
+                "second": [*COMMON, "method=flow_map_matching", "parents.teacher={first}"],
+            }
+        ).check()

@@ -99,7 +99,7 @@ class Scaled(AbstractPart):
 
     @property
     def needs(self) -> Needs:
-        return Needs(conditions=frozenset({"guidance"}))
+        return Needs(scales=(1.0, 4.0))
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         if len(batch) % self.group:

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from onestep.methods.core.game import ONLINE
-from onestep.methods.core.method import Needs
 from onestep.platform.experiment import Experiment
 from onestep.platform.training.assembly import Assembly, assemble
 from onestep.platform.training.rehearsal import rehearse
@@ -91,8 +90,8 @@ def test_a_method_that_groups_its_rows_is_tried_on_a_whole_shard() -> None:
 
 def test_a_network_takes_what_its_method_supplies() -> None:
     tried(assembled(SCALED, **GUIDED))
-    with pytest.raises(ValueError, match="network takes no guidance scale, got guidance scales"):
-        tried(assembled(SCALED))
+    with pytest.raises(ValueError, match=r"the network has to take as an input: set \+net"):
+        assembled(SCALED)
     within = {"_target_": PRECONDITIONED, "net": {**GUIDED["net"], "_partial_": True}}
     for net in (GUIDED["net"], within):
         with pytest.raises(ValueError, match="takes guidance by its field guided, which method"):
@@ -103,11 +102,6 @@ def test_numbers_of_evaluations_fit_the_map_and_the_default_list_gives_way() -> 
     assembled(ONE_JUMP)
     with pytest.raises(ValueError, match="has a sampler, which are 1 up to 16, got 2"):
         assembled(ONE_JUMP, evaluation={"nfes": [1, 2]})
-
-
-def test_a_method_can_only_supply_known_parts() -> None:
-    with pytest.raises(ValueError, match=r"among \['guidance', 'tokens'\], got \['scale'\]"):
-        Needs(conditions=frozenset({"scale"}))
 
 
 @pytest.mark.parametrize("method", [GAME, {**FLOW_MATCHING, "coupling": KEPT_NOISE}])
