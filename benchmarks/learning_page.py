@@ -14,8 +14,8 @@ HEAD: Final = """# What every method learns
 Written by `python benchmarks/learning.py` and `python benchmarks/learning_digits.py` from
 [learning.json](../benchmarks/results/learning.json) and
 [learning_digits.json](../benchmarks/results/learning_digits.json). Each recipe starts from random
-weights, or from those of its teacher. On the plane mean_flow and shortcut see fewer samples than
-their recipes have, which were made for other bars. *Seconds* are processor time of its own
+weights, or from those of its teacher. On the plane some recipes that were made for other bars are
+shortened here (`SHORTER` in benchmarks/learning.py). *Seconds* are processor time of its own
 trainings on one thread; *before* is that of its teacher and of making pairs. A model is judged at
 one step; a velocity that is not straight, which nobody would ask for one, at its many. In bold what
 misses its bar.

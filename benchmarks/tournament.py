@@ -6,8 +6,8 @@
 All stages of a recipe are made longer or shorter by one factor, and so are the pairs that a teacher
 makes from noise. The factor is found in a short pilot, so that together they take the given seconds
 of processor time on one thread, with the teacher and its pairs. Those of the checkerboard are the
-recipes for eight Gaussians. Results go to benchmarks/results/tournament.json, pictures to
-docs/images.
+recipes for eight Gaussians. Results go to benchmarks/results/tournament.json, samples
+beside it, pictures to docs/images and the page to docs/tournament.md. Recipes may be run in parts.
 """
 
 import argparse
@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
-from matplotlib.figure import Figure
+from torch import Tensor
 
 from onestep.benchmarks.recipes import (
     BRIEF,
@@ -35,10 +36,12 @@ from onestep.benchmarks.recipes import (
 )
 from onestep.benchmarks.record import RESULTS, machine, save
 from onestep.benchmarks.tournament_page import IMAGES, METRICS, PAGE, page, ranking
-from onestep.platform.evaluation.comparison import Comparison, gather
+from onestep.platform.data.source import Dataset
+from onestep.platform.evaluation.comparison import Comparison, same_noise
 from onestep.platform.evaluation.figures import quality_against_nfe, save_png
 from onestep.platform.evaluation.report import Report
 from onestep.platform.experiment import Experiment
+from onestep.platform.registry.model import load_generator
 from onestep.platform.training.assembly import parts_of
 from onestep.platform.training.sequence import Stage
 
@@ -145,36 +148,65 @@ def compete(
     return results
 
 
-def pictures(dataset: str, workshop: Workshop, results: Sequence[Mapping[str, Any]]) -> None:
+def keep_samples(dataset: str, recipe: str, workshop: Workshop, result: Mapping[str, Any]) -> None:
+    """Store what a model draws from the noise that every recipe is shown with.
+
+    Args:
+        dataset: The set.
+        recipe: The recipe.
+        workshop: Where the model is.
+        result: That of the model.
+    """
+    report = Report.from_json(json.dumps(result["report"]))
+    flow_map, _ = load_generator(workshop.registry, result["model"])
+    drawn = same_noise(flow_map, data_of(dataset), report.nfes, seed=report.provenance.seed)
+    path = _samples(dataset, recipe)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **{str(nfe): x.half().numpy() for nfe, x in drawn.items()})
+
+
+def pictures(dataset: str, results: Sequence[Mapping[str, Any]]) -> None:
     """Samples of the first seed of every recipe from the same noise, and the curves of the best.
 
     Args:
         dataset: The set.
-        workshop: Where the models are.
-        results: The results of this run.
+        results: All results on it.
+
+    Raises:
+        ValueError: If the samples of a recipe have not been kept.
     """
-    reports = {
-        each["model"]: Report.from_json(json.dumps(each["report"]))
-        for each in results
-        if each["seed"] == 0
-    }
-    names = {each["model"]: each["recipe"] for each in results}
-    found = gather(workshop.registry, reports)
-    samples = {names[name.split()[-1]]: by_nfe for name, by_nfe in found.samples.items()}
-    drawn = Comparison(dataset=found.dataset, reports=found.reports, samples=samples)
+    order = ranking(results, METRICS[dataset][0])
+    if missing := [recipe for recipe in order if not _samples(dataset, recipe).exists()]:
+        raise ValueError(f"samples of {missing[0]} on {dataset} were not kept: run it again")
+    reports = tuple(_first_report(results, recipe) for recipe in order)
+    samples = {recipe: _kept_samples(dataset, recipe) for recipe in order}
+    drawn = Comparison(dataset=data_of(dataset), reports=reports, samples=samples)
     save_png(drawn.figures()["samples.png"], IMAGES / f"tournament_{dataset}.png")
-    curves = quality_of_the_best(dataset, results)
+    curves = quality_against_nfe(reports[:CURVES], metric=METRICS[dataset][0])
     save_png(curves, IMAGES / f"tournament_{dataset}_nfe.png")
 
 
-def quality_of_the_best(dataset: str, results: Sequence[Mapping[str, Any]]) -> Figure:
-    """The first seeds of the recipes that are best at one step, over numbers of evaluations."""
-    metric, reports = METRICS[dataset][0], list[Report]()
-    for recipe in ranking(results, metric)[:CURVES]:
-        (first,) = (each for each in results if (each["recipe"], each["seed"]) == (recipe, 0))
-        report = Report.from_json(json.dumps(first["report"]))
-        reports.append(replace(report, provenance=replace(report.provenance, model=recipe)))
-    return quality_against_nfe(reports, metric=metric)
+def data_of(dataset: str) -> Dataset:
+    """The data of a set."""
+    family, overrides = SETS[dataset]
+    first, *_ = sequence(recipes(family)[0], overrides, dataset=family).stages
+    return parts_of(first.experiment({})).source.load()
+
+
+def _first_report(results: Sequence[Mapping[str, Any]], recipe: str) -> Report:
+    """The report on the first seed of a recipe, by whose name it goes."""
+    (first,) = (each for each in results if (each["recipe"], each["seed"]) == (recipe, 0))
+    report = Report.from_json(json.dumps(first["report"]))
+    return replace(report, provenance=replace(report.provenance, model=recipe))
+
+
+def _samples(dataset: str, recipe: str) -> Path:
+    return RESULTS / "tournament" / dataset / f"{recipe}.npz"
+
+
+def _kept_samples(dataset: str, recipe: str) -> dict[int, Tensor]:
+    with np.load(_samples(dataset, recipe)) as kept:
+        return {int(nfe): torch.from_numpy(kept[nfe]).float() for nfe in kept.files}
 
 
 def stored() -> dict[str, Any]:
@@ -183,10 +215,25 @@ def stored() -> dict[str, Any]:
     return dict(json.loads(path.read_text())["sets"]) if path.exists() else {}
 
 
-def store(dataset: str, found: Mapping[str, Any]) -> None:
-    """Write what was found on a set, beside what others may have found meanwhile."""
-    sets = {**stored(), dataset: found}
+def store(dataset: str, seconds: float, new: Sequence[Mapping[str, Any]]) -> None:
+    """Write what recipes did on a set, in place of what they did before.
+
+    Args:
+        dataset: The set.
+        seconds: Processor time of each.
+        new: Their results.
+    """
+    sets, again = stored(), {each["recipe"] for each in new}
+    kept = [each for each in results_of(dataset) if each["recipe"] not in again]
+    results = sorted([*kept, *new], key=lambda each: (each["recipe"], each["seed"]))
+    sets[dataset] = {"seconds": seconds, "results": results}
     save("tournament", {"sets": {name: sets[name] for name in SETS if name in sets}})
+    PAGE.write_text(page(stored()))
+
+
+def results_of(dataset: str) -> list[dict[str, Any]]:
+    """What has been measured on a set so far."""
+    return list(stored().get(dataset, {"results": []})["results"])
 
 
 def main() -> None:
@@ -211,23 +258,26 @@ def main() -> None:
         parser.error(f"recipes are {', '.join(known)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     about = machine()  # before the first result makes the working tree differ from its revision
-    kept = stored().get(arguments.set, {"results": []})["results"]
-    results = [each for each in kept if each["recipe"] not in chosen]
+    known_seconds = stored().get(arguments.set, {"seconds": arguments.seconds})["seconds"]
+    if arguments.recipes and arguments.seconds != known_seconds:
+        parser.error(
+            f"recipes on {arguments.set} have {known_seconds:g} seconds, got --seconds "
+            f"{arguments.seconds:g}: name none to run all again"
+        )
     with tempfile.TemporaryDirectory() as folder:
-        workshop, new = Workshop(Path(folder)), list[dict[str, Any]]()
+        workshop = Workshop(Path(folder))
         for recipe in chosen:
-            found = compete(
+            new = compete(
                 recipe,
                 arguments.set,
                 workshop,
                 seconds=arguments.seconds,
                 seeds=range(arguments.seeds),
             )
-            new += [{"machine": about, **each} for each in found]
-            store(arguments.set, {"seconds": arguments.seconds, "results": results + new})
-            print(recipe, [each["core_s"] for each in new if each["recipe"] == recipe])
-        pictures(arguments.set, workshop, new)
-    PAGE.write_text(page(stored()))
+            keep_samples(arguments.set, recipe, workshop, new[0])
+            store(arguments.set, arguments.seconds, [{"machine": about, **each} for each in new])
+            print(recipe, [each["core_s"] for each in new])
+    pictures(arguments.set, results_of(arguments.set))
 
 
 if __name__ == "__main__":

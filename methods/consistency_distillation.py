@@ -44,7 +44,7 @@ class ConsistencyDistillation(AbstractMethod):
         to be installed: ``platform/training/lpips.py``, theirs with a side of 224. The
         target is in evaluation mode; theirs has no dropout to share.
     Cost: one forward pass a step, one of the target network, and one (Euler) or two (Heun) of the
-        teacher.
+        teacher, each of which is two if it is guided.
     Fails by: the teacher's errors and its solver's are learnt too; Heun's rule overshoots on few
         steps.
 

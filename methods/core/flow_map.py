@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Final, Self, final
+from typing import Any, ClassVar, Final, Self, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -136,7 +136,12 @@ class FlowMap(nn.Module, ABC):
 
     Args:
         domain: The (s, t) on which the map is, or will be, trained.
+
+    Attributes:
+        is_told_end: Whether the end time of a jump makes a difference.
     """
+
+    is_told_end: ClassVar[bool] = True
 
     def __init__(self, *, domain: Domain) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ Shape suffixes: B rows.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, final
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,8 @@ class DiffusersUNet(FlowMap):
         ValueError: If the library is missing, or its network is none of these sizes, of another
             kind, or not of the shape and classes of the data.
     """
+
+    is_told_end: ClassVar[bool] = False
 
     def __init__(
         self,

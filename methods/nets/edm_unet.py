@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import torch
 from jaxtyping import Float
@@ -72,6 +72,8 @@ class EDMUNet(FlowMap):
     Raises:
         ValueError: If the images have a shape that the network cannot take, or a size is wrong.
     """
+
+    is_told_end: ClassVar[bool] = False
 
     def __init__(
         self,

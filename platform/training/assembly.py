@@ -12,7 +12,7 @@ from typing import Final, final
 import torch
 
 from ...methods.core.condition import UNGUIDED
-from ...methods.core.flow_map import FlowMap
+from ...methods.core.flow_map import DomainKind, FlowMap
 from ...methods.core.game import AbstractGame
 from ...methods.core.method import AbstractLearner, AbstractMethod
 from ...methods.core.rng import Purpose, mix
@@ -191,6 +191,7 @@ def assemble(experiment: Experiment) -> Assembly:
     _check_workers(workers)
     net = assembly.net()
     _check_optimizer(assembly, net)
+    _check_end(assembly, net)
     _check_conditions(assembly, net)
     _check_parents(assembly)
     _check_nfes(assembly)
@@ -238,6 +239,17 @@ def _check_optimizer(assembly: Assembly, net: FlowMap) -> None:
         ) from error
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimizer {node['_target_']} is no torch.optim.Optimizer")
+
+
+def _check_end(assembly: Assembly, net: FlowMap) -> None:
+    if assembly.learner.domain.kind not in (DomainKind.TRIANGLE, DomainKind.GRID):
+        return
+    for part in net.modules():
+        if isinstance(part, FlowMap) and not part.is_told_end:
+            raise ValueError(
+                f"{type(part).__name__} is not told where a jump ends, on which maps of method "
+                f"{assembly.name} depend: it can be a velocity, or a map to the data"
+            )
 
 
 def _check_conditions(assembly: Assembly, net: FlowMap) -> None:

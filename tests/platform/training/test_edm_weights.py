@@ -36,6 +36,16 @@ def home(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
+@pytest.mark.parametrize("net", ["edm_unet", "diffusers_unet"])
+def test_a_network_that_is_not_told_the_end_is_no_map_of_two_times(
+    net: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if net == "diffusers_unet":
+        pytest.importorskip("diffusers")
+    assert main(["train", "data=unlabelled", f"net={net}", "method=mean_flow"]) == USER_ERROR
+    assert "is not told where a jump ends, on which maps of method" in capsys.readouterr().err
+
+
 def trained(*, classes: int) -> EDMUNet:
     """A network with random weights, known beside the platform."""
     torch.manual_seed(0)
