@@ -29,6 +29,10 @@ PLANE: Final = {
 }
 
 
+NAMES: Final = {**PLANE, "core_s": "time"}
+"""What the numbers of a bar are called in a sentence."""
+
+
 def write() -> None:
     """Write the page again from what is stored."""
     names = ("learning", "learning_digits")
@@ -154,7 +158,7 @@ def _once(misses: Mapping[str, str]) -> list[str]:
 
 
 def _and(names: Sequence[str]) -> str:
-    plain = [name.replace("_", " ") for name in names]
+    plain = [NAMES.get(name, name) for name in names]
     return " and ".join([", ".join(plain[:-1]), plain[-1]] if plain[1:] else plain)
 
 

@@ -109,7 +109,7 @@ class ConsistencyTrajectory(AbstractGame):
         NoisyMixture; the critic reads the teacher's features of noised
         samples instead of downloaded classifiers'; the boundary is the data in place of sigma_min.
     Cost: three forward passes of the network and two of its average a step, twice ``longest`` of
-        the teacher by Heun's rule.
+        the teacher by Heun's rule; twice these, and two more, of a guided teacher.
     Fails by: three networks in memory; without denoising the diagonal drifts and short jumps blur;
         long walks cost more than they teach; the adversarial term's balance.
 

@@ -50,7 +50,7 @@ class ContinuousConsistency(AbstractMethod):
         u along (v, 1), which is finite at both ends, so that it needs no other arrangement. The
         learned weight is a sum of cosines of time and begins at 1.
     Cost: one forward pass a step and a derivative of all rows (one or two), and one of the teacher
-        in distillation.
+        in distillation, two if it is guided.
     Fails by: a steep time embedding, whose derivative explodes; noise of the pairs' velocity, which
         grows with the dimension and which a teacher removes; a small offset in few dimensions,
         where the length of noisy tangents varies: bounded, they do not cancel at the exact map; a

@@ -67,7 +67,7 @@ class DMD2(AbstractGame):
         which are the teacher's if the run names it as its initial model.
     Cost: at every step one forward pass of the generator and one step of the fake score, with
         another pass on real data for a critic; at the generator's steps one pass more of each and
-        of the teacher, none of whose graphs is kept.
+        of the teacher, two if it is guided, none of whose graphs is kept.
     Fails by: seeking modes, so that recall falls; a fake score that lags behind; the balance of the
         adversarial term. The map is no trajectory of the teacher and cannot be inverted.
 

@@ -42,7 +42,7 @@ class FlowGeneratorMatching(AbstractGame):
         level between; the fake velocity starts as a copy of the generator's initial weights, which
         are the teacher's if the run names it as its initial model.
     Cost: at every step one forward pass of the generator and one step of the fake velocity; at
-        the generator's steps, one pass more of each and of the teacher.
+        the generator's steps, one pass more of each and of the teacher, two if it is guided.
     Fails by: a generator that starts as its teacher makes nothing but the mean of the data at
         first; a fake velocity that lags behind biases the gradient; the teacher's errors are
         learnt too.

@@ -38,7 +38,8 @@ class FlowMapMatching(AbstractMethod):
         the law of times.
     Cost: Lagrangian, a derivative with its graph and a teacher's pass with its own; Eulerian, a
         derivative with its graph and a teacher's pass; direct, a forward pass and a derivative with
-        its graph; progressive, a forward pass and ``count`` of the teacher.
+        its graph; progressive, a forward pass and ``count`` of the teacher. A guided teacher's pass
+        is two.
     Fails by: the teacher's errors are learnt too. Eulerian: slow and blurred, as the Jacobian
         enters the gradient. Direct: it has to learn the way back to noise as well. Progressive: a
         teacher that is a velocity takes Euler steps, and the student their errors.

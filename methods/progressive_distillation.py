@@ -40,7 +40,8 @@ class ProgressiveDistillation(AbstractMethod):
         errors are those of the velocity, with the paper's weight translated. The last step of a
         stage needs no rule of its own, for the linear path's velocity is finite at the data. The
         teacher may take more than two steps at a time.
-    Cost: one forward pass of the student and two of the teacher a step, in each stage.
+    Cost: one forward pass of the student and two of the teacher a step, in each stage; four of a
+        guided teacher.
     Fails by: errors of every stage add up; a first teacher of few Euler steps is a poor one, whose
         straightened modes all later stages inherit; the last stages are the hardest.
 

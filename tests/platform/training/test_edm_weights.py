@@ -42,7 +42,10 @@ def test_a_network_that_is_not_told_the_end_is_no_map_of_two_times(
 ) -> None:
     if net == "diffusers_unet":
         pytest.importorskip("diffusers")
-    assert main(["train", "data=unlabelled", f"net={net}", "method=mean_flow"]) == USER_ERROR
+    assert (
+        main(["train", "data=unlabelled", f"net={net}", "method=consistency_trajectory"])
+        == USER_ERROR
+    )
     assert "is not told where a jump ends, on which maps of method" in capsys.readouterr().err
 
 
