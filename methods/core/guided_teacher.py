@@ -1,5 +1,6 @@
 """A frozen teacher as it is, or guided: by a weaker model, or by itself without its labels."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -289,9 +290,9 @@ def require_scales(who: str, lowest: float, highest: float) -> None:
     Raises:
         ValueError: If they do.
     """
-    if not 1.0 <= lowest <= highest or highest == 1.0:
+    if not 1.0 <= lowest <= highest < math.inf or highest == 1.0:
         raise ValueError(
-            f"{who} needs scales 1 <= lowest <= highest, the highest above 1, "
+            f"{who} needs finite scales 1 <= lowest <= highest, the highest above 1, "
             f"got {lowest} and {highest}"
         )
 

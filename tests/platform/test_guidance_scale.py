@@ -138,6 +138,14 @@ def test_numbers_at_another_scale_are_not_kept(
     assert main([*asked, "3", "--dry-run"]) == 0
 
 
+def test_the_stages_of_guided_digits_fit_together() -> None:
+    teacher, student = StageSequence.from_overrides(
+        ["stages=guided_digits_align_your_flow"]
+    ).check()
+    assert teacher.evaluation.guidance == 1.0
+    assert student.evaluation.guidance == 2.0
+
+
 STUDENT: Final = (
     "method=dmd2",
     "teacher_guidance@method.guidance=labels",

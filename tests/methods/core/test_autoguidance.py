@@ -104,6 +104,7 @@ TO_DATA = GaussianMap(mean=[0.0], std=[1.0], domain=Domain(kind=DomainKind.TO_DA
         (lambda: GuidedTeacher(lowest=0.5), "1 <= lowest <= highest, .*got 0.5 and 3"),
         (lambda: GuidedTeacher(highest=1.0), "the highest above 1, got 1.0 and 1.0"),
         (lambda: GuidedTeacher(lowest=4.0), "got 4.0 and 3.0"),
+        (lambda: GuidedTeacher(highest=float("inf")), "needs finite scales .* got 1.0 and inf"),
         (lambda: GuidanceInput(lowest=2.0, highest=2.0), "lowest < highest, got 2.0 twice"),
         (lambda: GuidanceInput(lowest=0.5), "1 <= lowest <= highest, .*got 0.5 and 3"),
     ],
