@@ -119,8 +119,8 @@ PREDICTIONS: Final[Mapping[str, Prediction]] = {
         reason="Lagrangian: a derivative with its graph and a forward off the diagonal; the card's "
         "2.5 forwards count no backward pass, and the derivative as one and a half",
         allowed=1.85,
-        excess=f"{_WITH_GRAPH}; and a quarter of 64 rows are 16, each of which takes more time than "
-        "a row of a whole batch; of larger batches less",
+        excess=f"{_WITH_GRAPH}; and a quarter of 64 rows are 16, each of which takes more time "
+        "than a row of a whole batch; of larger batches less",
     ),
     "flow_map_matching": Prediction(
         passes=lambda off: Passes(trained=1.0 - off, kept=off, through=off),
