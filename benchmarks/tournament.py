@@ -6,8 +6,8 @@
 All stages of a recipe are made longer or shorter by one factor, and so are the pairs that a teacher
 makes from noise. The factor is found in a short pilot, so that together they take the given seconds
 of processor time on one thread, with the teacher and its pairs. Those of the checkerboard are the
-recipes for eight Gaussians. Results go to benchmarks/results/tournament.json, samples
-beside it, pictures to docs/images and the page to docs/tournament.md. Recipes may be run in parts.
+recipes for eight Gaussians. Results go to benchmarks/results/tournament.json, samples beside it,
+pictures to docs/images and the page to docs/tournament.md. Recipes may be run in parts.
 """
 
 import argparse
@@ -95,10 +95,11 @@ def factor_for(seconds: float, pilot: Mapping[str, Made], share: float) -> float
     """
     grows = stays = 0.0
     for each in pilot.values():
-        made, real = each.experiment.pairs.count, _real_pairs(each.experiment)
-        pairs = each.core_s.get(PAIRS, 0.0)
-        grows += (each.core_s[TRAINING] + pairs * made / (made + real)) / share
-        stays += pairs * real / (made + real)
+        grows += each.core_s[TRAINING] / share
+        if pairs := each.core_s.get(PAIRS):
+            made, real = each.experiment.pairs.count, _real_pairs(each.experiment)
+            grows += pairs * made / (made + real) / share
+            stays += pairs * real / (made + real)
     if stays >= seconds:
         raise ValueError(f"pairs of the data alone take {stays:.0f} s, of {seconds:g} s in all")
     return (seconds - stays) / grows

@@ -196,13 +196,7 @@ class AlignYourFlow(AbstractGame):
 
     def _field(self, nets: Nets, condition: Condition | None) -> Field:
         """The velocity that is followed, without a graph."""
-        teacher = self.guidance.teacher(nets)
-
-        def field(x: Tensor, t: Tensor) -> Tensor:
-            with torch.no_grad():
-                return teacher.velocity(x, t, condition).to(x.dtype)
-
-        return field
+        return lambda x, t: self.guidance.velocity(nets, x, t, condition)
 
     def _chained(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, " b *d"]:
         """What a chain of jumps makes of the batch's noise."""

@@ -230,9 +230,8 @@ class ConsistencyTrajectory(AbstractGame):
     def _denoising_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, " b"]:
         t = self.law.draw(len(batch), now.rng, dtype=batch.x1.dtype).to(batch.x1.device)
         x, v = _PATH.at(batch.noise, batch.x1, t)
-        if not isinstance(self.guidance, Unguided):
-            with torch.no_grad():
-                v = self.guidance.teacher(nets).velocity(x, t, batch.condition).to(x.dtype)
+        if self.guidance.is_on:
+            v = self.guidance.velocity(nets, x, t, batch.condition)
         u = nets.online.velocity(x, t, batch.condition)
         return self.weighting(sum_rows((u - v).square()), t, t)
 

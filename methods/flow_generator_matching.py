@@ -68,7 +68,7 @@ class FlowGeneratorMatching(AbstractGame):
     def __post_init__(self) -> None:
         if self.fake_steps < 1:
             raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
-        if self.form.uses_data and not isinstance(self.guidance, Unguided):
+        if self.form.uses_data and self.guidance.is_on:
             raise ValueError(
                 "a form that uses data takes the teacher for their velocity, which a guided one is "
                 f"not: set method.form.alpha and beta to 1, got {self.form}"

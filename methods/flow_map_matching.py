@@ -70,16 +70,11 @@ class FlowMapMatching(AbstractMethod):
         view = self.matching.frozen.get(TEACHER)
         if view is not None:
             self.guidance.frozen(view)  # refuses jumps where it needs a velocity
-        elif self.is_guided:
+        elif self.guidance.is_on:
             raise ValueError(
                 "guidance needs a matching with a teacher, "
                 f"got {type(self.matching).__name__}, which has none"
             )
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether the teacher is another than the velocity of the path."""
-        return not isinstance(self.guidance, Unguided)
 
     @property
     def domain(self) -> Domain:
@@ -99,20 +94,19 @@ class FlowMapMatching(AbstractMethod):
         condition = self.label_dropout.keep(batch, now)
         condition = self.guidance.tell(condition, batch, now)
         batch = replace(batch, condition=condition)
-        if self.is_guided:
-            nets = replace(nets, frozen={**nets.frozen, TEACHER: self.guidance.teacher(nets)})
 
         error = torch.zeros_like(s)
         on, off = times.diagonal_rows, times.off_rows
         if len(on):
             rows = batch[on]
             x, v = self.path.at(rows.noise, rows.x1, s[on])
-            if self.is_guided:
-                with torch.no_grad():
-                    v = nets.frozen[TEACHER].velocity(x, s[on], rows.condition).to(x.dtype)
+            if self.guidance.is_on:
+                v = self.guidance.velocity(nets, x, s[on], rows.condition)
             with dropout_rows(on):
                 error[on] = SquaredL2()(nets.online.velocity(x, s[on], rows.condition), v)
         if len(off):
+            if self.guidance.is_on:
+                nets = replace(nets, frozen={**nets.frozen, TEACHER: self.guidance.teacher(nets)})
             jumps = Jumps(batch=batch[off], path=self.path, s=s[off], t=t[off])
             with dropout_rows(off):
                 error[off] = self.matching.error(nets, jumps, now)

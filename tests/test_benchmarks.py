@@ -81,7 +81,7 @@ def recipe_today(*overrides: str) -> dict[str, Any]:
 
 def test_no_result_goes_unjudged() -> None:
     assert set(STORED) <= {*BARS, "digits", "learning", "learning_digits", "planar", "tournament"}
-    assert {*BARS, "digits", "planar"} <= set(STORED)
+    assert {*BARS, "digits", "learning", "learning_digits", "planar"} <= set(STORED)
 
 
 @pytest.mark.parametrize("name", sorted({*STORED} - {"learning_digits", "tournament"}))
@@ -216,7 +216,6 @@ def test_every_recipe_can_be_trained_from_nothing(dataset: str, recipe: str) -> 
     assert sequence(recipe, dataset=dataset).check()
 
 
-@pytest.mark.skipif("learning" not in STORED, reason="benchmarks/learning.py has not been run")
 def test_what_learns_on_the_plane_is_the_recipe_of_today_or_says_why_it_misses() -> None:
     stored = read("learning")
     assert list(stored["recipes"]) == recipes()
@@ -228,7 +227,6 @@ def test_what_learns_on_the_plane_is_the_recipe_of_today_or_says_why_it_misses()
     assert learning.missed(stored["one_gaussian"])
 
 
-@pytest.mark.skipif("learning_digits" not in STORED, reason="learning_digits.py has not been run")
 def test_what_learns_digits_is_the_recipe_of_today_or_says_why_it_misses() -> None:
     stored = read("learning_digits")
     measured = list(stored["recipes"])
@@ -242,7 +240,6 @@ def test_what_learns_digits_is_the_recipe_of_today_or_says_why_it_misses() -> No
     assert is_explained(stored["misses"])
 
 
-@pytest.mark.skipif("learning_digits" not in STORED, reason="learning_digits.py has not been run")
 def test_transport_within_a_batch_alone_does_not_learn_digits() -> None:
     found = read("learning_digits")["recipes"].get("minibatch_neural_flow")
     assert found is not None, "it is not left out"
@@ -386,10 +383,9 @@ def test_what_competed_is_the_recipe_of_today(name: str) -> None:
         assert each["digest"] == digest_today(each["recipe"], decisive, dataset=family)
 
 
-@pytest.mark.skipif("learning" not in STORED, reason="benchmarks/learning.py has not been run")
 def test_the_page_of_what_is_learned_is_that_of_its_numbers() -> None:
-    digits = read("learning_digits") if "learning_digits" in STORED else None
-    assert learning_page.PAGE.read_text() == learning_page.page(read("learning"), digits)
+    want = learning_page.page(read("learning"), read("learning_digits"))
+    assert learning_page.PAGE.read_text() == want
 
 
 @pytest.mark.parametrize("trial", mean_collapse.TRIALS)

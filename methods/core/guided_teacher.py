@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, final
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from .autoguidance import Guided, Unconditional
 from .condition import Condition
 from .flow_map import FlowMap
@@ -72,6 +76,11 @@ class AbstractTeacherGuidance(ABC):
 
     @property
     @abstractmethod
+    def is_on(self) -> bool:
+        """Whether the teacher's velocity may differ from that of its data."""
+
+    @property
+    @abstractmethod
     def scales(self) -> tuple[float, float] | None:
         """Lowest and highest scale that is drawn and told to the student, or None."""
 
@@ -108,6 +117,24 @@ class AbstractTeacherGuidance(ABC):
         Args:
             nets: Networks.
         """
+
+    def velocity(
+        self,
+        nets: Nets,
+        x: Float[Tensor, " b *d"],
+        t: Float[Tensor, " b"],
+        condition: Condition | None,
+    ) -> Float[Tensor, " b *d"]:
+        """The teacher's velocity without a graph, in the precision of the states.
+
+        Args:
+            nets: Networks.
+            x: States at t.
+            t: Times.
+            condition: What the student is told.
+        """
+        with torch.no_grad():
+            return self.teacher(nets).velocity(x, t, condition).to(x.dtype)
 
     def needs(
         self,
@@ -146,6 +173,11 @@ class AbstractTeacherGuidance(ABC):
 @dataclass(frozen=True, kw_only=True)
 class Unguided(AbstractTeacherGuidance):
     """The teacher as it is."""
+
+    @property
+    def is_on(self) -> bool:
+        """Never."""
+        return False
 
     @property
     def scales(self) -> tuple[float, float] | None:
@@ -199,6 +231,11 @@ class GuidedTeacher(AbstractTeacherGuidance):
     def is_drawn(self) -> bool:
         """Whether each row has a scale of its own."""
         return self.lowest < self.highest
+
+    @property
+    def is_on(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def scales(self) -> tuple[float, float] | None:
@@ -255,6 +292,11 @@ class GuidanceInput(AbstractTeacherGuidance):
         require_scales("a scale as an input", self.lowest, self.highest)
         if self.lowest == self.highest:
             raise ValueError(f"a scale as an input needs lowest < highest, got {self.lowest} twice")
+
+    @property
+    def is_on(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def scales(self) -> tuple[float, float] | None:
