@@ -199,8 +199,9 @@ def composed(plan: dict[str, Any]) -> dict[str, Any]:
     settings = settings_of(plan["sweep"])
     stages = {"teacher": plan["teacher"], "trials": settings.base, **plan["students"]}
     search = settings.to_dict()
-    parts = ("space", "metric", "trials", "concurrency", "startup", "seed", "scheduler")
-    decisive = {"search": {part: search[part] for part in parts}, "promote": plan["promote"]}
+    elsewhere = ("name", "base", "storage", "address")
+    search = {part: value for part, value in search.items() if part not in elsewhere}
+    decisive = {"search": search, "promote": plan["promote"]}
     for name, overrides in stages.items():
         experiment = Stage(name=name, overrides=tuple(overrides)).experiment({"teacher": "teacher"})
         rest = {part: experiment.to_dict()[part] for part in ("parents", "pairs", "evaluation")}

@@ -103,8 +103,14 @@ def text_of(result: "SweepResult") -> str:
     """
     from .report import TABLE
 
+    winner = ""
+    if result.model is not None:
+        winner = f"""
+registered {result.model}; let an alias mean it, which is then served:
+  onestep registry promote {result.model} champion --why "best of {result.study_name}"
+"""
     return f"""\
-{(result.folder / TABLE).read_text()}
+{(result.folder / TABLE).read_text()}{winner}
 table, figure and reports: {result.folder}
 all trials: optuna-dashboard {hide_passwords(result.storage)}"""
 

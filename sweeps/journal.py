@@ -18,6 +18,7 @@ from .record import Outcome, TrialRecord, report_file
 from .searcher import NUMBER
 from .settings import SweepSettings
 from .study import ended
+from .winner import keep_leaders
 
 Say = Callable[[str], None]
 _PARENT: Final = "mlflow.parentRunId"
@@ -82,10 +83,15 @@ class Journal(Callback):
             if run is None or run.status == "RUNNING":
                 self._record(record)
 
+    def run_of(self, number: int) -> Run:
+        """The MLflow run of a trial that has been written down."""
+        return Run(self._connection, self._runs()[self._name(number)].run_id)
+
     def _write(self, number: int) -> None:
         frozen = next(one for one in self._study.get_trials(deepcopy=False) if one.number == number)
         record = TrialRecord.of(frozen)
         self._say(line_of(record, self._settings))
+        keep_leaders(self._folder, ended(self._study), self._settings.objectives)
         try:
             self._record(record)
         except RegistryUnreachable as error:  # the study has the trial, and others are running
@@ -106,8 +112,10 @@ class Journal(Callback):
             if report is not None:
                 run.log_json(json.loads(report.to_json()), "report.json")
                 run.log_metrics(report.metrics(), step=record.samples)
-            if record.value is not None:
-                run.log_metrics({"sweep/objective": record.value}, step=record.samples)
+            if record.results:
+                named = zip(self._settings.objectives.labels, record.results, strict=True)
+                found = {f"sweep/{label}": one.value for label, one in named}
+                run.log_metrics(found, step=record.samples)
             run.finish("FAILED" if record.outcome is Outcome.FAILED else "FINISHED")
 
     def _runs(self) -> dict[str, RunInfo]:
@@ -130,21 +138,16 @@ class Journal(Callback):
 
 def line_of(record: TrialRecord, settings: SweepSettings) -> str:
     """What is said about a trial that has ended."""
-    match record.outcome:
-        case Outcome.FAILED:
-            said = f"failed: {record.error}"
-        case Outcome.STOPPED:
-            said = f"{settings.metric} {number_of(record)}, stopped after {record.samples} samples"
-        case Outcome.FINISHED:
-            said = f"{settings.metric} {number_of(record)}"
+    if record.outcome is Outcome.FAILED:
+        said = f"failed: {record.reason}"
+    else:
+        said = numbers_of(record, settings)
+    if record.outcome is Outcome.STOPPED:
+        said += f", stopped by {record.reason}"
     return f"trial {record.number}: {said}\n  {record.command}"
 
 
-def number_of(record: TrialRecord) -> str:
-    """The metric of a trial with its interval."""
-    if record.value is None:
-        return "-"
-    if record.interval is None:
-        return f"{record.value:.4g}"
-    low, high = record.interval
-    return f"{record.value:.4g} ({low:.4g} to {high:.4g})"
+def numbers_of(record: TrialRecord, settings: SweepSettings) -> str:
+    """The objectives of a trial with their intervals."""
+    named = zip(settings.objectives.all, record.results, strict=True)
+    return ", ".join(f"{objective} {number}" for objective, number in named)

@@ -1,6 +1,7 @@
 """The plan of a sweep: its keys and bounds, parents and data are tried here, before Ray starts."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self, final
@@ -19,12 +20,12 @@ from ..platform.training.measurement import prepare_benchmark
 from ..platform.training.parent import ROLES, with_versions
 from ..platform.training.preparation import Preparation
 from ..platform.training.trial import check_trial
+from .objective import COSTS, OF_THE_MAP
 from .settings import SchedulerKind, SweepSettings
 from .space import Dimension, Scalar, Space, override
 from .trial import experiment_of
 
 _FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
-_OF_THE_MAP: Final = ("eval/straightness", "eval/semigroup_error")
 
 
 @final
@@ -69,7 +70,7 @@ class Plan:
         plan = cls(settings=settings, base=base, assembly=assembly)
         plan._check_workers()
         plan._check_scheduler()
-        plan._check_metric()
+        plan._check_objectives()
         return plan
 
     @property
@@ -81,6 +82,10 @@ class Plan:
     def example(self) -> tuple[str, ...]:
         """The overrides of the first point of the space."""
         return (*self.base, *_texts(self.settings.space.first))
+
+    def experiment_of(self, values: Mapping[str, Scalar]) -> Experiment:
+        """The experiment at a point of the space."""
+        return experiment_of((*self.base, *self.settings.space.overrides(values)))
 
     @property
     def samples(self) -> int:
@@ -140,15 +145,16 @@ class Plan:
             The yardstick.
 
         Raises:
-            ValueError: If it does not know the metric.
+            ValueError: If it does not know an objective.
         """
         benchmark = prepare_benchmark(self.experiment, dataset)
-        name = self.settings.metric.name
-        if name not in (*benchmark.floors, *_OF_THE_MAP):
-            raise ValueError(
-                f"sweep.metric.name must be one of {', '.join([*benchmark.floors, *_OF_THE_MAP])}, "
-                f"got {name!r}"
-            )
+        known = (*benchmark.floors, *OF_THE_MAP, *COSTS)
+        for label, one in self.settings.objectives.by_label.items():
+            if one.name not in known:
+                raise ValueError(
+                    f"sweep.objectives.{label}.name must be one of {', '.join(known)}, "
+                    f"got {one.name!r}"
+                )
         return benchmark
 
     def _check_workers(self) -> None:
@@ -182,19 +188,14 @@ class Plan:
                 f"trial, got {scheduler.grace_samples}"
             )
 
-    def _check_metric(self) -> None:
-        metric, evaluation = self.settings.metric, self.experiment.evaluation
-        if (metric.nfe is None) is not (metric.name in _OF_THE_MAP):
-            raise ValueError(
-                f"sweep.metric.nfe must be null for {' and '.join(_OF_THE_MAP)} and a number for "
-                f"all others, got {metric.nfe} for {metric.name}"
-            )
-        if metric.nfe is not None:
-            domain: Domain = self.assembly.learner.domain
-            allowed = [nfe for nfe, _ in samplers_at(domain, evaluation.nfes)]
-            if metric.nfe not in allowed:
+    def _check_objectives(self) -> None:
+        domain: Domain = self.assembly.learner.domain
+        allowed = [nfe for nfe, _ in samplers_at(domain, self.experiment.evaluation.nfes)]
+        for label, one in self.settings.objectives.by_label.items():
+            if one.nfe is not None and one.nfe not in allowed:
                 raise ValueError(
-                    f"sweep.metric.nfe must be one of evaluation.nfes, {allowed}, got {metric.nfe}"
+                    f"sweep.objectives.{label}.nfe must be one of evaluation.nfes, {allowed}, "
+                    f"got {one.nfe}"
                 )
 
 

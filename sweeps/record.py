@@ -9,15 +9,17 @@ from typing import Final, Self, final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from .objective import Number
 from .space import Scalar
 
 OVERRIDES: Final = "overrides"
-INTERVAL: Final = "interval"
+RESULTS: Final = "results"
 SAMPLES: Final = "samples"
 STOPPED: Final = "stopped"
+"""Why a trial was ended early."""
 ERROR: Final = "error"
-REPORT: Final = "report"
-"""Key of the whole report, as JSON, in the last result of a trial."""
+UNTRIED: Final = "untried"
+"""Why a point that was suggested is no trial."""
 
 
 class Outcome(StrEnum):
@@ -39,38 +41,37 @@ class TrialRecord:
         overrides: The overrides that repeat it, without the passwords of stores.
         values: Value of each swept key.
         outcome: How it ended.
-        value: The metric; None if it failed.
-        interval: Interval of the metric at 95 %, or None.
+        results: The objectives in their order; none if it failed.
         samples: Samples that it was trained on.
-        error: Why it failed; empty otherwise.
+        reason: Why it failed or was stopped; empty otherwise.
     """
 
     number: int
     overrides: tuple[str, ...]
     values: Mapping[str, Scalar]
     outcome: Outcome
-    value: float | None
-    interval: tuple[float, float] | None
+    results: tuple[Number, ...]
     samples: int
-    error: str
+    reason: str
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Self:
         """The record of an ended trial of a study."""
         notes = trial.user_attrs
         outcome = Outcome.FAILED
-        if trial.state == TrialState.COMPLETE:
-            outcome = Outcome.STOPPED if notes.get(STOPPED) else Outcome.FINISHED
-        interval = notes.get(INTERVAL)
+        if STOPPED in notes:
+            outcome = Outcome.STOPPED
+        elif trial.state == TrialState.COMPLETE:
+            outcome = Outcome.FINISHED
+        measured = () if outcome is Outcome.FAILED else notes.get(RESULTS, ())
         return cls(
             number=trial.number,
             overrides=tuple(notes.get(OVERRIDES, ())),
             values=dict(trial.params),
             outcome=outcome,
-            value=None if outcome is Outcome.FAILED else trial.value,
-            interval=None if interval is None else (interval[0], interval[1]),
+            results=tuple(Number(value=value, low=low, high=high) for value, low, high in measured),
             samples=int(notes.get(SAMPLES, 0)),
-            error=str(notes.get(ERROR, "")),
+            reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )
 
     @property
@@ -79,9 +80,19 @@ class TrialRecord:
         return command_line(self.overrides)
 
 
+def folder_of_trial(folder: Path, number: int) -> Path:
+    """Where a trial keeps its checkpoints, and its report if it was measured whole.
+
+    Args:
+        folder: Folder of the sweep.
+        number: Number of the trial.
+    """
+    return folder / "trials" / str(number)
+
+
 def report_file(folder: Path, number: int) -> Path:
     """Where the report on a trial lies in the folder of its sweep, if it was measured whole."""
-    return folder / "trials" / f"{number}.json"
+    return folder_of_trial(folder, number) / "report.json"
 
 
 def command_line(overrides: tuple[str, ...]) -> str:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from ..platform.atomic import write_json, write_text
 from ..platform.evaluation.figures import save_png
-from .journal import number_of
-from .record import Outcome, TrialRecord, command_line
-from .settings import Mode, SweepSettings
+from .objective import Mode, Objectives
+from .pareto import front_of
+from .record import Outcome, TrialRecord
+from .settings import SweepSettings
 from .space import Kind
 
 TABLE: Final = "table.md"
@@ -24,42 +25,54 @@ class SweepResult:
     """The outcome of a sweep.
 
     Attributes:
-        best_overrides: Overrides that repeat the best trial, without the passwords of stores.
-        best_value: Its metric.
+        best: The best trial; with several objectives the best of the Pareto set in the first.
         trials: All trials that ended, by number.
         study_name: Name of the sweep and of its Optuna study.
         storage: URL of Optuna's database.
         folder: Where table, figure and reports are.
+        model: The best trial's model as it is registered; None if that trial was stopped early.
     """
 
-    best_overrides: tuple[str, ...]
-    best_value: float
+    best: TrialRecord
     trials: tuple[TrialRecord, ...]
     study_name: str
     storage: str
     folder: Path
+    model: str | None = None
+
+    @property
+    def best_overrides(self) -> tuple[str, ...]:
+        """Overrides that repeat the best trial, without the passwords of stores."""
+        return self.best.overrides
+
+    @property
+    def best_value(self) -> float:
+        """Its first objective."""
+        return self.best.results[0].value
 
     @property
     def command(self) -> str:
         """The shell line that repeats the best trial."""
-        return command_line(self.best_overrides)
+        return self.best.command
 
 
-def ranked(trials: Sequence[TrialRecord], mode: Mode) -> list[TrialRecord]:
+def ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
     """Trials from best to worst: whole ones, then those stopped early, then failed ones.
+
+    Those of a kind stand by the fronts of the Pareto set, and within a front by the first
+    objective.
 
     Args:
         trials: The trials.
-        mode: Which values are better.
+        objectives: The numbers to improve.
     """
-    order = list(Outcome)
-    sign = 1.0 if mode is Mode.MIN else -1.0
-
-    def key(trial: TrialRecord) -> tuple[int, float, int]:
-        value = 0.0 if trial.value is None else sign * trial.value
-        return order.index(trial.outcome), value, trial.number
-
-    return sorted(trials, key=key)
+    ordered: list[TrialRecord] = []
+    for outcome in Outcome:
+        some = [trial for trial in trials if trial.outcome is outcome]
+        points = [objectives.smaller_is_better(trial.results) for trial in some]
+        keys = zip(front_of(points), points, (trial.number for trial in some), some, strict=True)
+        ordered += [trial for *_, trial in sorted(keys, key=lambda key: key[:3])]
+    return ordered
 
 
 def result_of_sweep(
@@ -85,17 +98,12 @@ def result_of_sweep(
     Raises:
         ValueError: If all trials failed.
     """
-    best = next(iter(ranked(trials, settings.metric.mode)), None)
-    if best is None or best.value is None:
-        reason = "" if best is None else f", the first with {best.error}"
+    best = next(iter(ranked(trials, settings.objectives)), None)
+    if best is None or not best.results:
+        reason = "" if best is None else f", the first with {best.reason}"
         raise ValueError(f"all {len(trials)} trials of sweep {study_name} failed{reason}")
     return SweepResult(
-        best_overrides=best.overrides,
-        best_value=best.value,
-        trials=trials,
-        study_name=study_name,
-        storage=storage,
-        folder=folder,
+        best=best, trials=trials, study_name=study_name, storage=storage, folder=folder
     )
 
 
@@ -119,16 +127,17 @@ def table(result: SweepResult, settings: SweepSettings) -> str:
         settings: The sweep.
     """
     keys = list(settings.space.dimensions)
-    rows = [["trial", *keys, f"{settings.metric} (95 %)", "samples", "outcome"]]
-    for trial in ranked(result.trials, settings.metric.mode):
-        values = [_shown(trial.values.get(key)) for key in keys]
+    rows = [["trial", *keys, *map(str, settings.objectives.all), "samples", "outcome"]]
+    for trial in ranked(result.trials, settings.objectives):
+        values = [_shown(trial.values[key]) if key in trial.values else "" for key in keys]
+        numbers = [str(one) for one in trial.results] or ["-"] * len(settings.objectives.all)
         rows.append(
             [
                 str(trial.number),
                 *values,
-                number_of(trial),
+                *numbers,
                 str(trial.samples) if trial.samples else "-",
-                trial.error or str(trial.outcome),
+                ": ".join(filter(None, [str(trial.outcome), trial.reason])),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -139,8 +148,7 @@ def table(result: SweepResult, settings: SweepSettings) -> str:
     ]
     return "\n".join(
         [
-            f"Sweep {result.study_name}: {settings.metric}, "
-            f"{'smaller' if settings.metric.mode is Mode.MIN else 'larger'} is better",
+            f"Sweep {result.study_name}: {_wanted(settings)}, with intervals at 95 %",
             "",
             *lines,
             "",
@@ -153,25 +161,29 @@ def table(result: SweepResult, settings: SweepSettings) -> str:
 
 
 def figure(result: SweepResult, settings: SweepSettings) -> Figure:
-    """The metric against each swept key, with intervals.
+    """The first objective against each swept key, with intervals.
 
     Args:
         result: What the sweep found.
         settings: The sweep.
     """
-    shown = [trial for trial in result.trials if trial.value is not None]
+    shown = [trial for trial in result.trials if trial.results]
     keys = list(settings.space.dimensions)
     picture = Figure(figsize=(3.4 * len(keys) + 0.6, 3.0), layout="constrained")
     panels = picture.subplots(1, len(keys), squeeze=False, sharey=True)[0]
     for axis, key in zip(panels, keys, strict=True):
         kind = settings.space.dimensions[key].kind
         for outcome, colour in ((Outcome.FINISHED, "tab:blue"), (Outcome.STOPPED, "0.6")):
-            some = [trial for trial in shown if trial.outcome is outcome]
+            some = [one for one in shown if one.outcome is outcome and key in one.values]
             if some:
+                numbers = [one.results[0] for one in some]
                 axis.errorbar(
-                    [_position(trial.values[key], kind) for trial in some],
-                    [trial.value or 0.0 for trial in some],
-                    yerr=_bars(some),
+                    [_position(one.values[key], kind) for one in some],
+                    [one.value for one in numbers],
+                    yerr=[
+                        [max(0.0, one.value - one.low) for one in numbers],
+                        [max(0.0, one.high - one.value) for one in numbers],
+                    ],
                     fmt="o",
                     color=colour,
                     label=str(outcome),
@@ -179,19 +191,16 @@ def figure(result: SweepResult, settings: SweepSettings) -> Figure:
         if kind is Kind.LOG_UNIFORM:
             axis.set_xscale("log")
         axis.set_xlabel(key, fontsize=8)
-    panels[0].set_ylabel(str(settings.metric), fontsize=8)
+    panels[0].set_ylabel(str(settings.objectives.lead), fontsize=8)
     panels[0].legend(fontsize=7)
     return picture
 
 
-def _bars(trials: Sequence[TrialRecord]) -> list[list[float]]:
-    below, above = [], []
-    for trial in trials:
-        value = trial.value or 0.0
-        low, high = trial.interval or (value, value)
-        below.append(max(0.0, value - low))
-        above.append(max(0.0, high - value))
-    return [below, above]
+def _wanted(settings: SweepSettings) -> str:
+    return ", ".join(
+        f"{one} ({'smaller' if one.mode is Mode.MIN else 'larger'} is better)"
+        for one in settings.objectives.all
+    )
 
 
 def _position(value: object, kind: Kind) -> float | str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from ..platform.atomic import write_json
 from ..platform.data.source import Dataset
@@ -26,22 +26,21 @@ from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.run import RunFacts
 from ..platform.training.assembly import home_of, registry_of
+from .book import Book
 from .journal import Journal, Say
 from .plan import Plan
-from .record import SAMPLES
 from .report import SweepResult, result_of_sweep, write_report
-from .searcher import NUMBER, OBJECTIVE, OverrideSearch
+from .searcher import NUMBER, BookScheduler, BookSearch
 from .settings import SchedulerKind, SweepSettings
-from .study import ended, open_storage, requeue_orphans, storage_url
+from .study import begin, ended, open_storage, storage_url
 from .trial import try_overrides
+from .winner import keep_leaders, register_winner
 
 _SETTINGS: Final = "sweep.json"
 _DIGEST: Final = "data_digest"
 _TUNE: Final = {
     # Trials find data by the folder that the sweep was started in.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Progress is reported before the metric is known.
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # An interrupt ends the sweep at once; the study knows what has ended.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # The study, the journal and MLflow keep the results.
@@ -123,23 +122,20 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
     home = home_of(plan.experiment)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
     plan, folder = plan.with_versions(registry_of(plan.experiment)), folder_of(name)
-    benchmark = plan.benchmark(plan.prepare(folder).dataset)
+    ready = plan.prepare(folder)
+    benchmark = plan.benchmark(ready.dataset)
     settings, url = plan.settings, storage_url(plan.settings, home.root)
     storage = open_storage(url)  # last: it makes the file of a new database
     with alone(folder, what="sweep"):  # two processes would run each other's trials twice
         # With the passwords of stores, which a resumed sweep needs again.
         write_json(folder / _SETTINGS, settings.to_dict(), mode=0o600)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="minimize" if settings.metric.mode == "min" else "maximize",
-            load_if_exists=True,
-        )
+        study = begin(storage, name, settings.objectives)
         _check_data(study, benchmark)
-        again, done = requeue_orphans(study), len(ended(study))
+        book = Book(study, settings, base=plan.base, folder=folder, pruner=_pruner(settings))
+        done = len(ended(study))
         say(
-            f"sweep {name}: {settings.trials} trials, {settings.metric}, {done} ended before"
-            + (f", {again} start again" if again else "")
+            f"sweep {name}: {settings.trials} trials, {settings.objectives}, {done} ended before"
+            + (f", {book.interrupted} go on" if book.interrupted else "")
         )
         journal = Journal(
             study,
@@ -149,24 +145,20 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
             facts=_facts(plan, benchmark.dataset, name=name),
             say=say,
         )
+        keep_leaders(folder, ended(study), settings.objectives)
         with _kept(journal, name):
             left = settings.trials - done
             if left > 0:
-                searcher = OverrideSearch(
-                    settings,
-                    base=plan.base,
-                    total=plan.samples,
-                    folder=folder,
-                    study_name=name,
-                    storage=storage,
-                    start=len(study.get_trials(deepcopy=False)),
-                )
-                _search(plan, searcher, journal, benchmark, home=home, folder=folder, left=left)
+                _search(plan, book, journal, benchmark, home=home, folder=folder, left=left)
             result = result_of_sweep(
                 ended(study), settings, study_name=name, storage=url, folder=folder
             )
             write_report(result, settings)
-    return result
+            journal.catch_up()
+            model = register_winner(
+                result.best, plan, ready, journal.run_of(result.best.number), folder=folder
+            )
+    return replace(result, model=model)
 
 
 @contextmanager
@@ -186,7 +178,7 @@ def _kept(journal: Journal, name: str) -> Iterator[None]:
 
 def _search(
     plan: Plan,
-    searcher: OverrideSearch,
+    book: Book,
     journal: Journal,
     benchmark: Benchmark,
     *,
@@ -205,8 +197,9 @@ def _search(
     trainable = tune.with_parameters(
         partial(
             try_overrides,
-            metric=settings.to_dict()["metric"],
+            objectives=settings.objectives.to_dict(),
             is_staged=is_staged,
+            folder=str(folder),
         ),
         # By way of Ray's memory, not of the files in which Ray Tune keeps what it runs: passwords
         # of stores are among them.
@@ -218,12 +211,10 @@ def _search(
         tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                metric=OBJECTIVE,
-                mode=str(settings.metric.mode),
                 num_samples=left,
                 max_concurrent_trials=settings.concurrency,
-                search_alg=searcher,
-                scheduler=_scheduler(plan),
+                search_alg=BookSearch(book),
+                scheduler=BookScheduler(book),
                 reuse_actors=True,
                 trial_name_creator=_name_of,
                 trial_dirname_creator=_name_of,
@@ -252,15 +243,12 @@ def _name_of(trial: Any) -> str:
     return f"trial-{trial.config[NUMBER]}"
 
 
-def _scheduler(plan: Plan) -> TrialScheduler | None:
-    scheduler = plan.settings.scheduler
+def _pruner(settings: SweepSettings) -> BasePruner | None:
+    scheduler = settings.scheduler
     if scheduler.kind is SchedulerKind.NONE:
         return None
-    return AsyncHyperBandScheduler(
-        time_attr=SAMPLES,
-        max_t=plan.samples,
-        grace_period=scheduler.grace_samples,
-        reduction_factor=scheduler.reduction,
+    return SuccessiveHalvingPruner(
+        min_resource=scheduler.grace_samples, reduction_factor=scheduler.reduction
     )
 
 

@@ -1,74 +1,34 @@
-"""The searcher: Ray's OptunaSearch, whose suggestions are lists of overrides."""
+"""What stands between Ray Tune and the book of a sweep: its searcher and its scheduler."""
 
-import json
-import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, final
 
-import optuna
-from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage
-from optuna.study import Study
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-from ..platform.atomic import write_json
-from ..platform.password import without_passwords
-from .record import ERROR, INTERVAL, OVERRIDES, REPORT, SAMPLES, STOPPED, report_file
-from .settings import SweepSettings
-from .space import override
+from .book import UNEXPECTED, Book
+from .objective import Number
+from .record import ERROR, OVERRIDES, RESULTS, SAMPLES
 
-OBJECTIVE: Final = "objective"
-"""Key of the metric in what a trial reports to Ray Tune."""
-LOW: Final = "low"
-HIGH: Final = "high"
 NUMBER: Final = "number"
-UNEXPECTED: Final = "the trial's process failed; Ray Tune's folder of the sweep has its error"
+REPORT: Final = "report"
+"""Key of the whole report, as JSON, in the last result of a trial."""
 
 
 @final
-class OverrideSearch(OptunaSearch):
-    """Suggests overrides for each trial, and keeps all that repeat it with the trial in the study.
-
-    The study alone says what has ended: it is written at once, where the pickles that Ray Tune
-    makes of a searcher lag behind it. So a sweep goes on from the study, not from a pickle.
+class BookSearch(Searcher):
+    """Takes trials from the book, and hands it what Ray Tune says of their ends.
 
     Args:
-        settings: The sweep.
-        base: Overrides of every trial.
-        total: Samples of a whole trial.
-        folder: Folder of the sweep, for the reports.
-        study_name: Name of the study.
-        storage: Its database.
-        start: Trials that the study has already. It moves the seed, for a sampler that started
-            again from the same one would repeat its first suggestions.
+        book: The book.
     """
 
-    def __init__(
-        self,
-        settings: SweepSettings,
-        *,
-        base: tuple[str, ...],
-        total: int,
-        folder: Path,
-        study_name: str,
-        storage: RDBStorage,
-        start: int,
-    ) -> None:
-        super().__init__(
-            space=settings.space.distributions,
-            metric=OBJECTIVE,
-            mode=str(settings.metric.mode),
-            sampler=TPESampler(n_startup_trials=settings.startup, seed=settings.seed + start),
-            study_name=study_name,
-            storage=storage,
-        )
-        self.study: Study = optuna.load_study(study_name=study_name, storage=storage)
-        self._base = base
-        self._total = total
-        self._folder = folder
+    def __init__(self, book: Book) -> None:
+        super().__init__()
+        self._book = book
+        self._numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> Any:
         """The overrides of a new trial.
 
         Args:
@@ -76,13 +36,35 @@ class OverrideSearch(OptunaSearch):
 
         Returns:
             The trial's configuration: its number and the overrides that are its own. Ray Tune
-            writes it into files, so that those of all trials, with passwords, are not in it.
+            writes it into files, so that those of all trials, with passwords, are not in it. Or
+            that there is none left.
         """
-        super().suggest(trial_id)
-        trial = self._ot_trials[trial_id]
-        own = [override(key, value) for key, value in trial.params.items()]
-        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
-        return {NUMBER: trial.number, OVERRIDES: own}
+        suggestion = self._book.suggest()
+        if suggestion is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = suggestion.number
+        return {NUMBER: suggestion.number, OVERRIDES: list(suggestion.own)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Close a trial.
+
+        Args:
+            trial_id: Ray Tune's name of the trial.
+            result: What the trial reported last.
+            error: Whether its process failed.
+        """
+        number, last = self._numbers.pop(trial_id), result or {}
+        if error or RESULTS not in last:
+            self._book.fail(number, last.get(ERROR, UNEXPECTED))
+            return
+        self._book.end(
+            number,
+            numbers_of(last),
+            samples=int(last[SAMPLES]),
+            report=last.get(REPORT, ""),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # For Ray Tune's pickle of the sweep, which would hold the URL of the database.
@@ -95,40 +77,45 @@ class OverrideSearch(OptunaSearch):
             checkpoint_path: Where Ray Tune would have a pickle.
         """
 
-    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Keep a value on the way; progress alone is not kept.
+    def restore(self, checkpoint_path: str) -> None:
+        """Reads nothing.
 
         Args:
-            trial_id: Ray Tune's name of the trial.
-            result: What the trial reported.
+            checkpoint_path: Where Ray Tune would have a pickle.
         """
-        trial = self._ot_trials[trial_id]
-        if ERROR in result:
-            trial.set_user_attr(ERROR, str(result[ERROR]))
-        elif math.isfinite(result.get(OBJECTIVE, math.nan)):
-            trial.report(result[OBJECTIVE], step=int(result[SAMPLES]))
 
-    def on_trial_complete(
-        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Close a trial in the study.
+
+@final
+class BookScheduler(FIFOScheduler):
+    """Lets trials go on until the book says that one is to be stopped.
+
+    Args:
+        book: The book.
+    """
+
+    def __init__(self, book: Book) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._book = book
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether a trial goes on.
 
         Args:
-            trial_id: Ray Tune's name of the trial.
-            result: What the trial reported last.
-            error: Whether its process failed.
+            tune_controller: Ray Tune.
+            trial: Ray Tune's trial.
+            result: What it has reported.
         """
-        trial = self._ot_trials[trial_id]
-        value = math.nan if result is None else result.get(OBJECTIVE, math.nan)
-        if error or result is None or not math.isfinite(value):
-            if ERROR not in trial.user_attrs:
-                trial.set_user_attr(ERROR, UNEXPECTED if error else f"the metric is {value}")
-            super().on_trial_complete(trial_id, None, error=True)
-            return
-        if REPORT in result:  # before the study says that it has ended, or a kill would lose it
-            write_json(report_file(self._folder, trial.number), json.loads(result[REPORT]))
-        samples = int(result[SAMPLES])
-        trial.set_user_attr(SAMPLES, samples)
-        trial.set_user_attr(STOPPED, samples < self._total)
-        trial.set_user_attr(INTERVAL, [result[LOW], result[HIGH]])
-        super().on_trial_complete(trial_id, dict(result))
+        if RESULTS not in result or REPORT in result:
+            return TrialScheduler.CONTINUE
+        is_over = self._book.measured(
+            trial.config[NUMBER], numbers_of(result), samples=int(result[SAMPLES])
+        )
+        return TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def numbers_of(result: Mapping[str, Any]) -> list[Number]:
+    """The objectives in what a trial reports."""
+    return [Number(value=value, low=low, high=high) for value, low, high in result[RESULTS]]

@@ -8,6 +8,8 @@ from typing import Any, Final, Self, final
 
 from ..platform.configuration import compose
 from ..platform.settings import settings, typed_value
+from .objective import Objectives
+from .sampler import OF_ONE, SamplerKind
 from .space import Space
 
 _MODULE: Final = "onestep.sweeps.conf"
@@ -15,45 +17,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
 _OWN: Final = ("sweep=", "sweep.", "+sweep.", "++sweep.", "~sweep.")
 
 
-class Mode(StrEnum):
-    """Which values of the metric are better."""
-
-    MIN = "min"
-    MAX = "max"
-
-
 class SchedulerKind(StrEnum):
     """Who may end a trial early."""
 
     NONE = "none"
     ASHA = "asha"
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """The number that a sweep improves.
-
-    Attributes:
-        name: Metric of the evaluation, ``family/name``.
-        nfe: Network evaluations at which it is taken; None for a property of the map itself.
-        mode: Which values are better.
-
-    Raises:
-        ValueError: If the mode is neither min nor max.
-    """
-
-    name: str
-    nfe: int | None = 1
-    mode: Mode = Mode.MIN
-
-    def __post_init__(self) -> None:
-        if self.mode not in list(Mode):
-            raise ValueError(f"sweep.metric.mode must be min or max, got {self.mode!r}")
-        object.__setattr__(self, "mode", Mode(self.mode))
-
-    def __str__(self) -> str:
-        return self.name if self.nfe is None else f"{self.name} at {self.nfe} NFE"
 
 
 @final
@@ -97,11 +65,14 @@ class SweepSettings:
         name: What the sweep is called; a run of it adds the time.
         base: Overrides of every trial.
         space: Keys that differ between trials, with their values.
-        metric: The number to improve.
+        objectives: The numbers to improve.
         trials: How many trials end in all.
         concurrency: How many run at once.
+        sampler: Who suggests the points.
         startup: Random trials before the sampler learns from the others.
-        seed: Seed of the suggestions; they are the same again only at one trial at a time.
+        population: Trials of a generation, for genetic search.
+        seed: Seed of the suggestions. They are the same again for a sampler that learns nothing,
+            and for all others at one trial at a time.
         scheduler: Who may end a trial early.
         storage: URL of Optuna's database; empty for SQLite in the home.
         address: A running Ray cluster, or empty for RAY_ADDRESS and else an instance of its own.
@@ -113,10 +84,12 @@ class SweepSettings:
     name: str
     base: tuple[str, ...]
     space: Space
-    metric: Objective
+    objectives: Objectives
     trials: int = 16
     concurrency: int = 1
+    sampler: SamplerKind = SamplerKind.TPE
     startup: int = 5
+    population: int = 20
     seed: int = 0
     scheduler: Scheduler = Scheduler()
     storage: str = ""
@@ -129,9 +102,20 @@ class SweepSettings:
                 "sweep.name must be letters, digits, '_', '.' or '-', at most 61 and not a sign "
                 f"first, got {self.name!r}"
             )
-        for name, least in {"trials": 1, "concurrency": 1, "startup": 1, "seed": 0}.items():
+        if self.sampler not in list(SamplerKind):
+            raise ValueError(
+                f"sweep.sampler must be one of {', '.join(SamplerKind)}, got {self.sampler!r}"
+            )
+        object.__setattr__(self, "sampler", SamplerKind(self.sampler))
+        least_of = {"trials": 1, "concurrency": 1, "startup": 1, "population": 2, "seed": 0}
+        for name, least in least_of.items():
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"sweep.{name} must be at least {least}, got {value}")
+        if self.sampler in OF_ONE and len(self.objectives.all) > 1:
+            raise ValueError(
+                f"sweep.sampler {self.sampler} improves one number, got "
+                f"{', '.join(self.objectives.labels)}"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -147,9 +131,10 @@ class SweepSettings:
             ValueError: If a key is unknown or missing, or a value of another type or out of range.
         """
         parts = dict(values)
-        for name, record in (("metric", Objective), ("scheduler", Scheduler)):
-            if name in parts:
-                parts[name] = settings(record, f"sweep.{name}", parts[name])
+        if "scheduler" in parts:
+            parts["scheduler"] = settings(Scheduler, "sweep.scheduler", parts["scheduler"])
+        if "objectives" in parts:
+            parts["objectives"] = Objectives.from_dict(parts["objectives"])
         if "space" in parts:
             parts["space"] = Space.from_dict(parts["space"])
         return settings(cls, "sweep", parts)
@@ -159,7 +144,8 @@ class SweepSettings:
         values = asdict(self)
         values["base"] = list(self.base)
         values["space"] = self.space.to_dict()
-        values["metric"]["mode"] = str(self.metric.mode)
+        values["objectives"] = self.objectives.to_dict()
+        values["sampler"] = str(self.sampler)
         values["scheduler"]["kind"] = str(self.scheduler.kind)
         return values
 

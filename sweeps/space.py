@@ -13,6 +13,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import BaseTrial
 
 Scalar = str | float | int | bool | None
 _BARE: Final = re.compile(r"[A-Za-z_][\w.-]*")
@@ -98,6 +99,15 @@ class Dimension:
             float(self.low), float(self.high), log=self.kind is Kind.LOG_UNIFORM
         )
 
+    def suggest(self, trial: BaseTrial, key: str) -> Scalar:
+        """A value, asked of a trial."""
+        if self.kind is Kind.CHOICE:
+            return trial.suggest_categorical(key, self.values)
+        if self.kind is Kind.INTEGER:
+            return trial.suggest_int(key, int(self.low or 0), int(self.high or 0))
+        is_log = self.kind is Kind.LOG_UNIFORM
+        return trial.suggest_float(key, float(self.low or 0), float(self.high or 0), log=is_log)
+
     @property
     def extremes(self) -> tuple[Scalar, ...]:
         """The outermost values, or all of a choice."""
@@ -170,6 +180,18 @@ class Space:
     def distributions(self) -> dict[str, BaseDistribution]:
         """The space as Optuna has it."""
         return {key: one.distribution for key, one in self.dimensions.items()}
+
+    def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
+        """A point, asked of a trial."""
+        return {key: one.suggest(trial, key) for key, one in self.dimensions.items()}
+
+    def overrides(self, values: Mapping[str, Scalar]) -> tuple[str, ...]:
+        """The overrides of a point."""
+        return tuple(override(key, value) for key, value in values.items())
+
+    def violated(self, values: Mapping[str, Scalar]) -> str | None:
+        """Nothing."""
+        return None
 
     @property
     def first(self) -> dict[str, Scalar]:

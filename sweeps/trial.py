@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,50 +10,63 @@ from typing import Any, Final, final
 import torch
 from ray import tune
 
+from ..platform.atomic import write_json
 from ..platform.configuration import compose
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.report import Report
 from ..platform.experiment import Experiment
 from ..platform.password import hide_passwords
 from ..platform.training.trial import measure, run_trial
-from .record import ERROR, OVERRIDES, REPORT, SAMPLES
-from .searcher import HIGH, LOW, OBJECTIVE
-from .settings import Objective
+from .objective import Objectives
+from .record import ERROR, OVERRIDES, RESULTS, SAMPLES, folder_of_trial
+from .searcher import NUMBER, REPORT
 
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
+_SECONDS: Final = "seconds.json"
 
 
 @final
 class TuneReporter:
-    """Sends progress to Ray Tune now and then, and the metric of each checkpoint on the way.
+    """Sends progress to Ray Tune now and then, and the objectives of each checkpoint on the way.
 
     Args:
         experiment: What is trained.
-        metric: The number to improve.
+        objectives: The numbers to improve.
         benchmark: The yardstick.
+        folder: Folder of the trial.
         is_staged: Whether checkpoints before the last are measured.
     """
 
     def __init__(
-        self, experiment: Experiment, metric: Objective, benchmark: Benchmark, *, is_staged: bool
+        self,
+        experiment: Experiment,
+        objectives: Objectives,
+        benchmark: Benchmark,
+        *,
+        folder: Path,
+        is_staged: bool,
     ) -> None:
-        self._experiment, self._metric, self._benchmark = experiment, metric, benchmark
-        self._is_staged = is_staged
-        self._sent_at = 0.0
+        self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
+        self._is_staged, self._file, self._sent_at = is_staged, folder / _SECONDS, 0.0
+        self.training_s = 0.0
+        """Seconds of processor time up to the last checkpoint, whatever process spent them."""
+        if self._file.exists():
+            self.training_s = json.loads(self._file.read_text())["training_s"]
+        self._since = time.process_time()
 
     def report(
         self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
     ) -> None:
         """Take metrics or a checkpoint."""
         training = self._experiment.training
-        if step == training.steps:
-            return
         samples = step * training.batch_size
-        if checkpoint is not None and self._is_staged:
-            nfes = () if self._metric.nfe is None else (self._metric.nfe,)
-            report = measure(self._experiment, checkpoint, self._benchmark, nfes=nfes)
-            tune.report(result_of(report, self._metric, samples))
+        if checkpoint is not None:
+            self.training_s += time.process_time() - self._since
+            write_json(self._file, {"training_s": self.training_s})
+            if self._is_staged and step < training.steps:
+                self._measure(checkpoint, samples)
+            self._since = time.process_time()  # measuring is not training
         elif "loss/online" in metrics and time.monotonic() - self._sent_at >= _PAUSE_S:
             self._sent_at = time.monotonic()
             tune.report({SAMPLES: samples, LOSS: metrics["loss/online"]})
@@ -62,21 +74,15 @@ class TuneReporter:
     def close(self) -> None:
         """Nothing is held back."""
 
+    def _measure(self, checkpoint: Path, samples: int) -> None:
+        nfes = self._objectives.nfes
+        report = measure(self._experiment, checkpoint, self._benchmark, nfes=nfes)
+        tune.report({SAMPLES: samples, RESULTS: self.row(report)})
 
-def result_of(report: Report, metric: Objective, samples: int) -> dict[str, float | int]:
-    """What Ray Tune is told about a measured checkpoint.
-
-    Args:
-        report: The measurements.
-        metric: The number to improve.
-        samples: Samples seen.
-
-    Returns:
-        The number with its interval.
-    """
-    found = report.find(metric.name, nfe=metric.nfe)
-    low, high = found.interval
-    return {SAMPLES: samples, OBJECTIVE: found.value, LOW: low, HIGH: high}
+    def row(self, report: Report) -> list[list[float]]:
+        """The objectives as Ray Tune takes them: value and interval of each."""
+        found = self._objectives.of(report, training_s=self.training_s)
+        return [[one.value, one.low, one.high] for one in found]
 
 
 def experiment_of(overrides: tuple[str, ...]) -> Experiment:
@@ -87,18 +93,20 @@ def experiment_of(overrides: tuple[str, ...]) -> Experiment:
 def try_overrides(
     config: Mapping[str, Any],
     *,
-    metric: Mapping[str, Any],
+    objectives: Mapping[str, Any],
     is_staged: bool,
+    folder: str,
     base: tuple[str, ...],
     benchmark: Benchmark,
     environment: Mapping[str, str],
 ) -> None:
-    """Run one trial; Ray Tune calls this.
+    """Run one trial, from its last checkpoint if it was cut off; Ray Tune calls this.
 
     Args:
         config: What the searcher suggested.
-        metric: The number to improve, as plain values.
+        objectives: The numbers to improve, as plain values.
         is_staged: Whether checkpoints before the last are measured.
+        folder: Folder of the sweep.
         base: Overrides of every trial.
         benchmark: The yardstick.
         environment: Where the home and the stores are.
@@ -107,16 +115,20 @@ def try_overrides(
         Exception: Whatever the trial did not foresee.
     """
     os.environ.update(environment)
-    objective = Objective(**metric)
+    wanted = Objectives.from_dict(objectives)
     try:
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
-        reporter = TuneReporter(experiment, objective, benchmark, is_staged=is_staged)
-        with tempfile.TemporaryDirectory() as folder:
-            report = run_trial(experiment, reporter, folder=Path(folder), benchmark=benchmark)
-        samples = experiment.training.steps * experiment.training.batch_size
-        row = result_of(report, objective, samples)
-        tune.report({**row, REPORT: json.dumps(json.loads(report.to_json()))})
+        place = folder_of_trial(Path(folder), config[NUMBER])
+        reporter = TuneReporter(experiment, wanted, benchmark, folder=place, is_staged=is_staged)
+        report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
+        tune.report(
+            {
+                SAMPLES: experiment.training.steps * experiment.training.batch_size,
+                RESULTS: reporter.row(report),
+                REPORT: report.to_json(),
+            }
+        )
     except (ValueError, OSError) as error:
         # A diverged or refused trial is a result; the sweep goes on.
         tune.report({ERROR: _sentence(error)})

@@ -120,6 +120,11 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def step_of(place: Path) -> int:
+    """Steps taken up to a checkpoint."""
+    return int(place.stem.removeprefix(_PREFIX))
+
+
 def prune(folder: Path, *, keep: int) -> None:
     """Delete all but the latest checkpoints of a run, and what killed writers left.
 

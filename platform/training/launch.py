@@ -1,40 +1,30 @@
 """Launch: one experiment from its configuration to a registered model with its report."""
 
 import datetime
-import json
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final, final
+from typing import Final
 
-from matplotlib.figure import Figure
-
-from ...methods.core.flow_map import FlowMap
-from ..data.pairs import PairSet
 from ..data.source import Dataset
-from ..evaluation.comparison import Comparison, same_noise
-from ..evaluation.report import Report
 from ..experiment import Experiment
 from ..home import Home
 from ..lock import alone
 from ..registry.connection import check_tracking
-from ..registry.decoder import Decoder
-from ..registry.model import at_scale
-from ..registry.record import ModelRecord
-from ..registry.reference import ModelVersion
 from ..registry.revision import code_revision
 from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from . import checkpoint as checkpoints
-from .assembly import Assembly, assemble, home_of, registry_of
+from .assembly import assemble, home_of, registry_of
 from .measurement import measured_at_workers, served_map
 from .nodes import check_nodes
 from .place import check_place, place_of
 from .preparation import Preparation
 from .ray_train import latest, train_with_ray
+from .registration import Trained, register
 from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter, check_wandb
 from .room import check_room
 from .run_note import RunNote
@@ -42,24 +32,6 @@ from .watcher import Watcher
 from .worker import work
 
 _LOGGER: Final = logging.getLogger(__name__)
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What a run leaves behind.
-
-    Attributes:
-        reference: The registered model.
-        run_id: MLflow run.
-        folder: Folder of the run.
-        report: Its evaluation.
-    """
-
-    reference: ModelVersion
-    run_id: str
-    folder: Path
-    report: Report
 
 
 def launch(experiment: Experiment, watcher: Watcher) -> Trained:
@@ -124,39 +96,10 @@ def _carry_out(
             last = train(experiment, folder=folder, reporter=reporter)
         flow_map = served_map(assembly, last, data)
         watcher.say("evaluating")
-        return _keep(
-            ready, flow_map, run, folder, pairs=pairs, registry=registry, revision=revision
+        report = measured_at_workers(experiment, flow_map, dataset, folder=folder)
+        return register(
+            ready, flow_map, report, run, folder, pairs=pairs, registry=registry, revision=revision
         )
-
-
-def _keep(
-    ready: Preparation,
-    flow_map: FlowMap,
-    run: Run,
-    folder: Path,
-    *,
-    pairs: PairSet | None,
-    registry: Registry,
-    revision: str,
-) -> Trained:
-    """Evaluate what was trained, and register it."""
-    experiment, dataset, decoder = ready.assembly.experiment, ready.dataset, ready.decoder
-    report = measured_at_workers(experiment, flow_map, dataset, folder=folder)
-    flow_map.cpu()  # the evaluation may have moved it to the workers' kind of device
-    # Before the version: whatever fails here is repeated, and the run has one version still.
-    figures = _figures(experiment, flow_map, dataset, report, decoder=decoder)
-    _log(run, report, figures, step=experiment.training.steps)
-    record = _record(ready.assembly, dataset, report, pairs, revision=revision)
-    reference = registry.register(
-        record,
-        flow_map.state_dict(),
-        run_id=run.run_id,
-        decoder=None if decoder is None else decoder.weights,
-    )
-    note = RunNote(run_id=run.run_id, data_digest=dataset.digest, model=str(reference))
-    note.keep(folder)
-    run.set_tags({"onestep.model": str(reference)})
-    return Trained(reference=reference, run_id=run.run_id, folder=folder, report=report)
 
 
 def _check_checkpoint(folder: Path, *, recipe: str) -> None:
@@ -176,13 +119,6 @@ def _facts(experiment: Experiment, dataset: Dataset, folder: Path, *, revision: 
         data_digest=dataset.digest,
         revision=revision,
     )
-
-
-def _log(run: Run, report: Report, figures: Mapping[str, Figure], *, step: int) -> None:
-    run.log_metrics(report.metrics(), step=step)
-    run.log_json(json.loads(report.to_json()), "report.json")
-    for name, figure in figures.items():
-        run.log_figure(figure, f"figures/{name}")
 
 
 def train(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
@@ -273,56 +209,3 @@ def _reporting(
                 _LOGGER.warning("the last metrics were not reported: %s", lost)
             raise
         everyone.close()
-
-
-def _figures(
-    experiment: Experiment,
-    flow_map: FlowMap,
-    dataset: Dataset,
-    report: Report,
-    *,
-    decoder: Decoder | None,
-) -> dict[str, Figure]:
-    settings = experiment.evaluation
-    shown = at_scale(flow_map, settings.guidance, model=experiment.name)
-    drawn = same_noise(shown, dataset, settings.nfes, seed=settings.seed, decoder=decoder)
-    alone = Comparison(dataset=dataset, reports=(report,), samples={report.provenance.model: drawn})
-    return alone.figures()
-
-
-def _record(
-    assembly: Assembly,
-    dataset: Dataset,
-    report: Report,
-    pairs: PairSet | None,
-    *,
-    revision: str,
-) -> ModelRecord:
-    experiment = assembly.experiment
-    parents = {
-        role: reference
-        for role, reference in experiment.to_dict()["parents"].items()
-        if reference and role != "pairs"
-    }
-    if pairs is not None:
-        parents["pairs"] = f"sha256:{pairs.digest}"
-        parents["teacher"] = str(pairs.lineage["teacher"])
-    return ModelRecord(
-        name=dataset.name,
-        method=experiment.method,
-        net=experiment.net,
-        shape=dataset.shape,
-        classes=dataset.told_classes,
-        label_names=dataset.label_names if dataset.told_classes else (),
-        domain=assembly.learner.domain.to_dict(),
-        data_digest=dataset.digest,
-        parents=parents,
-        experiment=experiment.to_dict(),
-        overrides=experiment.overrides,
-        revision=revision,
-        seed=experiment.seed,
-        ema=report.provenance.ema,
-        metrics=report.metrics(),
-        provenance=asdict(report.provenance),
-        latents=dataset.latents,
-    )

@@ -8,12 +8,13 @@ from ..data.source import Dataset
 from ..evaluation.benchmark import Benchmark
 from ..evaluation.report import Report
 from ..experiment import Experiment, name_of
+from . import checkpoint as checkpoints
 from .assembly import Assembly, assemble
 from .derivative_choice import require_chosen
 from .measurement import measured, served_map
 from .place import place_of
 from .reporter import Reporter
-from .worker import work
+from .worker import CHECKPOINTS, work
 
 
 def measure(
@@ -35,18 +36,18 @@ def measure(
         The report.
     """
     assembly = assemble(experiment)
-    flow_map = served_map(assembly, checkpoint, _trained_on(assembly, benchmark.dataset))
+    flow_map = served_map(assembly, checkpoint, trained_on(assembly, benchmark.dataset))
     return measured(experiment, flow_map, benchmark, nfes=nfes)
 
 
 def run_trial(
     experiment: Experiment, reporter: Reporter, *, folder: Path, benchmark: Benchmark
 ) -> Report:
-    """Train one experiment from its start in this process, and measure it.
+    """Train one experiment in this process, from its furthest checkpoint, and measure it.
 
     Args:
         experiment: What to train, by one worker.
-        reporter: Told the metrics and the checkpoints.
+        reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
         folder: Where checkpoints are written.
         benchmark: The yardstick.
 
@@ -57,7 +58,16 @@ def run_trial(
         ValueError: If the experiment asks for several workers or is refused, or diverges.
     """
     check_trial(experiment)
-    last = work(experiment.to_dict(), place=place_of(experiment), reporter=reporter, folder=folder)
+    known = checkpoints.latest(folder / CHECKPOINTS)
+    if known is not None:
+        reporter.report({}, step=checkpoints.step_of(known), checkpoint=known)
+    last = work(
+        experiment.to_dict(),
+        place=place_of(experiment),
+        reporter=reporter,
+        folder=folder,
+        resume=known,
+    )
     assert last is not None, "the leading worker writes a checkpoint at the end"
     return measure(experiment, last, benchmark)
 
@@ -90,7 +100,13 @@ def check_trial(experiment: Experiment) -> None:
             raise ValueError(f"{key} has no effect on a trial: leave it out, got {got!r}")
 
 
-def _trained_on(assembly: Assembly, dataset: Dataset) -> Dataset | PairSet:
+def trained_on(assembly: Assembly, dataset: Dataset) -> Dataset | PairSet:
+    """The data of a trial, or the pairs where its method trains on pairs.
+
+    Args:
+        assembly: The things of the trial.
+        dataset: The data.
+    """
     pairs = assembly.experiment.parents.pairs
     if assembly.learner.needs.pairs is None or pairs is None:
         return dataset

@@ -1,11 +1,14 @@
 import argparse
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onestep.sweeps.command import Sweep, text_of
+from onestep.sweeps.objective import Number
+from onestep.sweeps.record import Outcome, TrialRecord
 from onestep.sweeps.report import TABLE, SweepResult
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.trial import experiment_of
@@ -46,22 +49,36 @@ def test_a_dry_run_shows_no_password(
     assert shown.count("postgresql+psycopg://ada:***@host/db") == 3
 
 
-def test_the_lines_about_a_sweep_that_ended_show_no_password(tmp_path: Path) -> None:
+def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
+    tmp_path: Path,
+) -> None:
     (tmp_path / TABLE).write_text("the table\n")
+    best = TrialRecord(
+        number=0,
+        overrides=(),
+        values={},
+        outcome=Outcome.FINISHED,
+        results=(Number(value=1.0, low=1.0, high=1.0),),
+        samples=1,
+        reason="",
+    )
     result = SweepResult(
-        best_overrides=(),
-        best_value=1.0,
-        trials=(),
+        best=best,
+        trials=(best,),
         study_name="toy-1",
         storage="postgresql+psycopg://ada:secret@host/optuna",
         folder=tmp_path,
     )
-    assert text_of(result).splitlines() == [
+    lines = [
         "the table",
         "",
         f"table, figure and reports: {tmp_path}",
         "all trials: optuna-dashboard postgresql+psycopg://ada:***@host/optuna",
     ]
+    assert text_of(result).splitlines() == lines
+    registered = text_of(replace(result, model="digits/3")).splitlines()
+    assert "registered digits/3; let an alias mean it, which is then served:" in registered
+    assert '  onestep registry promote digits/3 champion --why "best of toy-1"' in registered
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from onestep.platform.registry.connection import Connection
 from onestep.platform.registry.run import Run as OurRun
 from onestep.platform.registry.run import RunFacts
 from onestep.sweeps.journal import Journal
+from onestep.sweeps.objective import Objective, Objectives
 from onestep.sweeps.searcher import NUMBER
-from onestep.sweeps.settings import Objective, SweepSettings
+from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.study import open_storage
 
@@ -21,7 +22,7 @@ _SETTINGS: Final = SweepSettings(
     name="toy",
     base=(),
     space=Space.from_dict({"x": {"kind": "uniform", "low": 0.0, "high": 1.0}}),
-    metric=Objective(name="eval/w2"),
+    objectives=Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)}),
 )
 _FACTS: Final = RunFacts(
     experiment="moons", name="toy-1", config={}, overrides=(), seed=0, data_digest="d"
@@ -42,6 +43,8 @@ def study(tmp_path: Path) -> optuna.Study:
     for value in (3.0, 2.0, None):
         trial = made.ask(_SETTINGS.space.distributions)
         trial.set_user_attr("samples", 100)
+        if value is not None:
+            trial.set_user_attr("results", [[value, value, value]])
         state = optuna.trial.TrialState.FAIL if value is None else None
         made.tell(trial, value, state=state)
     return made
@@ -83,6 +86,6 @@ def test_a_store_that_is_away_does_not_end_a_sweep_and_gets_later_what_it_missed
         ("toy-1-2", "FAILED"),
     ]
     assert {run.data.tags["mlflow.parentRunId"] for run in found} == {begun.run.run_id}
-    assert {run.data.metrics.get("sweep/objective") for run in found} == {3.0, 2.0, None}
+    assert {run.data.metrics.get("sweep/quality") for run in found} == {3.0, 2.0, None}
     begun.catch_up()
     assert [run.info.run_id for run in trials_in(empty_store)] == [r.info.run_id for r in found]

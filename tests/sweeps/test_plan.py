@@ -116,10 +116,16 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
             over(_POWER, "sweep.scheduler.kind=asha", "sweep.scheduler.grace_samples=4096"),
             "grace_samples must be below the 2048 samples of a trial",
         ),
-        (over(_POWER, "sweep.metric.nfe=3"), r"one of evaluation.nfes, \[1, 2, 4, 8\], got 3"),
-        (over(_POWER, "sweep.metric.nfe=null"), "sweep.metric.nfe must be null for"),
-        (over(_POWER, "sweep.metric.name=eval/straightness"), "sweep.metric.nfe must be null for"),
-        (over(_POWER, "sweep.metric.name=eval/fidd"), "sweep.metric.name must be one of .*eval/w2"),
+        (
+            over(_POWER, "sweep.objectives.quality.nfe=3"),
+            r"one of evaluation.nfes, \[1, 2, 4, 8\], got 3",
+        ),
+        (over(_POWER, "sweep.objectives.quality.nfe=null"), "nfe must be null for"),
+        (over(_POWER, "sweep.objectives.quality.name=eval/straightness"), "nfe must be null for"),
+        (
+            over(_POWER, "sweep.objectives.quality.name=eval/fidd"),
+            "sweep.objectives.quality.name must be one of .*eval/w2",
+        ),
         (over(_POWER, "sweep.storage=nonsense"), "a database must be named by a URL"),
         (
             over(_POWER, "sweep.storage='postgresql+nodriver://nobody:secret@127.0.0.1:1/x'"),

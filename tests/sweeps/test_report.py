@@ -1,13 +1,15 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from onestep.sweeps.journal import line_of
+from onestep.sweeps.objective import Mode, Number, Objective, Objectives
 from onestep.sweeps.record import Outcome, TrialRecord
 from onestep.sweeps.report import figure, ranked, result_of_sweep, table, write_report
-from onestep.sweeps.settings import Mode, Objective, SweepSettings
+from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 
 _SETTINGS: Final = SweepSettings(
@@ -19,21 +21,30 @@ _SETTINGS: Final = SweepSettings(
             "optimizer": {"kind": "choice", "values": ["adam", "radam"]},
         }
     ),
-    metric=Objective(name="eval/w2"),
+    objectives=Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)}),
 )
 
 
-def trial(number: int, value: float | None, outcome: Outcome = Outcome.FINISHED) -> TrialRecord:
+_REASONS: Final = {
+    Outcome.FAILED: "TrainingDiverged: loss/online is nan",
+    Outcome.STOPPED: "asha at 1000 samples",
+}
+
+
+def trial(which: int, value: float | None, outcome: Outcome = Outcome.FINISHED) -> TrialRecord:
     return TrialRecord(
-        number=number,
-        overrides=("method=mean_flow", f"x={number / 10}", "name='two words'"),
-        values={"x": (number + 1) / 10, "optimizer": "adam"},
+        number=which,
+        overrides=("method=mean_flow", f"x={which / 10}", "name='two words'"),
+        values={"x": (which + 1) / 10, "optimizer": "adam"},
         outcome=outcome,
-        value=value,
-        interval=None if value is None else (value - 0.5, value + 0.25),
+        results=() if value is None else (number(value),),
         samples=0 if value is None else 1000,
-        error="" if value is not None else "TrainingDiverged: loss/online is nan",
+        reason=_REASONS.get(outcome, ""),
     )
+
+
+def number(value: float) -> Number:
+    return Number(value=value, low=value - 0.5, high=value + 0.25)
 
 
 _TRIALS: Final = (
@@ -45,8 +56,23 @@ _TRIALS: Final = (
 
 
 def test_whole_trials_come_before_stopped_ones_and_those_before_failed_ones() -> None:
-    assert [one.number for one in ranked(_TRIALS, Mode.MIN)] == [3, 0, 2, 1]
-    assert [one.number for one in ranked(_TRIALS, Mode.MAX)] == [0, 3, 2, 1]
+    smallest, largest = (
+        Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1, mode=mode)})
+        for mode in (Mode.MIN, Mode.MAX)
+    )
+    assert [one.number for one in ranked(_TRIALS, smallest)] == [3, 0, 2, 1]
+    assert [one.number for one in ranked(_TRIALS, largest)] == [0, 3, 2, 1]
+
+
+def test_with_several_objectives_the_pareto_set_comes_first() -> None:
+    quality = Objective(name="eval/w2", nfe=1, mode=Mode.MAX)
+    both = Objectives(by_label={"quality": quality, "cost": Objective(name="cost/training_s")})
+    points = ((1.0, 5.0), (2.0, 9.0), (0.5, 7.0), (1.0, 6.0), (3.0, 10.0))
+    trials = [
+        replace(trial(which, 0.0), results=(number(quality), number(cost)))
+        for which, (quality, cost) in enumerate(points)
+    ]
+    assert [one.number for one in ranked(trials, both)] == [4, 1, 0, 3, 2]
 
 
 def test_the_report_says_how_to_repeat_the_best_trial(tmp_path: Path) -> None:
@@ -61,7 +87,8 @@ def test_the_report_says_how_to_repeat_the_best_trial(tmp_path: Path) -> None:
     write_report(result, _SETTINGS)
     assert (tmp_path / "metric.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "trials.json").read_text())
-    assert [one["value"] for one in kept] == [2.0, None, 0.5, 1.0]
+    found = [[each["value"] for each in one["results"]] for one in kept]
+    assert found == [[2.0], [], [0.5], [1.0]]
 
 
 def test_the_figure_shows_each_key_with_all_measured_trials(tmp_path: Path) -> None:
@@ -86,6 +113,6 @@ def test_each_end_of_a_trial_has_its_line() -> None:
     assert said == [
         "trial 0: eval/w2 at 1 NFE 2 (1.5 to 2.25)",
         "trial 1: failed: TrainingDiverged: loss/online is nan",
-        "trial 2: eval/w2 at 1 NFE 0.5 (0 to 0.75), stopped after 1000 samples",
+        "trial 2: eval/w2 at 1 NFE 0.5 (0 to 0.75), stopped by asha at 1000 samples",
         "trial 3: eval/w2 at 1 NFE 1 (0.5 to 1.25)",
     ]

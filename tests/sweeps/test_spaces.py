@@ -41,7 +41,7 @@ def test_every_sweep_over_images_improves_what_a_gaussian_per_class_does_not_rea
     for name in SWEEPS:
         node = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
         assert {"data=digits", "experiment=digits_short_mean_flow"} & set(node["base"]), name
-        assert node["metric"]["name"] == "eval/1nn_deviation", name
+        assert node["objectives"]["quality"]["name"] == "eval/1nn_deviation", name
 
 
 @pytest.mark.slow

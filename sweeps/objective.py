@@ -1,0 +1,189 @@
+"""Objectives: the numbers that a sweep improves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Self, final
+
+from ..platform.evaluation.report import Report
+from ..platform.settings import settings
+
+TRAINING_S: Final = "cost/training_s"
+"""Seconds of processor time of the training."""
+COSTS: Final = (TRAINING_S,)
+"""Numbers that are not of the evaluation, and have no interval."""
+OF_THE_MAP: Final = ("eval/straightness", "eval/semigroup_error")
+"""Numbers that no samples are drawn for."""
+
+
+class Mode(StrEnum):
+    """Which values of a number are better."""
+
+    MIN = "min"
+    MAX = "max"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A measured number.
+
+    Attributes:
+        value: The number.
+        low: Lower end of its interval at 95 %.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A number that a sweep improves.
+
+    Attributes:
+        name: Metric of the evaluation, ``family/name``, or ``cost/training_s``.
+        nfe: Network evaluations at which it is taken; None for a property of the map itself and
+            for a cost.
+        mode: Which values are better.
+
+    Raises:
+        ValueError: If the mode is neither min nor max, or a number of evaluations is given where
+            there is none, or missing.
+    """
+
+    name: str
+    nfe: int | None = None
+    mode: Mode = Mode.MIN
+
+    def __post_init__(self) -> None:
+        if self.mode not in list(Mode):
+            raise ValueError(f"sweep.objectives: the mode of {self.name} must be min or max, got {self.mode!r}")
+        object.__setattr__(self, "mode", Mode(self.mode))
+        without = (*COSTS, *OF_THE_MAP)
+        if (self.nfe is None) is not (self.name in without):
+            raise ValueError(
+                f"sweep.objectives: nfe must be null for {', '.join(without)} and a number for all others, "
+                f"got {self.nfe} for {self.name}"
+            )
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether it is no number of the evaluation."""
+        return self.name in COSTS
+
+    @property
+    def sign(self) -> float:
+        """What makes smaller values the better ones."""
+        return 1.0 if self.mode is Mode.MIN else -1.0
+
+    def of(self, report: Report, *, training_s: float) -> Number:
+        """The number of a trial.
+
+        Args:
+            report: Its measurements.
+            training_s: Seconds of processor time of its training.
+
+        Returns:
+            The number with its interval.
+
+        Raises:
+            ValueError: If the report does not have it.
+        """
+        if self.name == TRAINING_S:
+            return Number(value=training_s, low=training_s, high=training_s)
+        found = report.find(self.name, nfe=self.nfe)
+        low, high = found.interval
+        return Number(value=found.value, low=low, high=high)
+
+    def __str__(self) -> str:
+        return self.name if self.nfe is None else f"{self.name} at {self.nfe} NFE"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """The numbers that a sweep improves, by what they are called.
+
+    Attributes:
+        by_label: The numbers; the first one leads where one has to.
+
+    Raises:
+        ValueError: If there is none.
+    """
+
+    by_label: Mapping[str, Objective]
+
+    def __post_init__(self) -> None:
+        if not self.by_label:
+            raise ValueError("sweep.objectives needs at least one number, got none")
+
+    @classmethod
+    def from_dict(cls, values: object) -> Self:
+        """The objectives that plain values describe.
+
+        Args:
+            values: ``name``, ``nfe`` and ``mode`` by label.
+
+        Raises:
+            ValueError: If there are no values by label, or those of a label are refused.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"sweep.objectives must be numbers by label, got {values!r}")
+        return cls(
+            by_label={
+                str(label): settings(Objective, f"sweep.objectives.{label}", node)
+                for label, node in values.items()
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, from which ``from_dict`` makes equal objectives."""
+        return {
+            label: {"name": one.name, "nfe": one.nfe, "mode": str(one.mode)}
+            for label, one in self.by_label.items()
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What they are called."""
+        return tuple(self.by_label)
+
+    @property
+    def all(self) -> tuple[Objective, ...]:
+        """The numbers in order."""
+        return tuple(self.by_label.values())
+
+    @property
+    def lead(self) -> Objective:
+        """The first one."""
+        return self.all[0]
+
+    @property
+    def nfes(self) -> tuple[int, ...]:
+        """Numbers of evaluations that they are taken at, ascending."""
+        return tuple(sorted({one.nfe for one in self.all if one.nfe is not None}))
+
+    def smaller_is_better(self, numbers: Sequence[Number]) -> tuple[float, ...]:
+        """The values of a trial's numbers, turned so that smaller ones are better."""
+        return tuple(one.sign * each.value for one, each in zip(self.all, numbers, strict=False))
+
+    def of(self, report: Report, *, training_s: float) -> tuple[Number, ...]:
+        """The numbers of a trial, in order.
+
+        Args:
+            report: Its measurements.
+            training_s: Seconds of processor time of its training.
+        """
+        return tuple(one.of(report, training_s=training_s) for one in self.all)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.all))

@@ -1,0 +1,98 @@
+"""Samplers: who suggests the points of a sweep. All are Optuna's."""
+
+import warnings
+from enum import StrEnum
+from typing import Final, assert_never
+
+import numpy as np
+import optuna
+from optuna.samplers import (
+    BaseSampler,
+    BruteForceSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+
+
+class SamplerKind(StrEnum):
+    """Who suggests the points."""
+
+    TPE = "tpe"
+    """Tree-structured Parzen estimator over all keys at once; good with tens of trials."""
+    GP = "gp"
+    """Gaussian process; good where a trial is dear and keys are few."""
+    CMAES = "cmaes"
+    """CMA-ES; good with hundreds of trials and numbers alone."""
+    QMC = "qmc"
+    """Sobol's sequence: as random, but more even."""
+    NSGA2 = "nsga2"
+    """Genetic search for a front of two or three objectives."""
+    NSGA3 = "nsga3"
+    """Genetic search for a front of more objectives."""
+    RANDOM = "random"
+    """At random."""
+    GRID = "grid"
+    """Every point of a space of choices and whole numbers once, in random order."""
+
+
+LEARNS_NOT: Final = (SamplerKind.QMC, SamplerKind.RANDOM, SamplerKind.GRID)
+"""Those to whom results mean nothing: their points are the same whatever runs at once."""
+OF_ONE: Final = (SamplerKind.CMAES,)
+"""Those that improve one number only."""
+
+
+def sampler_of(
+    kind: SamplerKind, *, seed: int, number: int, startup: int, population: int
+) -> BaseSampler:
+    """The sampler that suggests one trial.
+
+    It depends on the trial's number, the seed and, where it learns, on what has ended: nothing is
+    lost with the process that it lives in, and a sweep that was killed goes on with the points
+    that it would have had.
+
+    Args:
+        kind: Which one.
+        seed: Seed of the sweep.
+        number: Number of the trial.
+        startup: Random trials before it learns.
+        population: Trials of a generation, for genetic search.
+
+    Returns:
+        The sampler.
+    """
+    own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match kind:
+            case SamplerKind.TPE:
+                # Running trials count as bad ones, so that those at once keep away from each other.
+                return TPESampler(
+                    n_startup_trials=startup,
+                    seed=own,
+                    multivariate=True,
+                    group=True,
+                    constant_liar=True,
+                )
+            case SamplerKind.GP:
+                return GPSampler(seed=own, n_startup_trials=startup, deterministic_objective=False)
+            case SamplerKind.CMAES:
+                return CmaEsSampler(
+                    seed=own, n_startup_trials=startup, warn_independent_sampling=False
+                )
+            case SamplerKind.QMC:  # one sequence, whose next place the study remembers
+                return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+            case SamplerKind.NSGA2:
+                return NSGAIISampler(seed=own, population_size=population)
+            case SamplerKind.NSGA3:
+                return NSGAIIISampler(seed=own, population_size=population)
+            case SamplerKind.RANDOM:
+                return RandomSampler(seed=own)
+            case SamplerKind.GRID:
+                return BruteForceSampler(seed=own)
+            case _:
+                assert_never(kind)

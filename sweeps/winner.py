@@ -1,0 +1,80 @@
+"""The winner of a sweep: its weights, which are kept while it leads and registered at the end."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from ..platform.data.pairs import PairSet
+from ..platform.evaluation.report import Report
+from ..platform.registry.revision import code_revision
+from ..platform.registry.run import Run
+from ..platform.training import checkpoint as checkpoints
+from ..platform.training.assembly import assemble, registry_of
+from ..platform.training.measurement import served_map
+from ..platform.training.preparation import Preparation
+from ..platform.training.registration import register
+from ..platform.training.trial import trained_on
+from ..platform.training.worker import CHECKPOINTS
+from .objective import Objectives
+from .plan import Plan
+from .record import Outcome, TrialRecord, folder_of_trial, report_file
+from .report import ranked
+
+KEPT: Final = 4
+"""Trials whose weights are kept."""
+
+
+def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Objectives) -> None:
+    """Delete the weights of all ended trials but the leading ones.
+
+    Args:
+        folder: Folder of the sweep.
+        trials: The trials that have ended.
+        objectives: The numbers to improve.
+    """
+    leaders = [one for one in ranked(trials, objectives) if one.outcome is Outcome.FINISHED]
+    kept = {one.number for one in leaders[:KEPT]}
+    for trial in trials:
+        if trial.number not in kept:
+            shutil.rmtree(folder_of_trial(folder, trial.number) / CHECKPOINTS, ignore_errors=True)
+
+
+def register_winner(
+    best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, folder: Path
+) -> str | None:
+    """Register the model of the best trial, with its own MLflow run as its origin.
+
+    Args:
+        best: The best trial.
+        plan: The sweep.
+        ready: The sweep's data and what makes images of them.
+        run: MLflow run of the trial.
+        folder: Folder of the sweep.
+
+    Returns:
+        The registered model, or None where the best trial did not come to its end.
+    """
+    if best.outcome is not Outcome.FINISHED:
+        return None
+    place = folder_of_trial(folder, best.number)
+    registry = registry_of(plan.experiment)
+    known = registry.made_by(run.run_id)
+    if known is not None:
+        return str(known)
+    last = checkpoints.latest(place / CHECKPOINTS)
+    assert last is not None, "the weights of the leading trials are kept"
+    assembly = assemble(plan.experiment_of(best.values))
+    data = trained_on(assembly, ready.dataset)
+    made = register(
+        replace(ready, assembly=assembly),
+        served_map(assembly, last, data),
+        Report.from_json(report_file(folder, best.number).read_text()),
+        run,
+        place,
+        pairs=data if isinstance(data, PairSet) else None,
+        registry=registry,
+        revision=code_revision(),
+    )
+    return str(made.reference)

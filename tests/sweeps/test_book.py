@@ -1,0 +1,345 @@
+import math
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+import pytest
+from optuna.pruners import SuccessiveHalvingPruner
+from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from onestep.sweeps.book import UNEXPECTED, Book
+from onestep.sweeps.objective import Mode, Number, Objective, Objectives
+from onestep.sweeps.record import Outcome
+from onestep.sweeps.sampler import LEARNS_NOT, SamplerKind
+from onestep.sweeps.searcher import NUMBER, BookScheduler, BookSearch
+from onestep.sweeps.settings import SweepSettings
+from onestep.sweeps.space import Space
+from onestep.sweeps.study import begin, ended, open_storage, storage_url
+
+_TOTAL: Final = 1000
+_QUALITY: Final = Objective(name="eval/w2", nfe=1, mode=Mode.MAX)
+_COST: Final = Objective(name="cost/training_s")
+_SETTINGS: Final = SweepSettings(
+    name="toy",
+    base=("method=mean_flow",),
+    space=Space.from_dict(
+        {
+            "x": {"kind": "uniform", "low": 0.0, "high": 1.0},
+            "k": {"kind": "choice", "values": ["a", "b", "c"]},
+        }
+    ),
+    objectives=Objectives(by_label={"quality": _QUALITY}),
+    startup=3,
+    population=4,
+)
+
+
+@pytest.fixture
+def storage(tmp_path: Path, empty_study: Path) -> RDBStorage:
+    return new_storage(tmp_path / "new", empty_study)
+
+
+@pytest.fixture
+def book(storage: RDBStorage, tmp_path: Path) -> Book:
+    return open_book(storage, tmp_path)
+
+
+def new_storage(folder: Path, empty_study: Path) -> RDBStorage:
+    """A database with the tables that take long to make."""
+    folder.mkdir()
+    shutil.copy(empty_study, folder / "optuna.db")
+    return open_storage(storage_url(_SETTINGS, folder))
+
+
+def open_book(
+    storage: RDBStorage, folder: Path, settings: SweepSettings = _SETTINGS, **options: Any
+) -> Book:
+    """The book as a process finds it that has just been started."""
+    study = begin(storage, "toy-1", settings.objectives)
+    return Book(study, settings, base=settings.base, folder=folder, **options)
+
+
+def number(value: float) -> Number:
+    return Number(value=value, low=value - 1, high=value + 1)
+
+
+def finish(book: Book, which: int, *values: float) -> None:
+    book.end(which, [number(value) for value in values], samples=_TOTAL, report="{}")
+
+
+def suggested(book: Book) -> int:
+    suggestion = book.suggest()
+    assert suggestion is not None
+    return suggestion.number
+
+
+def params(study: Study) -> list[dict[str, Any]]:
+    return [trial.params for trial in study.get_trials()]
+
+
+def test_a_trial_is_kept_with_the_overrides_that_repeat_it(book: Book) -> None:
+    suggestion = book.suggest()
+    assert suggestion is not None
+    finish(book, suggestion.number, 2.0)
+    (trial,) = ended(book.study)
+    assert trial.overrides == (*_SETTINGS.base, *suggestion.own)
+    x, k = trial.values["x"], trial.values["k"]
+    assert trial.command == f"onestep train method=mean_flow x={x!r} k={k}"
+    assert trial.outcome is Outcome.FINISHED
+    assert (trial.results, trial.samples) == ((Number(value=2.0, low=1.0, high=3.0),), _TOTAL)
+    assert book.study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert book.study.metric_names == ["quality"]
+
+
+def test_the_report_on_a_trial_is_kept_before_the_study_says_that_the_trial_has_ended(
+    book: Book, tmp_path: Path
+) -> None:
+    which = suggested(book)
+    (tmp_path / "trials").write_text("no folder")
+    with pytest.raises(OSError, match="trials"):
+        finish(book, which, 2.0)
+    assert not ended(book.study)
+    (tmp_path / "trials").unlink()
+    finish(book, which, 2.0)
+    assert len(ended(book.study)) == 1
+    assert (tmp_path / "trials" / "0" / "report.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_objective_that_is_no_number_fails_the_trial(book: Book, value: float) -> None:
+    finish(book, suggested(book), value)
+    (trial,) = ended(book.study)
+    assert (trial.outcome, trial.results) == (Outcome.FAILED, ())
+    assert trial.reason == f"an objective is {value}"
+
+
+def test_a_trial_that_was_cut_off_is_the_next_one_under_its_own_number(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    first = open_book(storage, tmp_path)
+    for _ in range(4):
+        first.suggest()
+    finish(first, 0, 2.0)
+    first.fail(2, "it diverged")
+    before, points = ended(first.study), params(first.study)
+
+    second = open_book(storage, tmp_path)
+    assert second.interrupted == 2
+    assert [suggested(second) for _ in range(3)] == [1, 3, 4]
+    assert ended(second.study) == before
+    assert params(second.study)[:4] == points
+    for which in (1, 3, 4):
+        finish(second, which, 1.0)
+    assert [trial.number for trial in ended(second.study)] == [0, 1, 2, 3, 4]
+    assert open_book(storage, tmp_path).interrupted == 0
+
+
+def test_a_trial_that_was_cut_off_while_it_was_suggested_keeps_what_it_has(
+    storage: RDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    first = open_book(storage, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.trial.Trial, "suggest_categorical", killed)
+        with pytest.raises(KeyboardInterrupt):
+            first.suggest()
+    (half,) = params(first.study)
+    assert set(half) == {"x"}
+    assert suggested(open_book(storage, tmp_path)) == 0
+    (whole,) = params(first.study)
+    assert whole == {**half, "k": whole["k"]}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SamplerKind if kind is not SamplerKind.GRID])
+def test_a_sweep_that_is_killed_again_and_again_suggests_what_it_would_have_suggested(
+    kind: SamplerKind, tmp_path: Path, empty_study: Path
+) -> None:
+    trials = 6
+
+    def points(folder: str, *, killed_after: tuple[int, ...]) -> list[dict[str, Any]]:
+        settings = replace(_SETTINGS, sampler=kind)
+        storage = new_storage(tmp_path / folder, empty_study)
+        book = open_book(storage, tmp_path / folder, settings)
+        for count in range(trials):
+            which = suggested(book)
+            if count in killed_after:
+                storage = open_storage(storage_url(settings, tmp_path / folder))
+                book = open_book(storage, tmp_path / folder, settings)
+                assert suggested(book) == which
+            x = book.study.trials[which].params["x"]
+            finish(book, which, -((x - 0.3) ** 2))
+        return params(book.study)
+
+    once = points("whole", killed_after=())
+    assert points("killed", killed_after=(1, 4)) == once
+    assert len({point["x"] for point in once}) > trials / 2
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LEARNS_NOT if kind is not SamplerKind.GRID])
+def test_a_sampler_that_learns_nothing_suggests_the_same_however_many_trials_run_at_once(
+    kind: SamplerKind, tmp_path: Path, empty_study: Path
+) -> None:
+    def points(folder: str, *, at_once: int) -> list[dict[str, Any]]:
+        settings = replace(_SETTINGS, sampler=kind)
+        storage = new_storage(tmp_path / folder, empty_study)
+        book = open_book(storage, tmp_path / folder, settings)
+        # The first point of Sobol's sequence is drawn before its space is known.
+        finish(book, suggested(book), 1.0)
+        for _ in range(6 // at_once):
+            running = [suggested(book) for _ in range(at_once)]
+            for which in reversed(running):
+                finish(book, which, float(which))
+        return params(book.study)
+
+    assert points("one", at_once=1) == points("three", at_once=3)
+
+
+def test_the_seed_decides_the_suggestions(tmp_path: Path, empty_study: Path) -> None:
+    def first(folder: str, seed: int) -> list[dict[str, Any]]:
+        settings = replace(_SETTINGS, seed=seed)
+        book = open_book(new_storage(tmp_path / folder, empty_study), tmp_path, settings)
+        book.suggest()
+        book.suggest()
+        return params(book.study)
+
+    assert first("a", 3) == first("b", 3)
+    assert first("c", 4) != first("d", 3)
+
+
+def test_a_grid_tries_each_point_once_also_when_it_is_killed(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    space = Space.from_dict(
+        {
+            "k": {"kind": "choice", "values": ["a", "b", "c"]},
+            "b": {"kind": "choice", "values": [True, None]},
+        }
+    )
+    settings = replace(_SETTINGS, sampler=SamplerKind.GRID, space=space)
+    book = open_book(storage, tmp_path, settings)
+    for count in range(6):
+        which = suggested(book)
+        if count == 3:
+            book = open_book(storage, tmp_path, settings)
+            assert suggested(book) == which
+        if count != 5:  # the last one is running when the grid is asked for more
+            finish(book, which, 1.0)
+    assert book.suggest() is None
+    finish(book, which, 1.0)
+    assert book.suggest() is None
+    found = [tuple(sorted(map(str, trial.values.values()))) for trial in ended(book.study)]
+    assert len(found) == len(set(found)) == 6
+
+
+def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    def halving() -> Book:
+        pruner = SuccessiveHalvingPruner(min_resource=100, reduction_factor=2)
+        return open_book(storage, tmp_path, pruner=pruner)
+
+    book = halving()
+    good, bad, worse = (suggested(book) for _ in range(3))
+    assert not book.measured(good, [number(3.0)], samples=100)
+    assert book.measured(bad, [number(2.0)], samples=100)
+    book.end(bad, [number(2.0)], samples=100, report="")
+    assert book.measured(worse, [number(1.0)], samples=100)
+
+    book = halving()  # killed after the decision
+    assert book.interrupted == 1
+    stopped = ended(book.study)
+    assert [trial.number for trial in stopped] == [bad, worse]
+    assert {trial.outcome for trial in stopped} == {Outcome.STOPPED}
+    assert [trial.results[0].value for trial in stopped] == [2.0, 1.0]
+    assert {trial.samples for trial in stopped} == {100}
+    assert stopped[0].reason == "none at 100 samples"
+    assert suggested(book) == good
+    assert not book.measured(good, [number(3.0)], samples=100)  # it is measured again
+    finish(book, good, 4.0)
+    states = [trial.state for trial in book.study.get_trials()]
+    assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
+    assert book.study.get_trials()[good].intermediate_values == {100: 3.0}
+
+
+def test_several_objectives_are_kept_in_their_order(storage: RDBStorage, tmp_path: Path) -> None:
+    objectives = Objectives(by_label={"quality": _QUALITY, "cost": _COST})
+    settings = replace(_SETTINGS, objectives=objectives)
+    book = open_book(storage, tmp_path, settings)
+    for quality, cost in ((1.0, 5.0), (2.0, 9.0), (0.5, 7.0)):
+        finish(book, suggested(book), quality, cost)
+    assert book.study.metric_names == ["quality", "cost"]
+    assert [trial.values for trial in book.study.best_trials] == [[1.0, 5.0], [2.0, 9.0]]
+    assert [one.value for one in ended(book.study)[1].results] == [2.0, 9.0]
+
+
+def test_what_ray_tune_says_of_a_trial_reaches_the_book(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(
+        storage, tmp_path, pruner=SuccessiveHalvingPruner(min_resource=100, reduction_factor=2)
+    )
+    searcher, scheduler = BookSearch(book), BookScheduler(book)
+    configs = {name: searcher.suggest(name) for name in ("whole", "stopped", "told", "lost")}
+    assert [config[NUMBER] for config in configs.values()] == [0, 1, 2, 3]
+
+    def decided(name: str, result: dict[str, Any]) -> str:
+        trial = type("Trial", (), {"config": configs[name]})
+        return scheduler.on_trial_result(None, trial, result)
+
+    on_its_way = {"samples": 100, "results": [[3.0, 2.0, 4.0]]}
+    assert decided("whole", {"samples": 50, "loss": 1.0}) == TrialScheduler.CONTINUE
+    assert decided("whole", on_its_way) == TrialScheduler.CONTINUE
+    worse = {"samples": 100, "results": [[2.0, 1.0, 3.0]]}
+    assert decided("stopped", worse) == TrialScheduler.STOP
+    searcher.on_trial_complete("stopped", worse)
+    searcher.on_trial_complete("told", {"error": "TrainingDiverged: loss/online is nan"})
+    searcher.on_trial_complete("lost", None, error=True)
+    last = {"samples": _TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}"}
+    assert decided("whole", last) == TrialScheduler.CONTINUE
+    searcher.on_trial_complete("whole", last)
+    outcomes = [(trial.outcome, trial.reason) for trial in ended(book.study)]
+    assert outcomes == [
+        (Outcome.FINISHED, ""),
+        (Outcome.STOPPED, "none at 100 samples"),
+        (Outcome.FAILED, "TrainingDiverged: loss/online is nan"),
+        (Outcome.FAILED, UNEXPECTED),
+    ]
+
+
+def test_what_ray_tune_keeps_of_a_search_holds_no_password(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    settings = replace(_SETTINGS, base=("storage.tracking_uri=mysql://ada:secret@host/db",))
+    book = open_book(storage, tmp_path, settings)
+    searcher = BookSearch(book)
+    suggested = searcher.suggest("a")
+    searcher.save_to_dir(str(tmp_path))
+    assert not list(tmp_path.glob("*.pkl"))
+    assert isinstance(searcher, Searcher)
+    pickled = pickle.dumps([searcher, BookScheduler(book)])
+    assert "secret" not in str(suggested) + str(pickled)
+    (trial,) = book.study.get_trials()
+    assert trial.user_attrs["overrides"][0] == "storage.tracking_uri=mysql://ada:***@host/db"
+
+
+@pytest.mark.parametrize("kind", ["postgresql+nothing", "sqlite+nothing"])
+def test_a_database_that_cannot_be_opened_is_named_without_its_password(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"//ada:\*\*\*@host/db does not answer: ") as caught:
+        open_storage(f"{kind}://ada:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["no kind://ada:secret@host/db", "mysql://ada:sec@ret@host/db"])
+def test_what_is_no_url_of_a_database_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"a database must .*//ada:\*\*\*@host/db") as caught:
+        open_storage(url)
+    assert "ret" not in str(caught.value)
