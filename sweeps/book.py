@@ -6,7 +6,7 @@ when it was killed are the next ones that it starts, under their own numbers.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -18,11 +18,13 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
+from .cost import NOTHING, Cost
 from .objective import Number
-from .record import ERROR, OVERRIDES, RESULTS, SAMPLES, STOPPED, UNTRIED, report_file
+from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES, STOPPED, UNTRIED, report_file
 from .sampler import SamplerKind, sampler_of
 from .settings import SweepSettings
 from .space import Scalar
+from .study import ended
 
 _TRIES: Final = 1000
 """Points that break a constraint, one after the other, before a sweep gives up."""
@@ -51,6 +53,7 @@ class Book:
         study: The study; no other process works on it.
         settings: The sweep.
         base: Overrides of every trial.
+        total: Samples of a whole trial.
         folder: Folder of the sweep, for the reports.
         pruner: Who says that a trial is to be stopped; None for nobody.
     """
@@ -61,10 +64,13 @@ class Book:
         settings: SweepSettings,
         *,
         base: tuple[str, ...],
+        total: int,
         folder: Path,
         pruner: BasePruner | None = None,
     ) -> None:
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
+        self._total, self.spent = total, ""
+        """Which limit of the budget has been reached, or nothing."""
         study.pruner = pruner or NopPruner()
         self._waiting: list[FrozenTrial] = []
         self._open: dict[int, Trial] = {}
@@ -83,11 +89,13 @@ class Book:
         """The next trial.
 
         Returns:
-            It, or None if a grid has no points left.
+            It, or None if the budget is spent or a grid has no points left.
 
         Raises:
             ValueError: If no point is found that keeps the constraints.
         """
+        if self._is_spent():
+            return None
         broken = ""
         for _ in range(_TRIES):
             trial = self._next()
@@ -101,13 +109,14 @@ class Book:
             self._reject(trial, broken)
         raise ValueError(f"{_TRIES} points in a row break sweep.constraints, the last {broken}")
 
-    def measured(self, number: int, numbers: Sequence[Number], *, samples: int) -> bool:
+    def measured(self, number: int, numbers: Sequence[Number], *, samples: int, cost: Cost) -> bool:
         """Write down the objectives of a trial on its way.
 
         Args:
             number: The trial.
             numbers: Its objectives.
             samples: Samples that it has seen.
+            cost: What it has taken.
 
         Returns:
             Whether it is to be stopped.
@@ -120,11 +129,13 @@ class Book:
         trial.report(numbers[0].value, step=samples)
         if not trial.should_prune():
             return False
-        self._keep(trial, numbers, samples=samples)
+        self._keep(trial, numbers, samples=samples, cost=cost)
         trial.set_user_attr(STOPPED, f"{self._settings.scheduler.kind} at {samples} samples")
         return True
 
-    def end(self, number: int, numbers: Sequence[Number], *, samples: int, report: str) -> None:
+    def end(
+        self, number: int, numbers: Sequence[Number], *, samples: int, report: str, cost: Cost
+    ) -> None:
         """Close a trial that came to its end, or was stopped.
 
         Args:
@@ -132,6 +143,7 @@ class Book:
             numbers: Its objectives.
             samples: Samples that it has seen.
             report: Its report as JSON; empty if it was stopped.
+            cost: What it took.
         """
         trial = self._open[number]
         if STOPPED in trial.user_attrs:
@@ -139,24 +151,37 @@ class Book:
             return
         bad = [one.value for one in numbers if not math.isfinite(one.value)]
         if bad:
-            self.fail(number, f"an objective is {bad[0]}")
+            self.fail(number, f"an objective is {bad[0]}", cost=cost)
             return
         # Before the study says that it has ended, or a kill would lose it.
         write_text(report_file(self._folder, number), report)
-        self._keep(trial, numbers, samples=samples)
+        self._keep(trial, numbers, samples=samples, cost=cost)
         self._tell(trial, values=[one.value for one in numbers])
 
-    def fail(self, number: int, reason: str = UNEXPECTED) -> None:
+    def fail(self, number: int, reason: str = UNEXPECTED, *, cost: Cost = NOTHING) -> None:
         """Close a trial that failed.
 
         Args:
             number: The trial.
-            reason: Why; the first that is given counts.
+            reason: Why.
+            cost: What it took.
         """
         trial = self._open[number]
-        if ERROR not in trial.user_attrs:
-            trial.set_user_attr(ERROR, reason)
+        trial.set_user_attr(ERROR, reason)
+        trial.set_user_attr(COST, asdict(cost))
         self._tell(trial, state=TrialState.FAIL)
+
+    def _is_spent(self) -> bool:
+        if self._waiting:  # what has been begun is brought to its end
+            return False
+        known = ended(self.study)
+        self.spent = self._settings.budget.spent(
+            [one.cost for one in known],
+            samples=sum(one.samples for one in known),
+            running=len(self._open),
+            samples_of_a_trial=self._total,
+        )
+        return bool(self.spent)
 
     def _next(self) -> Trial:
         """A trial that was cut off, or a new one."""
@@ -203,8 +228,9 @@ class Book:
         self._open[trial.number] = trial
         return Suggestion(number=trial.number, own=own)
 
-    def _keep(self, trial: Trial, numbers: Sequence[Number], *, samples: int) -> None:
+    def _keep(self, trial: Trial, numbers: Sequence[Number], *, samples: int, cost: Cost) -> None:
         trial.set_user_attr(SAMPLES, samples)
+        trial.set_user_attr(COST, asdict(cost))
         trial.set_user_attr(RESULTS, [[one.value, one.low, one.high] for one in numbers])
 
     def _close_stopped(self, trial: Trial) -> None:

@@ -66,13 +66,15 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.mode not in list(Mode):
-            raise ValueError(f"sweep.objectives: the mode of {self.name} must be min or max, got {self.mode!r}")
+            raise ValueError(
+                f"sweep.objectives: mode must be min or max, got {self.mode!r} for {self.name}"
+            )
         object.__setattr__(self, "mode", Mode(self.mode))
         without = (*COSTS, *OF_THE_MAP)
         if (self.nfe is None) is not (self.name in without):
             raise ValueError(
-                f"sweep.objectives: nfe must be null for {', '.join(without)} and a number for all others, "
-                f"got {self.nfe} for {self.name}"
+                f"sweep.objectives: nfe must be null for {', '.join(without)} and a number for all "
+                f"others, got {self.nfe} for {self.name}"
             )
 
     @property

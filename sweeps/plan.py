@@ -71,6 +71,7 @@ class Plan:
         plan._check_workers()
         plan._check_scheduler()
         plan._check_objectives()
+        settings.budget.check(samples_of_a_trial=plan.samples)
         return plan
 
     @property

@@ -9,6 +9,7 @@ from typing import Final, Self, final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from .cost import Cost
 from .objective import Number
 from .space import Scalar
 
@@ -18,6 +19,7 @@ SAMPLES: Final = "samples"
 STOPPED: Final = "stopped"
 """Why a trial was ended early."""
 ERROR: Final = "error"
+COST: Final = "cost"
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 
@@ -43,6 +45,7 @@ class TrialRecord:
         outcome: How it ended.
         results: The objectives in their order; none if it failed.
         samples: Samples that it was trained on.
+        cost: What it took.
         reason: Why it failed or was stopped; empty otherwise.
     """
 
@@ -52,6 +55,7 @@ class TrialRecord:
     outcome: Outcome
     results: tuple[Number, ...]
     samples: int
+    cost: Cost
     reason: str
 
     @classmethod
@@ -71,6 +75,7 @@ class TrialRecord:
             outcome=outcome,
             results=tuple(Number(value=value, low=low, high=high) for value, low, high in measured),
             samples=int(notes.get(SAMPLES, 0)),
+            cost=Cost(**notes.get(COST, {})),
             reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )
 

@@ -131,7 +131,14 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
         write_json(folder / _SETTINGS, settings.to_dict(), mode=0o600)
         study = begin(storage, name, settings.objectives)
         _check_data(study, benchmark)
-        book = Book(study, settings, base=plan.base, folder=folder, pruner=_pruner(settings))
+        book = Book(
+            study,
+            settings,
+            base=plan.base,
+            total=plan.samples,
+            folder=folder,
+            pruner=_pruner(settings),
+        )
         done = len(ended(study))
         say(
             f"sweep {name}: {settings.trials} trials, {settings.objectives}, {done} ended before"
@@ -150,6 +157,8 @@ def _run(plan: Plan, name: str, say: Say) -> SweepResult:
             left = settings.trials - done
             if left > 0:
                 _search(plan, book, journal, benchmark, home=home, folder=folder, left=left)
+            if book.spent:
+                say(f"the budget is spent: {book.spent}")
             result = result_of_sweep(
                 ended(study), settings, study_name=name, storage=url, folder=folder
             )

@@ -1,5 +1,6 @@
 """What stands between Ray Tune and the book of a sweep: its searcher and its scheduler."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final, final
 
@@ -7,8 +8,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from .book import UNEXPECTED, Book
+from .cost import Cost
 from .objective import Number
-from .record import ERROR, OVERRIDES, RESULTS, SAMPLES
+from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES
 
 NUMBER: Final = "number"
 REPORT: Final = "report"
@@ -37,7 +39,7 @@ class BookSearch(Searcher):
         Returns:
             The trial's configuration: its number and the overrides that are its own. Ray Tune
             writes it into files, so that those of all trials, with passwords, are not in it. Or
-            that there is none left.
+            that no other is to be started.
         """
         suggestion = self._book.suggest()
         if suggestion is None:
@@ -57,13 +59,14 @@ class BookSearch(Searcher):
         """
         number, last = self._numbers.pop(trial_id), result or {}
         if error or RESULTS not in last:
-            self._book.fail(number, last.get(ERROR, UNEXPECTED))
+            self._book.fail(number, last.get(ERROR, UNEXPECTED), cost=cost_of(last))
             return
         self._book.end(
             number,
             numbers_of(last),
             samples=int(last[SAMPLES]),
             report=last.get(REPORT, ""),
+            cost=cost_of(last),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -108,7 +111,10 @@ class BookScheduler(FIFOScheduler):
         if RESULTS not in result or REPORT in result:
             return TrialScheduler.CONTINUE
         is_over = self._book.measured(
-            trial.config[NUMBER], numbers_of(result), samples=int(result[SAMPLES])
+            trial.config[NUMBER],
+            numbers_of(result),
+            samples=int(result[SAMPLES]),
+            cost=cost_of(result),
         )
         return TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE
 
@@ -119,3 +125,8 @@ class BookScheduler(FIFOScheduler):
 def numbers_of(result: Mapping[str, Any]) -> list[Number]:
     """The objectives in what a trial reports."""
     return [Number(value=value, low=low, high=high) for value, low, high in result[RESULTS]]
+
+
+def cost_of(result: Mapping[str, Any]) -> Cost:
+    """What a trial has taken, in what it reports; nothing is known of a process that was killed."""
+    return Cost(**json.loads(result.get(COST, "{}")))

@@ -8,6 +8,7 @@ from typing import Any, Final, Self, final
 
 from ..platform.configuration import compose
 from ..platform.settings import settings, typed_value
+from .cost import Budget
 from .objective import Objectives
 from .sampler import OF_ONE, SamplerKind
 from .space import Space
@@ -74,6 +75,7 @@ class SweepSettings:
         seed: Seed of the suggestions. They are the same again for a sampler that learns nothing,
             and for all others at one trial at a time.
         scheduler: Who may end a trial early.
+        budget: What all trials may spend together.
         storage: URL of Optuna's database; empty for SQLite in the home.
         address: A running Ray cluster, or empty for RAY_ADDRESS and else an instance of its own.
 
@@ -92,6 +94,7 @@ class SweepSettings:
     population: int = 20
     seed: int = 0
     scheduler: Scheduler = Scheduler()
+    budget: Budget = Budget()
     storage: str = ""
     address: str = ""
 
@@ -131,8 +134,9 @@ class SweepSettings:
             ValueError: If a key is unknown or missing, or a value of another type or out of range.
         """
         parts = dict(values)
-        if "scheduler" in parts:
-            parts["scheduler"] = settings(Scheduler, "sweep.scheduler", parts["scheduler"])
+        for name, record in (("scheduler", Scheduler), ("budget", Budget)):
+            if name in parts:
+                parts[name] = settings(record, f"sweep.{name}", parts[name])
         if "objectives" in parts:
             parts["objectives"] = Objectives.from_dict(parts["objectives"])
         if "space" in parts:

@@ -61,8 +61,9 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def _log_ahead(connection: Any, record: Any) -> None:
-    """Let SQLite write into a log first: hundreds of times faster, and nothing that a killed
-    process has written is lost. The file is for processes of one machine.
+    """Let SQLite write into a log first, which is many times faster and as safe from a kill.
+
+    The file is then for the processes of one machine.
     """
     del record
     connection.execute("PRAGMA journal_mode=WAL")

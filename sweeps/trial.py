@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -17,8 +18,9 @@ from ..platform.evaluation.report import Report
 from ..platform.experiment import Experiment
 from ..platform.password import hide_passwords
 from ..platform.training.trial import measure, run_trial
+from .cost import Cost
 from .objective import Objectives
-from .record import ERROR, OVERRIDES, RESULTS, SAMPLES, folder_of_trial
+from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES, folder_of_trial
 from .searcher import NUMBER, REPORT
 
 LOSS: Final = "loss"
@@ -49,11 +51,20 @@ class TuneReporter:
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
         self._is_staged, self._file, self._sent_at = is_staged, folder / _SECONDS, 0.0
-        self.training_s = 0.0
+        before = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self.training_s: float = before.get("training_s", 0.0)
         """Seconds of processor time up to the last checkpoint, whatever process spent them."""
-        if self._file.exists():
-            self.training_s = json.loads(self._file.read_text())["training_s"]
-        self._since = time.process_time()
+        self._since, self._begin = time.process_time(), time.monotonic() - before.get("wall_s", 0.0)
+
+    @property
+    def cost(self) -> Cost:
+        """What the trial has taken so far."""
+        workers = self._experiment.workers
+        return Cost.of(
+            time.monotonic() - self._begin,
+            training_s=self.training_s,
+            gpus=workers.num_workers * workers.gpus_per_worker,
+        )
 
     def report(
         self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
@@ -63,7 +74,7 @@ class TuneReporter:
         samples = step * training.batch_size
         if checkpoint is not None:
             self.training_s += time.process_time() - self._since
-            write_json(self._file, {"training_s": self.training_s})
+            write_json(self._file, asdict(self.cost))
             if self._is_staged and step < training.steps:
                 self._measure(checkpoint, samples)
             self._since = time.process_time()  # measuring is not training
@@ -77,12 +88,18 @@ class TuneReporter:
     def _measure(self, checkpoint: Path, samples: int) -> None:
         nfes = self._objectives.nfes
         report = measure(self._experiment, checkpoint, self._benchmark, nfes=nfes)
-        tune.report({SAMPLES: samples, RESULTS: self.row(report)})
+        tune.report(self.row(report, samples))
 
-    def row(self, report: Report) -> list[list[float]]:
-        """The objectives as Ray Tune takes them: value and interval of each."""
+    def row(self, report: Report, samples: int) -> dict[str, Any]:
+        """What Ray Tune is told of a measured checkpoint.
+
+        Args:
+            report: Its measurements.
+            samples: Samples seen.
+        """
         found = self._objectives.of(report, training_s=self.training_s)
-        return [[one.value, one.low, one.high] for one in found]
+        numbers = [[one.value, one.low, one.high] for one in found]
+        return {SAMPLES: samples, RESULTS: numbers, COST: json.dumps(asdict(self.cost))}
 
 
 def experiment_of(overrides: tuple[str, ...]) -> Experiment:
@@ -115,26 +132,22 @@ def try_overrides(
         Exception: Whatever the trial did not foresee.
     """
     os.environ.update(environment)
-    wanted = Objectives.from_dict(objectives)
+    wanted, begin = Objectives.from_dict(objectives), time.monotonic()
+    reporter: TuneReporter | None = None
     try:
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
         place = folder_of_trial(Path(folder), config[NUMBER])
         reporter = TuneReporter(experiment, wanted, benchmark, folder=place, is_staged=is_staged)
         report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
-        tune.report(
-            {
-                SAMPLES: experiment.training.steps * experiment.training.batch_size,
-                RESULTS: reporter.row(report),
-                REPORT: report.to_json(),
-            }
-        )
-    except (ValueError, OSError) as error:
-        # A diverged or refused trial is a result; the sweep goes on.
-        tune.report({ERROR: _sentence(error)})
+        samples = experiment.training.steps * experiment.training.batch_size
+        tune.report({**reporter.row(report, samples), REPORT: report.to_json()})
     except Exception as error:
-        tune.report({ERROR: _sentence(error)})
-        raise
+        cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost
+        tune.report({ERROR: _sentence(error), COST: json.dumps(asdict(cost))})
+        # A diverged or refused trial is a result; the sweep goes on.
+        if not isinstance(error, ValueError | OSError):
+            raise
 
 
 def _sentence(error: Exception) -> str:

@@ -15,6 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from onestep.sweeps.book import UNEXPECTED, Book
+from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.objective import Mode, Number, Objective, Objectives
 from onestep.sweeps.record import Outcome
 from onestep.sweeps.sampler import LEARNS_NOT, SamplerKind
@@ -24,6 +25,7 @@ from onestep.sweeps.space import Space
 from onestep.sweeps.study import begin, ended, open_storage, storage_url
 
 _TOTAL: Final = 1000
+_COST_OF_ONE: Final = Cost(wall_s=60.0, training_s=50.0, gpu_s=30.0)
 _QUALITY: Final = Objective(name="eval/w2", nfe=1, mode=Mode.MAX)
 _COST: Final = Objective(name="cost/training_s")
 _SETTINGS: Final = SweepSettings(
@@ -63,7 +65,7 @@ def open_book(
 ) -> Book:
     """The book as a process finds it that has just been started."""
     study = begin(storage, "toy-1", settings.objectives)
-    return Book(study, settings, base=settings.base, folder=folder, **options)
+    return Book(study, settings, base=settings.base, total=_TOTAL, folder=folder, **options)
 
 
 def number(value: float) -> Number:
@@ -71,7 +73,9 @@ def number(value: float) -> Number:
 
 
 def finish(book: Book, which: int, *values: float) -> None:
-    book.end(which, [number(value) for value in values], samples=_TOTAL, report="{}")
+    book.end(
+        which, [number(value) for value in values], samples=_TOTAL, report="{}", cost=_COST_OF_ONE
+    )
 
 
 def suggested(book: Book) -> int:
@@ -249,10 +253,10 @@ def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
 
     book = halving()
     good, bad, worse = (suggested(book) for _ in range(3))
-    assert not book.measured(good, [number(3.0)], samples=100)
-    assert book.measured(bad, [number(2.0)], samples=100)
-    book.end(bad, [number(2.0)], samples=100, report="")
-    assert book.measured(worse, [number(1.0)], samples=100)
+    assert not book.measured(good, [number(3.0)], samples=100, cost=_COST_OF_ONE)
+    assert book.measured(bad, [number(2.0)], samples=100, cost=_COST_OF_ONE)
+    book.end(bad, [number(2.0)], samples=100, report="", cost=_COST_OF_ONE)
+    assert book.measured(worse, [number(1.0)], samples=100, cost=_COST_OF_ONE)
 
     book = halving()  # killed after the decision
     assert book.interrupted == 1
@@ -263,7 +267,9 @@ def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
     assert {trial.samples for trial in stopped} == {100}
     assert stopped[0].reason == "none at 100 samples"
     assert suggested(book) == good
-    assert not book.measured(good, [number(3.0)], samples=100)  # it is measured again
+    assert not book.measured(
+        good, [number(3.0)], samples=100, cost=_COST_OF_ONE
+    )  # it is measured again
     finish(book, good, 4.0)
     states = [trial.state for trial in book.study.get_trials()]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
@@ -301,7 +307,8 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
     worse = {"samples": 100, "results": [[2.0, 1.0, 3.0]]}
     assert decided("stopped", worse) == TrialScheduler.STOP
     searcher.on_trial_complete("stopped", worse)
-    searcher.on_trial_complete("told", {"error": "TrainingDiverged: loss/online is nan"})
+    why = {"error": "TrainingDiverged: loss/online is nan", "cost": '{"wall_s": 7.0}'}
+    searcher.on_trial_complete("told", why)
     searcher.on_trial_complete("lost", None, error=True)
     last = {"samples": _TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}"}
     assert decided("whole", last) == TrialScheduler.CONTINUE
@@ -313,6 +320,57 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
         (Outcome.FAILED, "TrainingDiverged: loss/online is nan"),
         (Outcome.FAILED, UNEXPECTED),
     ]
+    assert [trial.cost.wall_s for trial in ended(book.study)] == [0.0, 0.0, 7.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("budget", "trials", "said"),
+    [
+        (Budget(samples=3 * _TOTAL), 3, "3000 of 3000 samples"),
+        (Budget(samples=4 * _TOTAL - 1), 3, "3000 of 3999 samples"),
+        (Budget(seconds=119.0), 2, "120 of 119 seconds of trials"),
+        (Budget(gpu_seconds=30.0), 1, "30 of 30 seconds of GPUs"),
+        (Budget(money=3.0, price_per_node_hour=120.0, trials_per_node=2), 3, "3 of 3 of the money"),
+    ],
+)
+def test_no_trial_is_started_when_the_budget_is_spent(
+    budget: Budget, trials: int, said: str, storage: RDBStorage, tmp_path: Path
+) -> None:
+    settings = replace(_SETTINGS, budget=budget)
+    for _ in range(trials):  # also if the sweep is killed after each trial
+        book = open_book(storage, tmp_path, settings)
+        finish(book, suggested(book), 1.0)
+    assert book.suggest() is None
+    assert book.spent == said
+    assert len(ended(book.study)) == trials
+
+
+def test_trials_that_are_running_have_their_samples(storage: RDBStorage, tmp_path: Path) -> None:
+    settings = replace(_SETTINGS, budget=Budget(samples=2 * _TOTAL))
+    book = open_book(storage, tmp_path, settings)
+    assert (suggested(book), suggested(book)) == (0, 1)
+    assert book.suggest() is None
+    again = open_book(storage, tmp_path, settings)
+    assert (suggested(again), suggested(again)) == (0, 1)
+    assert again.suggest() is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"samples": -1}, "sweep.budget.samples must be at least 0, got -1"),
+        ({"money": 5.0}, "sweep.budget.money needs a price"),
+        ({"trials_per_node": 0}, "trials_per_node must be at least 1, got 0"),
+    ],
+)
+def test_a_bad_budget_is_refused(limits: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Budget(**limits)
+
+
+def test_a_budget_of_less_than_a_trial_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 or at least the 1000 of a trial, got 999"):
+        Budget(samples=999).check(samples_of_a_trial=_TOTAL)
 
 
 def test_what_ray_tune_keeps_of_a_search_holds_no_password(

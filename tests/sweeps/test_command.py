@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from onestep.sweeps.command import Sweep, text_of
+from onestep.sweeps.cost import Cost
 from onestep.sweeps.objective import Number
 from onestep.sweeps.record import Outcome, TrialRecord
 from onestep.sweeps.report import TABLE, SweepResult
@@ -60,6 +61,7 @@ def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
         outcome=Outcome.FINISHED,
         results=(Number(value=1.0, low=1.0, high=1.0),),
         samples=1,
+        cost=Cost(),
         reason="",
     )
     result = SweepResult(

@@ -5,6 +5,7 @@ from typing import Final
 
 import pytest
 
+from onestep.sweeps.cost import Cost
 from onestep.sweeps.journal import line_of
 from onestep.sweeps.objective import Mode, Number, Objective, Objectives
 from onestep.sweeps.record import Outcome, TrialRecord
@@ -39,6 +40,7 @@ def trial(which: int, value: float | None, outcome: Outcome = Outcome.FINISHED) 
         outcome=outcome,
         results=() if value is None else (number(value),),
         samples=0 if value is None else 1000,
+        cost=Cost(),
         reason=_REASONS.get(outcome, ""),
     )
 

@@ -1,0 +1,115 @@
+"""What trials cost, and how much of it a sweep may spend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Self, final
+
+_HOUR_S: Final = 3600.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a trial took, before and after every interruption.
+
+    Attributes:
+        wall_s: Seconds in which it held its place: training, measuring, loading.
+        training_s: Seconds of processor time of the training alone.
+        gpu_s: Seconds of GPUs that it held.
+    """
+
+    wall_s: float = 0.0
+    training_s: float = 0.0
+    gpu_s: float = 0.0
+
+    @classmethod
+    def of(cls, wall_s: float, *, training_s: float, gpus: float) -> Self:
+        """The cost of a trial that held so many GPUs."""
+        return cls(wall_s=wall_s, training_s=training_s, gpu_s=gpus * wall_s)
+
+
+NOTHING: Final = Cost()
+"""What is known of a process that was killed."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What all trials of a sweep may spend together; 0 for as much as they like.
+
+    A trial is started as long as something is left, and then comes to its end; samples are the
+    exception, which are never exceeded.
+
+    Attributes:
+        samples: Samples to train on.
+        seconds: Seconds in which trials hold their places, summed over trials.
+        gpu_seconds: Seconds of GPUs.
+        money: Money, in the currency of the price.
+        price_per_node_hour: Price of an hour of a node.
+        trials_per_node: Trials that share a node.
+
+    Raises:
+        ValueError: If a limit is negative, or money is limited without a price.
+    """
+
+    samples: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    money: float = 0.0
+    price_per_node_hour: float = 0.0
+    trials_per_node: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "seconds", "gpu_seconds", "money", "price_per_node_hour"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"sweep.budget.{name} must be at least 0, got {value}")
+        if self.trials_per_node < 1:
+            raise ValueError(
+                f"sweep.budget.trials_per_node must be at least 1, got {self.trials_per_node}"
+            )
+        if self.money > 0.0 and self.price_per_node_hour == 0.0:
+            raise ValueError(
+                "sweep.budget.money needs a price: set sweep.budget.price_per_node_hour"
+            )
+
+    def price(self, cost: Cost) -> float:
+        """What a trial costs in money."""
+        return cost.wall_s / _HOUR_S * self.price_per_node_hour / self.trials_per_node
+
+    def spent(
+        self, costs: Sequence[Cost], *, samples: int, running: int, samples_of_a_trial: int
+    ) -> str:
+        """Which limit does not allow another trial, or nothing.
+
+        Args:
+            costs: Those of the trials that have ended.
+            samples: Samples that they saw.
+            running: Trials that are running.
+            samples_of_a_trial: Samples of a whole one.
+        """
+        planned = samples + (running + 1) * samples_of_a_trial
+        if self.samples and planned > self.samples:
+            return f"{samples} of {self.samples} samples"
+        for unit, limit, done in (
+            ("seconds of trials", self.seconds, sum(one.wall_s for one in costs)),
+            ("seconds of GPUs", self.gpu_seconds, sum(one.gpu_s for one in costs)),
+            ("of the money", self.money, sum(self.price(one) for one in costs)),
+        ):
+            if limit and done >= limit:
+                return f"{done:.6g} of {limit:.6g} {unit}"
+        return ""
+
+    def check(self, *, samples_of_a_trial: int) -> None:
+        """Refuse a budget that allows no trial.
+
+        Args:
+            samples_of_a_trial: Samples of a whole one.
+
+        Raises:
+            ValueError: If there are too few samples for one trial.
+        """
+        if 0 < self.samples < samples_of_a_trial:
+            raise ValueError(
+                f"sweep.budget.samples must be 0 or at least the {samples_of_a_trial} of a trial, "
+                f"got {self.samples}"
+            )
