@@ -20,11 +20,13 @@ Search for better settings with Ray Tune and Optuna. A trial is a list of overri
   onestep sweep data=moons net=mlp training.samples=50000   overrides of every trial
   onestep sweep --dry-run                           the resolved sweep and one trial
   onestep sweep --resume NAME [sweep.trials=40]     go on after an interruption, or further
+  onestep sweep ... resume=auto                     go on if it was begun, else begin
 
 Trials that have ended are kept in Optuna's database (optuna.db in ONESTEP_HOME, or
 sweep.storage=URL); look at them with
   optuna-dashboard sqlite:///.onestep/optuna.db
 """
+_AUTO: Final = "resume=auto"
 _RESUMABLE: Final = ("sweep.trials", "sweep.concurrency")
 
 
@@ -48,6 +50,11 @@ class Sweep:
             shown="the resolved sweep and one trial,",
         )
         parser.add_argument("--resume", metavar="NAME", help="go on with this sweep")
+        parser.add_argument(
+            "--any-code",
+            action="store_true",
+            help="go on although the code has changed since the sweep was begun",
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Sweeps.
@@ -63,24 +70,34 @@ class Sweep:
         """
         if arguments.resume and arguments.dry_run:
             raise ValueError("--resume goes on with a sweep that is known; drop --dry-run")
+        overrides = [one for one in arguments.overrides if one != _AUTO]
+        is_auto = len(overrides) < len(arguments.overrides)
+        if is_auto and arguments.resume:
+            raise ValueError(f"--resume names the sweep to go on with; drop {_AUTO}")
+        if arguments.any_code and not (is_auto or arguments.resume):
+            raise ValueError(f"--any-code belongs to --resume or {_AUTO}")
         if arguments.dry_run:
-            return self._show(arguments.overrides)
+            return self._show(overrides)
         # Torch, MLflow and Ray are slow to import, and --help needs none of them.
         from ..platform.training.watcher import Console
-        from .search import resume, sweep
+        from .search import resume, sweep, sweep_or_resume
         from .settings import settings_of
 
         say = Console().say
         if arguments.resume:
-            changes = _counts(arguments.overrides)
+            changes = _counts(overrides)
             result = resume(
                 arguments.resume,
                 trials=changes.get("sweep.trials"),
                 concurrency=changes.get("sweep.concurrency"),
+                any_code=arguments.any_code,
                 say=say,
             )
+        elif is_auto:
+            settings = settings_of(overrides)
+            result = sweep_or_resume(settings, any_code=arguments.any_code, say=say)
         else:
-            result = sweep(settings_of(arguments.overrides), say=say)
+            result = sweep(settings_of(overrides), say=say)
         print(text_of(result))
         return 0
 

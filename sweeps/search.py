@@ -1,7 +1,6 @@
 """The search: Ray Tune runs the trials of a plan, and the study remembers them."""
 
 import datetime
-import json
 import logging
 import os
 import uuid
@@ -16,7 +15,6 @@ import optuna
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from ray import tune
 
-from ..platform.atomic import write_json
 from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.home import Home
@@ -24,10 +22,13 @@ from ..platform.lock import alone
 from ..platform.ray_instance import ray_instance
 from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
+from ..platform.registry.revision import code_revision
 from ..platform.registry.run import RunFacts
 from ..platform.training.assembly import home_of, registry_of
 from .book import Book
+from .cost import Budget
 from .journal import Journal, Say
+from .note import SweepNote, changes, folder_of, latest_of
 from .plan import Plan
 from .report import SweepResult, result_of_sweep, write_report
 from .searcher import NUMBER, BookScheduler, BookSearch
@@ -36,7 +37,6 @@ from .study import begin, ended, open_storage, storage_url
 from .trial import try_overrides
 from .winner import keep_leaders, register_winner
 
-_SETTINGS: Final = "sweep.json"
 _DIGEST: Final = "data_digest"
 _TUNE: Final = {
     # Trials find data by the folder that the sweep was started in.
@@ -71,9 +71,12 @@ def sweep(settings: SweepSettings, *, say: Say = _silence) -> SweepResult:
         ValueError: If the sweep is refused, a store does not answer or all trials fail.
     """
     plan = Plan.of(settings)
+    _check_store(plan)
+    plan = plan.with_versions(registry_of(plan.experiment))
     now = datetime.datetime.now(datetime.UTC)
     name = f"{settings.name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
-    return _run(plan, name, say)
+    note = SweepNote(asked=settings, settings=plan.settings, revision=code_revision())
+    return _run(plan, note, name, say)
 
 
 def resume(
@@ -81,6 +84,8 @@ def resume(
     *,
     trials: int | None = None,
     concurrency: int | None = None,
+    budget: Budget | None = None,
+    any_code: bool = False,
     say: Say = _silence,
 ) -> SweepResult:
     """Go on with a sweep; trials that have ended are kept as they are.
@@ -89,46 +94,92 @@ def resume(
         name: Name of the sweep, as it was printed.
         trials: Another number of trials in all, or None.
         concurrency: Another number of trials at once, or None.
+        budget: Another budget, or None.
+        any_code: Whether the code may be another than it was begun with.
         say: Told what happens.
 
     Returns:
         What the whole sweep found.
 
     Raises:
-        ValueError: If there is no such sweep, it is running, or its data have changed.
+        ValueError: If there is no such sweep, it is running, or its data or code have changed.
     """
-    folder = folder_of(name)
-    try:
-        settings = SweepSettings.from_dict(json.loads((folder / _SETTINGS).read_text()))
-    except FileNotFoundError:
-        known = sorted(path.parent.name for path in folder.parent.glob(f"*/{_SETTINGS}"))
+    note, revision = SweepNote.of(name), code_revision()
+    if not any_code and note.revision != revision:
         raise ValueError(
-            f"there is no sweep {name!r} in {folder.parent}, only {', '.join(known) or 'none'}"
-        ) from None
+            f"sweep {name} was begun with code {note.revision}, this is {revision}: its trials "
+            "would not compare; go back to that code, or accept it by --any-code"
+        )
     settings = replace(
-        settings,
-        trials=settings.trials if trials is None else trials,
-        concurrency=settings.concurrency if concurrency is None else concurrency,
+        note.settings,
+        trials=note.settings.trials if trials is None else trials,
+        concurrency=note.settings.concurrency if concurrency is None else concurrency,
+        budget=note.settings.budget if budget is None else budget,
     )
-    return _run(Plan.of(settings), name, say)
+    plan = Plan.of(settings)
+    _check_store(plan)
+    return _run(plan, replace(note, settings=settings), name, say)
 
 
-def folder_of(name: str) -> Path:
-    """The folder of a sweep."""
-    return Home.here().root / "sweeps" / name
+def sweep_or_resume(
+    settings: SweepSettings, *, any_code: bool = False, say: Say = _silence
+) -> SweepResult:
+    """Go on with the last sweep of these settings, or run a new one where there is none.
+
+    The same command, given again after every kill, brings one sweep to its end.
+
+    Args:
+        settings: The sweep.
+        any_code: Whether the code may be another than it was begun with.
+        say: Told what happens.
+
+    Returns:
+        What the whole sweep found.
+
+    Raises:
+        ValueError: If the last sweep of this name has not ended and was another one, or what
+            ``sweep`` and ``resume`` raise.
+    """
+    name = latest_of(settings)
+    if name is None:
+        return sweep(settings, say=say)
+    note = SweepNote.of(name)
+    found = changes(note.asked, settings)
+    if not found:
+        return resume(
+            name,
+            trials=settings.trials,
+            concurrency=settings.concurrency,
+            budget=settings.budget,
+            any_code=any_code,
+            say=say,
+        )
+    if len(ended(_study_of(name, note.settings))) >= note.settings.trials:
+        return sweep(settings, say=say)
+    raise ValueError(
+        f"sweep {name} has not ended and is another one ({found}): bring it to its end by "
+        f"--resume {name}, or begin a new one without resume=auto"
+    )
 
 
-def _run(plan: Plan, name: str, say: Say) -> SweepResult:
+def _check_store(plan: Plan) -> None:
     home = home_of(plan.experiment)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
-    plan, folder = plan.with_versions(registry_of(plan.experiment)), folder_of(name)
+
+
+def _study_of(name: str, settings: SweepSettings) -> optuna.Study:
+    storage = open_storage(storage_url(settings, Home.here().root))
+    return begin(storage, name, settings.objectives)
+
+
+def _run(plan: Plan, note: SweepNote, name: str, say: Say) -> SweepResult:
+    home, folder = home_of(plan.experiment), folder_of(name)
     ready = plan.prepare(folder)
     benchmark = plan.benchmark(ready.dataset)
     settings, url = plan.settings, storage_url(plan.settings, home.root)
     storage = open_storage(url)  # last: it makes the file of a new database
     with alone(folder, what="sweep"):  # two processes would run each other's trials twice
-        # With the passwords of stores, which a resumed sweep needs again.
-        write_json(folder / _SETTINGS, settings.to_dict(), mode=0o600)
+        note.keep(name)
         study = begin(storage, name, settings.objectives)
         _check_data(study, benchmark)
         book = Book(

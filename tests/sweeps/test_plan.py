@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from onestep.platform.home import Home
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.launch import launch
 from onestep.platform.training.watcher import Silence
+from onestep.sweeps.note import SweepNote
 from onestep.sweeps.plan import Plan
 from onestep.sweeps.record import command_line
 from onestep.sweeps.search import resume, sweep
@@ -173,9 +173,10 @@ def test_a_promotion_does_not_part_the_trials_of_a_sweep(home: Path) -> None:
     registry.promote("eight_gaussians/2", "champion", why="another one")
     with pytest.raises(AssertionError, match="Ray was started"):
         resume(folder.name)
-    kept = SweepSettings.from_dict(json.loads((folder / "sweep.json").read_text()))
+    kept = SweepNote.of(folder.name).settings
     assert "parents.initial=eight_gaussians/1" in Plan.of(kept).example
     assert champion not in str(kept)
+    assert f"parents.initial={champion}" in SweepNote.of(folder.name).asked.base
 
     swept = over({"parents.initial": {"kind": "choice", "values": [None, champion]}})
     plan = Plan.of(swept()).with_versions(registry)

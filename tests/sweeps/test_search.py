@@ -14,13 +14,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
+from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
 from onestep.sweeps.record import Outcome
 from onestep.sweeps.report import SweepResult
-from onestep.sweeps.search import resume, sweep
+from onestep.sweeps.search import resume, sweep_or_resume
 from onestep.sweeps.settings import settings_of
 from onestep.sweeps.space import Space
 from onestep.sweeps.trial import experiment_of
@@ -94,7 +95,8 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
             "optimizer.lr": {"kind": "choice", "values": [1e-3, 1e30]},  # the second one diverges
         }
     )
-    result = sweep(replace(settings_of(_TINY), space=space))
+    settings = replace(settings_of(_TINY), space=space)
+    result = sweep_or_resume(settings)
     finished, failed = result.trials
     assert [one.outcome for one in result.trials] == [Outcome.FINISHED, Outcome.FAILED]
     assert failed.values["optimizer.lr"] == 1e30
@@ -105,12 +107,17 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
     )
     assert repeated(result, home / "again") == result.best_value
     assert failed.reason in (result.folder / "table.md").read_text()
+    assert result.model == "eight_gaussians/1"
     runs = runs_of(home)
     assert {name: run.info.status for name, run in runs.items()} == {
         result.study_name: "FINISHED",
         f"{result.study_name}-0": "FINISHED",
         f"{result.study_name}-1": "FAILED",
     }
+    champion = Registry(f"sqlite:///{home / 'mlflow.db'}").entry("eight_gaussians/1")
+    assert champion.run_id == runs[f"{result.study_name}-0"].info.run_id
+    # The same command finds that nothing is left to do.
+    assert sweep_or_resume(settings) == result
 
 
 def repeated(result: SweepResult, folder: Path) -> float:

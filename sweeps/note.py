@@ -1,0 +1,126 @@
+"""Notes: what the folder of a sweep says of it, so that the same command goes on with it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self, final
+
+from ..platform.atomic import write_json
+from ..platform.home import Home
+from ..platform.password import without_passwords
+from .settings import SweepSettings
+
+_FILE: Final = "sweep.json"
+COUNTS: Final = ("trials", "concurrency", "budget")
+"""Settings with which a sweep may go on changed: they decide no trial."""
+_SHOWN: Final = 3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SweepNote:
+    """What the folder of a sweep says of it.
+
+    Attributes:
+        asked: The sweep as it was asked for.
+        settings: The same with the versions of its parents.
+        revision: Revision of the code that it was begun with.
+    """
+
+    asked: SweepSettings
+    settings: SweepSettings
+    revision: str
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """The note of a sweep.
+
+        Args:
+            name: Name of the sweep, as it was printed.
+
+        Returns:
+            The note.
+
+        Raises:
+            ValueError: If there is no such sweep.
+        """
+        folder = folder_of(name)
+        try:
+            values = json.loads((folder / _FILE).read_text())
+        except FileNotFoundError:
+            known = ", ".join(sorted(path.name for path in _folders())) or "none"
+            raise ValueError(
+                f"there is no sweep {name!r} in {folder.parent}, only {known}"
+            ) from None
+        return cls(
+            asked=SweepSettings.from_dict(values["asked"]),
+            settings=SweepSettings.from_dict(values["settings"]),
+            revision=values["revision"],
+        )
+
+    def keep(self, name: str) -> None:
+        """Write the note into the folder of its sweep, for its owner alone.
+
+        The passwords of stores, which a resumed sweep needs again, are in it.
+
+        Args:
+            name: Name of the sweep.
+        """
+        values = {
+            "asked": self.asked.to_dict(),
+            "settings": self.settings.to_dict(),
+            "revision": self.revision,
+        }
+        write_json(folder_of(name) / _FILE, values, mode=0o600)
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a sweep."""
+    return Home.here().root / "sweeps" / name
+
+
+def latest_of(settings: SweepSettings) -> str | None:
+    """The sweep that was begun last under the name of these settings, or None.
+
+    Args:
+        settings: What is asked for.
+    """
+    # Folders are named by the settings' name and the time.
+    names = [path.name for path in _folders() if path.name.rsplit("-", 3)[0] == settings.name]
+    return max(names, default=None)
+
+
+def changes(before: SweepSettings, now: SweepSettings) -> str:
+    """What differs between two sweeps, but for their counts; nothing if they are the same.
+
+    Args:
+        before: The one that was begun.
+        now: The one that is asked for.
+    """
+    old, new = (_flat(without_passwords(one.to_dict())) for one in (before, now))
+    found = [
+        f"{key}: {old.get(key, 'nothing')!r} then, {new.get(key, 'nothing')!r} now"
+        for key in sorted({*old, *new})
+        if key.split(".")[0] not in COUNTS and old.get(key) != new.get(key)
+    ]
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(found[:_SHOWN]) + more
+
+
+def _folders() -> Iterator[Path]:
+    return (path.parent for path in (Home.here().root / "sweeps").glob(f"*/{_FILE}"))
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, Mapping):
+        pairs = [(str(key), value) for key, value in node.items()]
+    elif isinstance(node, list) and prefix == "base":  # overrides, of which each has its key
+        pairs = [(str(one).partition("=")[0], one) for one in node]
+    else:
+        return {prefix: node}
+    return {
+        key: value
+        for name, part in pairs
+        for key, value in _flat(part, f"{prefix}.{name}" if prefix else name).items()
+    }
