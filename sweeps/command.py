@@ -9,6 +9,7 @@ from ..platform.commands.arguments import add_overrides
 from ..platform.password import hide_passwords, without_passwords
 
 if TYPE_CHECKING:
+    from .plan import Plan
     from .report import SweepResult
 
 _DESCRIPTION: Final = """\
@@ -109,7 +110,25 @@ class Sweep:
         plan = Plan.of(settings_of(overrides))
         print(json.dumps(without_passwords(plan.settings.to_dict()), indent=2))
         print(f"\none trial:\n  {command_line(tuple(map(hide_passwords, plan.example)))}")
+        print(f"\n{estimate_of(plan)}")
         return 0
+
+
+def estimate_of(plan: "Plan") -> str:
+    """How long the trainings of a sweep will take, from a few steps on this machine.
+
+    Args:
+        plan: The sweep.
+    """
+    from ..platform.training.cost import cost_of
+
+    found = cost_of(plan.experiment, {}, is_measured=True)["time"]
+    each, trials = 3600.0 * found["hours"], plan.settings.trials
+    at_once = min(trials, plan.settings.concurrency)
+    return (
+        f"about {each:.3g} s to train a trial on {found['device']}, {trials} trials, {at_once} at "
+        f"once: {each * trials / at_once:.3g} s in all if the cores do not share, without measuring"
+    )
 
 
 def text_of(result: "SweepResult") -> str:

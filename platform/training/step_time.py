@@ -14,7 +14,9 @@ from .place import place_of
 from .stand_in import NoiseFeed
 from .worker import learning_on
 
-_ROWS_ON_A_CPU: Final = 8
+_FEWEST_ROWS: Final = 8
+_LONG_S: Final = 0.2
+"""A step on a CPU that takes longer is not tried with more rows."""
 _STEPS: Final = 2
 _STEPS_OF_A_GAME: Final = 6  # one cycle of the usual turns
 
@@ -38,7 +40,7 @@ class StepTime:
 
 
 def step_time(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> StepTime:
-    """Take a few steps and measure them; on a CPU of a few rows, on a GPU of a whole share.
+    """Take a few steps and measure them, of a whole share of rows unless that takes too long.
 
     Args:
         assembly: The things of the experiment.
@@ -50,20 +52,38 @@ def step_time(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> StepTime:
     experiment = assembly.experiment
     training, place = experiment.training, place_of(experiment)
     workers = experiment.workers.num_workers
-    rows = training.batch_size // workers // training.accumulate
-    if place.device.type == "cpu":
-        rows = min(rows, _ROWS_ON_A_CPU)
-    steps = _STEPS_OF_A_GAME if isinstance(assembly.learner, AbstractGame) else _STEPS
+    share = training.batch_size // workers // training.accumulate
+    rows = share if place.device.type != "cpu" else min(share, _FEWEST_ROWS)
     weighty = {role: net.to_empty(device=place.device) for role, net in frozen.items()}
     for net in weighty.values():
         for tensor in (*net.parameters(), *net.buffers()):
             tensor.detach().zero_()
-    feed = NoiseFeed(assembly, rows=rows)
+    each = _seconds(assembly, weighty, rows=rows)
+    while rows < share and rows * each < _LONG_S:
+        rows = min(share, 4 * rows)
+        each = _seconds(assembly, weighty, rows=rows)
+    return StepTime(
+        device=str(place.device),
+        rows=rows,
+        seconds_per_sample=each,
+        hours=each * training.samples / workers / 3600.0,
+    )
+
+
+def _seconds(assembly: Assembly, frozen: Mapping[str, FlowMap], *, rows: int) -> float:
+    """Seconds of a sample in steps of so many rows."""
+    training, place = assembly.experiment.training, place_of(assembly.experiment)
+    steps = _STEPS_OF_A_GAME if isinstance(assembly.learner, AbstractGame) else _STEPS
     training_here = replace(
         training, samples=rows * 1000, batch_size=rows, shards=1, accumulate=1, ema_snapshots=0
     )
     learning = learning_on(
-        assembly, feed, place, net=assembly.net(), frozen=weighty, training=training_here
+        assembly,
+        NoiseFeed(assembly, rows=rows),
+        place,
+        net=assembly.net(),
+        frozen=frozen,
+        training=training_here,
     )
     learning.advance()  # the first step makes what the optimizer keeps
     _wait(place.device)
@@ -71,13 +91,7 @@ def step_time(assembly: Assembly, frozen: Mapping[str, FlowMap]) -> StepTime:
     for _ in range(steps):
         learning.advance()
     _wait(place.device)
-    each = (time.perf_counter() - start) / (steps * rows)
-    return StepTime(
-        device=str(place.device),
-        rows=rows,
-        seconds_per_sample=each,
-        hours=each * training.samples / workers / 3600.0,
-    )
+    return (time.perf_counter() - start) / (steps * rows)
 
 
 def _wait(device: torch.device) -> None:

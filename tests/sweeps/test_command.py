@@ -1,5 +1,6 @@
 import argparse
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,11 @@ def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
     words = ("data=moons", "net=mlp", "sweep.trials=3")
     assert Sweep().run(arguments("--dry-run", *words)) == 0
-    shown, _, line = capsys.readouterr().out.partition("\none trial:\n")
+    shown, _, rest = capsys.readouterr().out.partition("\none trial:\n")
+    line, _, estimate = rest.partition("\n\n")
+    each, of_all = map(float, re.findall(r"([\d.e+-]+) s ", estimate))
+    assert "3 trials, 2 at once" in estimate
+    assert of_all == pytest.approx(1.5 * each, rel=0.01)
     settings = SweepSettings.from_dict(json.loads(shown))
     assert settings.trials == 3
     program, command, *overrides = shlex.split(line)

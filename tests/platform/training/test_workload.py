@@ -114,7 +114,7 @@ def test_a_step_is_timed_and_the_run_is_its_samples_shared_by_the_workers(
     nets, _ = frozen_of_shapes(assembly, dict.fromkeys(run.parents.frozen.values(), run))
     found = step_time(assemble(run), nets)
     assert found.device == "cpu"
-    assert found.rows == 8
+    assert found.rows == run.training.batch_size
     assert found.seconds_per_sample > 0.0
     assert found.hours == pytest.approx(found.seconds_per_sample * run.training.samples / 3600.0)
     assert isinstance(run.training, Training)
