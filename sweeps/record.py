@@ -9,7 +9,7 @@ from typing import Final, Self, final
 
 from optuna.trial import FrozenTrial, TrialState
 
-from .space import Scalar
+from .condition import Scalar
 
 OVERRIDES: Final = "overrides"
 INTERVAL: Final = "interval"

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from ..platform.atomic import write_json, write_text
 from ..platform.evaluation.figures import save_png
+from .dimension import Kind
 from .journal import number_of
 from .record import Outcome, TrialRecord, command_line
 from .settings import Mode, SweepSettings
-from .space import Kind
 
 TABLE: Final = "table.md"
 FIGURE: Final = "metric.png"
@@ -121,7 +121,7 @@ def table(result: SweepResult, settings: SweepSettings) -> str:
     keys = list(settings.space.dimensions)
     rows = [["trial", *keys, f"{settings.metric} (95 %)", "samples", "outcome"]]
     for trial in ranked(result.trials, settings.metric.mode):
-        values = [_shown(trial.values.get(key)) for key in keys]
+        values = [_shown(trial.values[key]) if key in trial.values else "-" for key in keys]
         rows.append(
             [
                 str(trial.number),
@@ -165,8 +165,9 @@ def figure(result: SweepResult, settings: SweepSettings) -> Figure:
     panels = picture.subplots(1, len(keys), squeeze=False, sharey=True)[0]
     for axis, key in zip(panels, keys, strict=True):
         kind = settings.space.dimensions[key].kind
+        having = [trial for trial in shown if key in trial.values]
         for outcome, colour in ((Outcome.FINISHED, "tab:blue"), (Outcome.STOPPED, "0.6")):
-            some = [trial for trial in shown if trial.outcome is outcome]
+            some = [trial for trial in having if trial.outcome is outcome]
             if some:
                 axis.errorbar(
                     [_position(trial.values[key], kind) for trial in some],
@@ -176,7 +177,7 @@ def figure(result: SweepResult, settings: SweepSettings) -> Figure:
                     color=colour,
                     label=str(outcome),
                 )
-        if kind is Kind.LOG_UNIFORM:
+        if kind.is_log:
             axis.set_xscale("log")
         axis.set_xlabel(key, fontsize=8)
     panels[0].set_ylabel(str(settings.metric), fontsize=8)

@@ -86,7 +86,7 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
         ),
         (over({"data": {"kind": "choice", "values": ["moons", "spiral"]}}), "cannot hold data"),
         (
-            over({"evaluation.seed": {"kind": "integer", "low": 1, "high": 3}}),
+            over({"evaluation.seed": {"kind": "int", "low": 1, "high": 3}}),
             "cannot hold evaluation.seed",
         ),
         (over({"+x": _POWER["method.weighting.power"]}), r"cannot hold \+x"),

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from onestep.platform.configuration import compose
-from onestep.sweeps.space import Dimension, Space, override
+from onestep.sweeps.dimension import Dimension
+from onestep.sweeps.space import Space, override
 
 
 def dimension(**values: Any) -> Dimension:
@@ -25,7 +26,7 @@ def dimension(**values: Any) -> Dimension:
         ({"kind": "uniform", "low": 0.0, "high": "1"}, "low < high"),
         ({"kind": "uniform", "low": 0.0, "high": 1.0, "values": [1]}, "not values"),
         ({"kind": "log_uniform", "low": 0.0, "high": 1.0}, "low > 0, got 0.0"),
-        ({"kind": "integer", "low": 1, "high": 2.5}, "whole bounds"),
+        ({"kind": "int", "low": 1, "high": 2.5}, "whole bounds"),
         ({"kind": "choice", "values": ["adam"]}, "at least two different values"),
         ({"kind": "choice", "values": [1, 1]}, "at least two different values"),
         ({"kind": "choice", "values": [1, [2]]}, "between plain values"),
@@ -65,7 +66,7 @@ def test_the_kinds_are_distributions_of_optuna() -> None:
     assert dimension(kind="log_uniform", low=1e-4, high=1).distribution == FloatDistribution(
         1e-4, 1.0, log=True
     )
-    assert dimension(kind="integer", low=1, high=3).distribution == IntDistribution(1, 3)
+    assert dimension(kind="int", low=1, high=3).distribution == IntDistribution(1, 3)
     chosen = dimension(kind="choice", values=["a", None, 2]).distribution
     assert chosen == CategoricalDistribution(("a", None, 2))
 
