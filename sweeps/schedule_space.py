@@ -6,38 +6,15 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Final, Self, final
 
-from ..methods.core.schedule import (
-    Clock,
-    Constant,
-    Cosine,
-    Doubling,
-    Exponential,
-    Linear,
-    Piecewise,
-    Schedule,
-    Sigmoid,
-    SquareRootGrowth,
-)
+from ..methods.core.schedule import Clock, Schedule
 from .condition import Scalar, When, is_met, plain_when, read_when
 from .dimension import Dimension, Kind, is_number
+from .shape import PIECEWISE, SHAPES, fields_of, make, node_of
 
 SCHEDULE: Final = "schedule"
 """The kind of a schedule space."""
-SHAPES: Final[Mapping[str, type[Schedule]]] = {
-    "constant": Constant,
-    "linear": Linear,
-    "cosine": Cosine,
-    "sigmoid": Sigmoid,
-    "exponential": Exponential,
-    "doubling": Doubling,
-    "square_root_growth": SquareRootGrowth,
-    "piecewise": Piecewise,
-}
-_PIECEWISE: Final = "piecewise"
 _OF_PIECES: Final = ("start", "end", "lengths", "values")
 _SETTINGS: Final = ("kind", "shapes", "knots", "clock", "when")
-_DIGITS: Final = 12
-"""To which sums of readings are rounded, so that 0.1 and 0.2 are 0.3."""
 Part = Dimension | int | float
 
 
@@ -94,7 +71,7 @@ class ScheduleSpace:
             raise ValueError(
                 f"knots must be different whole numbers from 1, got {list(self.knots)}"
             )
-        if bool(self.knots) is not (_PIECEWISE in self.shapes):
+        if bool(self.knots) is not (PIECEWISE in self.shapes):
             raise ValueError(
                 f"knots and the shape piecewise need each other, got shapes {list(self.shapes)} "
                 f"and knots {list(self.knots)}"
@@ -127,9 +104,9 @@ class ScheduleSpace:
 
     def _needed(self, shape: str) -> set[str]:
         """Parts without which a shape cannot be drawn."""
-        if shape == _PIECEWISE:
+        if shape == PIECEWISE:
             return {*_OF_PIECES} - (set() if max(self.knots) > 1 else {"values"})
-        parameters = _parameters(SHAPES[shape])
+        parameters = fields_of(shape)
         names = {name for name, one in parameters.items() if one.default is inspect.Parameter.empty}
         # A clock that does not end by itself says nothing about where a ramp does.
         is_open = "until" in parameters and self.clock is not Clock.PROGRESS
@@ -140,9 +117,9 @@ class ScheduleSpace:
         return tuple(shape for shape in self.shapes if name in self._parts_of(shape))
 
     def _parts_of(self, shape: str) -> set[str]:
-        if shape == _PIECEWISE:
+        if shape == PIECEWISE:
             return {*self._needed(shape), "knots"}
-        names = _parameters(SHAPES[shape]).keys() - {"clock"}
+        names = fields_of(shape).keys() - {"clock"}
         return names | ({"length"} if "until" in names else set())
 
     @classmethod
@@ -260,19 +237,7 @@ class ScheduleSpace:
         shape = str(values.get(f"{key}.shape", self.shapes[0]))
         knots = values.get(f"{key}.knots", max(self.knots, default=0))
         assert isinstance(knots, int)
-        return self._build(shape, knots, numbers)
-
-    def _build(self, shape: str, knots: int, numbers: Mapping[str, Any]) -> Schedule:
-        if shape == _PIECEWISE:
-            return _piecewise(knots, numbers, self.clock)
-        names = self._parts_of(shape)
-        given = {name: number for name, number in numbers.items() if name in names}
-        if "length" in given:
-            given["until"] = round(given.get("begin", 0.0) + given.pop("length"), _DIGITS)
-        if "clock" in _parameters(SHAPES[shape]):
-            given["clock"] = self.clock
-        made: Schedule = SHAPES[shape](**given)
-        return made
+        return make(shape, knots, numbers, self.clock)
 
     def _probe(self, shape: str) -> None:
         """Make the schedules of all bounds and of values between: their class may refuse some."""
@@ -282,9 +247,9 @@ class ScheduleSpace:
             numbers = {
                 name: by_part[part] for name, (part, _) in self._numbers.items() if part in by_part
             }
-            for knots in self.knots if shape == _PIECEWISE else (0,):
+            for knots in self.knots if shape == PIECEWISE else (0,):
                 try:
-                    self._build(shape, knots, numbers)
+                    make(shape, knots, numbers, self.clock)
                 except ValueError as error:
                     shown = ", ".join(f"{name} {number}" for name, number in by_part.items())
                     raise ValueError(f"shape {shape} with {shown}: {error}") from error
@@ -301,47 +266,7 @@ class ScheduleSpace:
         Returns:
             Two overrides.
         """
-        made = self.schedule(key, values)
-        inner = ",".join(f"{name}:{_text(value)}" for name, value in _fields(made).items())
-        target = f"{type(made).__module__}.{type(made).__qualname__}"
-        return f"~{key}", f"+{key}={{_target_:{target},{inner}}}"
-
-
-def sentence(schedule: Schedule) -> str:
-    """A schedule in words.
-
-    Args:
-        schedule: A schedule of one of the shapes.
-    """
-    node = _fields(schedule)
-    if isinstance(schedule, Constant):
-        return f"constant {schedule.value:g}"
-    clock = f"on the clock {node['clock']}"
-    if isinstance(schedule, Piecewise):
-        pieces = zip(schedule.values, schedule.boundaries, strict=False)
-        parts = [f"{value:g} up to {boundary:g}" for value, boundary in pieces]
-        return f"{', '.join(parts)}, then {schedule.values[-1]:g}, {clock}"
-    shape = next(name for name, kind in SHAPES.items() if isinstance(schedule, kind))
-    start, end, begin, until = (node[name] for name in ("start", "end", "begin", "until"))
-    return f"{shape} from {start:g} to {end:g} between {begin:g} and {until:g}, {clock}"
-
-
-def _fields(schedule: Schedule) -> dict[str, Any]:
-    return {name: getattr(schedule, name) for name in _parameters(type(schedule))}
-
-
-def _piecewise(knots: int, numbers: Mapping[str, Any], clock: Clock) -> Piecewise:
-    boundaries: list[float] = []
-    for n in range(1, knots + 1):
-        before = boundaries[-1] if boundaries else 0.0
-        boundaries.append(round(before + numbers[f"length_{n}"], _DIGITS))
-    middle = [numbers[f"value_{n}"] for n in range(2, knots + 1)]
-    values = (numbers["start"], *middle, numbers["end"])
-    return Piecewise(values=values, boundaries=tuple(boundaries), clock=clock)
-
-
-def _parameters(kind: type[Schedule]) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(kind).parameters
+        return f"~{key}", f"+{key}={node_of(self.schedule(key, values))}"
 
 
 def _probes(part: Part) -> tuple[Any, ...]:
@@ -355,9 +280,3 @@ def _probes(part: Part) -> tuple[Any, ...]:
         return tuple(dict.fromkeys((low, high - 1, high)))
     # A share that gives neither a whole number nor a power by chance.
     return (low, low + 0.381966 * (high - low), high)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"[{','.join(map(_text, value))}]"
-    return str(value) if isinstance(value, Clock) else repr(value)

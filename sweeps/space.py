@@ -8,11 +8,13 @@ from typing import Any, Final, Self, final
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
 
-from .condition import Scalar, When, allowed_by
+from .condition import Scalar, allowed_by
 from .constraint import Constraint
+from .dependency import check_parents, in_order
 from .dimension import Dimension, Kind
 from .feasible import find_point
-from .schedule_space import SCHEDULE, ScheduleSpace, sentence
+from .schedule_space import SCHEDULE, ScheduleSpace
+from .shape import sentence
 
 _BARE: Final = re.compile(r"[A-Za-z_][\w.-]*")
 _WORDS: Final = frozenset({"true", "false", "null", "none", "nan", "inf"})
@@ -54,8 +56,8 @@ class Space:
         if not plain:
             raise ValueError("sweep.space needs at least one key, got schedules that are fixed")
         for key, part in self.parts.items():
-            _check_parents(key, part.when, plain)
-        object.__setattr__(self, "dimensions", self._ordered(plain))
+            check_parents(key, part.when, plain)
+        object.__setattr__(self, "dimensions", in_order(plain))
         for key, one in self.dimensions.items():
             if find_point(self.dimensions, (), fixed={key: one.extremes[0]}) is None:
                 raise ValueError(
@@ -65,25 +67,6 @@ class Space:
             self._check_constraint(constraint)
         if self.point() is None:
             raise ValueError("no point of sweep.space satisfies all of its constraints")
-
-    def _ordered(self, plain: Mapping[str, Dimension]) -> dict[str, Dimension]:
-        """The same dimensions, each after its parents and else as they were written."""
-        done: dict[str, Dimension] = {}
-
-        def place(key: str, below: tuple[str, ...]) -> None:
-            if key in below:
-                circle = " <- ".join((*below[below.index(key) :], key))
-                raise ValueError(
-                    f"sweep.space[{self.written(key)}] depends on itself by when: {circle}"
-                )
-            if key not in done:
-                for parent in plain[key].when:
-                    place(parent, (*below, key))
-                done[key] = plain[key]
-
-        for key in plain:
-            place(key, ())
-        return done
 
     def _check_constraint(self, constraint: Constraint) -> None:
         try:
@@ -313,23 +296,6 @@ class Space:
         assert isinstance(choice, Dimension)
         parts[key] = replace(choice, values=tuple(new[value] for value in choice.values))
         return replace(self, parts=parts)
-
-
-def _check_parents(key: str, when: When, dimensions: Mapping[str, Dimension]) -> None:
-    for parent, values in allowed_by(when).items():
-        one = dimensions.get(parent)
-        if one is None or one.kind is not Kind.CHOICE:
-            choices = [name for name, other in dimensions.items() if other.kind is Kind.CHOICE]
-            raise ValueError(
-                f"sweep.space[{key}] has a when of {parent}, which is no choice of the space, "
-                f"allowed: {', '.join(choices) or 'none'}"
-            )
-        for value in values:
-            if value not in one.values:
-                raise ValueError(
-                    f"sweep.space[{key}] has a when of {parent} {value!r}, which it never takes, "
-                    f"allowed: {', '.join(map(repr, one.values))}"
-                )
 
 
 def override(key: str, value: Scalar) -> str:
