@@ -1,6 +1,7 @@
 """Feasible points: values for all dimensions of a space that its constraints allow."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -10,8 +11,8 @@ from .condition import Scalar
 from .constraint import Constraint
 from .dimension import Dimension, Kind
 
-_MARGINS: Final = (1e-6, 0.0)
-"""How far inside constraints a point is sought, as a share: first beyond the solver's tolerance."""
+_MARGINS: Final = (1e-5, 0.0)
+"""How far inside constraints a point is sought: first beyond the tolerances of the solver."""
 _DIGITS: Final = (4, 6, 17)
 
 
@@ -20,7 +21,6 @@ def find_point(
     constraints: Sequence[Constraint],
     *,
     fixed: Mapping[str, Scalar] | None = None,
-    towards: tuple[str, int] | None = None,
 ) -> dict[str, Scalar] | None:
     """A point that satisfies all constraints, at lower bounds and first choices where it can be.
 
@@ -30,29 +30,75 @@ def find_point(
         dimensions: The dimensions, each after those that it depends on.
         constraints: The constraints.
         fixed: Values that the point must have.
-        towards: A key that must be present and a sign: -1 for its least value that the constraints
-            allow, 1 for its greatest.
 
     Returns:
         The point, or None if there is none.
     """
-    fixed = fixed or {}
-    asked = {*fixed, *([towards[0]] if towards else [])}
-    deciding = _with_parents({*asked, *(k for c in constraints for k in c.keys)}, dimensions)
+    for point in _lowest_points(dimensions, constraints, fixed or {}, fixed or {}):
+        if all(one.holds(point) for one in constraints):
+            return point
+        free = _free(point, dimensions, constraints, (fixed or {}).keys())
+        if (found := _solve(point, free, constraints, dict.fromkeys(free, 1))) is not None:
+            return found
+    return None
+
+
+def find_outermost(
+    dimensions: Mapping[str, Dimension],
+    constraints: Sequence[Constraint],
+    key: str,
+    *,
+    is_greatest: bool,
+) -> dict[str, Scalar] | None:
+    """A point that satisfies all constraints and in which a number is as small as it can be.
+
+    Args:
+        dimensions: The dimensions, each after those that it depends on.
+        constraints: The constraints.
+        key: Which number.
+        is_greatest: Whether it should be as large as it can be instead.
+
+    Returns:
+        The point, or None if no point has the key.
+    """
+    sign = -1 if is_greatest else 1
+    found = []
+    for point in _lowest_points(dimensions, constraints, (key,), {}):
+        free = {**_free(point, dimensions, constraints, ()), key: dimensions[key]}
+        found.append(_solve(point, free, constraints, {key: sign}))
+    points = [point for point in found if point is not None]
+    return min(points, key=lambda point: sign * _number(point[key]), default=None)
+
+
+def _lowest_points(
+    dimensions: Mapping[str, Dimension],
+    constraints: Sequence[Constraint],
+    asked: Iterable[str],
+    fixed: Mapping[str, Scalar],
+) -> Iterator[dict[str, Scalar]]:
+    """For all choices with which the asked keys are present, the point of all lower bounds."""
+    keys = set(asked)
+    deciding = _with_parents({*keys, *(key for one in constraints for key in one.keys)}, dimensions)
     for chosen in _branches(list(dimensions.items()), fixed, deciding, {}):
         present = {key: one for key, one in dimensions.items() if one.is_present(chosen)}
-        if not asked <= present.keys():
-            continue
-        point = {key: {**chosen, **fixed}.get(key, one.extremes[0]) for key, one in present.items()}
-        active = [one for one in constraints if one.applies(point)]
-        if towards is None and all(one.holds(point) for one in active):
-            return point
-        bound = {key for one in active for key in one.keys} - fixed.keys()
-        free = {k: d for k, d in present.items() if k in bound and d.kind is not Kind.CHOICE}
-        for margin in _MARGINS:
-            if (found := _solve(point, free, active, towards, margin=margin)) is not None:
-                return found
-    return None
+        if keys <= present.keys():
+            known = {**chosen, **fixed}
+            yield {key: known.get(key, one.extremes[0]) for key, one in present.items()}
+
+
+def _free(
+    point: Mapping[str, Scalar],
+    dimensions: Mapping[str, Dimension],
+    constraints: Sequence[Constraint],
+    fixed: Collection[str],
+) -> dict[str, Dimension]:
+    """The numbers of a point that constraints bind and nothing else."""
+    bound = {key for one in constraints if one.applies(point) for key in one.keys}
+    return {
+        key: dimensions[key]
+        for key in point
+        if key in bound and key not in fixed and dimensions[key].kind is not Kind.CHOICE
+    }
 
 
 def _with_parents(keys: Iterable[str], dimensions: Mapping[str, Dimension]) -> set[str]:
@@ -83,13 +129,30 @@ def _solve(
     point: Mapping[str, Scalar],
     free: Mapping[str, Dimension],
     constraints: Sequence[Constraint],
-    towards: tuple[str, int] | None,
-    *,
-    margin: float,
+    costs: Mapping[str, int],
 ) -> dict[str, Scalar] | None:
-    """The point with other values of its free numbers."""
+    """The point with the cheapest values of its free numbers."""
     if not free:
         return None
+    active = [one for one in constraints if one.applies(point)]
+    for margin in _MARGINS:
+        numbers = _optimum(point, free, active, costs, margin=margin)
+        for digits in _DIGITS if numbers else ():
+            values = {key: _tidy(numbers[key], digits, one) for key, one in free.items()}
+            if all(one.holds({**point, **values}) for one in active):
+                return {**point, **values}
+    return None
+
+
+def _optimum(
+    point: Mapping[str, Scalar],
+    free: Mapping[str, Dimension],
+    constraints: Sequence[Constraint],
+    costs: Mapping[str, int],
+    *,
+    margin: float,
+) -> dict[str, float]:
+    """The cheapest values of the free numbers of a point, or none."""
     # A variable is a share of the range, or for whole numbers the distance from the least.
     lows, highs = np.array([one.range for one in free.values()], dtype=float).T
     is_whole = np.array([one.kind.is_whole for one in free.values()])
@@ -99,27 +162,21 @@ def _solve(
         factors, number = one.form
         row = np.array([factors.get(key, 0.0) for key in free])
         given = sum(f * _number(point[key]) for key, f in factors.items() if key not in free)
+        limit = -(number + given + float(row @ lows))
+        if is_whole[row != 0.0].all():  # a whole sum: half-way to the next one it is safe
+            limit = math.ceil(limit) - 0.5 if one.is_strict else math.floor(limit) + 0.5
         scale = float(np.abs(row * units).max()) or 1.0
-        is_exact = bool(is_whole[row != 0.0].all()) and not one.is_strict
         rows.append(row * units / scale)
-        limits.append(-(number + given + row @ lows) / scale - (0.0 if is_exact else margin))
+        limits.append(limit / scale - margin)
     tops = (highs - lows) / units
-    aim = 1.0 / tops if towards is None else -towards[1] * (np.array(list(free)) == towards[0])
     found = linprog(
-        aim.astype(float),
-        A_ub=np.array(rows),
+        np.array([float(costs.get(key, 0)) for key in free]) / tops,
+        A_ub=np.array(rows).reshape(-1, len(free)),
         b_ub=np.array(limits),
         bounds=[(0.0, top) for top in tops],
         integrality=is_whole.astype(int),
     )
-    if not found.success:
-        return None
-    for digits in _DIGITS:
-        numbers = zip(free.items(), lows + units * found.x, strict=True)
-        values = {key: _tidy(float(number), digits, one) for (key, one), number in numbers}
-        if all(one.holds({**point, **values}) for one in constraints):
-            return {**point, **values}
-    return None
+    return dict(zip(free, (lows + units * found.x).tolist(), strict=True)) if found.success else {}
 
 
 def _tidy(value: float, digits: int, dimension: Dimension) -> float:

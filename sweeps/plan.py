@@ -65,9 +65,9 @@ class Plan:
         for key in space.parts:
             _check_key(key, settings.base, is_schedule=key in space.schedules)
         base = _completed(settings)
-        assembly = assemble(experiment_of((*base, *space.overrides(space.first))))
         for key in space.schedules:
             _check_schedule(key, space, base)
+        assembly = assemble(experiment_of((*base, *space.overrides(space.first))))
         _try_edges(space, base)
         plan = cls(settings=settings, base=base, assembly=assembly)
         plan._check_workers()

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from ..methods.core.schedule import (
@@ -32,6 +33,7 @@ _DIGITS: Final = 12
 """To which sums of readings are rounded, so that 0.1 and 0.2 are 0.3."""
 
 
+@cache
 def fields_of(shape: str) -> Mapping[str, inspect.Parameter]:
     """The fields of a shape's class."""
     return inspect.signature(SHAPES[shape]).parameters

@@ -12,7 +12,7 @@ from .condition import Scalar, allowed_by
 from .constraint import Constraint
 from .dependency import check_parents, in_order
 from .dimension import Dimension, Kind
-from .feasible import find_point
+from .feasible import find_outermost, find_point
 from .schedule_space import SCHEDULE, ScheduleSpace
 from .shape import sentence
 
@@ -259,8 +259,9 @@ class Space:
         points = [self.point({key: value}) for value in one.extremes]
         if one.kind is not Kind.CHOICE:
             points = [
-                point or find_point(self.dimensions, self.constraints, towards=(key, sign))
-                for point, sign in zip(points, (-1, 1), strict=True)
+                point
+                or find_outermost(self.dimensions, self.constraints, key, is_greatest=is_greatest)
+                for point, is_greatest in zip(points, (False, True), strict=True)
             ]
         for value, point in zip(one.extremes, points, strict=True):
             if point is None:

@@ -26,6 +26,10 @@ def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(
     shown, _, line = capsys.readouterr().out.partition("\none trial:\n")
     settings = SweepSettings.from_dict(json.loads(shown))
     assert settings.trials == 3
+    line, said = line.strip().splitlines()
+    assert said.strip() == (
+        "with method.times.diagonal: linear from 1 to 0.25 between 0 and 0.5, on the clock progress"
+    )
     program, command, *overrides = shlex.split(line)
     assert (program, command) == ("onestep", "train")
     experiment = experiment_of(tuple(overrides))
