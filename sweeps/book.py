@@ -18,12 +18,12 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
+from .condition import Scalar
 from .cost import NOTHING, Cost
 from .objective import Number
 from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES, STOPPED, UNTRIED, report_file
 from .sampler import SamplerKind, sampler_of
 from .settings import SweepSettings
-from .space import Scalar
 from .study import ended
 
 _TRIES: Final = 1000

@@ -9,6 +9,9 @@ from typing import Final, Self, final
 import torch
 
 from ..methods.core.flow_map import Domain
+from ..methods.core.schedule import Schedule
+from ..platform.build import class_at
+from ..platform.configuration import compose
 from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.sampling import samplers_at
@@ -20,9 +23,11 @@ from ..platform.training.measurement import prepare_benchmark
 from ..platform.training.parent import ROLES, with_versions
 from ..platform.training.preparation import Preparation
 from ..platform.training.trial import check_trial
+from .condition import Scalar
+from .dimension import Dimension
 from .objective import COSTS, OF_THE_MAP
 from .settings import SchedulerKind, SweepSettings
-from .space import Dimension, Scalar, Space, override
+from .space import Space, override
 from .trial import experiment_of
 
 _FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
@@ -57,16 +62,13 @@ class Plan:
             ValueError: If an override, a swept key, a bound or a count is refused.
         """
         space = settings.space
-        for key in space.dimensions:
-            _check_key(key, settings.base)
+        for key in space.parts:
+            _check_key(key, settings.base, is_schedule=key in space.schedules)
         base = _completed(settings)
-        assembly = assemble(experiment_of((*base, *_texts(space.first))))
-        for key, dimension in space.dimensions.items():
-            for value in dimension.extremes:
-                try:
-                    assemble(experiment_of((*base, *_texts({**space.first, key: value}))))
-                except ValueError as error:
-                    raise ValueError(f"sweep.space[{key}] reaches {value!r}: {error}") from error
+        for key in space.schedules:
+            _check_schedule(key, space, base)
+        assembly = assemble(experiment_of((*base, *space.overrides(space.first))))
+        _try_edges(space, base)
         plan = cls(settings=settings, base=base, assembly=assembly)
         plan._check_workers()
         plan._check_scheduler()
@@ -82,7 +84,7 @@ class Plan:
     @property
     def example(self) -> tuple[str, ...]:
         """The overrides of the first point of the space."""
-        return (*self.base, *_texts(self.settings.space.first))
+        return (*self.base, *self.settings.space.overrides(self.settings.space.first))
 
     def experiment_of(self, values: Mapping[str, Scalar]) -> Experiment:
         """The experiment at a point of the space."""
@@ -111,13 +113,11 @@ class Plan:
         Raises:
             ValueError: If a parent is not registered.
         """
-        settings, roles = self.settings, {f"parents.{role}" for role in ROLES}
-        swept = {
-            key: _choice_of_versions(one, registry) if key in roles else one
-            for key, one in settings.space.dimensions.items()
-        }
+        settings, space = self.settings, self.settings.space
+        for key in [f"parents.{role}" for role in ROLES if f"parents.{role}" in space.parts]:
+            space = space.with_values(key, _versions(space.dimensions[key], registry))
         base = with_versions(experiment_of(settings.base), registry).overrides
-        pinned = replace(settings, base=base, space=Space(dimensions=swept))
+        pinned = replace(settings, base=base, space=space)
         return self if pinned == settings else type(self).of(pinned)
 
     def prepare(self, folder: Path) -> Preparation:
@@ -200,15 +200,73 @@ class Plan:
                 )
 
 
-def _check_key(key: str, base: tuple[str, ...]) -> None:
+def _check_key(key: str, base: tuple[str, ...], *, is_schedule: bool) -> None:
     group = key.lstrip("+~").split(".")[0].split("@")[0]
     if key[:1] in "+~" or group in _FIXED:
         raise ValueError(
             f"sweep.space cannot hold {key}: trials differ in what is trained and how, not in "
             f"{', '.join(_FIXED)}, and a key that is added belongs in sweep.base first"
         )
-    if any(one.split("=")[0] == key for one in base):
-        raise ValueError(f"{key} stands both in sweep.space and among the overrides of all trials")
+    for one in base:
+        given = one.partition("=")[0]
+        is_within = is_schedule and f"{given.lstrip('+~')}.".startswith(f"{key}.")
+        if given == key or is_within:
+            raise ValueError(
+                f"{given} stands both in sweep.space and among the overrides of all trials"
+            )
+
+
+def _check_schedule(key: str, space: Space, base: tuple[str, ...]) -> None:
+    """Refuse a schedule that would take the place of something else."""
+    own = space.schedules[key].dimensions(key)
+    point = space.point({name: own[name].extremes[0] for name in list(own)[:1]})
+    assert point is not None
+    others = [text for text in space.overrides(point) if text.lstrip("~+").partition("=")[0] != key]
+    node: object = compose("train", (*base, *others))
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if target is None or not issubclass(class_at(str(target)), Schedule):
+        found = str(target).rpartition(".")[-1] if target else repr(node)
+        raise ValueError(
+            f"sweep.space[{key}] draws schedules, but the experiment has no schedule there, "
+            f"it has {found}"
+        )
+
+
+def _try_edges(space: Space, base: tuple[str, ...]) -> None:
+    """Build the experiment at the outermost values, many at once, and one by one where it fails."""
+    left = space.edges
+    while left:
+        (key, point), rest = left[0], left[1:]
+        tried, left = [(key, point)], []
+        for other, edge in rest:
+            fixed = {name: at[name] for name, at in (*tried, (other, edge))}
+            both = space.point(fixed) if len(fixed) > len(tried) else None
+            if both is None:
+                left.append((other, edge))
+            else:
+                tried.append((other, edge))
+                point = both
+        try:
+            _try(space, base, point)
+        except ValueError:
+            for name, edge in tried:
+                try:
+                    _try(space, base, edge)
+                except ValueError as error:
+                    said = f"{_name(name, space)} reaches {edge[name]!r}"
+                    raise ValueError(f"{said}: {error}") from error
+
+
+def _try(space: Space, base: tuple[str, ...], point: Mapping[str, Scalar]) -> None:
+    assemble(experiment_of((*base, *space.overrides(point))))
+
+
+def _name(key: str, space: Space) -> str:
+    """A dimension by the key that was written, and by its part of a schedule."""
+    written = space.written(key)
+    return f"sweep.space[{written}]{key.removeprefix(written)}"
 
 
 def _completed(settings: SweepSettings) -> tuple[str, ...]:
@@ -223,10 +281,5 @@ def _completed(settings: SweepSettings) -> tuple[str, ...]:
     return base
 
 
-def _choice_of_versions(models: Dimension, registry: Registry) -> Dimension:
-    versions = (one and str(registry.entry(str(one)).reference) for one in models.values)
-    return replace(models, values=tuple(versions))
-
-
-def _texts(values: dict[str, Scalar]) -> tuple[str, ...]:
-    return tuple(override(key, value) for key, value in values.items())
+def _versions(models: Dimension, registry: Registry) -> dict[Scalar, Scalar]:
+    return {one: one and str(registry.entry(str(one)).reference) for one in models.values}

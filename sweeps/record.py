@@ -9,9 +9,9 @@ from typing import Final, Self, final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from .condition import Scalar
 from .cost import Cost
 from .objective import Number
-from .space import Scalar
 
 OVERRIDES: Final = "overrides"
 RESULTS: Final = "results"

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from ..platform.atomic import write_json, write_text
 from ..platform.evaluation.figures import save_png
+from .dimension import Kind
 from .objective import Mode, Objectives
 from .pareto import front_of
 from .record import Outcome, TrialRecord
 from .settings import SweepSettings
-from .space import Kind
 
 TABLE: Final = "table.md"
 FIGURE: Final = "metric.png"
@@ -129,7 +129,7 @@ def table(result: SweepResult, settings: SweepSettings) -> str:
     keys = list(settings.space.dimensions)
     rows = [["trial", *keys, *map(str, settings.objectives.all), "samples", "outcome"]]
     for trial in ranked(result.trials, settings.objectives):
-        values = [_shown(trial.values[key]) if key in trial.values else "" for key in keys]
+        values = [_shown(trial.values[key]) if key in trial.values else "-" for key in keys]
         numbers = [str(one) for one in trial.results] or ["-"] * len(settings.objectives.all)
         rows.append(
             [
@@ -173,8 +173,9 @@ def figure(result: SweepResult, settings: SweepSettings) -> Figure:
     panels = picture.subplots(1, len(keys), squeeze=False, sharey=True)[0]
     for axis, key in zip(panels, keys, strict=True):
         kind = settings.space.dimensions[key].kind
+        having = [trial for trial in shown if key in trial.values]
         for outcome, colour in ((Outcome.FINISHED, "tab:blue"), (Outcome.STOPPED, "0.6")):
-            some = [one for one in shown if one.outcome is outcome and key in one.values]
+            some = [one for one in having if one.outcome is outcome]
             if some:
                 numbers = [one.results[0] for one in some]
                 axis.errorbar(
@@ -188,7 +189,7 @@ def figure(result: SweepResult, settings: SweepSettings) -> Figure:
                     color=colour,
                     label=str(outcome),
                 )
-        if kind is Kind.LOG_UNIFORM:
+        if kind.is_log:
             axis.set_xscale("log")
         axis.set_xlabel(key, fontsize=8)
     panels[0].set_ylabel(str(settings.objectives.lead), fontsize=8)

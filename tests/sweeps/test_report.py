@@ -104,6 +104,17 @@ def test_the_figure_shows_each_key_with_all_measured_trials(tmp_path: Path) -> N
     assert panels[0].get_xscale() == "log"
 
 
+def test_a_key_that_a_trial_lacks_is_left_out_of_its_row_and_of_the_figure(tmp_path: Path) -> None:
+    trials = (_TRIALS[0], replace(_TRIALS[3], values={"optimizer": "radam"}))
+    result = result_of_sweep(
+        trials, _SETTINGS, study_name="toy-1", storage="sqlite:///x.db", folder=tmp_path
+    )
+    assert "| 3     | -   | radam" in table(result, _SETTINGS)
+    panels = figure(result, _SETTINGS).axes
+    shown = [sum(len(bars.lines[0].get_xdata()) for bars in axis.containers) for axis in panels]
+    assert shown == [1, 2]
+
+
 def test_a_sweep_without_a_measured_trial_is_an_error(tmp_path: Path) -> None:
     failed = (trial(0, None, Outcome.FAILED),)
     with pytest.raises(ValueError, match=r"all 1 trials of sweep toy-1 failed.*TrainingDiverged"):
