@@ -71,13 +71,13 @@ def ladder(grace: int, total: int, reduction: int, *, batch: int = 1) -> tuple[i
             "rungs need grace and batch of at least 1 and a reduction of at least 2, got "
             f"{grace}, {batch} and {reduction}"
         )
-    rungs = 0
-    while grace * reduction ** (rungs + 1) <= total:
+    rungs, least = 0, max(grace, batch)
+    while least * reduction ** (rungs + 1) <= total:
         rungs += 1
     lowest = total // reduction**rungs // batch * batch
-    if not rungs or not lowest:
+    if not rungs:
         raise ValueError(
-            f"no rung of at least {max(grace, batch)} samples fits {reduction} times into the "
+            f"no rung of at least {least} samples fits {reduction} times into the "
             f"{total} samples of a whole run"
         )
     return (*(lowest * reduction**rung for rung in range(rungs)), total)
@@ -134,8 +134,8 @@ def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotio
     rung first, the best first. This depends on which results are there, never on the order in which
     they came; a promotion once made stays, though, so that with several runs at once a late result
     may find that a worse one has gone on before it, which is then one more run, not a wrong winner.
-    Where nothing else is left to do and no run has the whole budget, the best of the highest rung
-    goes on: a sweep ends with a whole run.
+    Where nothing else is left to do and no run has had the whole budget, the best that is left of
+    the highest rung goes on: a sweep ends with a whole run.
 
     Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5, Alg. 2, get_job.
     Differs from the paper: the last clause.
@@ -156,7 +156,7 @@ def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotio
     is_idle = len(rungs[0].results) >= count and not any(rung.running for rung in rungs)
     if is_idle and not rungs[-1].entered:
         for low in reversed(range(len(rungs) - 1)):
-            if (found := _next(rungs, low, 1)) is not None:
+            if (found := _next(rungs, low, len(rungs[low].results))) is not None:
                 return found
     return None
 
@@ -189,17 +189,17 @@ def _cycle(brackets: int, reduction: int) -> tuple[int, ...]:
         ceil(brackets * reduction**halvings / (halvings + 1))
         for halvings in reversed(range(brackets))
     ]
-    filled = [0] * brackets
+    filled, whole = [0] * brackets, sum(weights)
     order: list[int] = []
-    while len(order) < sum(weights):
-        emptiest = min(range(brackets), key=lambda b: ((filled[b] + 1) / weights[b], b))
-        filled[emptiest] += 1
-        order.append(emptiest)
+    for number in range(1, whole + 1):
+        short = [number * weight - whole * n for weight, n in zip(weights, filled, strict=True)]
+        order.append(short.index(max(short)))
+        filled[order[-1]] += 1
     return tuple(order)
 
 
 def _next(rungs: Sequence[Rung], low: int, quota: int) -> Promotion | None:
-    """The best of a rung's best that has not gone on; a run that failed never does."""
+    """The first of a rung's best that has not gone on; one whose run failed never does."""
     results, gone = rungs[low].results, rungs[low + 1].entered
     for number in ranked(results)[:quota]:
         if number not in gone and all(map(isfinite, results[number])):
