@@ -49,6 +49,8 @@ MOST_COST: Final = 0.4
 """Share of the cost of training every arm on the whole budget."""
 AS_GOOD: Final = 0.05
 CHEAPER: Final = 0.8
+POINTS: Final = 54
+"""Points of a drawn curve; every rung of a whole run is one."""
 FEW: Final = 3
 """Sweeps of each family whose every number is kept, so that they can be simulated again."""
 _SCALE: Final = 2_000.0
@@ -88,13 +90,14 @@ def moment(samples: int, planned: int) -> Moment:
 def error(arm: Arm, samples: int, planned: int) -> float:
     """The error of an arm, without that of its measurement.
 
-        floor + (1 + h / S)^-rate + 0.5 easy + 0.6 (1 + m / S)^-1/2 [without a curriculum: no haste]
+        floor + (1 + h / S)^-rate + 0.5 easy + 0.6 (1 + m / S)^-1/2
 
+    without the last two terms where there is no curriculum.
     Here easy is how much of the loss is still the easy one, h are samples of the hard one so far,
-    m samples that the whole curriculum lasts, and S is the arm's scale. A short curriculum is through early
-    and pays for its haste to the end; a long one is worse on its way, and has fewer samples of the
-    hard loss. In a short run the best one is shorter than in a long run, so that no rung tells the
-    whole truth.
+    m samples that the whole curriculum lasts, and S is the arm's scale. A short curriculum is
+    through early and pays for its haste to the end; a long one is worse on its way, and has fewer
+    samples of the hard loss. In a short run the best one is shorter than in a long run, so that no
+    rung tells the whole truth.
     """
     lasts = arm.until * planned
     moved = min(float(samples), lasts)
@@ -211,7 +214,7 @@ def example() -> dict[str, Any]:
             "curves": {
                 str(planned): [
                     [n, round(error(arm, n, planned), 4)]
-                    for n in range(0, planned + 1, max(planned // 90, BATCH))
+                    for n in (planned * k // POINTS for k in range(POINTS + 1))
                 ]
                 for planned in BUDGETS
             },
