@@ -13,15 +13,15 @@ DOCS: Final = Path(__file__).parent.parent / "docs"
 PAGE: Final = DOCS / "fair_stopping.md"
 PICTURE: Final = DOCS / "images" / "fair_stopping.png"
 FAMILIES: Final = {
-    "apart": "of different lengths",
-    "brief": "of different lengths, short rungs",
-    "together": "of one length",
-    "none": "none",
+    "apart": "*apart*: of different lengths",
+    "brief": "*brief*: the same, with rungs that are short",
+    "together": "*together*: of one length",
+    "none": "*none*",
 }
 RULES: Final = {
-    "full": "every arm on the whole budget",
-    "naive": "halving, on the way of whole runs",
-    "fair": "halving, runs planned on each rung",
+    "full": "*full*: every arm on the whole budget",
+    "naive": "*naive*: halving, on the way of whole runs",
+    "fair": "*fair*: halving, runs planned on each rung",
 }
 COLOURS: Final = {"short": "#d55e00", "long": "#0072b2"}
 BARS: Final = {"full": "#999999", "naive": "#d55e00", "fair": "#0072b2"}
@@ -38,10 +38,10 @@ curves, where the best arm is known: {sweeps} sweeps of each family, {arms} arms
 
 ![Two arms as either rule sees them, and how often the rules are wrong](images/fair_stopping.png)
 
-*Left*: two arms whose curricula alone differ, in runs planned on {whole} samples. At both lower
-rungs the one that is better in the end is worse. *Middle*: the same arms in runs planned on each
-rung; what is compared are the ends. *Right*: how often the arm that a rule takes for the best is
-worse than the best by more than {telling:g}, twice the noise of a measurement.
+*Left*: two arms whose curricula alone differ, in runs planned on {whole} samples. At every
+rung but the last the one that is better in the end is worse. *Middle*: the same arms in runs
+planned on each rung; what is compared are their ends. *Right*: how often the arm that a rule takes
+for the best is worse than the best by more than {telling:g}, twice the noise of a measurement.
 """
 TAIL: Final = """
 *Wrong*: share of the sweeps, with its standard error. *Regret*: by how much the arm found is worse
@@ -56,8 +56,7 @@ What is seen:
 - **Runs planned on each rung** find the best arm about as often as training every arm to the end,
   which is itself misled by the noise of one measurement now and then.
 - The **price of fairness**: a run of a rung begins anew, so that fair halving costs {over_naive}
-  times what halving on the way does; it is {of_full:.0%} of the cost of every arm on the whole
-  budget.
+  times what halving on the way does, {of_full:.0%} of every arm on the whole budget.
 - Where curricula have **one length**, or there are **none**, all arms stand at one point at every
   rung. The naive rule is as good there and cheaper, and is not refused.
 - Fairness is **no foresight**. Where the lower rungs are too short to learn in, a short run is a
@@ -130,6 +129,7 @@ def picture(stored: Mapping[str, Any]) -> Figure:
         _ends(middle, [points[-1] for points in arm["curves"].values()], COLOURS[name])
     middle.legend(fontsize=8, frameon=False)
     middle.sharey(left)
+    left.set_ylabel("error", fontsize=9)
     _wrong(right, stored["families"])
     return figure
 
@@ -139,7 +139,6 @@ def _prepare(axis: Axes, title: str, budgets: list[int]) -> None:
     axis.set_xscale("log")
     axis.set_xlim(budgets[0] / 4, budgets[-1] * 1.3)
     axis.set_xlabel("samples", fontsize=9)
-    axis.set_ylabel("error", fontsize=9)
     axis.tick_params(labelsize=8)
     for budget in budgets:
         axis.axvline(budget, color="#cccccc", linewidth=0.8, zorder=0)
