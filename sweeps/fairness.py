@@ -1,4 +1,4 @@
-"""Fairness: trials are not ended early while their schedules stand at different points."""
+"""Fairness: trials are not ended early while their schedules stand apart; docs/fair_stopping.md."""
 
 from collections.abc import Sequence
 from dataclasses import replace
