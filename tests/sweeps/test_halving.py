@@ -86,7 +86,7 @@ def test_the_best_third_of_a_rung_goes_on_and_the_highest_rung_comes_first() -> 
     assert promotable(one, count=9, reduction=3) == Promotion(number=5, rung=1)
     both = [Rung(results=low), Rung(results=results(a=0.1), running=frozenset({5})), Rung()]
     assert promotable(both, count=9, reduction=3) is None
-    late = [Rung(results=low), Rung(results=results(a=0.3, d=0.2, f=0.4)), Rung()]
+    late = [Rung(results=low), Rung(results=results(a=0.3, d=0.2, e=0.4)), Rung()]
     assert promotable(late, count=9, reduction=3) == Promotion(number=3, rung=2)
 
 

@@ -143,6 +143,12 @@ def test_the_median_waits_for_others() -> None:
     assert str(judged) == "place 4 of 4 after 50000 samples, of which 2 go on"
 
 
+def test_the_middle_one_of_an_odd_number_goes_on() -> None:
+    held = [curve(k, {_GRACE: 0.1 * k}) for k in range(5)]
+    found = [judge(_MEDIAN, each, held, _MEDIAN.budgets(_TOTAL)) for each in held]
+    assert [one is not None and one.goes_on for one in found] == [True] * 3 + [False] * 2
+
+
 @pytest.mark.parametrize("stopping", [_ASHA, _HYPERBAND, _MEDIAN], ids=lambda one: str(one.kind))
 @pytest.mark.parametrize("cut", [1, 5, 11, 16])
 def test_a_sweep_that_was_killed_ends_the_same_trials(stopping: Stopping, cut: int) -> None:
