@@ -1,12 +1,15 @@
 """The plan of a sweep: its keys and bounds, parents and data are tried here, before Ray starts."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self, final
 
+import optuna
 import torch
+from optuna.samplers import RandomSampler
 
 from ..methods.core.flow_map import Domain
 from ..methods.core.schedule import Schedule
@@ -24,12 +27,17 @@ from ..platform.training.parent import ROLES, with_versions
 from ..platform.training.preparation import Preparation
 from ..platform.training.trial import check_trial
 from .condition import Scalar
-from .dimension import Dimension
+from .dimension import Dimension, Kind
+from .fairness import require_fair
 from .objective import COSTS, OF_THE_MAP
-from .settings import SchedulerKind, SweepSettings
+from .settings import SweepSettings
 from .space import Space, override
+from .stopping import StoppingKind
 from .trial import experiment_of
 
+_BATCH: Final = "training.batch_size"
+_POINTS: Final = 16
+"""Points at random beside the outermost ones, in which schedules are compared."""
 _FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
 
 
@@ -42,11 +50,13 @@ class Plan:
         settings: The sweep.
         base: Overrides of every trial, with those that the sweep itself adds.
         assembly: The first point of the space, built.
+        budgets: Samples at which trials are measured, the whole trial last.
     """
 
     settings: SweepSettings
     base: tuple[str, ...]
     assembly: Assembly
+    budgets: tuple[int, ...]
 
     @classmethod
     def of(cls, settings: SweepSettings) -> Self:
@@ -64,14 +74,14 @@ class Plan:
         space = settings.space
         for key in space.parts:
             _check_key(key, settings.base, is_schedule=key in space.schedules)
-        base = _completed(settings)
+        base, budgets = _completed(settings)
         for key in space.schedules:
             _check_schedule(key, space, base)
         assembly = assemble(experiment_of((*base, *space.overrides(space.first))))
         _try_edges(space, base)
-        plan = cls(settings=settings, base=base, assembly=assembly)
+        plan = cls(settings=settings, base=base, assembly=assembly, budgets=budgets)
         plan._check_workers()
-        plan._check_scheduler()
+        plan._check_fair()
         plan._check_objectives()
         settings.budget.check(samples_of_a_trial=plan.samples)
         return plan
@@ -93,8 +103,7 @@ class Plan:
     @property
     def samples(self) -> int:
         """Samples of a whole trial."""
-        training = self.experiment.training
-        return training.steps * training.batch_size
+        return self.budgets[-1]
 
     @property
     def cpus(self) -> float:
@@ -181,13 +190,13 @@ class Plan:
                 f"{self.experiment.workers.cpus_per_worker:g}"
             )
 
-    def _check_scheduler(self) -> None:
-        scheduler = self.settings.scheduler
-        if scheduler.kind is SchedulerKind.ASHA and scheduler.grace_samples >= self.samples:
-            raise ValueError(
-                f"sweep.scheduler.grace_samples must be below the {self.samples} samples of a "
-                f"trial, got {scheduler.grace_samples}"
-            )
+    def _check_fair(self) -> None:
+        stopping, space = self.settings.scheduler, self.settings.space
+        if stopping.kind is StoppingKind.NONE:
+            return
+        points = [point for _, point in space.edges] + _drawn(space, _POINTS)
+        trials = [assemble(self.experiment_of(point)) for point in points]
+        require_fair(stopping, trials, self.budgets)
 
     def _check_objectives(self) -> None:
         domain: Domain = self.assembly.learner.domain
@@ -269,16 +278,38 @@ def _name(key: str, space: Space) -> str:
     return f"sweep.space[{written}]{key.removeprefix(written)}"
 
 
-def _completed(settings: SweepSettings) -> tuple[str, ...]:
-    """The overrides of all trials, and those that make a trial the same wherever it is repeated."""
-    base = settings.base
-    experiment = experiment_of(base)
-    if experiment.training.threads == 0:
-        cpus = max(1, int(experiment.workers.cpus_per_worker))
+def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The overrides of all trials, and the samples at which trials are measured.
+
+    Overrides are added that make a trial the same wherever it is repeated, and those that make it
+    keep what is measured.
+    """
+    base, stopping = settings.base, settings.scheduler
+    training = experiment_of(base).training
+    if training.threads == 0:
+        cpus = max(1, int(experiment_of(base).workers.cpus_per_worker))
         base = (*base, override("training.threads", cpus))
-    if settings.scheduler.kind is SchedulerKind.ASHA:
-        base = (*base, override("training.checkpoint_every", settings.scheduler.grace_samples))
-    return base
+    if stopping.kind is StoppingKind.NONE:
+        return base, (training.steps * training.batch_size,)
+    batches = [training.batch_size]
+    if (swept := settings.space.dimensions.get(_BATCH)) is not None:
+        if swept.kind is not Kind.CHOICE:
+            raise ValueError(
+                f"sweep.space[{_BATCH}] must be a choice where trials are stopped early, for they "
+                f"are measured after whole batches, got {swept.kind}"
+            )
+        batches = [int(str(value)) for value in swept.values]
+    budgets = stopping.budgets(training.samples, batch=math.lcm(*batches))
+    if not stopping.replan:
+        base = (*base, override("training.checkpoint_every", budgets[0]))
+    return base, budgets
+
+
+def _drawn(space: Space, count: int) -> list[dict[str, Scalar]]:
+    """Points of a space at random, always the same ones, without those that break a constraint."""
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    points = [space.suggest(study.ask()) for _ in range(count)]
+    return [point for point in points if space.violated(point) is None]
 
 
 def _versions(models: Dimension, registry: Registry) -> dict[Scalar, Scalar]:

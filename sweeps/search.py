@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
-from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from ray import tune
 
 from ..platform.data.source import Dataset
@@ -30,9 +29,10 @@ from .cost import Budget
 from .journal import Journal, Say
 from .note import SweepNote, changes, folder_of, latest_of
 from .plan import Plan
+from .record import RUNG
 from .report import SweepResult, result_of_sweep, write_report
 from .searcher import NUMBER, BookScheduler, BookSearch
-from .settings import SchedulerKind, SweepSettings
+from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
 from .trial import try_overrides
 from .winner import keep_leaders, register_winner
@@ -186,9 +186,8 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say) -> SweepResult:
             study,
             settings,
             base=plan.base,
-            total=plan.samples,
             folder=folder,
-            pruner=_pruner(settings),
+            budgets=plan.budgets,
         )
         done = len(ended(study))
         say(
@@ -205,9 +204,9 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say) -> SweepResult:
         )
         keep_leaders(folder, ended(study), settings.objectives)
         with _kept(journal, name):
-            left = settings.trials - done
-            if left > 0:
-                _search(plan, book, journal, benchmark, home=home, folder=folder, left=left)
+            if not book.is_done:
+                _search(plan, book, journal, benchmark, home=home, folder=folder)
+            book.close()
             if book.spent:
                 say(f"the budget is spent: {book.spent}")
             result = result_of_sweep(
@@ -244,7 +243,6 @@ def _search(
     *,
     home: Home,
     folder: Path,
-    left: int,
 ) -> None:
     settings = plan.settings
     workers = plan.experiment.workers
@@ -253,12 +251,11 @@ def _search(
         os.environ.setdefault(key, value)
     # It misses the files of the loggers that are off.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    is_staged = settings.scheduler.kind is SchedulerKind.ASHA
     trainable = tune.with_parameters(
         partial(
             try_overrides,
             objectives=settings.objectives.to_dict(),
-            is_staged=is_staged,
+            budgets=plan.budgets[:-1],
             folder=str(folder),
         ),
         # By way of Ray's memory, not of the files in which Ray Tune keeps what it runs: passwords
@@ -271,7 +268,7 @@ def _search(
         tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                num_samples=left,
+                num_samples=-1,  # the book says when it is enough
                 max_concurrent_trials=settings.concurrency,
                 search_alg=BookSearch(book),
                 scheduler=BookScheduler(book),
@@ -300,16 +297,8 @@ def _facts(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:
 
 
 def _name_of(trial: Any) -> str:
-    return f"trial-{trial.config[NUMBER]}"
-
-
-def _pruner(settings: SweepSettings) -> BasePruner | None:
-    scheduler = settings.scheduler
-    if scheduler.kind is SchedulerKind.NONE:
-        return None
-    return SuccessiveHalvingPruner(
-        min_resource=scheduler.grace_samples, reduction_factor=scheduler.reduction
-    )
+    number, rung = trial.config[NUMBER], trial.config[RUNG]
+    return f"trial-{number}" if rung is None else f"trial-{number}-rung-{rung}"
 
 
 def _check_data(study: optuna.Study, benchmark: Benchmark) -> None:

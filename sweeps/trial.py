@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, final
@@ -20,7 +20,7 @@ from ..platform.password import hide_passwords
 from ..platform.training.trial import measure, run_trial
 from .cost import Cost
 from .objective import Objectives
-from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES, folder_of_trial
+from .record import COST, ERROR, OVERRIDES, RESULTS, RUNG, SAMPLES, folder_of_trial
 from .searcher import NUMBER, REPORT
 
 LOSS: Final = "loss"
@@ -37,7 +37,7 @@ class TuneReporter:
         objectives: The numbers to improve.
         benchmark: The yardstick.
         folder: Folder of the trial.
-        is_staged: Whether checkpoints before the last are measured.
+        budgets: Samples at which checkpoints on the way are measured.
     """
 
     def __init__(
@@ -47,10 +47,11 @@ class TuneReporter:
         benchmark: Benchmark,
         *,
         folder: Path,
-        is_staged: bool,
+        budgets: Sequence[int],
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
-        self._is_staged, self._file, self._sent_at = is_staged, folder / _SECONDS, 0.0
+        self._budgets, self._file, self._sent_at = budgets, folder / _SECONDS, 0.0
+        self._samples = 0
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
         self.training_s: float = before.get("training_s", 0.0)
         """Seconds of processor time up to the last checkpoint, whatever process spent them."""
@@ -59,11 +60,12 @@ class TuneReporter:
     @property
     def cost(self) -> Cost:
         """What the trial has taken so far."""
-        workers = self._experiment.workers
-        return Cost.of(
-            time.monotonic() - self._begin,
+        workers, wall_s = self._experiment.workers, time.monotonic() - self._begin
+        return Cost(
+            wall_s=wall_s,
             training_s=self.training_s,
-            gpus=workers.num_workers * workers.gpus_per_worker,
+            gpu_s=wall_s * workers.num_workers * workers.gpus_per_worker,
+            samples=self._samples,
         )
 
     def report(
@@ -71,11 +73,11 @@ class TuneReporter:
     ) -> None:
         """Take metrics or a checkpoint."""
         training = self._experiment.training
-        samples = step * training.batch_size
+        self._samples = samples = step * training.batch_size
         if checkpoint is not None:
             self.training_s += time.process_time() - self._since
             write_json(self._file, asdict(self.cost))
-            if self._is_staged and step < training.steps:
+            if samples in self._budgets and step < training.steps:
                 self._measure(checkpoint, samples)
             self._since = time.process_time()  # measuring is not training
         elif "loss/online" in metrics and time.monotonic() - self._sent_at >= _PAUSE_S:
@@ -111,7 +113,7 @@ def try_overrides(
     config: Mapping[str, Any],
     *,
     objectives: Mapping[str, Any],
-    is_staged: bool,
+    budgets: Sequence[int],
     folder: str,
     base: tuple[str, ...],
     benchmark: Benchmark,
@@ -122,7 +124,7 @@ def try_overrides(
     Args:
         config: What the searcher suggested.
         objectives: The numbers to improve, as plain values.
-        is_staged: Whether checkpoints before the last are measured.
+        budgets: Samples at which checkpoints on the way are measured.
         folder: Folder of the sweep.
         base: Overrides of every trial.
         benchmark: The yardstick.
@@ -137,8 +139,8 @@ def try_overrides(
     try:
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
-        place = folder_of_trial(Path(folder), config[NUMBER])
-        reporter = TuneReporter(experiment, wanted, benchmark, folder=place, is_staged=is_staged)
+        place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
+        reporter = TuneReporter(experiment, wanted, benchmark, folder=place, budgets=budgets)
         report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
         samples = experiment.training.steps * experiment.training.batch_size
         tune.report({**reporter.row(report, samples), REPORT: report.to_json()})

@@ -35,10 +35,12 @@ def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Object
         objectives: The numbers to improve.
     """
     leaders = [one for one in ranked(trials, objectives) if one.outcome is Outcome.FINISHED]
-    kept = {one.number for one in leaders[:KEPT]}
+    kept = {folder_of_trial(folder, one.number, rung=one.rung) for one in leaders[:KEPT]}
     for trial in trials:
-        if trial.number not in kept:
-            shutil.rmtree(folder_of_trial(folder, trial.number) / CHECKPOINTS, ignore_errors=True)
+        place = folder_of_trial(folder, trial.number, rung=None)
+        for one in (place, *place.glob("rung-*")):
+            if one not in kept:
+                shutil.rmtree(one / CHECKPOINTS, ignore_errors=True)
 
 
 def register_winner(
@@ -58,7 +60,7 @@ def register_winner(
     """
     if best.outcome is not Outcome.FINISHED:
         return None
-    place = folder_of_trial(folder, best.number)
+    place = folder_of_trial(folder, best.number, rung=best.rung)
     registry = registry_of(plan.experiment)
     known = registry.made_by(run.run_id)
     if known is not None:
@@ -70,7 +72,7 @@ def register_winner(
     made = register(
         replace(ready, assembly=assembly),
         served_map(assembly, last, data),
-        Report.from_json(report_file(folder, best.number).read_text()),
+        Report.from_json(report_file(folder, best.number, rung=best.rung).read_text()),
         run,
         place,
         pairs=data if isinstance(data, PairSet) else None,

@@ -40,7 +40,7 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         (["sweep.trials=0"], "sweep.trials must be at least 1, got 0"),
         (["sweep.seed=-1"], "sweep.seed must be at least 0, got -1"),
         (["sweep.objectives.quality.mode=least"], "must be min or max, got 'least'"),
-        (["sweep.scheduler.kind=hyperband"], "one of none, asha, got 'hyperband'"),
+        (["sweep.scheduler.kind=best"], "one of none, asha, hyperband, median, got 'best'"),
         (["sweep.scheduler.reduction=1"], "reduction at least 2"),
         (["sweep.name=../x"], "sweep.name must be"),
         (
