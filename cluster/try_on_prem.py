@@ -259,7 +259,9 @@ def _image(folder: Path, addresses: Sequence[str]) -> Path:
     _run("chroot", str(root), "usermod", "--password", "*", _USER)  # by key alone, and not locked
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(etc / "ssh" / "onestep_key"))
     (etc / "ssh" / "onestep_sshd").write_text(_SSHD)
-    (etc / "resolv.conf").unlink(missing_ok=True)  # nobody to ask: known at once, not in ten seconds
+    (etc / "resolv.conf").unlink(
+        missing_ok=True
+    )  # nobody to ask: known at once, not in ten seconds
     (etc / "resolv.conf").touch()
     names = [f"{address} onestep-{k}\n" for k, address in enumerate(addresses)]
     (etc / "hosts").write_text("".join(["127.0.0.1 localhost\n", *names]))
@@ -273,7 +275,9 @@ def _image(folder: Path, addresses: Sequence[str]) -> Path:
     for place in (base, _ENVIRONMENT, _ROOT):  # a home that only its owner may look into, perhaps
         for above in (place, *place.parents):
             inside = root / above.relative_to("/")
-            inside.chmod(inside.stat().st_mode | 0o055 if above == place else 0o711 | inside.stat().st_mode)
+            inside.chmod(
+                inside.stat().st_mode | 0o055 if above == place else 0o711 | inside.stat().st_mode
+            )
     ssh = root / "home" / _USER / ".ssh"
     ssh.mkdir(mode=0o700)
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(ssh / "id_ed25519"))
@@ -365,7 +369,7 @@ class Desk:
         account = (f"--reuid={_USER}", f"--regid={_USER}", "--init-groups")
         line = f"cd && exec {shlex.join(words)}"
         return subprocess.Popen(
-            ["chroot", str(self.root), "setpriv", *account, "sh", "-c", line],
+            [_which("chroot") or "chroot", str(self.root), "setpriv", *account, "sh", "-c", line],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -384,7 +388,9 @@ class Desk:
         process = self.start(*words)
         said, _ = process.communicate(timeout=within_s)
         if process.returncode:
-            raise RuntimeError(f"{shlex.join(words)} ends with {process.returncode}:\n{said[-4000:]}")
+            raise RuntimeError(
+                f"{shlex.join(words)} ends with {process.returncode}:\n{said[-4000:]}"
+            )
         if not quiet:
             print(f"{time.monotonic() - since:6.1f} s  {shlex.join(words[:4])}", flush=True)
         return said

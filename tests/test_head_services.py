@@ -105,7 +105,9 @@ def test_mlflow_runs_once_in_the_network_of_the_cluster_and_comes_back(services:
 
 @pytest.mark.parametrize("missing", ["address", "home"])
 def test_the_services_are_refused_without_an_address_or_a_home(missing: str) -> None:
-    environment = {"PATH": os.environ["PATH"]} | ({} if missing == "home" else {"ONESTEP_HOME": "/"})
+    environment = {"PATH": os.environ["PATH"]} | (
+        {} if missing == "home" else {"ONESTEP_HOME": "/"}
+    )
     words = ["bash", str(_SCRIPT), *([] if missing == "address" else [_CLUSTER])]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0

@@ -169,7 +169,10 @@ def test_a_refusal_shows_no_secret(words: list[str], bare: pytest.MonkeyPatch) -
         (["--address", "auto", "--", "train"], "got 'auto'"),
         (["--address", _ADDRESS, "--env", "X", "--", "train"], "NAME=VALUE, got 'X'"),
         (["--address", _ADDRESS, "--working-dir", "/no/folder", "--", "train"], "got /no/folder"),
-        (["--address", _ADDRESS, "--dry-run", "--wheel", "/no/file", "--", "train"], "got /no/file"),
+        (
+            ["--address", _ADDRESS, "--dry-run", "--wheel", "/no/file", "--", "train"],
+            "got /no/file",
+        ),
     ],
 )
 def test_a_bad_submission_is_refused(words: list[str], said: str, bare: pytest.MonkeyPatch) -> None:

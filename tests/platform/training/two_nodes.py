@@ -31,7 +31,6 @@ from onestep.platform.training.ray_train import mailbox_here, train_with_ray
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.tests.platform.training.recipe import DIGITS, MEAN_FLOW, recipe
 
-
 MOUNTS = {
     "own": "mount -t tmpfs none {0}",
     "read-only": "mount --bind {0} {0} && mount -o remount,bind,ro {0}",
@@ -86,6 +85,8 @@ def main(what: str, how: str, folder: Path) -> None:
     )
     set_ray_environment()
     place = tempfile.mkdtemp(prefix="os-")  # Ray's sockets need a short path
+    os.environ["RAY_TMPDIR"] = place  # where it notes the address, in a folder that is there
+    (Path(place) / "ray").mkdir()
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "temp_dir": place, "include_dashboard": False},
