@@ -18,6 +18,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -52,7 +53,9 @@ _BRIDGE: Final = "onestep0"
 _OBJECT_STORE_BYTES: Final = 150_000_000
 _UP_S: Final = 900.0
 _JOB_S: Final = 900.0
-_ENDED_S: Final = 180.0
+_DASHBOARD: Final = ("127.0.0.1", 8265)
+_FORWARD_S: Final = 120.0
+_ENDED_S: Final = 30.0
 _POLL_S: Final = 2.0
 _SWEEP: Final = (
     *("sweep", "sweep=flow_matching", "data=eight_gaussians", "net=mlp", "net.width=32"),
@@ -99,7 +102,7 @@ def main() -> int:
     if missing := _missing():
         print(f"try_on_prem: {missing}", file=sys.stderr)
         return 2
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     with tempfile.TemporaryDirectory(prefix="onestep-hosts-") as folder:
         # Killed with this process, however that ends; and with it everything in its namespaces.
@@ -178,6 +181,14 @@ def _spaces(pid: int) -> set[str]:
 
 def _look(spaces: set[str], folder: str) -> int:
     """Say what is left on this machine of what was started; 0 if nothing is."""
+    until = time.monotonic() + _ENDED_S
+    while (left := _left(spaces, folder)) and time.monotonic() < until:
+        time.sleep(0.1)  # the kernel ends one namespace after the other
+    print(f"left on this machine: {', '.join(left) or 'nothing'}", flush=True)
+    return 1 if left else 0
+
+
+def _left(spaces: set[str], folder: str) -> list[str]:
     left = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -189,8 +200,7 @@ def _look(spaces: set[str], folder: str) -> int:
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     left += [f"bridge {_BRIDGE}"] if _BRIDGE in links else []
     left += [f"mount in {folder}"] if folder in Path("/proc/self/mountinfo").read_text() else []
-    print(f"left on this machine: {', '.join(left) or 'nothing'}", flush=True)
-    return 1 if left else 0
+    return left
 
 
 @final
@@ -392,7 +402,7 @@ class Desk:
                 f"{shlex.join(words)} ends with {process.returncode}:\n{said[-4000:]}"
             )
         if not quiet:
-            print(f"{time.monotonic() - since:6.1f} s  {shlex.join(words[:4])}", flush=True)
+            print(f"{time.monotonic() - since:6.1f} s  {shlex.join(words)[:79]}", flush=True)
         return said
 
 
@@ -400,7 +410,8 @@ def _go(root: Path, hosts: Sequence[Host], shared: Path) -> int:
     desk, since = Desk(root=root), time.monotonic()
     desk.run("ray", "get-auth-token", "--generate")
     desk.run("ray", "up", "-y", "--no-config-cache", "on-prem.yaml")
-    print(f"{_wait_for_workers(desk, len(hosts)):6.1f} s  until all workers have joined")
+    joined = _wait_for_workers(desk, len(hosts))
+    print(f"{joined:6.1f} s  until {len(hosts) - 1} workers had joined", flush=True)
     with _forwarded(desk):
         said = desk.run(
             *("onestep", "submit", "--address", "http://127.0.0.1:8265", "--", *_SWEEP),
@@ -409,6 +420,9 @@ def _go(root: Path, hosts: Sequence[Host], shared: Path) -> int:
     print(said[-1500:])
     _check_sweep(shared, hosts)
     desk.run("ray", "down", "-y", "on-prem.yaml")
+    for host in hosts[1:]:
+        options = ("-i", ".ssh/id_ed25519", "-o", "StrictHostKeyChecking=accept-new")
+        desk.run("ssh", *options, f"{_USER}@{host.address}", 'bash -ic "ray stop"')
     down = time.monotonic()
     while left := {host.address: found for host in hosts if (found := host.programs())}:
         if time.monotonic() - down > _ENDED_S:
@@ -433,9 +447,14 @@ def _wait_for_workers(desk: Desk, count: int) -> float:
 @contextmanager
 def _forwarded(desk: Desk) -> Iterator[None]:
     """The head's dashboard, at the desk."""
-    process = desk.start("ray", "dashboard", "on-prem.yaml")
+    process, since = desk.start("ray", "dashboard", "on-prem.yaml"), time.monotonic()
     try:
-        time.sleep(5)
+        while True:
+            with suppress(ConnectionRefusedError), socket.create_connection(_DASHBOARD):
+                break
+            if time.monotonic() - since > _FORWARD_S:
+                raise RuntimeError(f"ray dashboard forwards no port within {_FORWARD_S:g} seconds")
+            time.sleep(_POLL_S)
         yield
     finally:
         os.killpg(process.pid, signal.SIGTERM)
