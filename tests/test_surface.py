@@ -119,7 +119,16 @@ OPTIONS: Final = {
     "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--dry-run"],
-    "submit": ["--address", "--dry-run", "--env", "--no-wait", "--python", "--working-dir"],
+    "submit": [
+        "--address",
+        "--dry-run",
+        "--env",
+        "--installed",
+        "--no-wait",
+        "--python",
+        "--wheel",
+        "--working-dir",
+    ],
     "doctor": ["--dry-run"],
 }
 

@@ -169,7 +169,7 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
         ),
         (
             over(_POWER, "sweep.scheduler.kind=asha", "sweep.scheduler.grace_samples=4096"),
-            "grace_samples must be below the 2048 samples of a trial",
+            "no rung of at least 4096 samples fits 2 times into the 2048 samples of a whole run",
         ),
         (
             over(_POWER, "sweep.objectives.quality.nfe=3"),

@@ -44,9 +44,9 @@ def test_every_method_has_a_sweep_of_its_name() -> None:
 def test_every_sweep_over_images_improves_what_a_gaussian_per_class_does_not_reach() -> None:
     """A Gaussian per class beats one-step models of digits in the sliced distance."""
     for name in SWEEPS:
-        node = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-        assert {"data=digits", "experiment=digits_short_mean_flow"} & set(node["base"]), name
-        assert node["objectives"]["quality"]["name"] == "eval/1nn_deviation", name
+        settings = settings_of([f"sweep={name}"])
+        assert {"data=digits", "experiment=digits_short_mean_flow"} & set(settings.base), name
+        assert settings.objectives.lead.name == "eval/1nn_deviation", name
 
 
 @pytest.mark.parametrize("name", SWEEPS)
