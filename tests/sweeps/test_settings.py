@@ -50,9 +50,9 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         (["sweep.objectives=1"], "sweep.objectives must be numbers by label, got 1"),
         (["sweep.objectives.quality.nfe=null"], "nfe must be null for cost/training_s, "),
         (["+sweep.objectives.cost={name: cost/training_s, nfe: 1}"], "got 1 for cost/training_s"),
-        (["+sweep.sampler=best"], "sweep.sampler must be one of tpe, gp, .* got 'best'"),
+        (["sweep.sampler=best"], "sweep.sampler must be one of tpe, gp, .* got 'best'"),
         (
-            ["+sweep.objectives.cost={name: cost/training_s}", "+sweep.sampler=cmaes"],
+            ["+sweep.objectives.cost={name: cost/training_s}", "sweep.sampler=cmaes"],
             "sweep.sampler cmaes improves one number, got quality, cost",
         ),
         (["sweep.trials=many"], "sweep.trials must be a whole number, got 'many'"),
