@@ -23,6 +23,7 @@ from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.revision import code_revision
 from ..platform.registry.run import RunFacts
+from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
 from .book import Book
 from .cost import Budget
@@ -265,6 +266,9 @@ def _search(
         environment=home.variables(os.environ),
     )
     with ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
+        # On the nodes that may get a trial: where they do not share the folder, checkpoints of
+        # trials would be lost with their nodes.
+        check_shared(folder, needed={"CPU": resources["cpu"], "GPU": resources["gpu"]})
         tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
