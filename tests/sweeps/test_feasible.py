@@ -58,6 +58,7 @@ def test_a_point_is_found_if_and_only_if_there_is_one(
 
 @settings(max_examples=60)
 @given(constraints(), st.sampled_from(["a", "b"]), st.booleans())
+@example([Constraint(text="a-c<=-1")], "a", True)
 def test_the_outermost_value_is_found(some: list[Constraint], key: str, is_greatest: bool) -> None:
     allowed = [p for p in _POINTS if key in p and all(one.holds(p) for one in some)]
     found = find_outermost(_DIMENSIONS, some, key, is_greatest=is_greatest)

@@ -108,6 +108,10 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
             r"sweep.space\[method.times.diagonal\].end reaches 1.5: .*\[0, 1\], got 1.5",
         ),
         (
+            over({"method.weighting.offset": _OVER, "method.weighting.power": _OVER}),
+            r"sweep.space\[method.weighting.power\] reaches 1.5: ",
+        ),
+        (
             over({"optimizer": _OPTIMIZER, "method.weighting.power": _OVER | {"when": _RADAM}}),
             r"sweep.space\[method.weighting.power\] reaches 1.5: ",
         ),

@@ -145,6 +145,14 @@ def test_a_point_has_the_dimensions_whose_conditions_it_meets(seed: int) -> None
     assert set(space.overrides(values)) == {override(key, values[key]) for key in expected}
 
 
+def test_optuna_draws_as_the_kinds_say() -> None:
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    values = NESTED.suggest(trial)
+    assert "free" in values
+    expected = {key: NESTED.dimensions[key].distribution for key in values}
+    assert trial.distributions == expected
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_the_first_constraint_that_a_point_breaks_is_named(seed: int) -> None:
     space = NESTED
