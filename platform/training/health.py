@@ -66,6 +66,7 @@ def _fault(found: Mapping[str, float], largest: Mapping[str, float]) -> str:
     for name, value in found.items():
         if not math.isfinite(value):
             return f"guardian/{name} is {value}"
+    for name, value in found.items():
         if value > MOST.get(name, math.inf):
             return f"guardian/{name} is {value:.3g}, above {MOST[name]:g}"
         before = largest.get(name, math.inf)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, final
 
 from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
 
 from ...methods.core.flow_map import FlowMap
 from ..data.pairs import PairSet
@@ -177,7 +178,7 @@ def _trained(experiment: Experiment, run: Run, *, folder: Path, reporter: Report
     except TrainingDiverged as lost:
         try:
             run.set_tags({"onestep.lost": str(lost)})
-        except RegistryError as away:
+        except (RegistryError, MlflowException) as away:
             # Why the training ended is told, not that it could not be noted.
             _LOGGER.warning("run %s could not note why it is lost: %s", run.run_id, away)
         raise
