@@ -13,6 +13,7 @@ import json
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,8 @@ _SPIKE: Final = (
     "values:[1.0,200.0],boundaries:[0.5]}",
 )
 """The learning rate is two hundred times higher from the middle of the run on."""
+_INDEPENDENT: Final = "coupling@method.coupling=independent"
+"""Pairs of a neural flow without which all noise goes to the mean of the data."""
 RATES: Final = {
     "mean_flow": 1e-3,
     "alpha_flow": 2e-3,
@@ -70,7 +73,7 @@ def runs() -> dict[str, tuple[str, ...]]:
     """Overrides by run; the name of a broken one says after a colon how it is broken."""
     found = {method: _plane(method) for method in RATES}
     found |= {f"digits {method}": _digits(method) for method in ON_DIGITS}
-    found["dmd2"] = _plane("dmd2")
+    found |= {method: _plane(method) for method in ("neural_flow", "dmd2")}
     for times in (30, 100):
         for method, rate in RATES.items():
             found[f"{method}: rate x {times}"] = _plane(method, f"optimizer.lr={times * rate:g}")
@@ -81,6 +84,7 @@ def runs() -> dict[str, tuple[str, ...]]:
         found[f"{method}: decay"] = _plane(method, *_DECAY)
     for method in ("mean_flow", "alpha_flow"):
         found[f"{method}: spike"] = _plane(method, *_SPIKE)
+    found["neural_flow: independent"] = _plane("neural_flow", _INDEPENDENT)
     return found
 
 
@@ -191,7 +195,9 @@ def main() -> None:
     path, about = RESULTS / f"{NAME}.json", machine()
     found = dict(json.loads(path.read_text())["runs"]) if path.exists() else {}
     chosen = () if arguments.judge else arguments.runs or tuple(runs())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Independent pairs are warned of; what they lead to is what is wanted here.
+        warnings.filterwarnings("ignore", "method.coupling is independent")
         teacher = _teacher(Path(folder)) if any(name.startswith("dmd2") for name in chosen) else ""
         for name in chosen:
             more = (f"parents.teacher={teacher}",) if name.startswith("dmd2") else ()

@@ -12,15 +12,17 @@ from typing import Any, Final, Self, final
 LOSS: Final = "loss_"
 """Begins the names of losses: medians over the steps since the last round."""
 MOST: Final = {"one_step": 3.0, "many_steps": 3.0, "composition": 2.0, "tangent": 20.0}
-"""No map that learns goes beyond these, at any time."""
+"""No map that learns goes beyond these, at any time; samples lie no further away than so many times
+the noise, where that is far from the data."""
 TIMES: Final = 100.0
 """How often the largest loss of a healthy round a loss may be."""
 STARTED: Final = 0.2
 """Share of the run after which a map has to have begun to learn."""
 LEAST_MOTION: Final = 0.01
 """Noise that is moved less, in spreads of the data, is not moved at all."""
-COLLAPSED: Final = 0.8
-"""Samples that are one point are 1 away from the data, and those of the data are 0 away."""
+LEAST_WIDTH: Final = 0.1
+"""Samples that are closer together, in spreads of the data, are one point."""
+_SAMPLES: Final = ("one_step", "many_steps")
 
 
 @final
@@ -67,8 +69,9 @@ def _fault(found: Mapping[str, float], largest: Mapping[str, float]) -> str:
         if not math.isfinite(value):
             return f"guardian/{name} is {value}"
     for name, value in found.items():
-        if value > MOST.get(name, math.inf):
-            return f"guardian/{name} is {value:.3g}, above {MOST[name]:g}"
+        most = MOST.get(name, math.inf) * (max(1.0, found["noise"]) if name in _SAMPLES else 1.0)
+        if value > most:
+            return f"guardian/{name} is {value:.3g}, above {most:.3g}"
         before = largest.get(name, math.inf)
         if abs(value) > TIMES * before:
             return f"guardian/{name} is {value:.3g}, above {TIMES:g} times {before:.3g} before"
@@ -76,10 +79,9 @@ def _fault(found: Mapping[str, float], largest: Mapping[str, float]) -> str:
 
 
 def _idle(found: Mapping[str, float]) -> str:
-    motion = found["motion"]
+    motion, width = found["motion"], found["width"]
     if motion < LEAST_MOTION:
         return f"guardian/motion is {motion:.3g}, below {LEAST_MOTION:g}: noise stays where it is"
-    best = min(found[name] for name in ("one_step", "many_steps") if name in found)
-    if best > COLLAPSED:
-        return f"samples are {best:.3g} from the data, above {COLLAPSED:g}: one point does as well"
+    if width < LEAST_WIDTH:
+        return f"guardian/width is {width:.3g}, below {LEAST_WIDTH:g}: samples are one point"
     return ""

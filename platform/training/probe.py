@@ -75,8 +75,7 @@ class Ground:
         """
         shape = tuple(data.shape[1:])
         noise = draw_noise(len(data), shape, seed=seed, draws=draws, purpose=Purpose.PROBES)
-        flat = data.flatten(1).double()
-        spread = float((flat - flat.mean(0)).square().mean().sqrt())
+        flat, spread = data.flatten(1).double(), _spread(data)
         if spread <= 0.0:
             raise ValueError("guardian.every needs data that vary, got one point again and again")
         noise = noise.to(data)
@@ -127,9 +126,10 @@ class Samples(AbstractProbe):
         return bool(_samplers(domain))
 
     def ask(self, flow_map: FlowMap, ground: Ground) -> Mapping[str, float]:
-        """``one_step``, ``many_steps``, ``gap`` between the two where there are both, ``motion``.
+        """``one_step``, ``many_steps``, ``gap`` between the two, ``noise``, ``motion``, ``width``.
 
-        The motion is how far noise is moved, a shift of all of it left out, in spreads of the data.
+        Beside them stand how far noise lies from the data, and in spreads of these how far a map
+        moves it, a shift of all of it left out, and how far apart the samples are.
         """
         made: dict[str, Tensor] = {}
         for name, sampler in _samplers(flow_map.domain).items():
@@ -138,9 +138,12 @@ class Samples(AbstractProbe):
         first, *others = made.values()
         for other in others:
             found["gap"] = ground.apart(first, other)
-        moved = (first - ground.noise[0]).flatten(1).double()
-        moved = moved - moved.mean(0)
-        return {**found, "motion": float(moved.square().mean().sqrt()) / ground.spread}
+        return {
+            **found,
+            "noise": ground.at_noise,
+            "motion": _spread(first - ground.noise[0]) / ground.spread,
+            "width": _spread(first) / ground.spread,
+        }
 
 
 @final
@@ -211,6 +214,12 @@ def draws_of(domain: Domain) -> int:
 def ask_all(probes: Sequence[AbstractProbe], flow_map: FlowMap, ground: Ground) -> dict[str, float]:
     """The answers of several probes by name."""
     return {name: value for probe in probes for name, value in probe.ask(flow_map, ground).items()}
+
+
+def _spread(x: Float[Tensor, " b *d"]) -> float:
+    """Root mean square about the mean, per coordinate."""
+    flat = x.flatten(1).double()
+    return float((flat - flat.mean(0)).square().mean().sqrt())
 
 
 def _samplers(domain: Domain) -> dict[str, AbstractSampler]:

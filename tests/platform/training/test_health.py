@@ -5,15 +5,22 @@ import math
 import pytest
 
 from onestep.platform.training.health import (
-    COLLAPSED,
     LEAST_MOTION,
+    LEAST_WIDTH,
     MOST,
     STARTED,
     TIMES,
     Health,
 )
 
-GOOD = {"one_step": 0.1, "many_steps": 0.05, "motion": 0.5, "loss_online": 0.3}
+GOOD = {
+    "one_step": 0.1,
+    "many_steps": 0.05,
+    "noise": 0.4,
+    "motion": 0.5,
+    "width": 1.0,
+    "loss_online": 0.3,
+}
 
 
 def walked(*rounds: dict[str, float], progress: float = 0.0) -> Health:
@@ -64,11 +71,18 @@ def test_a_map_has_to_begin_only_after_a_while() -> None:
     assert not walked({"motion": LEAST_MOTION}, progress=STARTED).fault
 
 
-def test_samples_that_are_one_point_are_a_fault_unless_other_steps_mend_it() -> None:
-    point = {"one_step": 1.01 * COLLAPSED, "many_steps": 1.01 * COLLAPSED}
+def test_samples_that_are_one_point_are_a_fault_after_a_while() -> None:
+    point = {"width": 0.99 * LEAST_WIDTH}
     assert walked(point, point, progress=STARTED).is_lost
-    assert not walked({"one_step": 1.0}, progress=STARTED).fault
+    assert not walked({"width": LEAST_WIDTH}, progress=STARTED).fault
     assert not walked(point, point).fault
+
+
+def test_samples_may_lie_as_far_away_as_the_noise_they_begin_with() -> None:
+    far = {"one_step": 9.0, "many_steps": 9.0, "noise": 9.0}
+    assert not walked(far).fault
+    assert walked(far | {"many_steps": 28.0}).fault == "guardian/many_steps is 28, above 27"
+    assert walked(far | {"composition": 2.5}).fault == "guardian/composition is 2.5, above 2"
 
 
 def test_health_goes_through_a_checkpoint() -> None:

@@ -56,13 +56,14 @@ def test_an_exact_map_is_near_the_data_and_composes() -> None:
     assert abs(found["many_steps"] - found["one_step"]) < 1e-9
     assert found["composition"] < 1e-9
     assert found["motion"] == pytest.approx((1.0 - STD) / STD, rel=0.1)
+    assert found["width"] == pytest.approx(1.0, rel=0.1)
 
 
 def test_a_point_in_the_middle_of_the_data_is_one_away() -> None:
     on = ground()
     middle = on.data.mean(0, keepdim=True).expand_as(on.data)
     assert on.apart(middle, on.data) == pytest.approx(1.0)
-    assert on.apart(on.noise[0], on.data) == pytest.approx(on.at_noise)
+    assert asked(Shift(0.0), on)["noise"] == pytest.approx(on.apart(on.noise[0], on.data))
 
 
 def test_a_map_that_shifts_all_noise_does_not_move_it() -> None:
@@ -102,21 +103,21 @@ def test_each_sample_is_asked_for_under_the_condition_of_its_datum() -> None:
 @pytest.mark.parametrize(
     ("domain", "names"),
     [
-        (Domain(kind=DomainKind.DIAGONAL), {"many_steps", "motion"}),
+        (Domain(kind=DomainKind.DIAGONAL), {"many_steps", "motion", "noise", "width"}),
         (
             Domain(kind=DomainKind.DIAGONAL, is_straight=True),
-            {"one_step", "many_steps", "gap", "motion"},
+            {"one_step", "many_steps", "gap", "motion", "noise", "width"},
         ),
-        (Domain(kind=DomainKind.FROM_NOISE), {"one_step", "motion"}),
+        (Domain(kind=DomainKind.FROM_NOISE), {"one_step", "motion", "noise", "width"}),
         (
             Domain(kind=DomainKind.TO_DATA),
-            {"one_step", "many_steps", "gap", "motion", "tangent", "tangent_95"},
+            {"one_step", "many_steps", "gap", "motion", "noise", "tangent", "tangent_95"},
         ),
         (
             Domain(kind=DomainKind.GRID, steps=8),
             {"one_step", "many_steps", "gap", "motion", "composition"},
         ),
-        (Domain(kind=DomainKind.TILING, steps=4), {"many_steps", "motion"}),
+        (Domain(kind=DomainKind.TILING, steps=4), {"many_steps", "motion", "noise", "width"}),
         (Domain(kind=DomainKind.TRIANGLE, path="trigonometric"), {"composition"}),
     ],
     ids=lambda value: str(value.kind) if isinstance(value, Domain) else "",
@@ -139,7 +140,7 @@ def test_every_probe_serves_some_domain_and_says_so() -> None:
 
 def test_a_broken_map_gives_numbers_that_say_so() -> None:
     found = asked(Shift(math.nan), ground())
-    assert all(math.isnan(value) for value in found.values())
+    assert {name for name, value in found.items() if not math.isnan(value)} == {"noise"}
 
 
 def test_data_that_do_not_vary_are_refused() -> None:
