@@ -19,6 +19,7 @@ from onestep.benchmarks import (
     fair_stopping,
     fair_stopping_page,
     few_steps,
+    guardian,
     learning,
     learning_digits,
     learning_page,
@@ -62,6 +63,7 @@ METHODS: Final = RESULTS.parent.parent / "methods" / "conf" / "method"
 BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "fair_stopping": fair_stopping.bars,
     "few_steps": few_steps.bars,
+    "guardian": guardian.bars,
     "mean_collapse": mean_collapse.bars,
     "method_cost": method_cost.bars,
     "ray_overhead": ray_overhead.bars,
@@ -555,3 +557,22 @@ sys.exit(3)
     assert found["seconds"] >= 5.0
     verdicts = budgets.bars({"commands": {"demo": found}})
     assert [bar["reached"] for bar in verdicts] == [False, True, True]
+
+
+def test_the_guardian_judges_the_stored_rounds_by_the_rule_of_today() -> None:
+    stored = read("guardian")["runs"]
+    assert list(stored) == list(guardian.runs())
+    for name, run in stored.items():
+        assert run["verdict"] == guardian.verdict(run), name
+        asked = guardian.runs()[name]
+        assert tuple(run["overrides"][: len(asked)]) == asked, name
+
+
+def test_runs_that_the_guardian_calls_lost_have_learned_nothing() -> None:
+    """A run that is called lost and would have come right is a false alarm, however it began."""
+    stored = read("guardian")["runs"]
+    ends = {name: run["verdict"]["end"] for name, run in stored.items()}
+    lost = {name for name, run in stored.items() if run["verdict"]["lost_at"] is not None}
+    for name in lost:
+        twin = ends[name.partition(":")[0]]
+        assert ends[name] is None or ends[name] > 2.0 * max(twin, 0.0) + 0.01, name

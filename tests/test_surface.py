@@ -37,6 +37,7 @@ CONFIGURATION: Final = {
     "": [
         "data",
         "evaluation",
+        "guardian",
         "learning_rate",
         "method",
         "name",
@@ -69,6 +70,7 @@ CONFIGURATION: Final = {
         "stream",
         "threads",
     ],
+    "guardian": ["every", "lr_factor", "retries"],
     "workers": [
         "address",
         "cpus_per_worker",
