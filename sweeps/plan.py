@@ -1,8 +1,9 @@
 """The plan of a sweep: its keys and bounds, parents and data are tried here, before Ray starts."""
 
+import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self, final
@@ -36,7 +37,7 @@ from .stopping import StoppingKind
 from .trial import experiment_of
 
 _BATCH: Final = "training.batch_size"
-_POINTS: Final = 16
+_POINTS: Final = 8
 """Points at random beside the outermost ones, in which schedules are compared."""
 _FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
 
@@ -78,10 +79,10 @@ class Plan:
         for key in space.schedules:
             _check_schedule(key, space, base)
         assembly = assemble(experiment_of((*base, *space.overrides(space.first))))
-        _try_edges(space, base)
+        outermost = _try_edges(space, base)
         plan = cls(settings=settings, base=base, assembly=assembly, budgets=budgets)
         plan._check_workers()
-        plan._check_fair()
+        plan._check_fair(outermost)
         plan._check_objectives()
         settings.budget.check(samples_of_a_trial=plan.samples)
         return plan
@@ -190,13 +191,11 @@ class Plan:
                 f"{self.experiment.workers.cpus_per_worker:g}"
             )
 
-    def _check_fair(self) -> None:
+    def _check_fair(self, outermost: Sequence[Assembly]) -> None:
         stopping, space = self.settings.scheduler, self.settings.space
-        if stopping.kind is StoppingKind.NONE:
-            return
-        points = [point for _, point in space.edges] + _drawn(space, _POINTS)
-        trials = [assemble(self.experiment_of(point)) for point in points]
-        require_fair(stopping, trials, self.budgets)
+        if stopping.kind is not StoppingKind.NONE:
+            drawn = [assemble(self.experiment_of(point)) for point in _drawn(space, _POINTS)]
+            require_fair(stopping, [*outermost, *drawn], self.budgets)
 
     def _check_objectives(self) -> None:
         domain: Domain = self.assembly.learner.domain
@@ -243,9 +242,13 @@ def _check_schedule(key: str, space: Space, base: tuple[str, ...]) -> None:
         )
 
 
-def _try_edges(space: Space, base: tuple[str, ...]) -> None:
-    """Build the experiment at the outermost values, many at once, and one by one where it fails."""
-    left = space.edges
+def _try_edges(space: Space, base: tuple[str, ...]) -> list[Assembly]:
+    """Build the experiment at the outermost values, many at once, and one by one where it fails.
+
+    Returns:
+        The experiments, in one of which each of the values is.
+    """
+    left, built = space.edges, []
     while left:
         (key, point), rest = left[0], left[1:]
         tried, left = [(key, point)], []
@@ -258,18 +261,19 @@ def _try_edges(space: Space, base: tuple[str, ...]) -> None:
                 tried.append((other, edge))
                 point = both
         try:
-            _try(space, base, point)
+            built.append(_try(space, base, point))
         except ValueError:
             for name, edge in tried:
                 try:
-                    _try(space, base, edge)
+                    built.append(_try(space, base, edge))
                 except ValueError as error:
                     said = f"{_name(name, space)} reaches {edge[name]!r}"
                     raise ValueError(f"{said}: {error}") from error
+    return built
 
 
-def _try(space: Space, base: tuple[str, ...], point: Mapping[str, Scalar]) -> None:
-    assemble(experiment_of((*base, *space.overrides(point))))
+def _try(space: Space, base: tuple[str, ...], point: Mapping[str, Scalar]) -> Assembly:
+    return assemble(experiment_of((*base, *space.overrides(point))))
 
 
 def _name(key: str, space: Space) -> str:
@@ -307,6 +311,7 @@ def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...
 
 def _drawn(space: Space, count: int) -> list[dict[str, Scalar]]:
     """Points of a space at random, always the same ones, without those that break a constraint."""
+    optuna.logging.set_verbosity(logging.WARNING)
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     points = [space.suggest(study.ask()) for _ in range(count)]
     return [point for point in points if space.violated(point) is None]

@@ -48,6 +48,21 @@ def _never(*args: object, **kwargs: object) -> None:
     raise AssertionError("Ray was started")
 
 
+_UNTIL: Final = {
+    "method.times.diagonal": {
+        "kind": "schedule",
+        "shapes": ["linear"],
+        "start": 1.0,
+        "end": 0.5,
+        "until": {"kind": "uniform", "low": 0.25, "high": 1.0},
+    }
+}
+_BATCH: Final = {"training.batch_size": {"kind": "int", "low": 32, "high": 64}}
+_HALVED: Final = (
+    "sweep.scheduler.kind=asha",
+    "sweep.scheduler.grace_samples=500",
+    "sweep.scheduler.reduction=2",
+)
 _POWER: Final = {"method.weighting.power": {"kind": "uniform", "low": 0.0, "high": 1.0}}
 
 _OVER: Final = {"kind": "uniform", "low": 0.5, "high": 1.5}
@@ -175,6 +190,19 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
             over(_POWER, "sweep.scheduler.kind=asha", "sweep.scheduler.grace_samples=4096"),
             "no rung of at least 4096 samples fits 2 times into the 2048 samples of a whole run",
         ),
+        (
+            over(_UNTIL, *_HALVED),
+            r"compare trials after 512 samples .* method.times.diagonal .*replan=true",
+        ),
+        (
+            over({"training.samples": {"kind": "choice", "values": [2048, 4096]}}, *_HALVED),
+            "sweep.space cannot hold training.samples where trials are stopped early",
+        ),
+        (
+            over(_BATCH, *_HALVED),
+            r"sweep.space\[training.batch_size\] must be a choice where trials are stopped",
+        ),
+        (over(_POWER, "sweep.budget.samples=2047"), "at least the 2048 of a trial, got 2047"),
         (
             over(_POWER, "sweep.objectives.quality.nfe=3"),
             r"one of evaluation.nfes, \[1, 2, 4, 8\], got 3",
