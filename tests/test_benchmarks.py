@@ -245,14 +245,15 @@ def test_what_learns_digits_is_the_recipe_of_today_or_says_why_it_misses() -> No
     assert is_explained(stored["misses"])
 
 
-def test_transport_within_a_batch_alone_does_not_learn_digits() -> None:
-    found = read("learning_digits")["recipes"].get("minibatch_neural_flow")
+@pytest.mark.parametrize("name", ["minibatch_neural_flow", "loom_neural_flow"])
+def test_a_coupling_of_finitely_many_noises_or_of_a_batch_does_not_learn_digits(name: str) -> None:
+    found = read("learning_digits")["recipes"].get(name)
     assert found is not None, "it is not left out"
     assert "accuracy" in learning_digits.missed(found)
 
 
-def test_what_fails_differs_from_what_learns_in_its_coupling_alone() -> None:
-    one = recipe_today("experiment=digits_neural_flow")
+def test_two_couplings_that_fail_differ_in_the_coupling_alone() -> None:
+    one = recipe_today("experiment=digits_loom_neural_flow")
     other = recipe_today("experiment=digits_minibatch_neural_flow")
     assert other["method"].pop("coupling")["_target_"].endswith(".MinibatchOTCoupling")
     assert one["method"].pop("coupling")["_target_"].endswith(".Loom")
