@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, final
@@ -16,9 +17,12 @@ from ..platform.configuration import compose
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.report import Report
 from ..platform.experiment import Experiment
+from ..platform.home import Home
 from ..platform.password import hide_passwords
+from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import measure, run_trial
 from .cost import Cost
+from .losses import add_loss
 from .objective import Objectives
 from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES, folder_of_trial
 from .searcher import NUMBER, REPORT
@@ -26,11 +30,15 @@ from .searcher import NUMBER, REPORT
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
 _SECONDS: Final = "seconds.json"
+_ONLINE: Final = "loss/online"
+_PROJECT: Final = "onestep"
 
 
 @final
 class TuneReporter:
     """Sends progress to Ray Tune now and then, and the objectives of each checkpoint on the way.
+
+    The losses are kept in the trial's folder.
 
     Args:
         experiment: What is trained.
@@ -38,6 +46,7 @@ class TuneReporter:
         benchmark: The yardstick.
         folder: Folder of the trial.
         is_staged: Whether checkpoints before the last are measured.
+        wandb: Told the same; None for nobody.
     """
 
     def __init__(
@@ -48,8 +57,10 @@ class TuneReporter:
         *,
         folder: Path,
         is_staged: bool,
+        wandb: WandbReporter | None = None,
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
+        self._folder, self._wandb = folder, wandb
         self._is_staged, self._file, self._sent_at = is_staged, folder / _SECONDS, 0.0
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
         self.training_s: float = before.get("training_s", 0.0)
@@ -78,9 +89,16 @@ class TuneReporter:
             if self._is_staged and step < training.steps:
                 self._measure(checkpoint, samples)
             self._since = time.process_time()  # measuring is not training
-        elif "loss/online" in metrics and time.monotonic() - self._sent_at >= _PAUSE_S:
+            return
+        if self._wandb is not None:
+            self._wandb.report(metrics, step=step)
+        loss = metrics.get(_ONLINE)  # missing where the network of a game rests
+        if loss is None:
+            return
+        add_loss(self._folder, samples, loss)
+        if time.monotonic() - self._sent_at >= _PAUSE_S:
             self._sent_at = time.monotonic()
-            tune.report({SAMPLES: samples, LOSS: metrics["loss/online"]})
+            tune.report({SAMPLES: samples, LOSS: loss})
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -99,6 +117,11 @@ class TuneReporter:
         """
         found = self._objectives.of(report, training_s=self.training_s)
         numbers = [[one.value, one.low, one.high] for one in found]
+        if self._wandb is not None:
+            named = zip(self._objectives.labels, found, strict=True)
+            values = {f"sweep/{label}": one.value for label, one in named}
+            step = samples // self._experiment.training.batch_size
+            self._wandb.report({**report.metrics(), **values}, step=step)
         return {SAMPLES: samples, RESULTS: numbers, COST: json.dumps(asdict(self.cost))}
 
 
@@ -116,6 +139,7 @@ def try_overrides(
     base: tuple[str, ...],
     benchmark: Benchmark,
     environment: Mapping[str, str],
+    wandb: bool,
 ) -> None:
     """Run one trial, from its last checkpoint if it was cut off; Ray Tune calls this.
 
@@ -127,6 +151,7 @@ def try_overrides(
         base: Overrides of every trial.
         benchmark: The yardstick.
         environment: Where the home and the stores are.
+        wandb: Whether Weights & Biases is told of it.
 
     Raises:
         Exception: Whatever the trial did not foresee.
@@ -138,16 +163,51 @@ def try_overrides(
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
         place = folder_of_trial(Path(folder), config[NUMBER])
-        reporter = TuneReporter(experiment, wanted, benchmark, folder=place, is_staged=is_staged)
-        report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
-        samples = experiment.training.steps * experiment.training.batch_size
-        tune.report({**reporter.row(report, samples), REPORT: report.to_json()})
+        with _telling_wandb(experiment, place, is_asked=wandb) as told:
+            reporter = TuneReporter(
+                experiment, wanted, benchmark, folder=place, is_staged=is_staged, wandb=told
+            )
+            report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
+            samples = experiment.training.steps * experiment.training.batch_size
+            last = {**reporter.row(report, samples), REPORT: report.to_json()}
+        tune.report(last)
     except Exception as error:
         cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost
         tune.report({ERROR: _sentence(error), COST: json.dumps(asdict(cost))})
         # A diverged or refused trial is a result; the sweep goes on.
         if not isinstance(error, ValueError | OSError):
             raise
+
+
+@contextmanager
+def _telling_wandb(
+    experiment: Experiment, place: Path, *, is_asked: bool
+) -> Iterator[WandbReporter | None]:
+    """The Weights & Biases run of a trial, in the group of its sweep, or None.
+
+    A trial that was cut off goes on with the run that it had.
+    """
+    if not is_asked:
+        yield None
+        return
+    sweep, number = place.parent.parent.name, place.name
+    run = WandbReporter(
+        folder=Home.here().wandb,
+        project=_PROJECT,
+        name=f"{sweep}-{number}",
+        run_id=f"{sweep}-{number}",
+        config=experiment.to_dict(),
+        group=sweep,
+    )
+    try:
+        yield run
+    except Exception:
+        run.fail()
+        raise
+    except BaseException:  # Ray Tune stops a trial by leaving it
+        run.close()
+        raise
+    run.close()
 
 
 def _sentence(error: Exception) -> str:

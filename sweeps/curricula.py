@@ -1,0 +1,133 @@
+"""Curricula: the schedules of trials, drawn over the run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..methods.core.record import Moment
+from ..methods.core.rng import Rng
+from ..methods.core.schedule import Schedule
+from ..platform.evaluation.figures import COLOURS, INK, style
+from ..platform.training.assembly import Assembly, parts_of
+from .record import TrialRecord
+from .trial import experiment_of
+
+_POINTS: Final = 400
+_PER_ROW: Final = 3
+Curve = tuple[np.ndarray, np.ndarray]
+"""Shares of the run, rising, and the values of a schedule there."""
+
+
+def schedules_of(assembly: Assembly) -> dict[str, Schedule]:
+    """The schedules of an experiment by their dotted paths.
+
+    Args:
+        assembly: The experiment, built.
+
+    Returns:
+        That of the learning rate, and all that the method holds, down to the parts of its parts.
+    """
+    return {
+        "learning_rate": assembly.learning_rate,
+        **dict(_found("method", assembly.learner)),
+    }
+
+
+def curves_of(assembly: Assembly) -> dict[str, Curve]:
+    """The schedules of an experiment, evaluated from its first step to its last.
+
+    Args:
+        assembly: The experiment, built.
+
+    Returns:
+        A curve for each schedule, by its dotted path.
+    """
+    training = assembly.experiment.training
+    steps = np.unique(np.linspace(0, training.steps, _POINTS).round().astype(int))
+    rng = Rng.seeded(0)
+    moments = [
+        Moment(step=int(step), total=training.steps, rng=rng, batch_size=training.batch_size)
+        for step in steps
+    ]
+    return {
+        path: (steps / training.steps, np.array([schedule(now) for now in moments]))
+        for path, schedule in schedules_of(assembly).items()
+    }
+
+
+def worth_showing(trials: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, Curve]]:
+    """The schedules that move in a trial, or differ between trials.
+
+    Args:
+        trials: Curves by path, of each trial by its name.
+
+    Returns:
+        Curves by trial, of each such schedule by its path.
+    """
+    paths = dict.fromkeys(path for curves in trials.values() for path in curves)
+    found = {}
+    for path in paths:
+        having = {name: curves[path] for name, curves in trials.items() if path in curves}
+        values = np.concatenate([values for _, values in having.values()])
+        if np.ptp(values) > 0.0:
+            found[path] = having
+    return found
+
+
+def figure_of(trials: Sequence[TrialRecord]) -> Figure | None:
+    """The schedules of some trials over the run, one panel for each schedule.
+
+    Args:
+        trials: The trials.
+
+    Returns:
+        The figure; None if no schedule moves or differs.
+
+    Raises:
+        ValueError: If the overrides of a trial make nothing any more.
+    """
+    shown = worth_showing(
+        {f"trial {one.number}": curves_of(parts_of(experiment_of(one.overrides))) for one in trials}
+    )
+    if not shown:
+        return None
+    columns = min(_PER_ROW, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.5 * lines + 0.3), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    colours = {f"trial {one.number}": colour for one, colour in zip(trials, COLOURS, strict=False)}
+    for axis in panels[len(shown) :]:
+        axis.set_axis_off()
+    for axis, (path, curves) in zip(panels, shown.items(), strict=False):
+        style(axis)
+        for name, (share, values) in curves.items():
+            # Schedules that coincide stay visible beside each other.
+            axis.plot(share, values, color=colours[name], lw=1.8, alpha=0.8, label=name)
+        axis.set_title(path, fontsize=8.5, color=INK, loc="left")
+        axis.set_xlim(0.0, 1.0)
+    for axis in panels[max(0, len(shown) - columns) : len(shown)]:
+        axis.set_xlabel("share of the run", fontsize=8.5, color=INK)
+    handles = {
+        str(line.get_label()): line for axis in panels[: len(shown)] for line in axis.get_lines()
+    }
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8
+    )
+    return figure
+
+
+def _found(path: str, part: object) -> Iterator[tuple[str, Schedule]]:
+    if isinstance(part, Schedule):
+        yield path, part
+    elif is_dataclass(part) and not isinstance(part, type):
+        for field in fields(part):
+            yield from _found(f"{path}.{field.name}", getattr(part, field.name))
+    elif isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _found(f"{path}.{key}", value)
+    elif isinstance(part, tuple | list):
+        for place, value in enumerate(part):
+            yield from _found(f"{path}.{place}", value)
