@@ -68,7 +68,7 @@ class Board:
         now = self._clock()
         if lines and now - self._summed_at >= self._every_s:
             self._summed_at = now
-            self._stream.write("; ".join(filter(None, lines[:_SHORT])) + "\n")
+            self._stream.write("; ".join(lines[:_SHORT]) + "\n")
             self._stream.flush()
 
     def _clear(self) -> None:

@@ -1,6 +1,6 @@
 """Charts of a sweep: objectives against keys and each other, importances, learning curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -20,7 +20,6 @@ from .pareto import front_of
 from .record import Outcome, TrialRecord
 from .space import Scalar
 
-_PER_ROW: Final = 3
 _LOOKS: Final = {
     Outcome.FINISHED: {"color": COLOURS[0], "marker": "o"},
     Outcome.STOPPED: {"color": GREY, "marker": "x"},
@@ -29,85 +28,77 @@ _LOG_FROM: Final = 8.0
 """Ratio of the largest loss to the least from which the axis is logarithmic."""
 
 
-def against_keys(
-    trials: Sequence[TrialRecord], objective: Objective, keys: Mapping[str, BaseDistribution]
+def against_key(
+    trials: Sequence[TrialRecord], objective: Objective, key: str, law: BaseDistribution
 ) -> Figure:
-    """The first objective against each swept key, with intervals.
+    """The first objective against a swept key, with intervals.
 
     Args:
         trials: The trials that were measured.
         objective: The first objective.
-        keys: The keys, each with what it was drawn from.
+        key: The key, which not all trials may have.
+        law: What it was drawn from.
     """
-    figure, panels = _panels(len(keys))
-    for place, (axis, (key, law)) in enumerate(zip(panels, keys.items(), strict=False)):
-        if isinstance(law, CategoricalDistribution):
-            axis.set_xticks(range(len(law.choices)), [str(one) for one in law.choices])
-        for outcome in _LOOKS:
-            some = [one for one in trials if one.outcome is outcome and key in one.values]
-            where = [_position(one.values[key], law) for one in some]
-            _dots(axis, where, [one.results[0] for one in some], outcome)
-        if isinstance(law, FloatDistribution | IntDistribution) and law.log:
-            axis.set_xscale("log")
-        axis.set_xlabel(key, fontsize=8, color=INK)
-        if place % _PER_ROW == 0:
-            axis.set_ylabel(str(objective), fontsize=8, color=INK)
-    _legend(panels[0])
+    figure, axis = _panel()
+    if isinstance(law, CategoricalDistribution):
+        axis.set_xticks(range(len(law.choices)), [str(one) for one in law.choices])
+        axis.set_xlim(-0.5, len(law.choices) - 0.5)
+    for outcome in _LOOKS:
+        some = [one for one in trials if one.outcome is outcome and key in one.values]
+        where = [_position(one.values[key], law) for one in some]
+        _dots(axis, where, [one.results[0] for one in some], outcome)
+    if isinstance(law, FloatDistribution | IntDistribution) and law.log:
+        axis.set_xscale("log")
+    _label(axis, key, str(objective))
     return figure
 
 
-def pareto(trials: Sequence[TrialRecord], objectives: Objectives) -> Figure:
-    """Each other objective against the first, with the Pareto set of the finished trials.
+def pareto(trials: Sequence[TrialRecord], objectives: Objectives, *, place: int) -> Figure:
+    """Another objective against the first, with the Pareto set of the finished trials.
 
     Args:
         trials: The trials that were measured.
         objectives: At least two.
+        place: Which of them, from 1.
     """
-    lead, others = objectives.all[0], objectives.all[1:]
     finished = [one for one in trials if one.outcome is Outcome.FINISHED]
     fronts = front_of([objectives.smaller_is_better(one.results) for one in finished])
     best = [one for one, front in zip(finished, fronts, strict=True) if front == 0]
-    figure, panels = _panels(len(others), width=4.6, height=3.6)
-    for place, (axis, other) in enumerate(zip(panels, others, strict=False), start=1):
-        for outcome in _LOOKS:
-            some = [one for one in trials if one.outcome is outcome]
-            firsts = [one.results[0] for one in some]
-            _dots(
-                axis, [one.value for one in firsts], [one.results[place] for one in some], outcome
-            )
-            axis.hlines(
-                [one.results[place].value for one in some],
-                [one.low for one in firsts],
-                [one.high for one in firsts],
-                colors=_LOOKS[outcome]["color"],
-                lw=1.0,
-                alpha=0.45,
-            )
-        ordered = sorted((one.results[0].value, one.results[place].value) for one in best)
-        # With more than two objectives the line is the set's shadow on these two.
-        axis.plot(
-            [first for first, _ in ordered],
-            [second for _, second in ordered],
-            color=COLOURS[1],
-            lw=1.2,
-            marker="o",
-            markersize=9,
-            markerfacecolor="none",
-            zorder=0,
-            label="Pareto set",
+    figure, axis = _panel()
+    for outcome in _LOOKS:
+        some = [one for one in trials if one.outcome is outcome]
+        firsts = [one.results[0] for one in some]
+        _dots(axis, [one.value for one in firsts], [one.results[place] for one in some], outcome)
+        axis.hlines(
+            [one.results[place].value for one in some],
+            [one.low for one in firsts],
+            [one.high for one in firsts],
+            colors=_LOOKS[outcome]["color"],
+            lw=1.0,
+            alpha=0.45,
         )
-        for one in best:
-            axis.annotate(
-                str(one.number),
-                (one.results[0].value, one.results[place].value),
-                xytext=(6, 5),
-                textcoords="offset points",
-                fontsize=8,
-                color=INK,
-            )
-        axis.set_xlabel(_better(lead), fontsize=8.5, color=INK)
-        axis.set_ylabel(_better(other), fontsize=8.5, color=INK)
-    _legend(panels[0])
+    ordered = sorted((one.results[0].value, one.results[place].value) for one in best)
+    axis.plot(
+        [first for first, _ in ordered],
+        [second for _, second in ordered],
+        color=COLOURS[1],
+        # With more than two objectives the set is no line in this plane.
+        lw=1.2 if len(objectives.all) == 2 else 0.0,
+        marker="o",
+        markersize=9,
+        markerfacecolor="none",
+        zorder=0,
+    )
+    for one in best:
+        axis.annotate(
+            str(one.number),
+            (one.results[0].value, one.results[place].value),
+            xytext=(6, 5),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+        )
+    _label(axis, _better(objectives.lead), _better(objectives.all[place]))
     return figure
 
 
@@ -122,9 +113,7 @@ def importances(found: Importances) -> Figure:
         key=lambda key: sum(shares.get(key, 0.0) for shares in found.shares.values()),
     )
     high = 0.5 + 0.26 * len(keys) * len(found.shares)
-    figure = Figure(figsize=(6.4, high + 0.5), layout="constrained")
-    axis = figure.subplots()
-    style(axis)
+    figure, axis = _panel(height=high + 0.5)
     thick = 0.8 / len(found.shares)
     for place, (label, shares) in enumerate(found.shares.items()):
         where = [row + 0.4 - (place + 0.5) * thick for row in range(len(keys))]
@@ -133,7 +122,7 @@ def importances(found: Importances) -> Figure:
         axis.barh(where, values, height=0.9 * thick, color=colour, label=label)
     axis.set_yticks(range(len(keys)), keys)
     axis.set_xlim(0.0, 1.0)
-    axis.set_xlabel("share of the variance", fontsize=8.5, color=INK)
+    _label(axis, "share of the variance", "")
     if len(found.shares) > 1:
         axis.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
@@ -146,9 +135,9 @@ def losses(curves: Mapping[int, Sequence[Loss]], *, leaders: Sequence[int]) -> F
         curves: Readings by trial.
         leaders: Trials that are named, best first; the others are grey.
     """
-    figure, (axis,) = _panels(1, width=6.4, height=3.4)
+    figure, axis = _panel()
     named = dict(zip(leaders, COLOURS, strict=False))
-    for number in sorted(curves, key=lambda one: one in named):
+    for number in _leaders_last(curves, leaders):
         samples, values = zip(*curves[number], strict=True)
         axis.plot(
             samples,
@@ -162,8 +151,7 @@ def losses(curves: Mapping[int, Sequence[Loss]], *, leaders: Sequence[int]) -> F
     every = [value for readings in curves.values() for _, value in readings]
     if min(every) > 0.0 and max(every) / min(every) > _LOG_FROM:
         axis.set_yscale("log")
-    axis.set_xlabel("samples seen", fontsize=8.5, color=INK)
-    axis.set_ylabel("training loss", fontsize=8.5, color=INK)
+    _label(axis, "samples seen", "training loss")
     _legend(axis)
     return figure
 
@@ -178,28 +166,34 @@ def rungs(
         objective: The first objective.
         leaders: Trials that are named, best first; the others are grey.
     """
-    figure, (axis,) = _panels(1, width=6.4, height=3.4)
+    figure, axis = _panel()
     named = dict(zip(leaders, COLOURS, strict=False))
-    for number in sorted(curves, key=lambda one: one in named):
+    for number in _leaders_last(curves, leaders):
         samples, values = zip(*sorted(curves[number].items()), strict=True)
         colour, label = named.get(number, GREY), f"trial {number}" if number in named else None
         axis.plot(samples, values, color=colour, lw=1.3, marker="o", markersize=3.5, label=label)
-    axis.set_xlabel("samples seen", fontsize=8.5, color=INK)
-    axis.set_ylabel(str(objective), fontsize=8.5, color=INK)
+    _label(axis, "samples seen", str(objective))
     _legend(axis)
     return figure
 
 
-def _panels(count: int, *, width: float = 3.4, height: float = 2.9) -> tuple[Figure, list[Axes]]:
-    columns = min(_PER_ROW, count)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).ravel())
-    for axis in axes[:count]:
-        style(axis)
-    for axis in axes[count:]:
-        axis.set_axis_off()
-    return figure, axes[:count]
+def _panel(height: float = 3.0) -> tuple[Figure, Axes]:
+    """One chart, small enough to be read on a phone."""
+    figure = Figure(figsize=(4.6, height), layout="constrained")
+    axis = figure.subplots()
+    style(axis)
+    return figure, axis
+
+
+def _label(axis: Axes, x: str, y: str) -> None:
+    axis.set_xlabel(x, fontsize=8.5, color=INK)
+    axis.set_ylabel(y, fontsize=8.5, color=INK)
+
+
+def _leaders_last(trials: Iterable[int], leaders: Sequence[int]) -> list[int]:
+    """Trials in the order in which they are drawn, which is that of the legend, too."""
+    known = set(trials)
+    return [*sorted(known - set(leaders)), *(one for one in leaders if one in known)]
 
 
 def _dots(axis: Axes, where: Sequence[float], numbers: Sequence[Number], outcome: Outcome) -> None:
@@ -219,7 +213,6 @@ def _dots(axis: Axes, where: Sequence[float], numbers: Sequence[Number], outcome
         markersize=5,
         elinewidth=1.0,
         alpha=0.85,
-        label=str(outcome),
     )
 
 

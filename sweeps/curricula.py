@@ -16,7 +16,6 @@ from .record import TrialRecord
 from .trial import experiment_of
 
 _POINTS: Final = 400
-_PER_ROW: Final = 3
 Curve = tuple[np.ndarray, np.ndarray]
 """Shares of the run, rising, and the values of a schedule there."""
 
@@ -77,14 +76,14 @@ def worth_showing(trials: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[s
     return found
 
 
-def figure_of(trials: Sequence[TrialRecord]) -> Figure | None:
-    """The schedules of some trials over the run, one panel for each schedule.
+def figures_of(trials: Sequence[TrialRecord]) -> dict[str, Figure]:
+    """The schedules of some trials over the run.
 
     Args:
         trials: The trials.
 
     Returns:
-        The figure; None if no schedule moves or differs.
+        A figure by the path of each schedule that moves or differs.
 
     Raises:
         ValueError: If the overrides of a trial make nothing any more.
@@ -92,30 +91,21 @@ def figure_of(trials: Sequence[TrialRecord]) -> Figure | None:
     shown = worth_showing(
         {f"trial {one.number}": curves_of(parts_of(experiment_of(one.overrides))) for one in trials}
     )
-    if not shown:
-        return None
-    columns = min(_PER_ROW, len(shown))
-    lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.5 * lines + 0.3), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
     colours = {f"trial {one.number}": colour for one, colour in zip(trials, COLOURS, strict=False)}
-    for axis in panels[len(shown) :]:
-        axis.set_axis_off()
-    for axis, (path, curves) in zip(panels, shown.items(), strict=False):
-        style(axis)
-        for name, (share, values) in curves.items():
-            # Schedules that coincide stay visible beside each other.
-            axis.plot(share, values, color=colours[name], lw=1.8, alpha=0.8, label=name)
-        axis.set_title(path, fontsize=8.5, color=INK, loc="left")
-        axis.set_xlim(0.0, 1.0)
-    for axis in panels[max(0, len(shown) - columns) : len(shown)]:
-        axis.set_xlabel("share of the run", fontsize=8.5, color=INK)
-    handles = {
-        str(line.get_label()): line for axis in panels[: len(shown)] for line in axis.get_lines()
-    }
-    figure.legend(
-        handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8
-    )
+    return {path: _figure(path, curves, colours) for path, curves in shown.items()}
+
+
+def _figure(path: str, curves: Mapping[str, Curve], colours: Mapping[str, str]) -> Figure:
+    figure = Figure(figsize=(4.6, 2.6), layout="constrained")
+    axis = figure.subplots()
+    style(axis)
+    for name, (share, values) in curves.items():
+        # Schedules that coincide stay visible beside each other.
+        axis.plot(share, values, color=colours[name], lw=1.8, alpha=0.8, label=name)
+    axis.set_title(path, fontsize=9, color=INK, loc="left")
+    axis.set_xlim(0.0, 1.0)
+    axis.set_xlabel("share of the run", fontsize=8.5, color=INK)
+    axis.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -55,7 +55,7 @@ def gallery_of(findings: Findings) -> Gallery:
             missing.append(f"trial {trial.number}: {' '.join(str(error).split())}")
     figure = None if dataset is None else samples_side_by_side(dataset, samples)
     if samples and figure is None:
-        missing.append("the samples are latents without a decoder")
+        missing.append("any sample: they are latents without a decoder")
     return Gallery(figure=figure, missing=tuple(missing))
 
 

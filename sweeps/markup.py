@@ -1,10 +1,13 @@
 """Markup: pieces of an HTML page. Whatever is no piece is text, and is escaped."""
 
+import struct
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from typing import Final, final
 
+_PIXELS: Final = 1.6
+"""Pixels of a picture for one of the page: fine screens have more of them."""
 _EMPTY: Final = ("img", "br", "wbr", "meta")
 
 
@@ -65,7 +68,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, foot: Sequence[
 
 
 def picture(png: bytes, *, told: str, caption: str = "") -> Html:
-    """A picture that is part of the page.
+    """A picture that is part of the page, with more pixels than it takes place.
 
     Args:
         png: The picture.
@@ -76,7 +79,8 @@ def picture(png: bytes, *, told: str, caption: str = "") -> Html:
         The figure.
     """
     source = f"data:image/png;base64,{b64encode(png).decode()}"
-    parts = [tag("img", src=source, alt=told)]
+    width, height = (round(one / _PIXELS) for one in struct.unpack(">II", png[16:24]))
+    parts = [tag("img", src=source, alt=told, width=str(width), height=str(height))]
     if caption:
         parts.append(tag("figcaption", caption))
     return tag("figure", *parts)

@@ -27,6 +27,7 @@ from .winner import KEPT
 PAGE: Final = "report.html"
 _FEW: Final = 50
 """Trials below which importances are a rough guide."""
+_CROSSES: Final = "Grey crosses are trials that were stopped."
 
 
 def write_page(findings: Findings) -> Path:
@@ -156,43 +157,42 @@ def _row(trial: TrialRecord, keys: list[str], objectives: int) -> list[str]:
 
 
 def _quality(findings: Findings) -> list[Html]:
-    parts = []
-    if len(findings.objectives.all) > 1 and findings.measured:
-        figure = charts.pareto(findings.measured, findings.objectives)
-        told = "Each other objective against the first, with the Pareto set of finished trials"
-        parts.append(_figure(figure, told, "Numbers at the points are those of the trials."))
-    reports = {
-        f"trial {one.number}": report
+    objectives, parts = findings.objectives, []
+    for place in range(1, len(objectives.all) if findings.measured else 0):
+        figure = charts.pareto(findings.measured, objectives, place=place)
+        told = f"{objectives.all[place]} against {objectives.lead}, with the Pareto set"
+        caption = f"The Pareto set of the finished trials is ringed. {_CROSSES}"
+        parts.append(_figure(figure, told, caption))
+    reports = [
+        replace(report, provenance=replace(report.provenance, model=f"trial {one.number}"))
         for one in findings.leaders
         if (report := findings.report(one.number)) is not None
-    }
-    for objective in findings.objectives.all:
-        name = objective.name
-        having = [_named(report, trial) for trial, report in reports.items() if _has(report, name)]
-        if objective.nfe is None or not having:
-            continue
-        figure = quality_against_nfe(having, metric=name)
-        told = f"{name} of the leading trials against the number of network evaluations"
-        nfes = sorted({nfe for report in having for nfe in report.nfes})
-        caption = f"Measured at {', '.join(map(str, nfes))} network evaluations of a sample."
-        parts.append(_figure(figure, told, caption))
-    return parts or [tag("p", "No trial has come to its end yet.")]
+    ]
+    names = dict.fromkeys(one.name for one in objectives.all if one.nfe is not None)
+    for name in names:
+        having = [one for one in reports if _has(one, name)]
+        if having:
+            nfes = sorted({nfe for report in having for nfe in report.nfes})
+            caption = f"Measured at {', '.join(map(str, nfes))} network evaluations of a sample."
+            told = f"{name} of the leading trials against the number of network evaluations"
+            figure = quality_against_nfe(having, metric=name)
+            parts.append(_figure(figure, told, caption))
+    return [_flow(parts)] if parts else [tag("p", "No trial has come to its end yet.")]
 
 
 def _has(report: Report, name: str) -> bool:
     return any(one.name == name and one.nfe for one in report.measurements)
 
 
-def _named(report: Report, model: str) -> Report:
-    return replace(report, provenance=replace(report.provenance, model=model))
-
-
 def _keys(findings: Findings) -> list[Html]:
     if not findings.measured:
         return [tag("p", "No trial has been measured yet.")]
     lead = findings.objectives.lead
-    figure = charts.against_keys(findings.measured, lead, findings.keys)
-    parts = [_figure(figure, f"{lead} against each swept key, with intervals at 95 %")]
+    figures = [
+        _figure(charts.against_key(findings.measured, lead, key, law), f"{lead} against {key}")
+        for key, law in findings.keys.items()
+    ]
+    parts = [tag("p", f"Intervals are at 95 %. {_CROSSES}"), _flow(figures)]
     try:
         found = importances_of(findings.study, findings.objectives)
     except ValueError as error:
@@ -215,13 +215,19 @@ def _schedules(findings: Findings) -> list[Html]:
     if not trials:
         return [tag("p", "No trial has been measured yet.")]
     try:
-        figure = curricula.figure_of(trials)
+        figures = curricula.figures_of(trials)
     except ValueError as error:
         return [tag("p", f"They cannot be drawn: {error}.")]
-    if figure is None:
+    if not figures:
         return [tag("p", "No schedule of the leading trials moves or differs.")]
-    caption = "Schedules that move, or that differ between the leading trials."
-    return [_figure(figure, "Schedules of the leading trials over the run", caption)]
+    drawn = [
+        _figure(figure, f"{path} of the leading trials over the run")
+        for path, figure in figures.items()
+    ]
+    return [
+        tag("p", "Schedules that move, or that differ between the leading trials."),
+        _flow(drawn),
+    ]
 
 
 def _learning(findings: Findings) -> list[Html]:
@@ -246,14 +252,14 @@ def _learning(findings: Findings) -> list[Html]:
         lead = findings.objectives.lead
         figure = charts.rungs(rungs, lead, leaders=leaders)
         parts.append(_figure(figure, f"{lead} of each trial where it was measured on its way"))
-    return parts or [tag("p", "No trial has told its loss yet.")]
+    return [_flow(parts)] if parts else [tag("p", "No trial has told its loss yet.")]
 
 
 def _samples(findings: Findings) -> list[Html]:
     if not findings.leaders:
         return [tag("p", "No trial has come to its end yet.")]
     found = gallery_of(findings)
-    parts = [tag("p", f"Not shown, {one}.") for one in found.missing]
+    parts = [tag("p", f"Not shown is {one}.") for one in found.missing]
     if found.figure is not None:
         caption = "By the leading trials, all from the same noise."
         parts.insert(0, _figure(found.figure, "Samples of the leading trials", caption))
@@ -343,6 +349,11 @@ def _provenance(findings: Findings) -> list[Html]:
 
 def _section(title: str, parts: list[Html]) -> Html:
     return tag("section", tag("h2", title), *parts)
+
+
+def _flow(parts: list[Html]) -> Html:
+    """Pictures beside each other, as many as there is room for."""
+    return tag("div", *parts, class_="flow")
 
 
 def _figure(figure: Figure, told: str, caption: str = "") -> Html:

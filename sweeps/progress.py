@@ -63,7 +63,7 @@ class Progress(Callback):
         self._study, self._settings, self._samples = study, settings, samples
         self._show, self._clock = show, clock
         self._ended: Sequence[TrialRecord] = ()
-        self._best = ""
+        self._best = "no trial has been measured yet"
         self._running: dict[int, Running] = {}
         self._begun_at, self._shown_at = clock(), 0.0
         self._look()

@@ -35,9 +35,10 @@ tfoot th, tfoot td { border-top: 1px solid #999; font-weight: 600; }
 td small { display: inline-block; max-width: 26rem; overflow-wrap: anywhere; }
 .failed { color: #b03a00; }
 .stopped { color: var(--soft); }
+.flow { display: flex; flex-wrap: wrap; gap: 0 2.5rem; }
 figure { margin: .8rem 0 1.4rem; }
 figure img { display: block; max-width: 100%; height: auto; }
-figcaption { max-width: 46rem; margin-top: .3rem; }
+figcaption { max-width: 29rem; margin-top: .3rem; }
 summary { cursor: pointer; color: var(--mark); margin: .7rem 0; }
 ul { margin: .3rem 0; padding-left: 1.2rem; }
 li { overflow-wrap: anywhere; }
