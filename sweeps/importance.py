@@ -50,9 +50,7 @@ def importances_of(study: optuna.Study, objectives: Objectives) -> Importances:
     """
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(finished) < LEAST:
-        raise ValueError(
-            f"importances need at least {LEAST} finished trials, there are {len(finished)}"
-        )
+        raise ValueError(f"they need at least {LEAST} finished trials, there are {len(finished)}")
     shares = {label: _shares(study, label, place) for place, label in enumerate(objectives.labels)}
     known = set().union(*shares.values())
     every = dict.fromkeys(key for trial in finished for key in trial.params)

@@ -171,13 +171,18 @@ def _quality(findings: Findings) -> list[Html]:
     names = dict.fromkeys(one.name for one in objectives.all if one.nfe is not None)
     for name in names:
         having = [one for one in reports if _has(one, name)]
-        if having:
-            nfes = sorted({nfe for report in having for nfe in report.nfes})
+        nfes = sorted({nfe for report in having for nfe in report.nfes})
+        if len(nfes) > 1:
             caption = f"Measured at {', '.join(map(str, nfes))} network evaluations of a sample."
             told = f"{name} of the leading trials against the number of network evaluations"
             figure = quality_against_nfe(having, metric=name)
             parts.append(_figure(figure, told, caption))
-    return [_flow(parts)] if parts else [tag("p", "No trial has come to its end yet.")]
+    if parts:
+        return [_flow(parts)]
+    if not reports:
+        return [tag("p", "No trial has come to its end yet.")]
+    few = "The trials were measured at one number of network evaluations, which makes no curve."
+    return [tag("p", few)]
 
 
 def _has(report: Report, name: str) -> bool:
