@@ -1,9 +1,10 @@
 import json
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import pytest
 
+from onestep.platform.configuration import compose
 from onestep.sweeps.settings import SweepSettings, settings_of
 
 
@@ -18,6 +19,16 @@ def test_the_default_sweep_is_one_curriculum_and_one_loss_weight(settings: Sweep
         "method.times.diagonal.end",
         "method.weighting.power",
     }
+
+
+def test_what_a_sweep_does_not_set_is_the_same_from_python_and_from_a_command_line() -> None:
+    optional = [one for one in fields(SweepSettings) if one.default is not MISSING]
+    defaults = compose("sweep", ["~sweep"], module="onestep.sweeps.conf")["sweep"]
+    assert set(defaults) == {one.name for one in optional}
+    required = settings_of([]).to_dict()
+    needed = {one.name: required[one.name] for one in fields(SweepSettings) if one not in optional}
+    made = SweepSettings.from_dict({**needed, **defaults})
+    assert made == SweepSettings.from_dict(needed)
 
 
 def test_settings_survive_json(settings: SweepSettings) -> None:
@@ -50,9 +61,9 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         (["sweep.objectives=1"], "sweep.objectives must be numbers by label, got 1"),
         (["sweep.objectives.quality.nfe=null"], "nfe must be null for cost/training_s, "),
         (["+sweep.objectives.cost={name: cost/training_s, nfe: 1}"], "got 1 for cost/training_s"),
-        (["+sweep.sampler=best"], "sweep.sampler must be one of tpe, gp, .* got 'best'"),
+        (["sweep.sampler=best"], "sweep.sampler must be one of tpe, gp, .* got 'best'"),
         (
-            ["+sweep.objectives.cost={name: cost/training_s}", "+sweep.sampler=cmaes"],
+            ["+sweep.objectives.cost={name: cost/training_s}", "sweep.sampler=cmaes"],
             "sweep.sampler cmaes improves one number, got quality, cost",
         ),
         (["sweep.trials=many"], "sweep.trials must be a whole number, got 'many'"),
