@@ -91,7 +91,7 @@ class Journal(Callback):
         """Keep texts of the sweep's folder as artifacts of its own run.
 
         Args:
-            files: Their names.
+            *files: Their names.
         """
         for file in files:
             self.run.log_text((self._folder / file).read_text(), file)

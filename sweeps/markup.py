@@ -23,8 +23,8 @@ def tag(element: str, /, *content: str, **attributes: str) -> Html:
 
     Args:
         element: Its name.
-        content: What it holds: other pieces as they are, and plain text, which is escaped.
-        attributes: Its attributes; an underscore at the end of a name is dropped, as in ``class_``.
+        *content: What it holds: other pieces as they are, and plain text, which is escaped.
+        **attributes: Its attributes; an underscore at the end of a name is dropped.
 
     Returns:
         The element.
