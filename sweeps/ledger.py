@@ -34,7 +34,7 @@ class Entry:
     @property
     def saved_samples(self) -> int:
         """Samples that were not trained on because it was stopped."""
-        return max(0, self.planned - self.samples) if self.outcome is Outcome.STOPPED else 0
+        return max(0, self.planned - self.samples)
 
     @property
     def saved_s(self) -> float:
