@@ -19,7 +19,8 @@ from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
 from onestep.platform.home import Home
 from onestep.platform.registry.store import Registry
-from onestep.platform.training.launch import Trained, launch
+from onestep.platform.training.launch import launch
+from onestep.platform.training.registration import Trained
 from onestep.platform.training.reporter import MemoryReporter, Reporter
 from onestep.platform.training.sequence import Stage, StageSequence
 

@@ -31,7 +31,8 @@ from onestep.platform.password import hide_passwords
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.reference import Alias, ModelVersion
 from onestep.platform.registry.store import Registry
-from onestep.platform.training.launch import Trained, launch
+from onestep.platform.training.launch import launch
+from onestep.platform.training.registration import Trained
 from onestep.platform.training.sequence import Stage
 from onestep.platform.training.watcher import Console
 from onestep.serving.host import Hosted

@@ -1,5 +1,6 @@
 """InstaFlow: one step is distilled from the pairs of a flow that reflow has straightened."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -18,7 +19,7 @@ from .core.game import ONLINE, AbstractGame
 from .core.method import TEACHER, Needs, PairMix, View
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
-from .core.schedule import Constant, Schedule, require_range
+from .core.schedule import Constant, Piecewise, Schedule, require_range
 from .core.time_law import AbstractTimeLaw, Uniform
 
 CRITIC: Final = "critic"
@@ -116,6 +117,16 @@ class InstaFlow(AbstractGame):
             pairs=PairMix(generated=self.generated),
         )
 
+    @property
+    def switches(self) -> Mapping[str, Schedule]:
+        """From when on the critic learns, where there is one: 0 before, 1 from then on."""
+        if self.adversary is None:
+            return {}
+        if self.critic_begins == 0.0:
+            return {"critic_begins": Constant(value=1.0)}
+        boundaries = (self.critic_begins,)
+        return {"critic_begins": Piecewise(values=(0.0, 1.0), boundaries=boundaries)}
+
     def _heads(self, online: FlowMap) -> nn.Module:
         del online
         assert self.adversary is not None, "it is asked for where there is one"
@@ -124,7 +135,7 @@ class InstaFlow(AbstractGame):
     def players(self, now: Moment) -> tuple[str, ...]:
         """The student at every step, and after it the critic as soon as it has begun."""
         # The student moves first, so that its random numbers are the same without a critic.
-        is_judged = self.adversary is not None and now.progress >= self.critic_begins
+        is_judged = any(begins(now) for begins in self.switches.values())
         return (ONLINE, CRITIC) if is_judged else (ONLINE,)
 
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import optuna
-from optuna.pruners import BasePruner, NopPruner
+from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
@@ -19,12 +19,25 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
 from .cost import NOTHING, Cost
+from .halving import Promotion, Rung, promotable
 from .objective import Number
-from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES, STOPPED, UNTRIED, report_file
+from .ranking import Values, ranked
+from .record import (
+    COST,
+    CURVE,
+    ERROR,
+    OVERRIDES,
+    RESULTS,
+    RUNG,
+    SAMPLES,
+    STOPPED,
+    UNTRIED,
+    report_file,
+)
 from .sampler import SamplerKind, sampler_of
 from .settings import SweepSettings
-from .space import Scalar
-from .study import ended
+from .space import override
+from .stopping import Curve, judge
 
 _TRIES: Final = 1000
 """Points that break a constraint, one after the other, before a sweep gives up."""
@@ -39,10 +52,12 @@ class Suggestion:
     Attributes:
         number: Its number in the study.
         own: The overrides that are its own.
+        rung: Its rung, where rungs are runs of their own.
     """
 
     number: int
     own: tuple[str, ...]
+    rung: int | None = None
 
 
 @final
@@ -53,9 +68,8 @@ class Book:
         study: The study; no other process works on it.
         settings: The sweep.
         base: Overrides of every trial.
-        total: Samples of a whole trial.
+        budgets: Samples at which trials are measured, the whole trial last.
         folder: Folder of the sweep, for the reports.
-        pruner: Who says that a trial is to be stopped; None for nobody.
     """
 
     def __init__(
@@ -64,17 +78,19 @@ class Book:
         settings: SweepSettings,
         *,
         base: tuple[str, ...],
-        total: int,
+        budgets: tuple[int, ...],
         folder: Path,
-        pruner: BasePruner | None = None,
     ) -> None:
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
-        self._total, self.spent = total, ""
+        self._budgets, self.spent = budgets, ""
         """Which limit of the budget has been reached, or nothing."""
-        study.pruner = pruner or NopPruner()
+        study.pruner = NopPruner()
         self._waiting: list[FrozenTrial] = []
         self._open: dict[int, Trial] = {}
-        for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        self._is_exhausted = False
+        for frozen in self._all():
+            if frozen.state != TrialState.RUNNING or self._is_between(frozen):
+                continue
             if STOPPED in frozen.user_attrs:  # all but told
                 self._close_stopped(self._again(frozen))
             else:
@@ -85,29 +101,36 @@ class Book:
         """Trials that were running when the sweep was killed, and have not been started again."""
         return len(self._waiting)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to start, now or when what is running has ended."""
+        if self._waiting or self._open:
+            return False
+        if self._is_exhausted or self._is_spent():
+            return True
+        return self._promotion() is None and self._begun() >= self._settings.trials
+
     def suggest(self) -> Suggestion | None:
         """The next trial.
 
         Returns:
-            It, or None if the budget is spent or a grid has no points left.
+            It, or None if there is none now: all have been begun, the budget is spent or a grid has
+            no points left.
 
         Raises:
             ValueError: If no point is found that keeps the constraints.
         """
+        if self._waiting:
+            return self._begin(self._again(self._waiting.pop(0)))
         if self._is_spent():
             return None
-        broken = ""
-        for _ in range(_TRIES):
-            trial = self._next()
-            values = self._settings.space.suggest(trial)
-            if self._settings.sampler is SamplerKind.GRID and self._is_known(trial):
-                self._reject(trial, "the grid has no points left")
-                return None
-            broken = self._settings.space.violated(values) or ""
-            if not broken:
-                return self._begin(trial, values)
-            self._reject(trial, broken)
-        raise ValueError(f"{_TRIES} points in a row break sweep.constraints, the last {broken}")
+        if (promotion := self._promotion()) is not None:
+            trial = self._again(self._all()[promotion.number])
+            trial.set_user_attr(RUNG, promotion.rung)
+            return self._begin(trial)
+        if self._begun() >= self._settings.trials:
+            return None
+        return self._new()
 
     def measured(self, number: int, numbers: Sequence[Number], *, samples: int, cost: Cost) -> bool:
         """Write down the objectives of a trial on its way.
@@ -122,15 +145,20 @@ class Book:
             Whether it is to be stopped.
         """
         trial = self._open[number]
-        if len(numbers) > 1 or not math.isfinite(numbers[0].value):
-            return False
-        if samples in self.study.get_trials(deepcopy=False)[number].intermediate_values:
+        if samples in _curve(trial):
             return False  # it was judged before it was cut off, and goes on
-        trial.report(numbers[0].value, step=samples)
-        if not trial.should_prune():
+        self._note(trial, numbers, samples=samples)
+        curves = [
+            Curve(number=one.number, values=_curve(one))
+            for one in self._all()
+            if CURVE in one.user_attrs
+        ]
+        own = Curve(number=number, values=_curve(trial))
+        verdict = judge(self._settings.scheduler, own, curves, self._budgets)
+        if verdict is None or verdict.goes_on:
             return False
         self._keep(trial, numbers, samples=samples, cost=cost)
-        trial.set_user_attr(STOPPED, f"{self._settings.scheduler.kind} at {samples} samples")
+        trial.set_user_attr(STOPPED, f"{self._settings.scheduler.kind}, {verdict}")
         return True
 
     def end(
@@ -153,10 +181,15 @@ class Book:
         if bad:
             self.fail(number, f"an objective is {bad[0]}", cost=cost)
             return
+        rung = trial.user_attrs.get(RUNG)
         # Before the study says that it has ended, or a kill would lose it.
-        write_text(report_file(self._folder, number), report)
-        self._keep(trial, numbers, samples=samples, cost=cost)
-        self._tell(trial, values=[one.value for one in numbers])
+        write_text(report_file(self._folder, number, rung=rung), report)
+        self._keep(trial, numbers, samples=samples, cost=_sum(trial.user_attrs, cost))
+        if rung is None or rung == len(self._budgets) - 1:
+            self._tell(trial, values=[one.value for one in numbers])
+        else:
+            self._note(trial, numbers, samples=self._budgets[rung])
+            del self._open[number]
 
     def fail(self, number: int, reason: str = UNEXPECTED, *, cost: Cost = NOTHING) -> None:
         """Close a trial that failed.
@@ -168,34 +201,64 @@ class Book:
         """
         trial = self._open[number]
         trial.set_user_attr(ERROR, reason)
-        trial.set_user_attr(COST, asdict(cost))
+        trial.set_user_attr(COST, asdict(_sum(trial.user_attrs, cost)))
         self._tell(trial, state=TrialState.FAIL)
 
-    def _is_spent(self) -> bool:
-        if self._waiting:  # what has been begun is brought to its end
-            return False
-        known = ended(self.study)
-        self.spent = self._settings.budget.spent(
-            [one.cost for one in known],
-            samples=sum(one.samples for one in known),
-            running=len(self._open),
-            samples_of_a_trial=self._total,
-        )
-        return bool(self.spent)
+    def close(self) -> None:
+        """Close the trials that wait at a rung for a promotion that will not come."""
+        between = [one for one in self._all() if self._is_between(one)]
+        for frozen in between:
+            rung = int(frozen.user_attrs[RUNG])
+            order = ranked(self._rungs()[rung].results)
+            place = f"place {order.index(frozen.number) + 1} of {len(order)}"
+            trial = self._again(frozen)
+            samples = self._budgets[rung]
+            reason = f"{self._settings.scheduler.kind}, {place} among runs of {samples} samples"
+            trial.set_user_attr(STOPPED, reason)
+        for frozen in between:
+            self._close_stopped(self._again(frozen))
 
-    def _next(self) -> Trial:
-        """A trial that was cut off, or a new one."""
-        if self._waiting:
-            return self._again(self._waiting.pop(0))
-        self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
-        return self.study.ask()
+    def _new(self) -> Suggestion | None:
+        """A point that has not been tried."""
+        space, broken = self._settings.space, ""
+        for _ in range(_TRIES):
+            self.study.sampler = self._sampler(len(self._all()))
+            trial = self.study.ask()
+            broken = space.violated(space.suggest(trial)) or ""
+            if self._settings.sampler is SamplerKind.GRID and self._is_known(trial):
+                self._reject(trial, "the grid has no points left")
+                self._is_exhausted = True
+                return None
+            if not broken:
+                if self._settings.scheduler.replan:
+                    trial.set_user_attr(RUNG, 0)
+                return self._begin(trial)
+            self._reject(trial, broken)
+        raise ValueError(f"{_TRIES} points in a row break sweep.constraints, the last {broken}")
+
+    def _begin(self, trial: Trial) -> Suggestion:
+        space, rung = self._settings.space, trial.user_attrs.get(RUNG)
+        own = space.overrides(space.suggest(trial))
+        if rung is not None:
+            own = (*own, override("training.samples", self._budgets[rung]))
+        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
+        self._open[trial.number] = trial
+        return Suggestion(number=trial.number, own=own, rung=rung)
 
     def _again(self, frozen: FrozenTrial) -> Trial:
-        """A trial that was cut off, under its own number."""
+        """A trial that is in the study already, under its own number."""
         # A sampler that has had its turn must not have another one.
         is_whole = self._is_whole(frozen)
         self.study.sampler = RandomSampler() if is_whole else self._sampler(frozen.number)
         return Trial(self.study, frozen._trial_id)
+
+    def _is_whole(self, frozen: FrozenTrial) -> bool:
+        """Whether all that is asked of a trial was suggested before it was cut off."""
+        try:
+            self._settings.space.suggest(FixedTrial(frozen.params))
+        except ValueError:
+            return False
+        return True
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         settings = self._settings
@@ -207,26 +270,62 @@ class Book:
             population=settings.population,
         )
 
-    def _is_whole(self, frozen: FrozenTrial) -> bool:
-        """Whether all that is asked of a trial was suggested before it was cut off."""
-        try:
-            self._settings.space.suggest(FixedTrial(frozen.params))
-        except ValueError:
-            return False
-        return True
+    def _all(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _begun(self) -> int:
+        return sum(UNTRIED not in one.user_attrs for one in self._all())
 
     def _is_known(self, trial: Trial) -> bool:
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL)
-        return any(
-            one.params == trial.params and one.number < trial.number
-            for one in self.study.get_trials(deepcopy=False, states=states)
-        )
+        """Whether an earlier trial has the same values."""
+        return any(one.params == trial.params for one in self._all()[: trial.number])
 
-    def _begin(self, trial: Trial, values: Mapping[str, Scalar]) -> Suggestion:
-        own = self._settings.space.overrides(values)
-        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
-        self._open[trial.number] = trial
-        return Suggestion(number=trial.number, own=own)
+    def _is_spent(self) -> bool:
+        notes = [one.user_attrs for one in self._all() if one.number not in self._open]
+        self.spent = self._settings.budget.spent(
+            [Cost(**note[COST]) for note in notes if COST in note],
+            running=len(self._open),
+            samples_of_a_trial=self._budgets[-1],
+        )
+        return bool(self.spent)
+
+    def _is_between(self, frozen: FrozenTrial) -> bool:
+        """Whether a trial has ended at a rung and may go on to the next."""
+        rung = frozen.user_attrs.get(RUNG)
+        is_running = frozen.state == TrialState.RUNNING and STOPPED not in frozen.user_attrs
+        return is_running and rung is not None and self._budgets[rung] in _curve(frozen)
+
+    def _rungs(self) -> list[Rung]:
+        """What is known of each rung, where rungs are runs of their own."""
+        rungs = []
+        for rung, samples in enumerate(self._budgets):
+            results: dict[int, Values] = {}
+            running = set()
+            for one in self._all():
+                came_to = one.user_attrs.get(RUNG, -1)
+                if samples in (curve := _curve(one)):
+                    results[one.number] = curve[samples]
+                elif came_to == rung and one.state == TrialState.RUNNING:
+                    running.add(one.number)
+                elif came_to == rung and ERROR in one.user_attrs:
+                    results[one.number] = (math.inf,) * len(self._settings.objectives.all)
+                elif came_to == rung and one.state == TrialState.COMPLETE:
+                    results[one.number] = tuple(one.values)
+            rungs.append(Rung(results=results, running=frozenset(running)))
+        return rungs
+
+    def _promotion(self) -> Promotion | None:
+        if not self._settings.scheduler.replan:
+            return None
+        reduction = self._settings.scheduler.reduction
+        return promotable(self._rungs(), count=self._settings.trials, reduction=reduction)
+
+    def _note(self, trial: Trial, numbers: Sequence[Number], *, samples: int) -> None:
+        """Write down a point of a trial's learning curve."""
+        values = list(self._settings.objectives.smaller_is_better(numbers))
+        trial.set_user_attr(CURVE, {**trial.user_attrs.get(CURVE, {}), str(samples): values})
+        if len(numbers) == 1 and math.isfinite(numbers[0].value):
+            trial.report(numbers[0].value, step=samples)  # for Optuna and its dashboard
 
     def _keep(self, trial: Trial, numbers: Sequence[Number], *, samples: int, cost: Cost) -> None:
         trial.set_user_attr(SAMPLES, samples)
@@ -246,3 +345,14 @@ class Book:
         self.study.sampler = RandomSampler()  # a grid's own would refuse to be told its last trial
         self.study.tell(trial, **result)
         self._open.pop(trial.number, None)
+
+
+def _curve(trial: Trial | FrozenTrial) -> dict[int, Values]:
+    """Objectives by samples; JSON has made texts of the samples."""
+    curve: Mapping[str, Sequence[float]] = trial.user_attrs.get(CURVE, {})
+    return {int(samples): tuple(map(float, values)) for samples, values in curve.items()}
+
+
+def _sum(notes: Mapping[str, Any], cost: Cost) -> Cost:
+    """What a trial took at lower rungs and at this one."""
+    return cost if RUNG not in notes or COST not in notes else Cost(**notes[COST]) + cost

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import moocore
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from optuna.distributions import (
@@ -13,12 +15,11 @@ from optuna.distributions import (
 )
 
 from ..platform.evaluation.figures import COLOURS, GREY, INK, style
+from .condition import Scalar
 from .importance import Importances
 from .losses import Loss
 from .objective import Number, Objective, Objectives
-from .pareto import front_of
 from .record import Outcome, TrialRecord
-from .space import Scalar
 
 _LOOKS: Final = {
     Outcome.FINISHED: {"color": COLOURS[0], "marker": "o"},
@@ -62,8 +63,7 @@ def pareto(trials: Sequence[TrialRecord], objectives: Objectives, *, place: int)
         place: Which of them, from 1.
     """
     finished = [one for one in trials if one.outcome is Outcome.FINISHED]
-    fronts = front_of([objectives.smaller_is_better(one.results) for one in finished])
-    best = [one for one, front in zip(finished, fronts, strict=True) if front == 0]
+    best = _pareto_set(finished, objectives)
     figure, axis = _panel()
     for outcome in _LOOKS:
         some = [one for one in trials if one.outcome is outcome]
@@ -175,6 +175,14 @@ def rungs(
     _label(axis, "samples seen", str(objective))
     _legend(axis)
     return figure
+
+
+def _pareto_set(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
+    if not trials:
+        return []
+    points = np.array([objectives.smaller_is_better(one.results) for one in trials])
+    is_best = moocore.is_nondominated(points, keep_weakly=True)
+    return [one for one, is_in in zip(trials, is_best, strict=True) if is_in]
 
 
 def _panel(height: float = 3.0) -> tuple[Figure, Axes]:

@@ -133,6 +133,9 @@ class Sweep:
         plan = Plan.of(settings_of(overrides))
         print(json.dumps(without_passwords(plan.settings.to_dict()), indent=2))
         print(f"\none trial:\n  {command_line(tuple(map(hide_passwords, plan.example)))}")
+        space = plan.settings.space
+        for line in space.sentences(space.first):
+            print(f"  with {line}")
         print(f"\n{estimate_of(plan)}")
         return 0
 

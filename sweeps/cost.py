@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self, final
+from typing import Final, final
 
 _HOUR_S: Final = 3600.0
 
@@ -16,16 +16,21 @@ class Cost:
         wall_s: Seconds in which it held its place: training, measuring, loading.
         training_s: Seconds of processor time of the training alone.
         gpu_s: Seconds of GPUs that it held.
+        samples: Samples that it was trained on.
     """
 
     wall_s: float = 0.0
     training_s: float = 0.0
     gpu_s: float = 0.0
+    samples: int = 0
 
-    @classmethod
-    def of(cls, wall_s: float, *, training_s: float, gpus: float) -> Self:
-        """The cost of a trial that held so many GPUs."""
-        return cls(wall_s=wall_s, training_s=training_s, gpu_s=gpus * wall_s)
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            wall_s=self.wall_s + other.wall_s,
+            training_s=self.training_s + other.training_s,
+            gpu_s=self.gpu_s + other.gpu_s,
+            samples=self.samples + other.samples,
+        )
 
 
 NOTHING: Final = Cost()
@@ -76,17 +81,15 @@ class Budget:
         """What a trial costs in money."""
         return cost.wall_s / _HOUR_S * self.price_per_node_hour / self.trials_per_node
 
-    def spent(
-        self, costs: Sequence[Cost], *, samples: int, running: int, samples_of_a_trial: int
-    ) -> str:
+    def spent(self, costs: Sequence[Cost], *, running: int, samples_of_a_trial: int) -> str:
         """Which limit does not allow another trial, or nothing.
 
         Args:
-            costs: Those of the trials that have ended.
-            samples: Samples that they saw.
+            costs: Those of the trials that are not running.
             running: Trials that are running.
             samples_of_a_trial: Samples of a whole one.
         """
+        samples = sum(one.samples for one in costs)
         planned = samples + (running + 1) * samples_of_a_trial
         if self.samples and planned > self.samples:
             return f"{samples} of {self.samples} samples"

@@ -1,7 +1,6 @@
 """Curricula: the schedules of trials, drawn over the run."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -9,30 +8,15 @@ from matplotlib.figure import Figure
 
 from ..methods.core.record import Moment
 from ..methods.core.rng import Rng
-from ..methods.core.schedule import Schedule
 from ..platform.evaluation.figures import COLOURS, INK, style
 from ..platform.training.assembly import Assembly, parts_of
+from .clocks import schedules_of
 from .record import TrialRecord
 from .trial import experiment_of
 
 _POINTS: Final = 400
 Curve = tuple[np.ndarray, np.ndarray]
 """Shares of the run, rising, and the values of a schedule there."""
-
-
-def schedules_of(assembly: Assembly) -> dict[str, Schedule]:
-    """The schedules of an experiment by their dotted paths.
-
-    Args:
-        assembly: The experiment, built.
-
-    Returns:
-        That of the learning rate, and all that the method holds, down to the parts of its parts.
-    """
-    return {
-        "learning_rate": assembly.learning_rate,
-        **dict(_found("method", assembly.learner)),
-    }
 
 
 def curves_of(assembly: Assembly) -> dict[str, Curve]:
@@ -107,17 +91,3 @@ def _figure(path: str, curves: Mapping[str, Curve], colours: Mapping[str, str]) 
     axis.set_xlabel("share of the run", fontsize=8.5, color=INK)
     axis.legend(frameon=False, fontsize=8)
     return figure
-
-
-def _found(path: str, part: object) -> Iterator[tuple[str, Schedule]]:
-    if isinstance(part, Schedule):
-        yield path, part
-    elif is_dataclass(part) and not isinstance(part, type):
-        for field in fields(part):
-            yield from _found(f"{path}.{field.name}", getattr(part, field.name))
-    elif isinstance(part, Mapping):
-        for key, value in part.items():
-            yield from _found(f"{path}.{key}", value)
-    elif isinstance(part, tuple | list):
-        for place, value in enumerate(part):
-            yield from _found(f"{path}.{place}", value)

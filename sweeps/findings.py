@@ -1,6 +1,6 @@
 """Findings: what is known of a sweep, running or not, from its study and its folder alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,9 +17,19 @@ from .ledger import Ledger
 from .losses import Loss, losses_of
 from .note import SweepNote, folder_of
 from .objective import Objectives
-from .record import OVERRIDES, UNTRIED, Outcome, TrialRecord, folder_of_trial, report_file
+from .record import (
+    CURVE,
+    OVERRIDES,
+    RUNG,
+    UNTRIED,
+    Outcome,
+    TrialRecord,
+    folder_of_trial,
+    report_file,
+)
 from .report import ranked
 from .settings import SweepSettings
+from .space import override
 from .study import ended, open_storage, storage_url
 from .trial import experiment_of
 from .winner import KEPT, MODELS
@@ -139,18 +149,21 @@ class Findings:
         places = {key: place for place, key in enumerate(order)}
         return dict(sorted(found.items(), key=lambda pair: places.get(pair[0], len(order))))
 
-    def report(self, number: int) -> Report | None:
+    def report(self, trial: TrialRecord) -> Report | None:
         """The measurements of a trial; None if it was not measured whole."""
-        file = report_file(self.folder, number)
+        file = report_file(self.folder, trial.number, rung=trial.rung)
         return Report.from_json(file.read_text()) if file.exists() else None
 
-    def losses(self, number: int) -> list[Loss]:
-        """The training loss of a trial by samples, as far as it is known."""
-        return losses_of(folder_of_trial(self.folder, number))
+    def losses(self, trial: FrozenTrial) -> list[Loss]:
+        """The training loss of a trial by samples, in its last run where it had several."""
+        rung = trial.user_attrs.get(RUNG)
+        return losses_of(folder_of_trial(self.folder, trial.number, rung=rung))
 
-    def rungs(self, number: int) -> dict[int, float]:
+    def rungs(self, trial: FrozenTrial) -> dict[int, float]:
         """The first objective of a trial by samples, where it was measured on its way."""
-        return dict(next(one for one in self.trials if one.number == number).intermediate_values)
+        sign = self.objectives.lead.sign  # the study has smaller values for better ones
+        curve: Mapping[str, Sequence[float]] = trial.user_attrs.get(CURVE, {})
+        return {int(samples): sign * values[0] for samples, values in curve.items()}
 
     @property
     def ledger(self) -> Ledger:
@@ -162,7 +175,14 @@ class Findings:
             return training.steps * training.batch_size
 
         def planned(trial: TrialRecord) -> int:
-            own = [one for one in trial.overrides if one.startswith(_OF_TRAINING)]
+            if trial.outcome is Outcome.FINISHED and trial.rung is None:
+                return trial.cost.samples
+            # Those of its values alone: a rung that is a run of its own has fewer samples.
+            own = [
+                override(key, value)
+                for key, value in trial.values.items()
+                if key.startswith(_OF_TRAINING)
+            ]
             return whole((*self.settings.base, *own))
 
         return Ledger.of(self.ended, self.settings.budget, planned)

@@ -60,7 +60,8 @@ def gallery_of(findings: Findings) -> Gallery:
 
 
 def _drawn(trial: TrialRecord, findings: Findings, dataset: Dataset) -> dict[int, Tensor]:
-    last = checkpoints.latest(folder_of_trial(findings.folder, trial.number) / CHECKPOINTS)
+    place = folder_of_trial(findings.folder, trial.number, rung=trial.rung)
+    last = checkpoints.latest(place / CHECKPOINTS)
     if last is None:
         raise ValueError("its weights are not kept here")
     assembly = assemble(experiment_of(trial.overrides))

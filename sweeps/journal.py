@@ -8,6 +8,7 @@ from typing import Any, Final, final
 
 from mlflow.entities import RunInfo
 from optuna.study import Study
+from optuna.trial import TrialState
 from ray.tune import Callback
 
 from ..platform.evaluation.report import Report
@@ -99,6 +100,10 @@ class Journal(Callback):
     def _write(self, number: int) -> None:
         frozen = next(one for one in self._study.get_trials(deepcopy=False) if one.number == number)
         record = TrialRecord.of(frozen)
+        if frozen.state == TrialState.RUNNING:
+            found = numbers_of(record, self._settings)
+            self._say(f"trial {number}: {found} after a run of {record.samples} samples")
+            return
         self._say(line_of(record, self._settings))
         keep_leaders(self._folder, ended(self._study), self._settings.objectives)
         try:
@@ -107,7 +112,7 @@ class Journal(Callback):
             self._say(f"  not in MLflow yet: {error}")
 
     def _record(self, record: TrialRecord) -> None:
-        file = report_file(self._folder, record.number)
+        file = report_file(self._folder, record.number, rung=record.rung)
         report = Report.from_json(file.read_text()) if file.exists() else None
         facts = replace(
             self._facts,

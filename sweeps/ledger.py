@@ -18,28 +18,27 @@ class Entry:
     Attributes:
         number: The trial.
         outcome: How it ended.
-        samples: Samples that it was trained on.
-        planned: Samples of the whole trial.
-        cost: Its time.
+        planned: Samples of the whole trial; of one that failed those that it saw.
+        cost: Its time and samples.
         money: Its price, 0 where none is known.
     """
 
     number: int
     outcome: Outcome
-    samples: int
     planned: int
     cost: Cost
     money: float
 
     @property
     def saved_samples(self) -> int:
-        """Samples that were not trained on because it was stopped."""
-        return max(0, self.planned - self.samples)
+        """Samples that it was not trained on; below zero where it was begun anew at each rung."""
+        return self.planned - self.cost.samples
 
     @property
     def saved_s(self) -> float:
         """Seconds that these would have taken at the trial's own pace."""
-        return self.cost.wall_s * self.saved_samples / self.samples if self.samples else 0.0
+        seen = self.cost.samples
+        return self.cost.wall_s * self.saved_samples / seen if seen else 0.0
 
 
 @final
@@ -70,8 +69,7 @@ class Ledger:
             Entry(
                 number=one.number,
                 outcome=one.outcome,
-                samples=one.samples,
-                planned=whole(one) if one.outcome is Outcome.STOPPED else one.samples,
+                planned=one.cost.samples if one.outcome is Outcome.FAILED else whole(one),
                 cost=one.cost,
                 money=budget.price(one.cost),
             )
@@ -88,7 +86,7 @@ class Ledger:
         some = [one for one in self.entries if outcome in (None, one.outcome)]
         return {
             "trials": len(some),
-            "samples": sum(one.samples for one in some),
+            "samples": sum(one.cost.samples for one in some),
             "wall_s": sum(one.cost.wall_s for one in some),
             "training_s": sum(one.cost.training_s for one in some),
             "gpu_s": sum(one.cost.gpu_s for one in some),
@@ -97,7 +95,7 @@ class Ledger:
 
     @property
     def saved_samples(self) -> int:
-        """Samples that stopped trials were not trained on."""
+        """Samples that stopping has spared, less those of runs that were begun anew."""
         return sum(one.saved_samples for one in self.entries)
 
     @property

@@ -166,7 +166,7 @@ def _quality(findings: Findings) -> list[Html]:
     reports = [
         replace(report, provenance=replace(report.provenance, model=f"trial {one.number}"))
         for one in findings.leaders
-        if (report := findings.report(one.number)) is not None
+        if (report := findings.report(one)) is not None
     ]
     names = dict.fromkeys(one.name for one in objectives.all if one.nfe is not None)
     for name in names:
@@ -237,9 +237,7 @@ def _schedules(findings: Findings) -> list[Html]:
 
 def _learning(findings: Findings) -> list[Html]:
     leaders = [one.number for one in findings.measured[:KEPT]]
-    losses = {
-        one.number: readings for one in findings.trials if (readings := findings.losses(one.number))
-    }
+    losses = {one.number: readings for one in findings.trials if (readings := findings.losses(one))}
     parts = []
     if losses:
         figure = charts.losses(losses, leaders=leaders)
@@ -248,7 +246,7 @@ def _learning(findings: Findings) -> list[Html]:
             "weights are on different scales."
         )
         parts.append(_figure(figure, "Training loss of each trial over samples seen", caption))
-    rungs = {one.number: rungs for one in findings.trials if (rungs := findings.rungs(one.number))}
+    rungs = {one.number: rungs for one in findings.trials if (rungs := findings.rungs(one))}
     ends = {one.number: one for one in findings.measured}
     if rungs:
         for number in rungs:
@@ -313,15 +311,13 @@ def _costs(ledger: Ledger) -> list[Html]:
         [str(outcome), *cells(outcome)] for outcome in Outcome if ledger.total(outcome)["trials"]
     ]
     parts = [table(titles, rows, foot=["all", *cells(None)])]
-    if ledger.saved_samples:
+    if ledger.saved_samples > 0:
         text = (
             f"Early stopping saved {ledger.saved_samples:,} samples, {ledger.saved_share:.0%} of "
             "those that the finished and stopped trials would have seen at full length, and about "
             f"{ledger.saved_s:,.0f} seconds at the pace of each trial."
         )
         parts.append(tag("p", text))
-    if any(not one.samples for one in ledger.entries):
-        parts.append(tag("p", "How many samples a failed trial saw is not known."))
     return parts
 
 

@@ -1,14 +1,21 @@
 """The plan of a sweep: its keys and bounds, parents and data are tried here, before Ray starts."""
 
+import logging
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self, final
 
+import optuna
 import torch
+from optuna.samplers import RandomSampler
 
 from ..methods.core.flow_map import Domain
+from ..methods.core.schedule import Schedule
+from ..platform.build import class_at
+from ..platform.configuration import compose
 from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.sampling import samplers_at
@@ -20,11 +27,18 @@ from ..platform.training.measurement import prepare_benchmark
 from ..platform.training.parent import ROLES, with_versions
 from ..platform.training.preparation import Preparation
 from ..platform.training.trial import check_trial
+from .condition import Scalar
+from .dimension import Dimension, Kind
+from .fairness import require_fair
 from .objective import COSTS, OF_THE_MAP
-from .settings import SchedulerKind, SweepSettings
-from .space import Dimension, Scalar, Space, override
+from .settings import SweepSettings
+from .space import Space, override
+from .stopping import StoppingKind
 from .trial import experiment_of
 
+_BATCH: Final = "training.batch_size"
+_POINTS: Final = 8
+"""Points at random beside the outermost ones, in which schedules are compared."""
 _FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
 
 
@@ -37,11 +51,13 @@ class Plan:
         settings: The sweep.
         base: Overrides of every trial, with those that the sweep itself adds.
         assembly: The first point of the space, built.
+        budgets: Samples at which trials are measured, the whole trial last.
     """
 
     settings: SweepSettings
     base: tuple[str, ...]
     assembly: Assembly
+    budgets: tuple[int, ...]
 
     @classmethod
     def of(cls, settings: SweepSettings) -> Self:
@@ -57,19 +73,16 @@ class Plan:
             ValueError: If an override, a swept key, a bound or a count is refused.
         """
         space = settings.space
-        for key in space.dimensions:
-            _check_key(key, settings.base)
-        base = _completed(settings)
-        assembly = assemble(experiment_of((*base, *_texts(space.first))))
-        for key, dimension in space.dimensions.items():
-            for value in dimension.extremes:
-                try:
-                    assemble(experiment_of((*base, *_texts({**space.first, key: value}))))
-                except ValueError as error:
-                    raise ValueError(f"sweep.space[{key}] reaches {value!r}: {error}") from error
-        plan = cls(settings=settings, base=base, assembly=assembly)
+        for key in space.parts:
+            _check_key(key, settings.base, is_schedule=key in space.schedules)
+        base, budgets = _completed(settings)
+        for key in space.schedules:
+            _check_schedule(key, space, base)
+        assembly = assemble(experiment_of((*base, *space.overrides(space.first))))
+        outermost = _try_edges(space, base)
+        plan = cls(settings=settings, base=base, assembly=assembly, budgets=budgets)
         plan._check_workers()
-        plan._check_scheduler()
+        plan._check_fair(outermost)
         plan._check_objectives()
         settings.budget.check(samples_of_a_trial=plan.samples)
         return plan
@@ -82,7 +95,7 @@ class Plan:
     @property
     def example(self) -> tuple[str, ...]:
         """The overrides of the first point of the space."""
-        return (*self.base, *_texts(self.settings.space.first))
+        return (*self.base, *self.settings.space.overrides(self.settings.space.first))
 
     def experiment_of(self, values: Mapping[str, Scalar]) -> Experiment:
         """The experiment at a point of the space."""
@@ -91,8 +104,7 @@ class Plan:
     @property
     def samples(self) -> int:
         """Samples of a whole trial."""
-        training = self.experiment.training
-        return training.steps * training.batch_size
+        return self.budgets[-1]
 
     @property
     def cpus(self) -> float:
@@ -111,13 +123,11 @@ class Plan:
         Raises:
             ValueError: If a parent is not registered.
         """
-        settings, roles = self.settings, {f"parents.{role}" for role in ROLES}
-        swept = {
-            key: _choice_of_versions(one, registry) if key in roles else one
-            for key, one in settings.space.dimensions.items()
-        }
+        settings, space = self.settings, self.settings.space
+        for key in [f"parents.{role}" for role in ROLES if f"parents.{role}" in space.parts]:
+            space = space.with_values(key, _versions(space.dimensions[key], registry))
         base = with_versions(experiment_of(settings.base), registry).overrides
-        pinned = replace(settings, base=base, space=Space(dimensions=swept))
+        pinned = replace(settings, base=base, space=space)
         return self if pinned == settings else type(self).of(pinned)
 
     def prepare(self, folder: Path) -> Preparation:
@@ -181,13 +191,11 @@ class Plan:
                 f"{self.experiment.workers.cpus_per_worker:g}"
             )
 
-    def _check_scheduler(self) -> None:
-        scheduler = self.settings.scheduler
-        if scheduler.kind is SchedulerKind.ASHA and scheduler.grace_samples >= self.samples:
-            raise ValueError(
-                f"sweep.scheduler.grace_samples must be below the {self.samples} samples of a "
-                f"trial, got {scheduler.grace_samples}"
-            )
+    def _check_fair(self, outermost: Sequence[Assembly]) -> None:
+        stopping, space = self.settings.scheduler, self.settings.space
+        if stopping.kind is not StoppingKind.NONE:
+            drawn = [assemble(self.experiment_of(point)) for point in _drawn(space, _POINTS)]
+            require_fair(stopping, [*outermost, *drawn], self.budgets)
 
     def _check_objectives(self) -> None:
         domain: Domain = self.assembly.learner.domain
@@ -200,33 +208,114 @@ class Plan:
                 )
 
 
-def _check_key(key: str, base: tuple[str, ...]) -> None:
+def _check_key(key: str, base: tuple[str, ...], *, is_schedule: bool) -> None:
     group = key.lstrip("+~").split(".")[0].split("@")[0]
     if key[:1] in "+~" or group in _FIXED:
         raise ValueError(
             f"sweep.space cannot hold {key}: trials differ in what is trained and how, not in "
             f"{', '.join(_FIXED)}, and a key that is added belongs in sweep.base first"
         )
-    if any(one.split("=")[0] == key for one in base):
-        raise ValueError(f"{key} stands both in sweep.space and among the overrides of all trials")
+    for one in base:
+        given = one.partition("=")[0]
+        is_within = is_schedule and f"{given.lstrip('+~')}.".startswith(f"{key}.")
+        if given == key or is_within:
+            raise ValueError(
+                f"{given} stands both in sweep.space and among the overrides of all trials"
+            )
 
 
-def _completed(settings: SweepSettings) -> tuple[str, ...]:
-    """The overrides of all trials, and those that make a trial the same wherever it is repeated."""
-    base = settings.base
-    experiment = experiment_of(base)
-    if experiment.training.threads == 0:
-        cpus = max(1, int(experiment.workers.cpus_per_worker))
+def _check_schedule(key: str, space: Space, base: tuple[str, ...]) -> None:
+    """Refuse a schedule that would take the place of something else."""
+    own = space.schedules[key].dimensions(key)
+    point = space.point({name: own[name].extremes[0] for name in list(own)[:1]})
+    assert point is not None
+    others = [text for text in space.overrides(point) if text.lstrip("~+").partition("=")[0] != key]
+    node: object = compose("train", (*base, *others))
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if target is None or not issubclass(class_at(str(target)), Schedule):
+        found = str(target).rpartition(".")[-1] if target else repr(node)
+        raise ValueError(
+            f"sweep.space[{key}] draws schedules, but the experiment has no schedule there, "
+            f"it has {found}"
+        )
+
+
+def _try_edges(space: Space, base: tuple[str, ...]) -> list[Assembly]:
+    """Build the experiment at the outermost values, many at once, and one by one where it fails.
+
+    Returns:
+        The experiments, in one of which each of the values is.
+    """
+    left, built = space.edges, []
+    while left:
+        (key, point), rest = left[0], left[1:]
+        tried, left = [(key, point)], []
+        for other, edge in rest:
+            fixed = {name: at[name] for name, at in (*tried, (other, edge))}
+            both = space.point(fixed) if len(fixed) > len(tried) else None
+            if both is None:
+                left.append((other, edge))
+            else:
+                tried.append((other, edge))
+                point = both
+        try:
+            built.append(_try(space, base, point))
+        except ValueError:
+            for name, edge in tried:
+                try:
+                    built.append(_try(space, base, edge))
+                except ValueError as error:
+                    said = f"{_name(name, space)} reaches {edge[name]!r}"
+                    raise ValueError(f"{said}: {error}") from error
+    return built
+
+
+def _try(space: Space, base: tuple[str, ...], point: Mapping[str, Scalar]) -> Assembly:
+    return assemble(experiment_of((*base, *space.overrides(point))))
+
+
+def _name(key: str, space: Space) -> str:
+    """A dimension by the key that was written, and by its part of a schedule."""
+    written = space.written(key)
+    return f"sweep.space[{written}]{key.removeprefix(written)}"
+
+
+def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The overrides of all trials, and the samples at which trials are measured.
+
+    Overrides are added that make a trial the same wherever it is repeated, and those that make it
+    keep what is measured.
+    """
+    base, stopping = settings.base, settings.scheduler
+    training = experiment_of(base).training
+    if training.threads == 0:
+        cpus = max(1, int(experiment_of(base).workers.cpus_per_worker))
         base = (*base, override("training.threads", cpus))
-    if settings.scheduler.kind is SchedulerKind.ASHA:
-        base = (*base, override("training.checkpoint_every", settings.scheduler.grace_samples))
-    return base
+    if stopping.kind is StoppingKind.NONE:
+        return base, (training.steps * training.batch_size,)
+    batches = [training.batch_size]
+    if (swept := settings.space.dimensions.get(_BATCH)) is not None:
+        if swept.kind is not Kind.CHOICE:
+            raise ValueError(
+                f"sweep.space[{_BATCH}] must be a choice where trials are stopped early, for they "
+                f"are measured after whole batches, got {swept.kind}"
+            )
+        batches = [int(str(value)) for value in swept.values]
+    budgets = stopping.budgets(training.samples, batch=math.lcm(*batches))
+    if not stopping.replan:
+        base = (*base, override("training.checkpoint_every", budgets[0]))
+    return base, budgets
 
 
-def _choice_of_versions(models: Dimension, registry: Registry) -> Dimension:
-    versions = (one and str(registry.entry(str(one)).reference) for one in models.values)
-    return replace(models, values=tuple(versions))
+def _drawn(space: Space, count: int) -> list[dict[str, Scalar]]:
+    """Points of a space at random, always the same ones, without those that break a constraint."""
+    optuna.logging.set_verbosity(logging.WARNING)
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    points = [space.suggest(study.ask()) for _ in range(count)]
+    return [point for point in points if space.violated(point) is None]
 
 
-def _texts(values: dict[str, Scalar]) -> tuple[str, ...]:
-    return tuple(override(key, value) for key, value in values.items())
+def _versions(models: Dimension, registry: Registry) -> dict[Scalar, Scalar]:
+    return {one: one and str(registry.entry(str(one)).reference) for one in models.values}

@@ -10,7 +10,7 @@ from ray.tune import Callback
 
 from .board import Show
 from .journal import numbers_of
-from .record import SAMPLES, Outcome, TrialRecord
+from .record import RUNG, SAMPLES, Outcome, TrialRecord
 from .report import ranked
 from .searcher import NUMBER
 from .settings import SweepSettings
@@ -30,11 +30,13 @@ class Running:
 
     Attributes:
         since: When it was started, in seconds of the clock.
+        planned: Samples of its run.
         samples: Samples that it has seen, as far as it has told.
         loss: Its last loss, as far as it has told.
     """
 
     since: float
+    planned: int
     samples: int = 0
     loss: float | None = None
 
@@ -46,7 +48,7 @@ class Progress(Callback):
     Args:
         study: The study.
         settings: The sweep.
-        samples: Samples of a whole trial.
+        budgets: Samples of the runs of a trial, the whole one last.
         show: Told the table whenever it has changed, at most once a second.
         clock: Seconds that only grow.
     """
@@ -56,11 +58,11 @@ class Progress(Callback):
         study: Study,
         settings: SweepSettings,
         *,
-        samples: int,
+        budgets: Sequence[int],
         show: Show,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._study, self._settings, self._samples = study, settings, samples
+        self._study, self._settings, self._budgets = study, settings, budgets
         self._show, self._clock = show, clock
         self._ended: Sequence[TrialRecord] = ()
         self._best = "no trial has been measured yet"
@@ -74,7 +76,9 @@ class Progress(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins."""
-        self._running[trial.config[NUMBER]] = Running(since=self._clock())
+        rung = trial.config[RUNG]
+        planned = self._budgets[-1 if rung is None else rung]
+        self._running[trial.config[NUMBER]] = Running(since=self._clock(), planned=planned)
         self._show(self.lines)
 
     def on_trial_result(
@@ -129,7 +133,7 @@ class Progress(Callback):
         return said if self.left_s is None else f"{said}, about {duration(self.left_s)} left"
 
     def _line(self, number: int, running: Running) -> str:
-        share = min(1.0, running.samples / self._samples)
+        share = min(1.0, running.samples / running.planned)
         bar = ("#" * round(share * _BAR)).ljust(_BAR, ".")
         loss = "" if running.loss is None else f"  loss {running.loss:.4g}"
         spent = duration(self._clock() - running.since)

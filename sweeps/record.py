@@ -9,9 +9,9 @@ from typing import Final, Self, final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from .condition import Scalar
 from .cost import Cost
 from .objective import Number
-from .space import Scalar
 
 OVERRIDES: Final = "overrides"
 RESULTS: Final = "results"
@@ -20,6 +20,10 @@ STOPPED: Final = "stopped"
 """Why a trial was ended early."""
 ERROR: Final = "error"
 COST: Final = "cost"
+CURVE: Final = "curve"
+"""Objectives of a trial by samples, as the study would have them, which takes one only."""
+RUNG: Final = "rung"
+"""The rung of a trial whose rungs are runs of their own."""
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 
@@ -46,6 +50,7 @@ class TrialRecord:
         results: The objectives in their order; none if it failed.
         samples: Samples that it was trained on.
         cost: What it took.
+        rung: The rung that it came to, where rungs are runs of their own; otherwise None.
         reason: Why it failed or was stopped; empty otherwise.
     """
 
@@ -57,6 +62,7 @@ class TrialRecord:
     samples: int
     cost: Cost
     reason: str
+    rung: int | None = None
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Self:
@@ -67,7 +73,7 @@ class TrialRecord:
             outcome = Outcome.STOPPED
         elif trial.state == TrialState.COMPLETE:
             outcome = Outcome.FINISHED
-        measured = () if outcome is Outcome.FAILED else notes.get(RESULTS, ())
+        measured = () if ERROR in notes else notes.get(RESULTS, ())
         return cls(
             number=trial.number,
             overrides=tuple(notes.get(OVERRIDES, ())),
@@ -76,6 +82,7 @@ class TrialRecord:
             results=tuple(Number(value=value, low=low, high=high) for value, low, high in measured),
             samples=int(notes.get(SAMPLES, 0)),
             cost=Cost(**notes.get(COST, {})),
+            rung=notes.get(RUNG),
             reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )
 
@@ -85,19 +92,21 @@ class TrialRecord:
         return command_line(self.overrides)
 
 
-def folder_of_trial(folder: Path, number: int) -> Path:
+def folder_of_trial(folder: Path, number: int, *, rung: int | None) -> Path:
     """Where a trial keeps its checkpoints, and its report if it was measured whole.
 
     Args:
         folder: Folder of the sweep.
         number: Number of the trial.
+        rung: Its rung, where rungs are runs of their own.
     """
-    return folder / "trials" / str(number)
+    place = folder / "trials" / str(number)
+    return place if rung is None else place / f"rung-{rung}"
 
 
-def report_file(folder: Path, number: int) -> Path:
+def report_file(folder: Path, number: int, *, rung: int | None) -> Path:
     """Where the report on a trial lies in the folder of its sweep, if it was measured whole."""
-    return folder_of_trial(folder, number) / "report.json"
+    return folder_of_trial(folder, number, rung=rung) / "report.json"
 
 
 def command_line(overrides: tuple[str, ...]) -> str:

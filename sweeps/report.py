@@ -7,7 +7,7 @@ from typing import Final, final
 
 from ..platform.atomic import write_json, write_text
 from .objective import Mode, Objectives
-from .pareto import front_of
+from .ranking import ranked as rank_of
 from .record import Outcome, TrialRecord
 from .settings import SweepSettings
 
@@ -55,8 +55,8 @@ class SweepResult:
 def ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
     """Trials from best to worst: whole ones, then those stopped early, then failed ones.
 
-    Those of a kind stand by the fronts of the Pareto set, and within a front by the first
-    objective.
+    Those of a kind stand by the fronts of the Pareto set, and in a front by what each adds to it.
+    Those that were stopped are first ordered by how far they came.
 
     Args:
         trials: The trials.
@@ -64,11 +64,16 @@ def ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialR
     """
     ordered: list[TrialRecord] = []
     for outcome in Outcome:
-        some = [trial for trial in trials if trial.outcome is outcome]
-        points = [objectives.smaller_is_better(trial.results) for trial in some]
-        keys = zip(front_of(points), points, (trial.number for trial in some), some, strict=True)
-        ordered += [trial for *_, trial in sorted(keys, key=lambda key: key[:3])]
+        some = [one for one in trials if one.outcome is outcome]
+        for samples in sorted({one.samples for one in some}, reverse=True):
+            ordered += _by_results([one for one in some if one.samples == samples], objectives)
     return ordered
+
+
+def _by_results(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
+    measured = {one.number: one for one in trials if one.results}
+    order = rank_of({k: objectives.smaller_is_better(one.results) for k, one in measured.items()})
+    return [*(measured[k] for k in order), *(one for one in trials if not one.results)]
 
 
 def result_of_sweep(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
-from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from ray import tune
 
 from ..platform.data.source import Dataset
@@ -24,6 +23,7 @@ from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.revision import code_revision
 from ..platform.registry.run import RunFacts
+from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
 from ..platform.training.reporter import check_wandb
 from .board import Show
@@ -36,9 +36,10 @@ from .note import SweepNote, changes, folder_of, latest_of
 from .page import PAGE, write_page
 from .plan import Plan
 from .progress import Progress
+from .record import RUNG
 from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .searcher import NUMBER, BookScheduler, BookSearch
-from .settings import SchedulerKind, SweepSettings
+from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
 from .trial import try_overrides
 from .winner import keep_leaders, register_winner
@@ -206,9 +207,8 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepR
             study,
             settings,
             base=plan.base,
-            total=plan.samples,
             folder=folder,
-            pruner=_pruner(settings),
+            budgets=plan.budgets,
         )
         done = len(ended(study))
         say(
@@ -225,11 +225,10 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepR
         )
         keep_leaders(folder, ended(study), settings.objectives)
         with _kept(journal, name):
-            left = settings.trials - done
-            if left > 0:
-                progress = Progress(study, settings, samples=plan.samples, show=show)
-                callbacks = [journal, progress]
-                _search(plan, book, callbacks, benchmark, home=home, folder=folder, left=left)
+            if not book.is_done:
+                progress = Progress(study, settings, budgets=plan.budgets, show=show)
+                _search(plan, book, [journal, progress], benchmark, home=home, folder=folder)
+            book.close()
             if book.spent:
                 say(f"the budget is spent: {book.spent}")
             result = result_of_sweep(
@@ -267,7 +266,6 @@ def _search(
     *,
     home: Home,
     folder: Path,
-    left: int,
 ) -> None:
     settings = plan.settings
     workers = plan.experiment.workers
@@ -276,12 +274,11 @@ def _search(
         os.environ.setdefault(key, value)
     # It misses the files of the loggers that are off.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    is_staged = settings.scheduler.kind is SchedulerKind.ASHA
     trainable = tune.with_parameters(
         partial(
             try_overrides,
             objectives=settings.objectives.to_dict(),
-            is_staged=is_staged,
+            budgets=plan.budgets[:-1],
             folder=str(folder),
         ),
         # By way of Ray's memory, not of the files in which Ray Tune keeps what it runs: passwords
@@ -292,10 +289,13 @@ def _search(
         wandb=settings.wandb,
     )
     with ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
+        # On the nodes that may get a trial: where they do not share the folder, checkpoints of
+        # trials would be lost with their nodes.
+        check_shared(folder, needed={"CPU": resources["cpu"], "GPU": resources["gpu"]})
         tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                num_samples=left,
+                num_samples=-1,  # the book says when it is enough
                 max_concurrent_trials=settings.concurrency,
                 search_alg=BookSearch(book),
                 scheduler=BookScheduler(book),
@@ -331,16 +331,8 @@ def _facts(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:
 
 
 def _name_of(trial: Any) -> str:
-    return f"trial-{trial.config[NUMBER]}"
-
-
-def _pruner(settings: SweepSettings) -> BasePruner | None:
-    scheduler = settings.scheduler
-    if scheduler.kind is SchedulerKind.NONE:
-        return None
-    return SuccessiveHalvingPruner(
-        min_resource=scheduler.grace_samples, reduction_factor=scheduler.reduction
-    )
+    number, rung = trial.config[NUMBER], trial.config[RUNG]
+    return f"trial-{number}" if rung is None else f"trial-{number}-rung-{rung}"
 
 
 def _check_data(study: optuna.Study, benchmark: Benchmark) -> None:

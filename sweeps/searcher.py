@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from .book import UNEXPECTED, Book
 from .cost import Cost
 from .objective import Number
-from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES
+from .record import COST, ERROR, OVERRIDES, RESULTS, RUNG, SAMPLES
 
 NUMBER: Final = "number"
 REPORT: Final = "report"
@@ -42,10 +42,14 @@ class BookSearch(Searcher):
             that no other is to be started.
         """
         suggestion = self._book.suggest()
-        if suggestion is None:
-            return Searcher.FINISHED
+        if suggestion is None:  # what is running may make others worth while
+            return Searcher.FINISHED if self._book.is_done else None
         self._numbers[trial_id] = suggestion.number
-        return {NUMBER: suggestion.number, OVERRIDES: list(suggestion.own)}
+        return {
+            NUMBER: suggestion.number,
+            OVERRIDES: list(suggestion.own),
+            RUNG: suggestion.rung,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False

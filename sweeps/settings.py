@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any, Final, Self, final
 
 from ..platform.configuration import compose
@@ -12,49 +11,11 @@ from .cost import Budget
 from .objective import Objectives
 from .sampler import OF_ONE, SamplerKind
 from .space import Space
+from .stopping import Stopping, StoppingKind
 
 _MODULE: Final = "onestep.sweeps.conf"
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
 _OWN: Final = ("sweep=", "sweep.", "+sweep.", "++sweep.", "~sweep.")
-
-
-class SchedulerKind(StrEnum):
-    """Who may end a trial early."""
-
-    NONE = "none"
-    ASHA = "asha"
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Scheduler:
-    """Who may end a trial early.
-
-    Attributes:
-        kind: ``none``, or ``asha``: asynchronous successive halving.
-        grace_samples: Samples after which a trial is first measured and may be stopped; it is
-            measured again each time as many have passed.
-        reduction: Of this many trials, one goes on from each rung; at least 2.
-
-    Raises:
-        ValueError: If a setting is out of range.
-    """
-
-    kind: SchedulerKind = SchedulerKind.NONE
-    grace_samples: int = 50_000
-    reduction: int = 3
-
-    def __post_init__(self) -> None:
-        if self.kind not in list(SchedulerKind):
-            raise ValueError(
-                f"sweep.scheduler.kind must be one of {', '.join(SchedulerKind)}, got {self.kind!r}"
-            )
-        object.__setattr__(self, "kind", SchedulerKind(self.kind))
-        if self.grace_samples < 1 or self.reduction < 2:
-            raise ValueError(
-                "sweep.scheduler.grace_samples must be at least 1 and reduction at least 2, got "
-                f"{self.grace_samples} and {self.reduction}"
-            )
 
 
 @final
@@ -94,7 +55,7 @@ class SweepSettings:
     startup: int = 5
     population: int = 20
     seed: int = 0
-    scheduler: Scheduler = Scheduler()
+    scheduler: Stopping = Stopping()
     budget: Budget = Budget()
     storage: str = ""
     address: str = ""
@@ -116,6 +77,11 @@ class SweepSettings:
         for name, least in least_of.items():
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"sweep.{name} must be at least {least}, got {value}")
+        if self.scheduler.kind is not StoppingKind.NONE and "training.samples" in self.space.parts:
+            raise ValueError(
+                "sweep.space cannot hold training.samples where trials are stopped early: they are "
+                f"compared at equal samples, got sweep.scheduler.kind={self.scheduler.kind}"
+            )
         if self.sampler in OF_ONE and len(self.objectives.all) > 1:
             raise ValueError(
                 f"sweep.sampler {self.sampler} improves one number, got "
@@ -136,7 +102,7 @@ class SweepSettings:
             ValueError: If a key is unknown or missing, or a value of another type or out of range.
         """
         parts = dict(values)
-        for name, record in (("scheduler", Scheduler), ("budget", Budget)):
+        for name, record in (("scheduler", Stopping), ("budget", Budget)):
             if name in parts:
                 parts[name] = settings(record, f"sweep.{name}", parts[name])
         if "objectives" in parts:

@@ -1,121 +1,24 @@
-"""The space of a sweep: which overrides are tried, and from which values."""
+"""The space of a sweep: which overrides are tried, from which values, and which go together."""
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, final
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.trial import BaseTrial
 
-Scalar = str | float | int | bool | None
+from .condition import Scalar, allowed_by
+from .constraint import Constraint
+from .dependency import check_parents, in_order
+from .dimension import Dimension, Kind
+from .feasible import find_outermost, find_point
+from .schedule_space import SCHEDULE, ScheduleSpace
+from .shape import sentence
+
 _BARE: Final = re.compile(r"[A-Za-z_][\w.-]*")
 _WORDS: Final = frozenset({"true", "false", "null", "none", "nan", "inf"})
-
-
-class Kind(StrEnum):
-    """How values of one key are drawn."""
-
-    UNIFORM = "uniform"
-    LOG_UNIFORM = "log_uniform"
-    INTEGER = "integer"
-    CHOICE = "choice"
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Dimension:
-    """The values of one swept key.
-
-    Attributes:
-        kind: How they are drawn.
-        low: Least value; for a choice it stays None.
-        high: Greatest value, itself possible; for a choice it stays None.
-        values: What is chosen from; for the other kinds it stays empty.
-
-    Raises:
-        ValueError: If bounds are missing or out of order, or there is nothing to choose from.
-    """
-
-    kind: Kind
-    low: float | None = None
-    high: float | None = None
-    values: tuple[Scalar, ...] = ()
-
-    def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "kind", Kind(self.kind))
-        except ValueError:
-            raise ValueError(f"kind must be one of {', '.join(Kind)}, got {self.kind!r}") from None
-        if not isinstance(self.values, list | tuple):
-            raise ValueError(f"a choice needs a list of values, got {self.values!r}")
-        object.__setattr__(self, "values", tuple(self.values))
-        if self.kind is Kind.CHOICE:
-            self._check_choice()
-        else:
-            self._check_bounds()
-
-    def _check_choice(self) -> None:
-        if self.low is not None or self.high is not None:
-            raise ValueError("a choice has values, not low and high")
-        if len(self.values) < 2 or len(set(map(repr, self.values))) < len(self.values):
-            raise ValueError(
-                f"a choice needs at least two different values, got {list(self.values)}"
-            )
-        for value in self.values:
-            if not isinstance(value, str | float | int | bool | None):
-                raise ValueError(f"a choice is between plain values, got {value!r}")
-
-    def _check_bounds(self) -> None:
-        if self.values:
-            raise ValueError(f"{self.kind} has low and high, not values")
-        low, high = _number(self.low), _number(self.high)
-        if low is None or high is None or not low < high:
-            raise ValueError(
-                f"{self.kind} needs numbers low < high, got low {self.low} and high {self.high}"
-            )
-        if self.kind is Kind.LOG_UNIFORM and low <= 0.0:
-            raise ValueError(f"log_uniform needs low > 0, got {self.low}")
-        if self.kind is Kind.INTEGER and not (low.is_integer() and high.is_integer()):
-            raise ValueError(f"integer needs whole bounds, got {self.low} and {self.high}")
-
-    @property
-    def distribution(self) -> BaseDistribution:
-        """The same values as Optuna has them."""
-        if self.kind is Kind.CHOICE:
-            return CategoricalDistribution(self.values)
-        assert self.low is not None
-        assert self.high is not None
-        if self.kind is Kind.INTEGER:
-            return IntDistribution(int(self.low), int(self.high))
-        return FloatDistribution(
-            float(self.low), float(self.high), log=self.kind is Kind.LOG_UNIFORM
-        )
-
-    def suggest(self, trial: BaseTrial, key: str) -> Scalar:
-        """A value, asked of a trial."""
-        if self.kind is Kind.CHOICE:
-            return trial.suggest_categorical(key, self.values)
-        if self.kind is Kind.INTEGER:
-            return trial.suggest_int(key, int(self.low or 0), int(self.high or 0))
-        is_log = self.kind is Kind.LOG_UNIFORM
-        return trial.suggest_float(key, float(self.low or 0), float(self.high or 0), log=is_log)
-
-    @property
-    def extremes(self) -> tuple[Scalar, ...]:
-        """The outermost values, or all of a choice."""
-        if self.kind is Kind.CHOICE:
-            return self.values
-        if self.kind is Kind.INTEGER:
-            return (int(self.low or 0), int(self.high or 0))
-        return (float(self.low or 0.0), float(self.high or 0.0))
+_CONSTRAINTS: Final = "constraints"
+Part = Dimension | ScheduleSpace
 
 
 @final
@@ -123,25 +26,71 @@ class Dimension:
 class Space:
     """The swept keys.
 
+    A point of the space has a value for each dimension that is present in it.
+
     Attributes:
-        dimensions: Values by key; a key is the left side of an override.
+        parts: What is drawn, by key as it was written; a key is the left side of an override.
+        constraints: Inequalities between dimensions.
+        dimensions: Dimensions by key, with those of schedules one by one; each stands after those
+            that it depends on.
 
     Raises:
-        ValueError: If there are no keys.
+        ValueError: If there are no keys, a condition or a constraint names what is not there, or
+            no point satisfies all of them.
     """
 
-    dimensions: Mapping[str, Dimension]
+    parts: Mapping[str, Part]
+    constraints: tuple[Constraint, ...] = ()
+    dimensions: Mapping[str, Dimension] = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.dimensions:
+        if not self.parts:
             raise ValueError("sweep.space needs at least one key, got none")
+        plain: dict[str, Dimension] = {}
+        for key, part in self.parts.items():
+            for other in self.schedules:
+                if key.startswith(f"{other}."):
+                    raise ValueError(f"sweep.space[{key}] is a part of the schedule {other}")
+            plain |= part.dimensions(key) if isinstance(part, ScheduleSpace) else {key: part}
+        if not plain:
+            raise ValueError("sweep.space needs at least one key, got schedules that are fixed")
+        for key, part in self.parts.items():
+            check_parents(key, part.when, plain)
+        object.__setattr__(self, "dimensions", in_order(plain))
+        for key, one in self.dimensions.items():
+            if find_point(self.dimensions, (), fixed={key: one.extremes[0]}) is None:
+                raise ValueError(
+                    f"sweep.space[{self.written(key)}] is never present: no point has its when"
+                )
+        for constraint in self.constraints:
+            self._check_constraint(constraint)
+        if self.point() is None:
+            raise ValueError("no point of sweep.space satisfies all of its constraints")
+
+    def _check_constraint(self, constraint: Constraint) -> None:
+        try:
+            for key in constraint.keys:
+                if key not in self.dimensions:
+                    raise ValueError(f"{key} is not in sweep.space")
+                try:
+                    _ = self.dimensions[key].range
+                except ValueError as error:
+                    raise ValueError(f"{key} is no number: {error}") from error
+            ranges = {key: self.dimensions[key].range for key in constraint.keys}
+            constraint.check_bounds(ranges)
+            fixed = {key: self.dimensions[key].extremes[0] for key in constraint.keys}
+            if find_point(self.dimensions, (), fixed=fixed) is None:
+                raise ValueError("no point has all of its keys")
+        except ValueError as error:
+            raise ValueError(f"sweep.space[{_CONSTRAINTS}], {constraint}: {error}") from error
 
     @classmethod
     def from_dict(cls, values: object) -> Self:
         """The space that plain values describe.
 
         Args:
-            values: ``kind``, and ``low`` and ``high`` or ``values``, by key.
+            values: For each key a mapping with its ``kind``, and perhaps a list of
+                ``constraints``.
 
         Returns:
             The space.
@@ -152,51 +101,187 @@ class Space:
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"sweep.space must be values by key, got {values!r}")
-        dimensions = {}
+        parts: dict[str, Part] = {}
         for key, node in values.items():
+            if key == _CONSTRAINTS:
+                continue
             if not isinstance(node, Mapping):
                 raise ValueError(f"sweep.space[{key}] must be a mapping with a kind, got {node!r}")
-            if set(node) - {"kind", "low", "high", "values"} or "kind" not in node:
-                raise ValueError(
-                    f"sweep.space[{key}] takes kind, and low and high or values, "
-                    f"got {sorted(map(str, node))}"
-                )
+            kind = ScheduleSpace if node.get("kind") == SCHEDULE else Dimension
             try:
-                dimensions[str(key)] = Dimension(**node)
+                parts[str(key)] = kind.from_dict(node)
             except ValueError as error:
                 raise ValueError(f"sweep.space[{key}]: {error}") from error
-        return cls(dimensions=dimensions)
+        written = values.get(_CONSTRAINTS, [])
+        if not isinstance(written, list | tuple):
+            raise ValueError(f"sweep.space[{_CONSTRAINTS}] must be a list, got {written!r}")
+        try:
+            constraints = tuple(Constraint(text=text) for text in written)
+        except ValueError as error:
+            raise ValueError(f"sweep.space[{_CONSTRAINTS}]: {error}") from error
+        return cls(parts=parts, constraints=constraints)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which ``from_dict`` makes an equal space."""
-        return {
-            key: {"kind": str(one.kind), "values": list(one.values)}
-            if one.kind is Kind.CHOICE
-            else {"kind": str(one.kind), "low": one.low, "high": one.high}
-            for key, one in self.dimensions.items()
-        }
+        node: dict[str, Any] = {key: part.to_dict() for key, part in self.parts.items()}
+        if self.constraints:
+            node[_CONSTRAINTS] = [one.text for one in self.constraints]
+        return node
 
     @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """The space as Optuna has it."""
-        return {key: one.distribution for key, one in self.dimensions.items()}
+    def schedules(self) -> dict[str, ScheduleSpace]:
+        """The schedules, by key as it was written."""
+        return {key: one for key, one in self.parts.items() if isinstance(one, ScheduleSpace)}
 
     def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
-        """A point, asked of a trial."""
-        return {key: one.suggest(trial, key) for key, one in self.dimensions.items()}
+        """A point that Optuna suggests, asked for dimension by dimension.
+
+        Constraints are not looked at: ``violated`` does.
+
+        Args:
+            trial: Trial of Optuna.
+
+        Returns:
+            Values of the dimensions that are present.
+        """
+        values: dict[str, Scalar] = {}
+        for key, one in self.dimensions.items():
+            if one.is_present(values):
+                values[key] = one.suggest(trial, key)
+        return values
 
     def overrides(self, values: Mapping[str, Scalar]) -> tuple[str, ...]:
-        """The overrides of a point."""
-        return tuple(override(key, value) for key, value in values.items())
+        """The overrides of a point.
+
+        Args:
+            values: Values of the dimensions that are present, and of no others.
+
+        Returns:
+            Overrides of ``onestep train``, in the order of the keys as they were written.
+
+        Raises:
+            ValueError: If a value is missing or too many, or numbers make no schedule.
+        """
+        present = self._present(values)
+        if present != set(values):
+            missing, surplus = sorted(present - set(values)), sorted(set(values) - present)
+            raise ValueError(
+                f"these values are no point of the space: missing {missing}, surplus {surplus}"
+            )
+        texts: list[str] = []
+        for key, part in self.parts.items():
+            if isinstance(part, Dimension):
+                texts += [override(key, values[key])] if key in present else []
+            elif part.is_present(values):
+                texts += part.overrides(key, values)
+        return tuple(texts)
+
+    def _present(self, values: Mapping[str, Scalar]) -> set[str]:
+        """Keys of the dimensions that a point of these values has."""
+        found: dict[str, Scalar] = {}
+        present = set()
+        for key, one in self.dimensions.items():
+            if one.is_present(found):
+                present.add(key)
+                found |= {key: values[key]} if key in values else {}
+        return present
 
     def violated(self, values: Mapping[str, Scalar]) -> str | None:
-        """Nothing."""
-        return None
+        """The first constraint that a point breaks, as it was written.
+
+        Args:
+            values: Values of the point.
+
+        Returns:
+            The constraint, or None.
+        """
+        return next((one.text for one in self.constraints if not one.holds(values)), None)
+
+    def sentences(self, values: Mapping[str, Scalar]) -> tuple[str, ...]:
+        """The schedules of a point in words.
+
+        Args:
+            values: Values of the point.
+        """
+        return tuple(
+            f"{key}: {sentence(one.schedule(key, values))}"
+            for key, one in self.schedules.items()
+            if one.is_present(values)
+        )
+
+    def point(self, fixed: Mapping[str, Scalar] | None = None) -> dict[str, Scalar] | None:
+        """A point that satisfies all constraints.
+
+        Args:
+            fixed: Values that it must have.
+
+        Returns:
+            The point, or None if there is none.
+        """
+        return find_point(self.dimensions, self.constraints, fixed=fixed)
 
     @property
     def first(self) -> dict[str, Scalar]:
-        """One point of the space: the first extreme of each key."""
-        return {key: one.extremes[0] for key, one in self.dimensions.items()}
+        """One point of the space: the first extreme of each key, as far as constraints allow."""
+        point = self.point()
+        assert point is not None
+        return point
+
+    @property
+    def edges(self) -> list[tuple[str, dict[str, Scalar]]]:
+        """Points in which a key is as far out as the constraints allow, and each choice in one.
+
+        Returns:
+            Keys, each with a point.
+
+        Raises:
+            ValueError: If no point has a key, or a value of a choice.
+        """
+        return [(key, point) for key in self.dimensions for point in self._edges(key)]
+
+    def _edges(self, key: str) -> list[dict[str, Scalar]]:
+        one = self.dimensions[key]
+        points = [self.point({key: value}) for value in one.extremes]
+        if one.kind is not Kind.CHOICE:
+            points = [
+                point
+                or find_outermost(self.dimensions, self.constraints, key, is_greatest=is_greatest)
+                for point, is_greatest in zip(points, (False, True), strict=True)
+            ]
+        for value, point in zip(one.extremes, points, strict=True):
+            if point is None:
+                raise ValueError(
+                    f"sweep.space[{self.written(key)}]: no point with {key} {value!r} satisfies "
+                    "the constraints"
+                )
+        return [point for point in points if point is not None]
+
+    def written(self, key: str) -> str:
+        """The key under which a dimension was written."""
+        if key in self.parts:
+            return key
+        return next(one for one in self.parts if key.startswith(f"{one}."))
+
+    def with_values(self, key: str, new: Mapping[Scalar, Scalar]) -> Self:
+        """The same space with other values of a choice, in the conditions of others, too.
+
+        Args:
+            key: The choice.
+            new: The other value of each value.
+        """
+
+        def renamed(part: Part) -> Part:
+            when = {
+                parent: tuple(new[one] if parent == key else one for one in values)
+                for parent, values in allowed_by(part.when).items()
+            }
+            return replace(part, when=when)
+
+        parts = {one: renamed(part) for one, part in self.parts.items()}
+        choice = parts[key]
+        assert isinstance(choice, Dimension)
+        parts[key] = replace(choice, values=tuple(new[value] for value in choice.values))
+        return replace(self, parts=parts)
 
 
 def override(key: str, value: Scalar) -> str:
@@ -218,9 +303,3 @@ def override(key: str, value: Scalar) -> str:
         case _:
             text = repr(value)
     return f"{key}={text}"
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..platform.training.trial import measure, run_trial
 from .cost import Cost
 from .losses import add_loss
 from .objective import Objectives
-from .record import COST, ERROR, OVERRIDES, RESULTS, SAMPLES, folder_of_trial
+from .record import COST, ERROR, OVERRIDES, RESULTS, RUNG, SAMPLES, folder_of_trial
 from .searcher import NUMBER, REPORT
 
 LOSS: Final = "loss"
@@ -45,7 +45,7 @@ class TuneReporter:
         objectives: The numbers to improve.
         benchmark: The yardstick.
         folder: Folder of the trial.
-        is_staged: Whether checkpoints before the last are measured.
+        budgets: Samples at which checkpoints on the way are measured.
         wandb: Told the same; None for nobody.
     """
 
@@ -56,12 +56,13 @@ class TuneReporter:
         benchmark: Benchmark,
         *,
         folder: Path,
-        is_staged: bool,
+        budgets: Sequence[int],
         wandb: WandbReporter | None = None,
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
         self._folder, self._wandb = folder, wandb
-        self._is_staged, self._file, self._sent_at = is_staged, folder / _SECONDS, 0.0
+        self._budgets, self._file, self._sent_at = budgets, folder / _SECONDS, 0.0
+        self._samples = 0
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
         self.training_s: float = before.get("training_s", 0.0)
         """Seconds of processor time up to the last checkpoint, whatever process spent them."""
@@ -70,11 +71,12 @@ class TuneReporter:
     @property
     def cost(self) -> Cost:
         """What the trial has taken so far."""
-        workers = self._experiment.workers
-        return Cost.of(
-            time.monotonic() - self._begin,
+        workers, wall_s = self._experiment.workers, time.monotonic() - self._begin
+        return Cost(
+            wall_s=wall_s,
             training_s=self.training_s,
-            gpus=workers.num_workers * workers.gpus_per_worker,
+            gpu_s=wall_s * workers.num_workers * workers.gpus_per_worker,
+            samples=self._samples,
         )
 
     def report(
@@ -82,11 +84,11 @@ class TuneReporter:
     ) -> None:
         """Take metrics or a checkpoint."""
         training = self._experiment.training
-        samples = step * training.batch_size
+        self._samples = samples = step * training.batch_size
         if checkpoint is not None:
             self.training_s += time.process_time() - self._since
             write_json(self._file, asdict(self.cost))
-            if self._is_staged and step < training.steps:
+            if samples in self._budgets and step < training.steps:
                 self._measure(checkpoint, samples)
             self._since = time.process_time()  # measuring is not training
             return
@@ -134,7 +136,7 @@ def try_overrides(
     config: Mapping[str, Any],
     *,
     objectives: Mapping[str, Any],
-    is_staged: bool,
+    budgets: Sequence[int],
     folder: str,
     base: tuple[str, ...],
     benchmark: Benchmark,
@@ -146,7 +148,7 @@ def try_overrides(
     Args:
         config: What the searcher suggested.
         objectives: The numbers to improve, as plain values.
-        is_staged: Whether checkpoints before the last are measured.
+        budgets: Samples at which checkpoints on the way are measured.
         folder: Folder of the sweep.
         base: Overrides of every trial.
         benchmark: The yardstick.
@@ -162,10 +164,10 @@ def try_overrides(
     try:
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
-        place = folder_of_trial(Path(folder), config[NUMBER])
-        with _telling_wandb(experiment, place, is_asked=wandb) as told:
+        place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
+        with _telling_wandb(experiment, config, Path(folder).name, is_asked=wandb) as told:
             reporter = TuneReporter(
-                experiment, wanted, benchmark, folder=place, is_staged=is_staged, wandb=told
+                experiment, wanted, benchmark, folder=place, budgets=budgets, wandb=told
             )
             report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
             samples = experiment.training.steps * experiment.training.batch_size
@@ -181,21 +183,23 @@ def try_overrides(
 
 @contextmanager
 def _telling_wandb(
-    experiment: Experiment, place: Path, *, is_asked: bool
+    experiment: Experiment, config: Mapping[str, Any], sweep: str, *, is_asked: bool
 ) -> Iterator[WandbReporter | None]:
     """The Weights & Biases run of a trial, in the group of its sweep, or None.
 
-    A trial that was cut off goes on with the run that it had.
+    A trial that was cut off goes on with the run that it had. A rung that is a run of its own is
+    one there, too.
     """
     if not is_asked:
         yield None
         return
-    sweep, number = place.parent.parent.name, place.name
+    number, rung = config[NUMBER], config[RUNG]
+    name = f"{sweep}-{number}" if rung is None else f"{sweep}-{number}-rung-{rung}"
     run = WandbReporter(
         folder=Home.here().wandb,
         project=_PROJECT,
-        name=f"{sweep}-{number}",
-        run_id=f"{sweep}-{number}",
+        name=name,
+        run_id=name,
         config=experiment.to_dict(),
         group=sweep,
     )

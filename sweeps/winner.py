@@ -39,10 +39,12 @@ def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Object
         objectives: The numbers to improve.
     """
     leaders = [one for one in ranked(trials, objectives) if one.outcome is Outcome.FINISHED]
-    kept = {one.number for one in leaders[:KEPT]}
+    kept = {folder_of_trial(folder, one.number, rung=one.rung) for one in leaders[:KEPT]}
     for trial in trials:
-        if trial.number not in kept:
-            shutil.rmtree(folder_of_trial(folder, trial.number) / CHECKPOINTS, ignore_errors=True)
+        place = folder_of_trial(folder, trial.number, rung=None)
+        for one in (place, *place.glob("rung-*")):
+            if one not in kept:
+                shutil.rmtree(one / CHECKPOINTS, ignore_errors=True)
 
 
 def register_winner(
@@ -73,7 +75,7 @@ def register_winner(
 
 
 def _register(best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, folder: Path) -> str:
-    place = folder_of_trial(folder, best.number)
+    place = folder_of_trial(folder, best.number, rung=best.rung)
     last = checkpoints.latest(place / CHECKPOINTS)
     assert last is not None, "the weights of the leading trials are kept"
     assembly = assemble(plan.experiment_of(best.values))
@@ -81,7 +83,7 @@ def _register(best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, fo
     made = register(
         replace(ready, assembly=assembly),
         served_map(assembly, last, data),
-        Report.from_json(report_file(folder, best.number).read_text()),
+        Report.from_json(report_file(folder, best.number, rung=best.rung).read_text()),
         run,
         place,
         pairs=data if isinstance(data, PairSet) else None,

@@ -16,7 +16,10 @@ import pytest
 from onestep.benchmarks import (
     budgets,
     digits,
+    fair_stopping,
+    fair_stopping_page,
     few_steps,
+    guardian,
     learning,
     learning_digits,
     learning_page,
@@ -58,7 +61,9 @@ from onestep.platform.training.assembly import parts_of
 RESULTS: Final = Path(__file__).parent.parent / "benchmarks" / "results"
 METHODS: Final = RESULTS.parent.parent / "methods" / "conf" / "method"
 BARS: Final[dict[str, Callable[[Any], Bars]]] = {
+    "fair_stopping": fair_stopping.bars,
     "few_steps": few_steps.bars,
+    "guardian": guardian.bars,
     "mean_collapse": mean_collapse.bars,
     "method_cost": method_cost.bars,
     "ray_overhead": ray_overhead.bars,
@@ -408,6 +413,40 @@ def test_the_bars_of_the_collapse_refuse_a_collapse_that_is_cured_and_a_cure_tha
         assert not all(bar["reached"] for bar in mean_collapse.bars({**stored, "trials": lost}))
 
 
+def test_the_page_of_fair_stopping_is_that_of_its_numbers() -> None:
+    stored = read("fair_stopping")
+    assert fair_stopping_page.PAGE.read_text() == fair_stopping_page.page(stored)
+
+
+@pytest.mark.parametrize("family", fair_stopping.FAMILIES)
+def test_what_stops_early_is_the_code_of_today(family: str) -> None:
+    stored = read("fair_stopping")
+    assert stored["budgets"] == list(fair_stopping.BUDGETS)
+    assert stored["sweeps"] == fair_stopping.SWEEPS >= 200
+    assert [*stored["families"]] == [*fair_stopping.FAMILIES]
+    for seed, kept in enumerate(stored["families"][family]["first"]):
+        again = fair_stopping.simulate(family, seed)
+        for rule in fair_stopping.RULES:
+            assert again[rule] == pytest.approx(kept[rule], rel=1e-9, abs=1e-12)
+
+
+def test_the_bars_of_fair_stopping_refuse_rules_that_are_exchanged() -> None:
+    stored = read("fair_stopping")
+    for family in ("apart", "brief"):
+        other = copy.deepcopy(stored)
+        rules = other["families"][family]["rules"]
+        rules["naive"], rules["fair"] = rules["fair"], rules["naive"]
+        missed = [bar for bar in fair_stopping.bars(other) if not bar["reached"]]
+        assert {(bar["family"], bar["number"]) for bar in missed} == {
+            (family, "wrong"),
+            (family, "refused"),
+        }
+    for family in ("together", "none"):
+        other = copy.deepcopy(stored)
+        other["families"][family]["rules"] = stored["families"]["apart"]["rules"]
+        assert not all(bar["reached"] for bar in fair_stopping.bars(other))
+
+
 @pytest.mark.parametrize("module", [few_steps, ray_overhead], ids=["few_steps", "ray_overhead"])
 def test_what_was_timed_or_tried_is_the_experiment_of_today(module: Any) -> None:
     assert read(module.__name__.rsplit(".", 1)[1])["overrides"] == module.OVERRIDES
@@ -518,3 +557,22 @@ sys.exit(3)
     assert found["seconds"] >= 5.0
     verdicts = budgets.bars({"commands": {"demo": found}})
     assert [bar["reached"] for bar in verdicts] == [False, True, True]
+
+
+def test_the_guardian_judges_the_stored_rounds_by_the_rule_of_today() -> None:
+    stored = read("guardian")["runs"]
+    assert list(stored) == list(guardian.runs())
+    for name, run in stored.items():
+        assert run["verdict"] == guardian.verdict(run), name
+        asked = guardian.runs()[name]
+        assert tuple(run["overrides"][: len(asked)]) == asked, name
+
+
+def test_runs_that_the_guardian_calls_lost_have_learned_nothing() -> None:
+    """A run that is called lost and would have come right is a false alarm, however it began."""
+    stored = read("guardian")["runs"]
+    ends = {name: run["verdict"]["end"] for name, run in stored.items()}
+    lost = {name for name, run in stored.items() if run["verdict"]["lost_at"] is not None}
+    for name in lost:
+        twin = ends[name.partition(":")[0]]
+        assert ends[name] is None or ends[name] > 2.0 * max(twin, 0.0) + 0.01, name

@@ -1,4 +1,5 @@
 import copy
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from onestep.serving.settings import AppSettings
+from onestep.sweeps.settings import settings_of
 
 _ROOT: Final = Path(__file__).parents[1]
 _LAUNCHED: Final = ("cluster.yaml", "cluster/on-prem.yaml")
@@ -16,6 +18,28 @@ _LAUNCHED: Final = ("cluster.yaml", "cluster/on-prem.yaml")
 _PROVIDER: Final = {
     "aws": {"type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips"},
     "local": {"type", "head_ip", "worker_ips"},
+}
+# Fields of KubeRay's own, by kind; it would take one that it does not know for none.
+_KUBERAY: Final = {
+    "RayCluster": {
+        "rayVersion",
+        "authOptions",
+        "enableInTreeAutoscaling",
+        "autoscalerOptions",
+        "headGroupSpec",
+        "workerGroupSpecs",
+    },
+    "RayJob": {"clusterSelector", "entrypoint", "runtimeEnvYAML"},
+    "RayService": {"serveConfigV2", "rayClusterConfig"},
+    "head": {"rayStartParams", "template"},
+    "worker": {
+        "groupName",
+        "replicas",
+        "minReplicas",
+        "maxReplicas",
+        "rayStartParams",
+        "template",
+    },
 }
 _RUN_INSTANCES: Final = {"InstanceType", "ImageId", "BlockDeviceMappings", "InstanceMarketOptions"}
 
@@ -35,8 +59,13 @@ def resources() -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((_ROOT / "cluster/kuberay.yaml").read_text()))
 
 
-def groups(resource: dict[str, Any]) -> list[dict[str, Any]]:
-    spec = resource["spec"].get("rayClusterConfig", resource["spec"])
+def cluster_specs() -> list[dict[str, Any]]:
+    """What the cluster is, and what the service runs on; the job has no cluster of its own."""
+    cluster, _, service = (one["spec"] for one in resources())
+    return [cluster, service["rayClusterConfig"]]
+
+
+def groups(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
 
 
@@ -58,51 +87,75 @@ def test_the_provider_has_keys_that_ray_reads(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", _LAUNCHED)
-def test_every_start_of_ray_asks_for_a_token(file: str) -> None:
-    config = read(file)
+def test_every_node_gets_the_token(file: str) -> None:
+    mounts = read(file)["file_mounts"]
+    (place,) = (remote for remote, local in mounts.items() if local == "~/.ray/auth_token")
+    assert place in ("~/.ray/auth_token", "/home/ray/.ray/auth_token")
+
+
+def test_every_start_of_ray_in_the_cloud_asks_for_a_token() -> None:
+    config = read("cluster.yaml")
+    assert "-e RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     for kind in ("head", "worker"):
         starts = [line for line in config[f"{kind}_start_ray_commands"] if "ray start" in line]
         assert len(starts) == 1
         assert "RAY_AUTH_MODE=token" in starts[0].partition("ray start")[0]
-    assert any(place.endswith(".ray/auth_token") for place in config["file_mounts"])
 
 
-def test_the_comment_on_shared_storage_is_a_configuration_that_ray_accepts() -> None:
-    """Uncommented as it says: mounts on the machines, and the home on them in the containers."""
-    lines = (_ROOT / "cluster.yaml").read_text().splitlines()
-    comment = [line.removeprefix("  #").removeprefix(" ") for line in lines if line[:3] == "  #"]
-    options = next(line for line in comment if line.strip().startswith("-v ")).split(" -e ")
-    start = next(k for k, line in enumerate(comment) if "initialization_commands:" in line)
-    commands = yaml.safe_load("\n".join(comment[start:]))
-    config = read("cluster.yaml") | commands
-    config["docker"]["run_options"] += [options[0].strip(), *(f"-e {one}" for one in options[1:])]
-    prepared = prepare(config)
-    assert len(prepared["initialization_commands"]) == 3
-    place = options[0].split(":")[-1]
-    assert f"-e ONESTEP_HOME={place}" in prepared["docker"]["run_options"]
-    assert all(place in line for line in commands["initialization_commands"])
+def test_all_machines_of_the_cloud_and_their_containers_share_a_home() -> None:
+    config = read("cluster.yaml")
+    options = [tuple(one.split(" ", 1)) for one in config["docker"]["run_options"]]
+    variables = dict(value.split("=", 1) for flag, value in options if flag == "-e")
+    (mount,) = (value for flag, value in options if flag == "-v")
+    home = variables["ONESTEP_HOME"]
+    assert mount == f"{home}:{home}"
+    assert variables["ONESTEP_DATA"].startswith(f"{home}/")
+    assert len(config["initialization_commands"]) == 3
+    assert all(home in line for line in config["initialization_commands"])
 
 
-def test_the_page_trains_on_several_nodes_where_it_has_told_of_their_storage() -> None:
-    """As shipped, the head has no CPU for a worker, and no node sees the folder of another."""
-    assert not any("ONESTEP_HOME" in one for one in read("cluster.yaml")["docker"]["run_options"])
-    before, line, after = (_ROOT / "README.md").read_text().partition(" workers.num_workers=4 ")
+def test_the_page_has_checkpoints_where_machines_may_be_taken_away() -> None:
+    readme = (_ROOT / "README.md").read_text()
+    _, line, after = readme.partition(" workers.num_workers=4 ")
     assert line
-    assert "EFS" in before
-    # And its machines may be taken away.
     assert "training.checkpoint_every=" in after.partition("\n")[0]
+    assert "fs-PUT-YOURS" in read("cluster.yaml")["initialization_commands"][1]
+    assert "EFS" in readme.partition(line)[0]
 
 
-def test_own_machines_share_a_home() -> None:
-    config = read("cluster/on-prem.yaml")
-    for kind in ("head", "worker"):
-        start = config[f"{kind}_start_ray_commands"][-1]
-        assert " ONESTEP_HOME=/mnt/onestep " in start.partition("ray start")[0]
+def test_the_head_keeps_its_services_in_the_network_of_the_cluster() -> None:
+    config = read("cluster.yaml")
+    (place,) = (
+        place for place, local in config["file_mounts"].items() if local.endswith("services.sh")
+    )
+    assert (_ROOT / config["file_mounts"][place]).is_file()
+    _, start, services = config["head_start_ray_commands"]
+    assert "--dashboard-host=127.0.0.1" in start
+    address = "$(hostname -I | cut -d' ' -f1)"
+    assert services == f"bash {place.replace('/home/ray', '~')} {address}"
+    uri = next(line for line in config["head_setup_commands"] if "MLFLOW_TRACKING_URI" in line)
+    assert f"MLFLOW_TRACKING_URI=http://'{address}':5000'" in uri
+    assert any("optuna-dashboard" in line for line in config["head_setup_commands"])
+
+
+def test_the_shells_of_own_machines_find_the_package_the_token_and_the_shared_home() -> None:
+    """Those of `ray down` and of jobs too: nothing stands in the commands that start Ray alone."""
+    setup = read("cluster/on-prem.yaml")["setup_commands"]
+    (line,) = (one for one in setup if one.startswith("echo 'export "))
+    variables = dict(one.split("=", 1) for one in line.partition("'")[2].split("'")[0].split()[1:])
+    assert variables == {
+        "PATH": "~/onestep-env/bin:$PATH",
+        "RAY_AUTH_MODE": "token",
+        "ONESTEP_HOME": "/mnt/onestep",
+        "ONESTEP_DATA": "/mnt/onestep/data",
+        "GLOO_SOCKET_IFNAME": "eth0",
+    }
+    file = line.rpartition(" ")[2]
+    assert any(one.endswith(f"echo '. {file}' >> ~/.bashrc") for one in setup)
 
 
 def test_the_pods_of_a_cluster_share_a_home() -> None:
-    cluster, _ = resources()
-    for group in groups(cluster):
+    for group in groups(cluster_specs()[0]):
         spec = group["template"]["spec"]
         (container,), (volume,) = spec["containers"], spec["volumes"]
         home = {one["name"]: one["value"] for one in container["env"]}["ONESTEP_HOME"]
@@ -111,11 +164,14 @@ def test_the_pods_of_a_cluster_share_a_home() -> None:
 
 
 @pytest.mark.parametrize("file", _LAUNCHED)
-def test_every_node_installs_the_checkout_that_it_was_sent(file: str) -> None:
+def test_every_node_installs_the_wheel_with_its_pins_and_again_if_only_code_has_changed(
+    file: str,
+) -> None:
     config = read(file)
-    (place,) = (remote for remote, local in config["file_mounts"].items() if local == ".")
-    line = f"pip install -c {place}/constraints.txt {place}"
-    assert any(command.endswith(line) for command in config["setup_commands"])
+    at = {local: place.replace("/home/ray", "~") for place, local in config["file_mounts"].items()}
+    first, again = (line for line in config["setup_commands"] if "pip install" in line)
+    assert first.endswith(f"pip install -c {at['constraints.txt']} {at['dist']}/*.whl")
+    assert again.endswith(f"pip install --no-deps --force-reinstall {at['dist']}/*.whl")
 
 
 def test_the_cloud_cluster_has_a_cpu_head_and_gpu_workers_that_scale_to_zero() -> None:
@@ -137,38 +193,62 @@ def test_the_images_have_the_ray_that_the_package_pins() -> None:
     docker = read("cluster.yaml")["docker"]
     for image in (docker["head_image"], docker["worker_image"]):
         assert image.startswith(f"rayproject/ray:{version}-py311")
-    for resource in resources():
-        spec = resource["spec"].get("rayClusterConfig", resource["spec"])
-        assert spec["rayVersion"] == version
+    assert [spec["rayVersion"] for spec in cluster_specs()] == [version, version]
 
 
-def test_own_machines_all_become_workers_and_are_stopped_by_ray_down() -> None:
+def test_own_machines_all_become_workers() -> None:
     config = read("cluster/on-prem.yaml")
     assert config["min_workers"] == config["max_workers"] == len(config["provider"]["worker_ips"])
     assert "RAY_enable_autoscaler_v2=0" in config["head_start_ray_commands"][-1]
-    assert any("/usr/local/bin/ray" in line for line in config["setup_commands"])
 
 
-def test_kubernetes_gets_a_cluster_and_a_service_that_ask_for_a_token() -> None:
-    assert [one["kind"] for one in resources()] == ["RayCluster", "RayService"]
+def test_kubernetes_gets_a_cluster_a_sweep_and_a_service_that_can_be_applied_one_by_one() -> None:
+    kinds = {one["metadata"]["labels"]["onestep"]: one["kind"] for one in resources()}
+    assert kinds == {"cluster": "RayCluster", "sweep": "RayJob", "service": "RayService"}
+    header = (_ROOT / "cluster/kuberay.yaml").read_text().partition("apiVersion")[0]
+    for label in kinds:
+        assert f"kubectl apply -f cluster/kuberay.yaml -l onestep={label}" in header
     for resource in resources():
         assert resource["apiVersion"] == "ray.io/v1"
-        spec = resource["spec"].get("rayClusterConfig", resource["spec"])
+        assert set(resource) == {"apiVersion", "kind", "metadata", "spec"}
+        assert set(resource["spec"]) <= _KUBERAY[resource["kind"]]
+
+
+def test_clusters_on_kubernetes_ask_for_a_token() -> None:
+    for spec in cluster_specs():
+        assert set(spec) <= _KUBERAY["RayCluster"]
         assert spec["authOptions"] == {"mode": "token"}
-        for group in groups(resource):
+        for group in groups(spec):
             (container,) = group["template"]["spec"]["containers"]
             assert container["resources"]["requests"] == container["resources"]["limits"]
             # KubeRay's parameters are texts; a bare number is refused by the operator.
             assert all(isinstance(text, str) for text in group["rayStartParams"].values())
-        for group in groups(resource)[1:]:
+        assert set(spec["headGroupSpec"]) <= _KUBERAY["head"]
+        for group in groups(spec)[1:]:
+            assert set(group) <= _KUBERAY["worker"]
             assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_all_of_kubernetes_runs_one_image() -> None:
+    pods = [group["template"]["spec"] for spec in cluster_specs() for group in groups(spec)]
+    assert len({one["image"] for pod in pods for one in pod["containers"]}) == 1
+
+
+def test_the_job_on_kubernetes_is_a_sweep_on_the_cluster_there() -> None:
+    cluster, job, _ = resources()
+    # The operator labels what belongs to a cluster by its name.
+    assert job["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    program, command, *overrides = shlex.split(job["spec"]["entrypoint"])
+    assert (program, command) == ("onestep", "sweep")
+    settings = settings_of(tuple(overrides))
+    assert settings.concurrency == groups(cluster["spec"])[1]["maxReplicas"]
 
 
 def test_the_service_on_kubernetes_is_a_serve_application_of_ours() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own classes use parts of pydantic that are old
         from ray.serve.schema import ServeDeploySchema
-    config = ServeDeploySchema(**yaml.safe_load(resources()[1]["spec"]["serveConfigV2"]))
+    config = ServeDeploySchema(**yaml.safe_load(resources()[2]["spec"]["serveConfigV2"]))
     (application,) = config.applications
     settings = AppSettings(**application.args)
     generator = next(one for one in application.deployments if one.name == "Generator")

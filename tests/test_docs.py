@@ -269,6 +269,23 @@ def test_a_snippet_runs(
     exec(compile(code, name, "exec"), {"__name__": "snippet"})
 
 
+def test_the_space_on_the_page_of_sweeps_can_be_searched_and_every_kind_is_there() -> None:
+    from onestep.sweeps.dimension import Kind
+    from onestep.sweeps.shape import SHAPES
+    from onestep.sweeps.space import Space
+    from onestep.sweeps.trial import experiment_of
+
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
+    space = Space.from_dict(yaml.safe_load(example))
+    for _, point in space.edges[:4]:
+        experiment_of(("method=alpha_flow", *space.overrides(point)))
+    named = set(re.findall(r"`([\w.]+)`", page))
+    assert {*Kind, *SHAPES, *(key for key in space.dimensions if "alpha" in key)} <= named | {
+        "method.alpha.until"
+    }
+
+
 def test_every_override_in_the_readme_names_a_configuration() -> None:
     groups = {
         "data": "platform/conf/data",

@@ -37,6 +37,7 @@ CONFIGURATION: Final = {
     "": [
         "data",
         "evaluation",
+        "guardian",
         "learning_rate",
         "method",
         "name",
@@ -69,6 +70,7 @@ CONFIGURATION: Final = {
         "stream",
         "threads",
     ],
+    "guardian": ["every", "lr_factor", "retries"],
     "workers": [
         "address",
         "cpus_per_worker",
@@ -119,7 +121,16 @@ OPTIONS: Final = {
     "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--dry-run"],
-    "submit": ["--address", "--dry-run", "--env", "--no-wait", "--python", "--working-dir"],
+    "submit": [
+        "--address",
+        "--dry-run",
+        "--env",
+        "--installed",
+        "--no-wait",
+        "--python",
+        "--wheel",
+        "--working-dir",
+    ],
     "doctor": ["--dry-run"],
 }
 

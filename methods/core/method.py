@@ -113,6 +113,15 @@ class AbstractLearner(ABC):
         return FixedBalance()
 
     @property
+    def switches(self) -> Mapping[str, Schedule]:
+        """Schedules that plain numbers stand for, by field; none unless a learner has such fields.
+
+        Whatever compares runs on their way asks all schedules where they stand, and has to see
+        these too.
+        """
+        return {}
+
+    @property
     def label_dropout(self) -> LabelDropout:
         """How often a sample is seen without its condition; never unless a method holds another."""
         return LabelDropout(probability=0.0)

@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     HELD_OUT = 12  # part of the data on which a model is judged
     BASELINE = 13  # floors and trivial generators
     STAND_IN = 14  # noise in the place of data
+    PROBES = 15  # noise on which a run in training is probed
 
 
 def mix(purpose: Purpose, *words: int) -> int:

@@ -4,14 +4,19 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
+from itertools import chain, pairwise, product
 from typing import final
 
 from .record import Moment
 
 
 class Clock(StrEnum):
-    """What a schedule counts."""
+    """What a schedule counts.
+
+    A share of a sweep's rung is no clock of its own. A rung at which curricula are to be compared
+    is a complete run, planned on the rung's samples: ``progress`` is the share of it that is done,
+    and planning again is what makes it so.
+    """
 
     PROGRESS = "progress"
     """Share of the run done, in [0, 1): the same recipe at any length."""
@@ -31,6 +36,20 @@ class Clock(StrEnum):
                 return float(now.step)
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a schedule stands in one of its moves.
+
+    Attributes:
+        clock: What the move counts.
+        share: How much of the time that the move takes has passed, in [0, 1].
+    """
+
+    clock: Clock
+    share: float
+
+
 class Schedule(ABC):
     """A number that depends on the moment alone. Subclasses are frozen dataclasses."""
 
@@ -42,6 +61,15 @@ class Schedule(ABC):
     @abstractmethod
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
+
+    @final
+    def positions(self, now: Moment) -> tuple[Position, ...]:
+        """Where it stands, once for each of its moves; nowhere if its value never changes."""
+        return self._positions(now) if len(set(_extremes(self))) > 1 else ()
+
+    @abstractmethod
+    def _positions(self, now: Moment) -> tuple[Position, ...]:
+        """Where it stands, if its value changes at all."""
 
 
 @final
@@ -60,6 +88,9 @@ class Constant(Schedule):
         """Value at this moment."""
         del now
         return self.value
+
+    def _positions(self, now: Moment) -> tuple[Position, ...]:
+        raise AssertionError("a constant never changes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +131,14 @@ class _Ramp(Schedule, ABC):
 
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
+        return self._between(self._share(now))
+
+    def _positions(self, now: Moment) -> tuple[Position, ...]:
+        return (Position(clock=self.clock, share=self._share(now)),)
+
+    def _share(self, now: Moment) -> float:
         share = (self.clock.read(now) - self.begin) / (self.until - self.begin)
-        return self._between(min(max(share, 0.0), 1.0))
+        return min(max(share, 0.0), 1.0)
 
     @abstractmethod
     def _between(self, share: float) -> float:
@@ -259,6 +296,9 @@ class MatchedDecay(Schedule):
         """Value at this moment."""
         return self.at(self.steps(now))
 
+    def _positions(self, now: Moment) -> tuple[Position, ...]:
+        return self.steps.positions(now)
+
     def at(self, steps: float) -> float:
         """Decay on a grid of this many steps."""
         return math.pow(self.value, self.points / (steps + 1.0))
@@ -308,8 +348,17 @@ class Piecewise(Schedule):
 
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
+        return self.values[self._passed(now)]
+
+    def _positions(self, now: Moment) -> tuple[Position, ...]:
+        # Its move is over where its value changes last.
+        turns = [k for k, (a, b) in enumerate(pairwise(self.values), start=1) if a != b]
+        share = sum(turn <= self._passed(now) for turn in turns) / len(turns)
+        return (Position(clock=self.clock, share=share),)
+
+    def _passed(self, now: Moment) -> int:
         reading = self.clock.read(now)
-        return self.values[sum(reading >= boundary for boundary in self.boundaries)]
+        return sum(reading >= boundary for boundary in self.boundaries)
 
 
 @final
@@ -330,6 +379,9 @@ class Product(Schedule):
     def __call__(self, now: Moment) -> float:
         """Value at this moment."""
         return math.prod(factor(now) for factor in self.factors)
+
+    def _positions(self, now: Moment) -> tuple[Position, ...]:
+        return tuple(chain.from_iterable(factor.positions(now) for factor in self.factors))
 
 
 def require_range(name: str, schedule: Schedule, low: float, high: float) -> None:

@@ -5,15 +5,17 @@ import asyncio
 import json
 import os
 import shlex
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 from urllib.parse import urlsplit
 
 from ..home import VARIABLES
 from ..password import hide_passwords
+from ..wheel import build_wheel, checkout_here, modules_of
 
 if TYPE_CHECKING:  # Ray takes a second to import, and `--help` needs none of it
     from ray.job_submission import JobStatus, JobSubmissionClient
@@ -32,6 +34,7 @@ class Job:
         address: HTTP address of the cluster's job server.
         python: Interpreter on the cluster that has the package.
         working_dir: Folder that is sent along and that the command runs in, or None.
+        modules: Folders that are sent along for Python to import from, before what is installed.
         variables: Environment of the command.
 
     Raises:
@@ -42,6 +45,7 @@ class Job:
     address: str
     python: str = "python"
     working_dir: Path | None = None
+    modules: tuple[Path, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,9 +75,11 @@ class Job:
         return [self.python, "-m", "onestep.platform.cli", *self.command]
 
     @property
-    def runtime_env(self) -> dict[str, str | dict[str, str]]:
+    def runtime_env(self) -> dict[str, str | list[str] | dict[str, str]]:
         """What goes along with the command, as Ray has it."""
-        env: dict[str, str | dict[str, str]] = {"env_vars": dict(self.variables)}
+        env: dict[str, str | list[str] | dict[str, str]] = {"env_vars": dict(self.variables)}
+        if self.modules:
+            env["py_modules"] = [str(folder) for folder in self.modules]
         if self.working_dir is not None:
             env["working_dir"] = str(self.working_dir)
         return env
@@ -84,9 +90,13 @@ class Job:
         words = ["ray", "job", "submit", "--address", self.address]
         if self.working_dir is not None:
             words += ["--working-dir", str(self.working_dir)]
+        env: dict[str, Any] = {}
         if self.variables:
-            shown = {name: _shown(name, value) for name, value in self.variables.items()}
-            words += ["--runtime-env-json", json.dumps({"env_vars": shown})]
+            env["env_vars"] = {name: _shown(name, it) for name, it in self.variables.items()}
+        if self.modules:
+            env["py_modules"] = self.runtime_env["py_modules"]
+        if env:
+            words += ["--runtime-env-json", json.dumps(env)]
         return shlex.join(hide_passwords(word) for word in (*words, "--", *self._words))
 
 
@@ -98,8 +108,10 @@ class Submit:
     summary: ClassVar[str] = "run another command as a job on a Ray cluster"
     description: ClassVar[str] = """Run any other onestep command as a job on a Ray cluster.
 
-The package has to be installed on the cluster; see cluster.yaml. Where the cluster asks for a
-token, set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN or ~/.ray/auth_token to its token.
+Run from a checkout, it builds the wheel and sends it along, so that the cluster runs the code that
+is here; what the package depends on has to be installed there, as cluster.yaml does. Without a
+checkout, or with --installed, the job runs the package that the cluster has. Where the cluster asks
+for a token, set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN or ~/.ray/auth_token to its token.
 ONESTEP_HOME, ONESTEP_ARTIFACTS, ONESTEP_DATA, ONESTEP_TRUST and MLFLOW_TRACKING_URI go along when
 they are set.
 
@@ -124,6 +136,13 @@ passwords in URLs and of the values of --env, but for the five variables above.
         )
         parser.add_argument(
             "--working-dir", type=Path, help="folder to send along and to run the command in"
+        )
+        code = parser.add_mutually_exclusive_group()
+        code.add_argument(
+            "--wheel", type=Path, help="a wheel of onestep to send along, in the place of a new one"
+        )
+        code.add_argument(
+            "--installed", action="store_true", help="run the package that the cluster has"
         )
         parser.add_argument(
             "--env",
@@ -165,10 +184,13 @@ passwords in URLs and of the values of --env, but for the five variables above.
             working_dir=arguments.working_dir,
             variables=_variables(os.environ, arguments.env),
         )
-        if arguments.dry_run:
+        client = None if arguments.dry_run else _client(job.address)
+        if not arguments.installed:
+            job = replace(job, modules=_modules(arguments.wheel, _cache(os.environ)))
+        if client is None:
             print(job.plain_line)
             return 0
-        client, shown = _client(job.address), hide_passwords(job.address)
+        shown = hide_passwords(job.address)
         print(f"the same without onestep:\n  {job.plain_line}", flush=True)
         job_id = _submit(client, job)
         print(f"submitted {job_id}", flush=True)
@@ -182,6 +204,23 @@ passwords in URLs and of the values of --env, but for the five variables above.
             raise
         print(f"{job_id}: {status}")
         return 0 if status == "SUCCEEDED" else 1
+
+
+def _modules(wheel: Path | None, cache: Path) -> tuple[Path, ...]:
+    """The folders of a wheel, if there is one or something to build it from."""
+    if wheel is not None:
+        return modules_of(wheel, cache)
+    checkout = checkout_here()
+    if checkout is None:
+        return ()
+    with tempfile.TemporaryDirectory(prefix="onestep-wheel-") as folder:
+        return modules_of(build_wheel(checkout, Path(folder)), cache)
+
+
+def _cache(environment: Mapping[str, str]) -> Path:
+    """Where wheels lie for the line that is printed, which may be run again later."""
+    root = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "onestep" / "wheels"
 
 
 def _address(environment: Mapping[str, str]) -> str:

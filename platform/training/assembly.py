@@ -106,6 +106,7 @@ class Assembly:
             trajectory; not of the number of workers, which does not.
         """
         e, training = self.experiment, self.experiment.training
+        guardian = e.guardian
         # The digest stands for the pairs, wherever they lie.
         parents = {role: it for role, it in e.to_dict()["parents"].items() if role != "pairs"}
         decisive = {
@@ -128,6 +129,13 @@ class Assembly:
                 training.ema_snapshots > 0,
             ],
         }
+        if guardian.retries:  # one that only looks on, or stops, decides nothing
+            decisive["guardian"] = [
+                guardian.every,
+                guardian.retries,
+                guardian.lr_factor,
+                training.checkpoint_every,
+            ]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -292,6 +300,11 @@ def _check_stream(assembly: Assembly) -> None:
         )
     if not assembly.experiment.workers.uses_ray:
         raise ValueError("training.stream needs Ray Train: set workers.ray=true, got false")
+    if assembly.experiment.guardian.every:
+        raise ValueError(
+            "guardian.every needs data in memory, of which the probes keep some: set "
+            "training.stream=false, or guardian.every=0"
+        )
     learner = assembly.learner
     if learner.needs.pairs or learner.coupling.initial(1, assembly.source.shape):
         raise ValueError(

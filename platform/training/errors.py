@@ -5,6 +5,7 @@ ValueError
     CheckpointMismatch   a checkpoint belongs to another network, method or data set
     MetricsLost          metrics on their way from the workers were lost
     TrainingDiverged     a loss, a gradient or a weight is no longer a number
+        TrainingLost     probes found that the network learns no longer
     WorkersFailed        workers failed more often than the experiment allows
 """
 
@@ -23,6 +24,10 @@ class MetricsLost(ValueError):
 
 class TrainingDiverged(ValueError):
     """A loss, a gradient or a weight is no longer a finite number."""
+
+
+class TrainingLost(TrainingDiverged):
+    """Probes found that the network learns no longer."""
 
 
 class WorkersFailed(ValueError):

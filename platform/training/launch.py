@@ -9,16 +9,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
+from mlflow.exceptions import MlflowException
+
 from ..data.source import Dataset
 from ..experiment import Experiment
 from ..home import Home
 from ..lock import alone
 from ..registry.connection import check_tracking
+from ..registry.errors import RegistryError
 from ..registry.revision import code_revision
 from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from . import checkpoint as checkpoints
 from .assembly import assemble, home_of, registry_of
+from .errors import TrainingDiverged
+from .guard import returns_in
 from .measurement import measured_at_workers, served_map
 from .nodes import check_nodes
 from .place import check_place, place_of
@@ -93,7 +98,8 @@ def _carry_out(
         if choice is not None:
             run.log_json(asdict(choice), "derivative.json")
         with _reporting(experiment, run, folder, home, watcher) as reporter:
-            last = train(experiment, folder=folder, reporter=reporter)
+            last = _trained(experiment, run, folder=folder, reporter=reporter)
+        _note_returns(run, last, recipe=assembly.recipe(data.digest), watcher=watcher)
         flow_map = served_map(assembly, last, data)
         watcher.say("evaluating")
         report = measured_at_workers(experiment, flow_map, dataset, folder=folder)
@@ -107,6 +113,33 @@ def _check_checkpoint(folder: Path, *, recipe: str) -> None:
     found = latest(folder)
     if found is not None:
         checkpoints.load(found, recipe=recipe)
+
+
+def _trained(experiment: Experiment, run: Run, *, folder: Path, reporter: Reporter) -> Path:
+    """Train; the run says why where it is lost."""
+    try:
+        return train(experiment, folder=folder, reporter=reporter)
+    except TrainingDiverged as lost:
+        try:
+            run.set_tags({"onestep.lost": str(lost)})
+        except (RegistryError, MlflowException) as away:
+            # Why the training ended is told, not that it could not be noted.
+            _LOGGER.warning("run %s could not note why it is lost: %s", run.run_id, away)
+        raise
+
+
+def _note_returns(run: Run, last: Path, *, recipe: str, watcher: Watcher) -> None:
+    """Write down how often the run went back, from where, and with which learning rate."""
+    returns = returns_in(checkpoints.load(last, recipe=recipe).state)
+    if not returns:
+        return
+    run.log_json(returns, "returns.json")
+    run.set_tags({"onestep.returns": str(len(returns))})
+    for one in returns:
+        watcher.say(
+            f"went back from step {one['step']} to {one['to']}, learning rate times "
+            f"{one['lr_factor']:g}: {one['why']}"
+        )
 
 
 def _facts(experiment: Experiment, dataset: Dataset, folder: Path, *, revision: str) -> RunFacts:

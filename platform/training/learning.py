@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...methods.core.balance import AbstractBalance, FixedBalance
+from ...methods.core.condition import Condition
 from ...methods.core.coupling import AbstractSolvedCoupling, CouplingState
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import ONLINE, AbstractGame
@@ -51,6 +52,9 @@ class Learning:
         training: Settings.
         seed: Seed of all random numbers.
         place: Where this worker stands.
+
+    Attributes:
+        slowed: What multiplies the learning rate beside its schedule; 1 in an ordinary run.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class Learning:
     ) -> None:
         self._learner, self._feed, self._training = learner, feed, training
         self._learning_rate, self._seed, self._place = learning_rate, seed, place
-        self.step = 0
+        self.step, self.slowed = 0, 1.0
         self.nets = _nets(learner.needs, online, frozen, seed=seed)
         self._named = dict(self.nets.online.named_parameters())
         if training.compile:
@@ -130,6 +134,21 @@ class Learning:
         self._follow(now)
         self.step += 1
         return logs
+
+    def first_rows(self, n: int) -> tuple[Tensor, Condition | None]:
+        """Data of the first batches of a run, and their conditions; no step is taken.
+
+        Args:
+            n: How many.
+        """
+        training, found = self._training, list[Batch]()
+        for step in range(-(-n // training.batch_size)):
+            now = replace(self._moment((0,)), step=step)
+            rows = self._feed.rows(now, range(training.shards), of=training.shards)
+            found.append(self._on_device(rows))
+        told = [batch.condition for batch in found if batch.condition is not None]
+        condition = Condition.joined(told)[slice(0, n)] if told else None
+        return torch.cat([batch.x1 for batch in found])[:n], condition
 
     @property
     def players(self) -> tuple[str, ...]:
@@ -258,7 +277,7 @@ class Learning:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(parameters, self._training.clip_norm)
             logs[f"gradient/{player}"] = norm.detach()
-        rate = self._learning_rate(now)
+        rate = self._learning_rate(now) * self.slowed
         for group, base in zip(optimizer.param_groups, self._rates[player], strict=True):
             group["lr"] = base * rate
         optimizer.step()

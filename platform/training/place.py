@@ -1,13 +1,15 @@
 """The place of a worker among the others: its rank, its device, its share of a batch."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ..experiment import Experiment, Workers
+
+T = TypeVar("T")
 
 
 @final
@@ -48,6 +50,17 @@ class Place:
             )
         mine = total // self.world
         return tuple(range(self.rank * mine, (self.rank + 1) * mine))
+
+    def told(self, words: T) -> T:
+        """What the leading worker says, at every worker.
+
+        Args:
+            words: What it says; what the others pass is not used.
+        """
+        said = [words]
+        if self.world > 1:
+            dist.broadcast_object_list(said, src=0, device=self.device)
+        return said[0]
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over all workers."""

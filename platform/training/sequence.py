@@ -13,7 +13,7 @@ from ..registry.model import fill
 from .assembly import Assembly, assemble
 from .ended import model_of_ended
 from .footprint import META
-from .launch import Trained, launch
+from .launch import launch
 from .parent import (
     require_data,
     require_fit,
@@ -22,6 +22,7 @@ from .parent import (
     require_scale,
 )
 from .place import check_place
+from .registration import Trained
 from .watcher import Watcher
 
 _STAGES: Final = "stages"

@@ -22,6 +22,7 @@ from .assembly import Assembly, assemble
 from .checkpoint import Checkpoint
 from .errors import TrainingDiverged
 from .feed import FIRST, AbstractFeed, BatchStream, DataFeed, PairFeed, StreamFeed
+from .guard import Guard
 from .learning import Learning, OptimizerFactory
 from .loss_by_time import BY_TIME, curve
 from .place import Place
@@ -60,43 +61,123 @@ def work(
 
     Raises:
         ValueError: If a part of the experiment is refused, or the checkpoint does not fit.
-        TrainingDiverged: If a loss, a gradient or a weight is no longer a finite number.
+        TrainingDiverged: If a loss, a gradient or a weight is no longer a finite number, or probes
+            find the run lost, and it may not go back.
     """
     assembly = assemble(Experiment.from_dict(experiment))
-    training = assembly.experiment.training
     # On a GPU, convolutions would round to ten bits, and a difference along a path divides by h.
     torch.backends.cudnn.allow_tf32 = False
-    with threads(_threads(training, place)):
-        learning, recipe = start(assembly, place, stream=stream)
-        if resume is not None:
-            found = checkpoints.load(resume, recipe=recipe)
-            learning.load(found.step, found.state)
-            if stream is not None:
-                # Earlier versions kept no position, and began with the first epoch.
-                stream.go_to(found.state.get(_STREAM, FIRST))
-        else:
+    with threads(_threads(assembly.experiment.training, place)):
+        run = _Run(
+            assembly=assembly,
+            place=place,
+            reporter=reporter,
+            folder=folder,
+            kept=kept or folder,
+            stream=stream,
+            guard=Guard(assembly.experiment, place),
+            last=resume,
+        )
+        lost = run.go()
+        while lost is not None:
+            lost = run.go_back(lost)
+    return run.last
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Lost:
+    """Why a run is lost, and after how many steps."""
+
+    why: TrainingDiverged
+    step: int
+
+
+@final
+@dataclass(kw_only=True)
+class _Run:
+    """A run on its way, which may go back to its last checkpoint."""
+
+    assembly: Assembly
+    place: Place
+    reporter: Reporter
+    folder: Path
+    kept: Path
+    stream: BatchStream | None
+    guard: Guard
+    last: Path | None
+    _recipe: str = ""
+
+    def go(self) -> _Lost | None:
+        """Walk to the end, or until the run is lost and may go back."""
+        learning, self._recipe = start(self.assembly, self.place, stream=self.stream)
+        found = None if self.last is None else checkpoints.load(self.last, recipe=self._recipe)
+        return self._go_on(learning, found)
+
+    def go_back(self, lost: _Lost) -> _Lost | None:
+        """Walk again from the last checkpoint, or from the start, as the guard has it."""
+        # The leading worker alone knows the checkpoint, which may lie on its node.
+        content = None if self.last is None else checkpoints.load(self.last, recipe=self._recipe)
+        found = self.place.told(content)
+        to = 0 if found is None else found.step
+        self.guard.turn_back(lost.why, step=lost.step, to=to, reporter=self.reporter)
+        learning, _ = start(self.assembly, self.place)
+        return self._go_on(learning, found)
+
+    def _go_on(self, learning: Learning, found: Checkpoint | None) -> _Lost | None:
+        if found is None:
             learning.solve_coupling()
-        meter, last = _Meter(training=training, seen=learning.step), resume
+        else:
+            learning.load(found.step, found.state)
+            if self.stream is not None:
+                # Earlier versions kept no position, and began with the first epoch.
+                self.stream.go_to(found.state.get(_STREAM, FIRST))
+        self.guard.attend(learning, {} if found is None else found.state)
+        try:
+            self._walk(learning)
+        except TrainingDiverged as error:
+            self.guard.check_return(error)
+            # Its traceback would keep the whole state in memory beside the next one.
+            return _Lost(why=error.with_traceback(None), step=learning.step)
+        return None
+
+    def _walk(self, learning: Learning) -> None:
+        training, place, guard = self.assembly.experiment.training, self.place, self.guard
+        meter = _Meter(training=training, seen=learning.step)
         keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
         while learning.step < training.steps:
-            meter.add(learning.advance())
+            logs = learning.advance()
+            meter.add(logs)
+            guard.note(logs, learning)
             if learning.power_averages and place.leads and _is_snapshot(learning.step, training):
-                write_snapshot(kept or folder, learning.power_averages, step=learning.step)
+                write_snapshot(self.kept, learning.power_averages, step=learning.step)
             is_end = learning.step == training.steps
             is_due = is_end or (keep_at > 0 and learning.step % keep_at == 0)
             # A reading refuses losses that are no numbers: such a state must not be kept.
             if is_due or learning.step % training.every(training.log_every) == 0:
                 row = meter.read(learning.step, place)
                 if place.leads:
-                    reporter.report(row, step=learning.step)
+                    self.reporter.report(row, step=learning.step)
             if is_due:
                 _check_weights(learning)
-                # All workers take their batches in step: the position of one is that of all.
-                where = {} if stream is None else {_STREAM: dict(stream.position)}
-                state = learning.state() | where
-                content = Checkpoint(step=learning.step, recipe=recipe, state=state)
-                last = _keep(content, folder, reporter, place, keep=training.keep_checkpoints)
-    return last
+            if guard.is_on and (is_due or guard.is_due(learning.step)):
+                guard.look(learning, self.reporter)
+            if is_end or (is_due and not guard.is_unsure):
+                self._keep(learning)
+
+    def _keep(self, learning: Learning) -> None:
+        """Write a checkpoint at the leading worker and tell all reporters that it is due."""
+        # All workers take their batches in step: the position of one is that of all.
+        where = {} if self.stream is None else {_STREAM: dict(self.stream.position)}
+        state = learning.state() | where | self.guard.state()
+        content = Checkpoint(step=learning.step, recipe=self._recipe, state=state)
+        path = None
+        if self.place.leads:
+            path = checkpoints.save(self.folder / CHECKPOINTS, content)
+            keep = self.assembly.experiment.training.keep_checkpoints
+            checkpoints.prune(self.folder / CHECKPOINTS, keep=keep)
+        self.reporter.report({}, step=learning.step, checkpoint=path)
+        self.last = path
 
 
 def _is_snapshot(step: int, training: Training) -> bool:
@@ -237,18 +318,6 @@ def _check_weights(learning: Learning) -> None:
     finite = [weight.isfinite().all() for group in groups for weight in group["params"]]
     if not torch.stack(finite).all():
         raise TrainingDiverged(f"weights are not all finite after step {learning.step}; {_ADVICE}")
-
-
-def _keep(
-    content: Checkpoint, folder: Path, reporter: Reporter, place: Place, *, keep: int
-) -> Path | None:
-    """Write a checkpoint at the leading worker and tell all reporters that it is due."""
-    path = None
-    if place.leads:
-        path = checkpoints.save(folder / CHECKPOINTS, content)
-        checkpoints.prune(folder / CHECKPOINTS, keep=keep)
-    reporter.report({}, step=content.step, checkpoint=path)
-    return path
 
 
 @final

@@ -229,6 +229,9 @@ def test_a_curriculum_brings_the_critic_in_after_a_quarter() -> None:
     assert torch.equal(gradient(late, step=2), gradient(PERCEIVED, step=2))
     moves = [late.players(moment(8, step)) for step in range(10)]
     assert moves == [(ONLINE,)] * 2 + [(ONLINE, CRITIC)] * 8
+    stands = [late.switches["critic_begins"].positions(moment(8, step)) for step in range(10)]
+    assert [one.share for (one,) in stands] == [0.0] * 2 + [1.0] * 8
+    assert replace(late, adversary=None).switches == {}
 
 
 def test_another_distance_may_stand_beside_the_first() -> None:

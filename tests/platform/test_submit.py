@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from onestep.platform.commands.submit import Job, Submit
+from onestep.platform.wheel import build_wheel, checkout_here
 
 _ADDRESS: Final = "http://127.0.0.1:8265"
 _START_S: Final = 120.0
@@ -43,7 +44,8 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "ONESTEP_HOME"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -83,9 +85,29 @@ def test_a_dry_run_prints_the_plain_line_and_asks_no_cluster(
 ) -> None:
     del bare
     words = ("--address", "http://nowhere.invalid:1", "--dry-run", "--", "train", "method=reflow")
-    assert Submit().run(arguments(*words)) == 0
+    assert Submit().run(arguments("--installed", *words)) == 0
     job = Job(command=("train", "method=reflow"), address="http://nowhere.invalid:1")
     assert capsys.readouterr().out == f"{job.plain_line}\n"
+
+
+def test_the_code_of_the_checkout_goes_along_with_the_commands_that_it_has(
+    bare: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del bare
+    assert Submit().run(arguments("--address", _ADDRESS, "--dry-run", "--", "train")) == 0
+    words = shlex.split(capsys.readouterr().out)
+    sent = json.loads(words[words.index("--runtime-env-json") + 1])["py_modules"]
+    package, metadata = map(Path, sent)
+    assert package.name == "onestep"
+    # Ray puts the parents on the path. Without what is installed here, all comes from them.
+    ask = (
+        f"import sys; sys.path[:0] = {[str(package.parent), str(metadata.parent)]};"
+        "import importlib.metadata as m, onestep;"
+        "print(onestep.__file__, *sorted(e.name for e in m.entry_points(group='onestep.conf')))"
+    )
+    python = (sys.executable, "-S", "-E", "-c", ask)
+    said = subprocess.run(python, capture_output=True, text=True, check=True, cwd="/").stdout
+    assert said.split() == [f"{package}/__init__.py", "methods", "platform", "serving", "sweeps"]
 
 
 def test_the_lines_of_the_readme_name_their_cluster(
@@ -97,7 +119,7 @@ def test_the_lines_of_the_readme_name_their_cluster(
     assert any(" -- sweep " in line for line in lines)
     for line in lines:
         _, _, *words = shlex.split(line, comments=True)
-        assert Submit().run(arguments("--dry-run", *words)) == 0
+        assert Submit().run(arguments("--dry-run", "--installed", *words)) == 0
         assert capsys.readouterr().out.startswith("ray job submit --address http")
 
 
@@ -147,6 +169,10 @@ def test_a_refusal_shows_no_secret(words: list[str], bare: pytest.MonkeyPatch) -
         (["--address", "auto", "--", "train"], "got 'auto'"),
         (["--address", _ADDRESS, "--env", "X", "--", "train"], "NAME=VALUE, got 'X'"),
         (["--address", _ADDRESS, "--working-dir", "/no/folder", "--", "train"], "got /no/folder"),
+        (
+            ["--address", _ADDRESS, "--dry-run", "--wheel", "/no/file", "--", "train"],
+            "got /no/file",
+        ),
     ],
 )
 def test_a_bad_submission_is_refused(words: list[str], said: str, bare: pytest.MonkeyPatch) -> None:
@@ -239,6 +265,21 @@ def wait_for(url: str, token: str, process: subprocess.Popen[bytes]) -> None:
     raise TimeoutError(f"nobody answers at {url}")
 
 
+def changed_checkout(folder: Path) -> Path:
+    """A checkout of another version that has one more command."""
+    here = checkout_here()
+    assert here is not None
+    kept = shutil.ignore_patterns(".*", "build", "dist", "tests", "benchmarks", "__pycache__")
+    shutil.copytree(here, folder, ignore=kept)
+    (folder / "__init__.py").write_text('"""Changed."""\n\n__version__ = "9.9.9"\n')
+    project = (folder / "pyproject.toml").read_text()
+    train = 'train = "onestep.platform.commands.train:Train"\n'
+    assert train in project
+    changed = project.replace(train, train + train.replace("train", "practise", 1))
+    (folder / "pyproject.toml").write_text(changed)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_sweep_runs_by_onestep_submit_a_job_by_the_plain_line_and_a_failed_one_is_told(
@@ -250,6 +291,12 @@ def test_a_sweep_runs_by_onestep_submit_a_job_by_the_plain_line_and_a_failed_one
     assert "onestep train method=mean_flow" in done.stdout, "the line that repeats the best trial"
     (table,) = tmp_path.glob("sweeps/*/table.md")
     assert table.read_text().count("| finished |") == 2
+
+    wheel = build_wheel(changed_checkout(tmp_path / "changed"), tmp_path)
+    sent = head.submit("--wheel", str(wheel), "--", "--version")
+    assert "onestep 9.9.9" in sent.stdout, "the code that is sent goes before what is installed"
+    sent = head.submit("--wheel", str(wheel), "--", "practise", "--help")
+    assert "usage: onestep practise" in sent.stdout, "and so do its commands"
 
     plain = head.submit("--dry-run", "--", "--version").stdout
     again = head.run("bash", "-c", plain)

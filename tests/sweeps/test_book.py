@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import optuna
 import pytest
-from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
@@ -22,10 +21,11 @@ from onestep.sweeps.sampler import LEARNS_NOT, SamplerKind
 from onestep.sweeps.searcher import NUMBER, BookScheduler, BookSearch
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
+from onestep.sweeps.stopping import Stopping, StoppingKind
 from onestep.sweeps.study import begin, ended, open_storage, storage_url
 
 _TOTAL: Final = 1000
-_COST_OF_ONE: Final = Cost(wall_s=60.0, training_s=50.0, gpu_s=30.0)
+_COST_OF_ONE: Final = Cost(wall_s=60.0, training_s=50.0, gpu_s=30.0, samples=_TOTAL)
 _QUALITY: Final = Objective(name="eval/w2", nfe=1, mode=Mode.MAX)
 _COST: Final = Objective(name="cost/training_s")
 _SETTINGS: Final = SweepSettings(
@@ -60,12 +60,11 @@ def new_storage(folder: Path, empty_study: Path) -> RDBStorage:
     return open_storage(storage_url(_SETTINGS, folder))
 
 
-def open_book(
-    storage: RDBStorage, folder: Path, settings: SweepSettings = _SETTINGS, **options: Any
-) -> Book:
+def open_book(storage: RDBStorage, folder: Path, settings: SweepSettings = _SETTINGS) -> Book:
     """The book as a process finds it that has just been started."""
     study = begin(storage, "toy-1", settings.objectives)
-    return Book(study, settings, base=settings.base, total=_TOTAL, folder=folder, **options)
+    budgets = settings.scheduler.budgets(_TOTAL)
+    return Book(study, settings, base=settings.base, budgets=budgets, folder=folder)
 
 
 def number(value: float) -> Number:
@@ -244,36 +243,36 @@ def test_a_grid_tries_each_point_once_also_when_it_is_killed(
     assert len(found) == len(set(found)) == 6
 
 
+_ASHA: Final = Stopping(kind=StoppingKind.ASHA, grace_samples=500, reduction=2)
+
+
 def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
     storage: RDBStorage, tmp_path: Path
 ) -> None:
-    def halving() -> Book:
-        pruner = SuccessiveHalvingPruner(min_resource=100, reduction_factor=2)
-        return open_book(storage, tmp_path, pruner=pruner)
-
-    book = halving()
+    settings = replace(_SETTINGS, scheduler=_ASHA)
+    book = open_book(storage, tmp_path, settings)
     good, bad, worse = (suggested(book) for _ in range(3))
-    assert not book.measured(good, [number(3.0)], samples=100, cost=_COST_OF_ONE)
-    assert book.measured(bad, [number(2.0)], samples=100, cost=_COST_OF_ONE)
-    book.end(bad, [number(2.0)], samples=100, report="", cost=_COST_OF_ONE)
-    assert book.measured(worse, [number(1.0)], samples=100, cost=_COST_OF_ONE)
+    assert not book.measured(good, [number(3.0)], samples=500, cost=_COST_OF_ONE)
+    assert book.measured(bad, [number(2.0)], samples=500, cost=_COST_OF_ONE)
+    book.end(bad, [number(2.0)], samples=500, report="", cost=_COST_OF_ONE)
+    assert book.measured(worse, [number(1.0)], samples=500, cost=_COST_OF_ONE)
 
-    book = halving()  # killed after the decision
+    book = open_book(storage, tmp_path, settings)  # killed after the decision
     assert book.interrupted == 1
     stopped = ended(book.study)
     assert [trial.number for trial in stopped] == [bad, worse]
     assert {trial.outcome for trial in stopped} == {Outcome.STOPPED}
     assert [trial.results[0].value for trial in stopped] == [2.0, 1.0]
-    assert {trial.samples for trial in stopped} == {100}
-    assert stopped[0].reason == "none at 100 samples"
+    assert {trial.samples for trial in stopped} == {500}
+    assert stopped[0].reason == "asha, place 2 of 2 after 500 samples, of which 1 go on"
     assert suggested(book) == good
     assert not book.measured(
-        good, [number(3.0)], samples=100, cost=_COST_OF_ONE
+        good, [number(3.0)], samples=500, cost=_COST_OF_ONE
     )  # it is measured again
     finish(book, good, 4.0)
     states = [trial.state for trial in book.study.get_trials()]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
-    assert book.study.get_trials()[good].intermediate_values == {100: 3.0}
+    assert book.study.get_trials()[good].intermediate_values == {500: 3.0}
 
 
 def test_several_objectives_are_kept_in_their_order(storage: RDBStorage, tmp_path: Path) -> None:
@@ -287,12 +286,85 @@ def test_several_objectives_are_kept_in_their_order(storage: RDBStorage, tmp_pat
     assert [one.value for one in ended(book.study)[1].results] == [2.0, 9.0]
 
 
+_REPLANNED: Final = replace(
+    _SETTINGS,
+    trials=5,
+    scheduler=Stopping(kind=StoppingKind.ASHA, grace_samples=250, reduction=2, replan=True),
+)
+
+
+@pytest.mark.parametrize("killed_after", [(), (0, 3, 5, 7)])
+def test_where_rungs_are_runs_of_their_own_the_best_of_each_are_run_again(
+    killed_after: tuple[int, ...], storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, _REPLANNED)
+    quality = {0: 1.0, 1: 3.0, 2: 2.0, 3: 5.0, 4: 4.0}
+    order = []
+    while (suggestion := book.suggest()) is not None:
+        if len(order) in killed_after:
+            book = open_book(storage, tmp_path, _REPLANNED)
+            assert book.suggest() == suggestion
+        number, rung = suggestion.number, suggestion.rung
+        assert rung is not None
+        samples = (250, 500, 1000)[rung]
+        assert suggestion.own[-1] == f"training.samples={samples}"
+        order.append((number, rung))
+        numbers = [Number(value=quality[number] + rung, low=0.0, high=9.0)]
+        book.end(number, numbers, samples=samples, report="{}", cost=Cost(samples=samples))
+    # Of n results of a rung the best n // 2 go on, before another trial is begun.
+    assert order == [(0, 0), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1), (3, 2), (4, 0), (4, 1)]
+    assert book.is_done
+    book.close()
+    found = {trial.number: trial for trial in ended(book.study)}
+    assert found[3].outcome is Outcome.FINISHED
+    assert found[3].overrides[-1] == "training.samples=1000"
+    assert (found[3].rung, found[3].cost.samples) == (2, 1750)
+    assert found[3].results[0].value == 7.0
+    assert found[1].reason == "asha, place 3 of 3 among runs of 500 samples"
+    assert found[0].reason == "asha, place 5 of 5 among runs of 250 samples"
+    assert {trial.outcome for k, trial in found.items() if k != 3} == {Outcome.STOPPED}
+    assert (tmp_path / "trials" / "3" / "rung-2" / "report.json").exists()
+    assert open_book(storage, tmp_path, _REPLANNED).is_done
+
+
+def test_a_trial_that_waits_for_a_promotion_is_not_started_again_after_a_kill(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, _REPLANNED)
+    first, second = book.suggest(), book.suggest()
+    assert first is not None
+    assert second is not None
+    book.end(first.number, [number(1.0)], samples=250, report="{}", cost=_COST_OF_ONE)
+    book = open_book(storage, tmp_path, _REPLANNED)
+    assert book.interrupted == 1
+    assert book.suggest() == second
+    book.fail(second.number, "it diverged")
+    # One of two may go on; the one that failed does not.
+    promoted = book.suggest()
+    assert promoted is not None
+    assert (promoted.number, promoted.rung) == (first.number, 1)
+
+
+def test_while_runs_are_waited_for_nothing_is_started_and_nothing_is_over(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, replace(_REPLANNED, trials=2))
+    searcher = BookSearch(book)
+    first, second = searcher.suggest("a"), searcher.suggest("b")
+    assert searcher.suggest("c") is None
+    last = {"samples": 250, "report": "{}"}
+    searcher.on_trial_complete("a", {**last, "results": [[1.0, 1.0, 1.0]]})
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("b", {**last, "results": [[2.0, 2.0, 2.0]]})
+    again = searcher.suggest("c")
+    assert (again[NUMBER], again["rung"]) == (second[NUMBER], 1)
+    assert first["rung"] == 0
+
+
 def test_what_ray_tune_says_of_a_trial_reaches_the_book(
     storage: RDBStorage, tmp_path: Path
 ) -> None:
-    book = open_book(
-        storage, tmp_path, pruner=SuccessiveHalvingPruner(min_resource=100, reduction_factor=2)
-    )
+    book = open_book(storage, tmp_path, replace(_SETTINGS, scheduler=_ASHA))
     searcher, scheduler = BookSearch(book), BookScheduler(book)
     configs = {name: searcher.suggest(name) for name in ("whole", "stopped", "told", "lost")}
     assert [config[NUMBER] for config in configs.values()] == [0, 1, 2, 3]
@@ -301,10 +373,10 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
         trial = type("Trial", (), {"config": configs[name]})
         return scheduler.on_trial_result(None, trial, result)
 
-    on_its_way = {"samples": 100, "results": [[3.0, 2.0, 4.0]]}
+    on_its_way = {"samples": 500, "results": [[3.0, 2.0, 4.0]]}
     assert decided("whole", {"samples": 50, "loss": 1.0}) == TrialScheduler.CONTINUE
     assert decided("whole", on_its_way) == TrialScheduler.CONTINUE
-    worse = {"samples": 100, "results": [[2.0, 1.0, 3.0]]}
+    worse = {"samples": 500, "results": [[2.0, 1.0, 3.0]]}
     assert decided("stopped", worse) == TrialScheduler.STOP
     searcher.on_trial_complete("stopped", worse)
     why = {"error": "TrainingDiverged: loss/online is nan", "cost": '{"wall_s": 7.0}'}
@@ -316,7 +388,7 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
     outcomes = [(trial.outcome, trial.reason) for trial in ended(book.study)]
     assert outcomes == [
         (Outcome.FINISHED, ""),
-        (Outcome.STOPPED, "none at 100 samples"),
+        (Outcome.STOPPED, "asha, place 2 of 2 after 500 samples, of which 1 go on"),
         (Outcome.FAILED, "TrainingDiverged: loss/online is nan"),
         (Outcome.FAILED, UNEXPECTED),
     ]

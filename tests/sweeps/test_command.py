@@ -36,6 +36,10 @@ def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(
     assert of_all == pytest.approx(1.5 * each, rel=0.01)
     settings = SweepSettings.from_dict(json.loads(shown))
     assert settings.trials == 3
+    line, said = line.strip().splitlines()
+    assert said.strip() == (
+        "with method.times.diagonal: linear from 1 to 0.25 between 0 and 0.5, on the clock progress"
+    )
     program, command, *overrides = shlex.split(line)
     assert (program, command) == ("onestep", "train")
     experiment = experiment_of(tuple(overrides))

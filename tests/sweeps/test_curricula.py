@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from onestep.platform.training.assembly import Assembly, parts_of
-from onestep.sweeps.curricula import curves_of, schedules_of, worth_showing
+from onestep.sweeps.curricula import curves_of, worth_showing
 from onestep.sweeps.trial import experiment_of
 
 _DIAGONAL = "method.times.diagonal"
@@ -26,12 +26,6 @@ def linear() -> Assembly:
 @pytest.fixture(scope="module")
 def constant() -> Assembly:
     return assembly(_CONSTANT)
-
-
-def test_schedules_are_found_by_the_paths_of_overrides(linear: Assembly) -> None:
-    found = schedules_of(linear)
-    assert {"learning_rate", _DIAGONAL} <= set(found)
-    assert found[_DIAGONAL] is linear.learner.times.diagonal
 
 
 def test_a_curve_goes_from_the_first_step_to_the_end_of_the_run(linear: Assembly) -> None:

@@ -41,7 +41,8 @@ def study(tmp_path: Path) -> optuna.Study:
         storage=open_storage(f"sqlite:///{tmp_path / 'optuna.db'}"), study_name="toy-1"
     )
     for value in (3.0, 2.0, None):
-        trial = made.ask(_SETTINGS.space.distributions)
+        trial = made.ask()
+        _SETTINGS.space.suggest(trial)
         trial.set_user_attr("samples", 100)
         if value is not None:
             trial.set_user_attr("results", [[value, value, value]])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from optuna.pruners import SuccessiveHalvingPruner
 
 from onestep.platform.evaluation.report import Report
 from onestep.platform.training.assembly import assemble
@@ -23,8 +22,9 @@ from onestep.sweeps.note import SweepNote, folder_of
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.page import page_of, write_page
 from onestep.sweeps.record import folder_of_trial
-from onestep.sweeps.settings import Scheduler, SweepSettings
+from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
+from onestep.sweeps.stopping import Stopping
 from onestep.sweeps.study import begin, open_storage, storage_url
 from onestep.sweeps.trial import experiment_of
 from onestep.sweeps.winner import MODELS
@@ -56,7 +56,7 @@ _SETTINGS: Final = SweepSettings(
     ),
     objectives=Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)}),
     trials=4,
-    scheduler=Scheduler(kind="asha", grace_samples=64, reduction=2),
+    scheduler=Stopping(kind="asha", grace_samples=64, reduction=2),
     budget=Budget(price_per_node_hour=36.0),
 )
 _EMPTY: Final = {"meta", "img", "br", "wbr"}
@@ -113,10 +113,8 @@ def begun(home: Path, settings: SweepSettings = _SETTINGS) -> Book:
     SweepNote(asked=settings, settings=settings, revision="abc").keep(_NAME)
     study = begin(open_storage(storage_url(settings, home)), _NAME, settings.objectives)
     study.set_user_attr("data_digest", "d1g357")
-    pruner = SuccessiveHalvingPruner(min_resource=64, reduction_factor=2)
-    return Book(
-        study, settings, base=settings.base, total=256, folder=folder_of(_NAME), pruner=pruner
-    )
+    budgets = settings.scheduler.budgets(256, batch=64)
+    return Book(study, settings, base=settings.base, budgets=budgets, folder=folder_of(_NAME))
 
 
 def numbers(*values: float) -> list[Number]:
@@ -131,7 +129,7 @@ def start(book: Book) -> int:
 
 def finish(book: Book, values: Sequence[float], *, report: str, wall_s: float = 10.0) -> int:
     number = start(book)
-    cost = Cost(wall_s=wall_s, training_s=4.0)
+    cost = Cost(wall_s=wall_s, training_s=4.0, samples=256)
     book.end(number, numbers(*values), samples=256, report=report, cost=cost)
     return number
 
@@ -155,11 +153,13 @@ def test_a_page_holds_all_that_a_sweep_found(home: Path, trained: tuple[Path, Re
     for value in (2.0, 1.0):
         number = finish(book, [value], report=report.to_json())
         for samples in (64, 128, 192, 256):
-            add_loss(folder_of_trial(folder_of(_NAME), number), samples, value / samples)
+            add_loss(folder_of_trial(folder_of(_NAME), number, rung=None), samples, value / samples)
     failed = start(book)
     book.fail(failed, "TrainingDiverged: loss is nan", cost=Cost(wall_s=5.0))
     # Only the winner's weights are there, and they are those of another learning rate.
-    shutil.copytree(folder / "checkpoints", folder_of_trial(folder_of(_NAME), 1) / "checkpoints")
+    shutil.copytree(
+        folder / "checkpoints", folder_of_trial(folder_of(_NAME), 1, rung=None) / "checkpoints"
+    )
     book.study.set_user_attr(MODELS, {"1": "eight_gaussians/7"})
 
     page = read()
@@ -203,7 +203,7 @@ def test_a_page_shows_samples_of_weights_that_are_kept_and_says_why_there_are_no
         is_same = book.study.trials[number].params["seed"] == experiment_of(_BASE).seed
         if is_same and kept is None:
             kept = number
-            place = folder_of_trial(folder_of(_NAME), number)
+            place = folder_of_trial(folder_of(_NAME), number, rung=None)
             shutil.copytree(folder / "checkpoints", place / "checkpoints")
     assert kept is not None
     page = read()
@@ -264,15 +264,16 @@ def test_a_page_says_what_was_stopped_and_what_that_saved(
     for value in (1.0, 2.0):
         number = start(book)
         for samples in (64, 128):
-            cost = Cost(wall_s=samples / 8)
+            cost = Cost(wall_s=samples / 8, samples=samples)
             if book.measured(number, numbers(value), samples=samples, cost=cost):
                 break
-        samples = {1.0: 256, 2.0: samples}[value]
+        if value == 1.0:
+            samples, cost = 256, Cost(wall_s=32.0, samples=256)
         report = trained[1].to_json()
         book.end(number, numbers(value), samples=samples, report=report, cost=cost)
     page = read()
     assert "2 of 4 trials ended: 1 finished, 1 stopped." in page.text
-    assert "asha at 64 samples" in page.cells
+    assert "asha, place 2 of 2 after 64 samples, of which 1 go on" in page.cells
     # 192 of 512 samples, at 8 samples a second.
     assert "saved 192 samples, 38% of" in page.text
     assert "about 24 seconds" in page.text
@@ -289,18 +290,19 @@ def test_several_objectives_have_a_pareto_plot_and_a_column_each(
         "quality": Objective(name="eval/w2", nfe=1),
         "cost": Objective(name="cost/training_s"),
     }
-    plain = Scheduler(kind="none")
+    plain = Stopping(kind="none")
     settings = replace(_SETTINGS, objectives=Objectives(by_label=both), scheduler=plain, trials=10)
     book = begun(home, settings)
     for value in range(10):
-        finish(book, [float(value), 10.0 - value], report=trained[1].to_json())
+        cost = 10.0 - value if value else 0.5  # the first one is better in both
+        finish(book, [float(value), cost], report=trained[1].to_json())
     page = read()
     told = [str(one["alt"]) for one in page.all("img")]
     assert "cost/training_s against eval/w2 at 1 NFE, with the Pareto set" in told
     assert "Importances of the swept keys" in told
     assert "over 10 finished trials" in page.text
     assert "Winner: trial 0" in page.text
-    assert {"0 (-0.25 to 0.5)", "10 (9.75 to 10.5)"} <= set(page.cells)
+    assert {"0 (-0.25 to 0.5)", "0.5 (0.25 to 1)"} <= set(page.cells)
 
 
 def test_a_sweep_whose_study_is_gone_is_refused(home: Path) -> None:

@@ -48,14 +48,41 @@ def _never(*args: object, **kwargs: object) -> None:
     raise AssertionError("Ray was started")
 
 
+_UNTIL: Final = {
+    "method.times.diagonal": {
+        "kind": "schedule",
+        "shapes": ["linear"],
+        "start": 1.0,
+        "end": 0.5,
+        "until": {"kind": "uniform", "low": 0.25, "high": 1.0},
+    }
+}
+_BATCH: Final = {"training.batch_size": {"kind": "int", "low": 32, "high": 64}}
+_HALVED: Final = (
+    "sweep.scheduler.kind=asha",
+    "sweep.scheduler.grace_samples=500",
+    "sweep.scheduler.reduction=2",
+)
 _POWER: Final = {"method.weighting.power": {"kind": "uniform", "low": 0.0, "high": 1.0}}
+
+_OVER: Final = {"kind": "uniform", "low": 0.5, "high": 1.5}
+_RAMP: Final = {
+    "kind": "schedule",
+    "shapes": ["linear"],
+    "start": 1.0,
+    "end": {"kind": "uniform", "low": 0.0, "high": 0.5},
+}
+_OPTIMIZER: Final = {"kind": "choice", "values": ["adam", "radam"]}
+_RADAM: Final = {"optimizer": "radam"}
 
 
 def test_a_plan_gives_each_trial_the_same_threads_wherever_it_is_repeated() -> None:
     plan = Plan.of(small())
     assert plan.base[-1] == "training.threads=1"
-    assert plan.example[-2:] == (
-        "method.times.diagonal.end=0.25",
+    assert plan.example[-3:] == (
+        "~method.times.diagonal",
+        "+method.times.diagonal={_target_:onestep.methods.core.schedule.Linear,"
+        "start:1.0,end:0.25,begin:0.0,until:0.5,clock:progress}",
         "method.weighting.power=0.0",
     )
     assert plan.samples == 2048
@@ -86,11 +113,58 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
         ),
         (over({"data": {"kind": "choice", "values": ["moons", "spiral"]}}), "cannot hold data"),
         (
-            over({"evaluation.seed": {"kind": "integer", "low": 1, "high": 3}}),
+            over({"evaluation.seed": {"kind": "int", "low": 1, "high": 3}}),
             "cannot hold evaluation.seed",
         ),
         (over({"+x": _POWER["method.weighting.power"]}), r"cannot hold \+x"),
         (over(_POWER, "method.weighting.power=0.5"), "stands both in sweep.space and"),
+        (
+            over({"method.times.diagonal": _RAMP | {"end": _OVER}}),
+            r"sweep.space\[method.times.diagonal\].end reaches 1.5: .*\[0, 1\], got 1.5",
+        ),
+        (
+            over({"method.weighting.offset": _OVER, "method.weighting.power": _OVER}),
+            r"sweep.space\[method.weighting.power\] reaches 1.5: ",
+        ),
+        (
+            over({"optimizer": _OPTIMIZER, "method.weighting.power": _OVER | {"when": _RADAM}}),
+            r"sweep.space\[method.weighting.power\] reaches 1.5: ",
+        ),
+        (
+            over(
+                {
+                    "method.weighting.power": _OVER,
+                    "method.weighting.offset": _OVER,
+                    "constraints": ["method.weighting.power <= method.weighting.offset - 0.25"],
+                }
+            ),
+            r"sweep.space\[method.weighting.power\] reaches 1.25: ",
+        ),
+        (
+            over(
+                {
+                    "optimizer": _OPTIMIZER,
+                    "method.weighting.power": _POWER["method.weighting.power"] | {"when": _RADAM},
+                    "method.weighting.offset": _OVER,
+                    "constraints": [
+                        "method.weighting.power <= method.weighting.offset - 0.25",
+                        "method.weighting.power >= method.weighting.offset",
+                    ],
+                }
+            ),
+            r"sweep.space\[optimizer\]: no point with optimizer 'radam' satisfies",
+        ),
+        (over({"method.path": _RAMP}), r"\[method.path\] draws .*it has LinearPath"),
+        (over({"method.weighting.power": _RAMP}), r"\[method.weighting.power\] .*it has 1.0"),
+        (over({"method.tims.diagonal": _RAMP}), "tims"),
+        (
+            over({"method.times.diagonal": _RAMP}, "method.times.diagonal.value=0.5"),
+            "method.times.diagonal.value stands both in sweep.space and",
+        ),
+        (
+            over({"method.times.diagonal": _RAMP}, "~method.times.diagonal"),
+            "~method.times.diagonal stands both in sweep.space and",
+        ),
         (over(_POWER, "training.batch_size=0"), "training.batch_size must be at least 1"),
         (
             over(_POWER, "training.batch_size=2048", "data.samples=1024"),
@@ -114,8 +188,21 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
         ),
         (
             over(_POWER, "sweep.scheduler.kind=asha", "sweep.scheduler.grace_samples=4096"),
-            "grace_samples must be below the 2048 samples of a trial",
+            "no rung of at least 4096 samples fits 2 times into the 2048 samples of a whole run",
         ),
+        (
+            over(_UNTIL, *_HALVED),
+            r"compare trials after 512 samples .* method.times.diagonal .*replan=true",
+        ),
+        (
+            over({"training.samples": {"kind": "choice", "values": [2048, 4096]}}, *_HALVED),
+            "sweep.space cannot hold training.samples where trials are stopped early",
+        ),
+        (
+            over(_BATCH, *_HALVED),
+            r"sweep.space\[training.batch_size\] must be a choice where trials are stopped",
+        ),
+        (over(_POWER, "sweep.budget.samples=2047"), "at least the 2048 of a trial, got 2047"),
         (
             over(_POWER, "sweep.objectives.quality.nfe=3"),
             r"one of evaluation.nfes, \[1, 2, 4, 8\], got 3",

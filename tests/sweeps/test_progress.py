@@ -10,7 +10,7 @@ from onestep.sweeps.book import Book
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.progress import Progress, duration
-from onestep.sweeps.record import SAMPLES
+from onestep.sweeps.record import RUNG, SAMPLES
 from onestep.sweeps.searcher import NUMBER
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
@@ -40,12 +40,12 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         self.study = optuna.create_study(study_name="toy-1")
-        self.book = Book(self.study, _SETTINGS, base=(), total=1000, folder=folder)
+        self.book = Book(self.study, _SETTINGS, base=(), budgets=(1000,), folder=folder)
         self.clock, self.shown = Clock(), list[list[str]]()
         self.progress = Progress(
             self.study,
             _SETTINGS,
-            samples=1000,
+            budgets=(1000,),
             show=lambda lines: self.shown.append(list(lines)),
             clock=self.clock,
         )
@@ -53,7 +53,7 @@ class Sweep:
     def start(self) -> Any:
         suggestion = self.book.suggest()
         assert suggestion is not None
-        trial = SimpleNamespace(config={NUMBER: suggestion.number})
+        trial = SimpleNamespace(config={NUMBER: suggestion.number, RUNG: suggestion.rung})
         self.progress.on_trial_start(0, [], trial)
         return trial
 
@@ -111,7 +111,7 @@ def test_the_rest_takes_as_long_as_trials_took_in_the_mean(sweep: Sweep) -> None
 def test_a_sweep_that_goes_on_knows_what_has_ended_before(sweep: Sweep) -> None:
     sweep.end(sweep.start(), 1.0, 100.0)
     later = Progress(
-        sweep.study, replace(_SETTINGS, trials=3), samples=1000, show=lambda lines: None
+        sweep.study, replace(_SETTINGS, trials=3), budgets=(1000,), show=lambda lines: None
     )
     assert later.lines[0].startswith("1 of 3 trials ended, 0 running")
     assert later.left_s == pytest.approx(2 * 100.0 / 2)

@@ -8,7 +8,6 @@ import pytest
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.journal import line_of
 from onestep.sweeps.objective import Mode, Number, Objective, Objectives
-from onestep.sweeps.pareto import front_of
 from onestep.sweeps.record import Outcome, TrialRecord
 from onestep.sweeps.report import ranked, result_of_sweep, table, write_report
 from onestep.sweeps.settings import SweepSettings
@@ -75,13 +74,8 @@ def test_with_several_objectives_the_pareto_set_comes_first() -> None:
         replace(trial(which, 0.0), results=(number(quality), number(cost)))
         for which, (quality, cost) in enumerate(points)
     ]
-    assert [one.number for one in ranked(trials, both)] == [4, 1, 0, 3, 2]
-
-
-def test_one_number_has_the_fronts_of_two_equal_ones() -> None:
-    values = (3.0, 1.0, 2.0, 1.0, -1.0, 3.0)
-    assert front_of([(one,) for one in values]) == [3, 1, 2, 1, 0, 3]
-    assert front_of([(one, one) for one in values]) == [3, 1, 2, 1, 0, 3]
+    order = [one.number for one in ranked(trials, both)]
+    assert (set(order[:3]), order[3:]) == ({0, 1, 4}, [3, 2])
 
 
 def test_the_table_says_how_to_repeat_the_best_trial(tmp_path: Path) -> None:

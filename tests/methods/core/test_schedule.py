@@ -1,8 +1,11 @@
 """Schedules are pure functions of the moment, and say where they may go."""
 
+import ast
 import dataclasses
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
@@ -16,6 +19,7 @@ from onestep.methods.core.schedule import (
     Linear,
     MatchedDecay,
     Piecewise,
+    Position,
     Product,
     Schedule,
     Sigmoid,
@@ -189,3 +193,123 @@ def test_a_range_holds_every_value_or_is_refused(schedule: Schedule) -> None:
     with pytest.raises(ValueError, match="share must stay in"):
         require_range("share", schedule, low + 0.01, high - 0.01)
     require_range("share", schedule, min(low, 0.0), max(high, 2.0) + 0.01)
+
+
+def kinds(parent: type[Schedule] = Schedule) -> Iterator[type[Schedule]]:
+    """Every schedule of the project."""
+    for child in parent.__subclasses__():
+        if not inspect.isabstract(child) and child.__module__.startswith("onestep.methods."):
+            yield child
+        yield from kinds(child)
+
+
+def test_every_kind_of_schedule_is_tried_here() -> None:
+    assert set(kinds()) == {type(schedule) for schedule in SCHEDULES}
+    assert set(kinds()) == {type(schedule) for schedule, *_ in STANDS}
+
+
+def progress(share: float) -> tuple[Position, ...]:
+    return (Position(clock=Clock.PROGRESS, share=share),)
+
+
+STANDS: list[tuple[Schedule, list[tuple[Position, ...]]]] = [
+    (Constant(value=0.3), [(), (), (), ()]),
+    (Linear(start=1.0, end=0.2), [*map(progress, (0.0, 0.25, 0.5, 1.0))]),
+    (Linear(start=1.0, end=0.2, begin=0.4, until=0.6), [*map(progress, (0.0, 0.0, 0.5, 1.0))]),
+    (Linear(start=0.2, end=0.2, until=0.6), [(), (), (), ()]),
+    (Cosine(start=1.0, end=0.0, until=0.5), [*map(progress, (0.0, 0.5, 1.0, 1.0))]),
+    (Sigmoid(start=1.0, end=0.0, until=0.5), [*map(progress, (0.0, 0.5, 1.0, 1.0))]),
+    (Exponential(start=1.0, end=0.1, until=0.5), [*map(progress, (0.0, 0.5, 1.0, 1.0))]),
+    (Doubling(start=2, end=16, until=0.5), [*map(progress, (0.0, 0.5, 1.0, 1.0))]),
+    (Doubling(start=2, end=2, until=0.5), [(), (), (), ()]),
+    (SquareRootGrowth(start=1, end=9, until=0.5), [*map(progress, (0.0, 0.5, 1.0, 1.0))]),
+    (
+        MatchedDecay(value=0.9, points=2.0, steps=Doubling(start=2, end=16, until=0.5)),
+        [*map(progress, (0.0, 0.5, 1.0, 1.0))],
+    ),
+    (
+        MatchedDecay(value=1.0, points=2.0, steps=Doubling(start=2, end=16, until=0.5)),
+        [(), (), (), ()],
+    ),
+    (
+        Piecewise(values=(3.0, 2.0, 1.0), boundaries=(0.25, 0.9)),
+        [*map(progress, (0.0, 0.5, 0.5, 1.0))],
+    ),
+    (
+        Piecewise(values=(3.0, 1.0, 1.0), boundaries=(0.25, 0.9)),
+        [*map(progress, (0.0, 1.0, 1.0, 1.0))],
+    ),
+    (Piecewise(values=(1.0, 1.0), boundaries=(0.5,)), [(), (), (), ()]),
+    (
+        Product(factors=(Linear(start=0.0, end=1.0, until=0.5), Constant(value=2.0))),
+        [*map(progress, (0.0, 0.5, 1.0, 1.0))],
+    ),
+    (
+        Product(
+            factors=(
+                Linear(start=0.0, end=1.0, until=3200.0, clock=Clock.SAMPLES),
+                Cosine(start=1.0, end=0.0),
+                Linear(start=2.0, end=1.0, begin=50.0, until=100.0, clock=Clock.STEP),
+            )
+        ),
+        [
+            (
+                Position(clock=Clock.SAMPLES, share=samples),
+                *progress(share),
+                Position(clock=Clock.STEP, share=steps),
+            )
+            for share, samples, steps in (
+                (0.0, 0.0, 0.0),
+                (0.25, 0.5, 0.0),
+                (0.5, 1.0, 0.0),
+                (1.0, 1.0, 1.0),
+            )
+        ],
+    ),
+    (Product(factors=(Cosine(start=1.0, end=0.0), Constant(value=0.0))), [(), (), (), ()]),
+]
+
+
+@pytest.mark.parametrize(("schedule", "want"), STANDS, ids=lambda one: repr(one)[:80])
+def test_a_schedule_says_where_it_stands_at_0_25_50_and_100_percent(
+    schedule: Schedule, want: list[tuple[Position, ...]]
+) -> None:
+    """Of a run of 100 steps of 64 samples."""
+    at = [dataclasses.replace(moment(k, total=100), batch_size=64) for k in (0, 25, 50, 100)]
+    found = [schedule.positions(now) for now in at]
+    assert [[one.clock for one in each] for each in found] == [
+        [one.clock for one in each] for each in want
+    ]
+    shares = [one.share for each in found for one in each]
+    assert shares == pytest.approx([one.share for each in want for one in each])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_the_value_of_a_schedule_that_has_finished_its_moves_stays(schedule: Schedule) -> None:
+    """And one that stands anywhere changes."""
+    run = [moment(step, total=1000) for step in range(1001)]
+    finished = [
+        schedule(now) for now in run if all(one.share == 1.0 for one in schedule.positions(now))
+    ]
+    assert len(set(finished)) == 1
+    assert (len({schedule(now) for now in run}) > 1) is bool(schedule.positions(run[0]))
+
+
+def readers_of(*names: str) -> set[str]:
+    """Files of methods that read these of a moment."""
+    methods = Path(__file__).parents[3] / "methods"
+    return {
+        path.relative_to(methods).as_posix()
+        for path in methods.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in names
+        and ast.unparse(node.value) == "now"
+    }
+
+
+def test_schedules_alone_read_how_far_a_run_is() -> None:
+    """Whatever else did would move unseen by those who ask the schedules where they stand."""
+    assert readers_of("progress", "samples", "total") == {"core/schedule.py"}
+    in_turns = {"align_your_flow", "consistency_trajectory", "dmd2", "flow_generator_matching"}
+    assert readers_of("step") == {"core/schedule.py", *(f"{name}.py" for name in in_turns)}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from onestep.platform.shared_storage import CURE
 from onestep.platform.training.nodes import marked, refusal_here
 
 SCRIPT = Path(__file__).with_name("two_nodes.py")
-CURE = "set ONESTEP_HOME to storage that all nodes mount at the same path"
 
 pytestmark = pytest.mark.ray
 
@@ -52,7 +52,26 @@ def two_nodes(what: str, how: str, folder: Path) -> str:
 def test_a_node_that_has_another_folder_is_refused(tmp_path: Path) -> None:
     said = two_nodes("check", "own", tmp_path / "run")
     assert said.startswith("ValueError: node ")
-    assert said.endswith(f"does not see the run folder {tmp_path / 'run'}: {CURE}")
+    assert said.endswith(f"does not see the folder {tmp_path / 'run'}: {CURE}")
+
+
+@pytest.mark.slow
+@needs_mounts
+def test_a_node_that_sees_the_folder_but_may_not_write_into_it_is_refused(tmp_path: Path) -> None:
+    said = two_nodes("check", "read-only", tmp_path / "run")
+    assert said.endswith(f"cannot write into {tmp_path / 'run'}: Read-only file system")
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_answer_is_named_in_time(tmp_path: Path) -> None:
+    said = two_nodes("time", "stopped", tmp_path / "run")
+    assert said.startswith("ValueError: node ")
+    assert said.endswith("does not answer within 20 seconds")
+
+
+@pytest.mark.slow
+def test_two_nodes_are_asked_within_two_seconds(tmp_path: Path) -> None:
+    assert float(two_nodes("time", "same", tmp_path / "run")) < 2.0
 
 
 @pytest.mark.slow
@@ -77,4 +96,4 @@ def test_a_folder_without_the_mark_or_with_an_old_one_is_another_folder(tmp_path
     with marked(tmp_path) as (marker, nonce):
         assert refusal_here((marker, nonce)) is None
         assert str(refusal_here((marker, "an earlier one"))).endswith(CURE)
-    assert f"the run folder {tmp_path}: " in str(refusal_here((marker, nonce)))
+    assert f"the folder {tmp_path}: " in str(refusal_here((marker, nonce)))

@@ -1,0 +1,207 @@
+"""Halving: the budgets of its rungs, what they cost, and who goes on to the next rung."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import ceil, isfinite
+from typing import final
+
+from .ranking import Values, ranked
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """What is known of the runs of one rung.
+
+    Attributes:
+        results: Values of the runs that have ended, by configuration; not finite for one that
+            failed.
+        running: Configurations whose runs have been started and have not ended.
+    """
+
+    results: Mapping[int, Values] = field(default_factory=dict)
+    running: frozenset[int] = frozenset()
+
+    @property
+    def entered(self) -> frozenset[int]:
+        """Configurations whose runs have been started."""
+        return self.running | self.results.keys()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """A configuration that is to run again, on the budget of a higher rung.
+
+    Attributes:
+        number: The configuration.
+        rung: The rung that it goes to, from 1.
+    """
+
+    number: int
+    rung: int
+
+
+def ladder(grace: int, total: int, reduction: int, *, batch: int = 1) -> tuple[int, ...]:
+    """Budgets of the rungs in samples, from the lowest to the whole one.
+
+    The rungs are laid from the whole budget down, so that no rung lies just below it; the lowest is
+    above ``grace`` by less than a factor of ``reduction``, or a batch below it.
+
+    Reference: Li et al. 2018 (Hyperband), arXiv:1603.06560v4, Alg. 1: r_i = R eta^(i - s).
+    Differs from the paper: budgets are whole batches, and all but the whole one are multiples of
+        the lowest, so that a run that is measured each time as many samples have passed is measured
+        at every rung.
+
+    Args:
+        grace: Samples before which no trial is judged.
+        total: Samples of a whole run.
+        reduction: Of this many trials one goes on, at least 2.
+        batch: Samples after which every trial can be measured.
+
+    Returns:
+        The budgets, rising; the last is ``total``.
+
+    Raises:
+        ValueError: If a number is out of range, or there is no rung below the whole run.
+    """
+    if min(grace, batch) < 1 or reduction < 2:
+        raise ValueError(
+            "rungs need grace and batch of at least 1 and a reduction of at least 2, got "
+            f"{grace}, {batch} and {reduction}"
+        )
+    rungs, least = 0, max(grace, batch)
+    while least * reduction ** (rungs + 1) <= total:
+        rungs += 1
+    lowest = total // reduction**rungs // batch * batch
+    if not rungs:
+        raise ValueError(
+            f"no rung of at least {least} samples fits {reduction} times into the "
+            f"{total} samples of a whole run"
+        )
+    return (*(lowest * reduction**rung for rung in range(rungs)), total)
+
+
+def sizes(count: int, rungs: int, reduction: int) -> tuple[int, ...]:
+    """How many configurations run at each rung, if each is filled before the next begins.
+
+    Args:
+        count: Configurations at the lowest rung.
+        rungs: Number of rungs.
+        reduction: Of this many configurations one goes on.
+
+    Returns:
+        The numbers, falling, at least 1.
+    """
+    return tuple(max(1, count // reduction**rung) for rung in range(rungs))
+
+
+def planned_cost(budgets: Sequence[int], rung: int) -> int:
+    """Samples of a configuration up to a rung where each rung is a run of its own.
+
+    Args:
+        budgets: Budgets of the rungs.
+        rung: The last rung that it reaches, from 0.
+    """
+    return sum(budgets[: rung + 1])
+
+
+def bracket_cost(budgets: Sequence[int], count: int, reduction: int, *, replan: bool) -> int:
+    """Samples of all configurations of a bracket.
+
+    Asynchronous promotions come on top where an early result is overtaken later.
+
+    Args:
+        budgets: Budgets of the rungs.
+        count: Configurations at the lowest rung.
+        reduction: Of this many configurations one goes on.
+        replan: Whether each rung is a run of its own; otherwise a run goes on from the rung below.
+
+    Returns:
+        The samples.
+    """
+    paid = budgets if replan else [b - a for a, b in zip((0, *budgets), budgets, strict=False)]
+    return sum(
+        n * each for n, each in zip(sizes(count, len(budgets), reduction), paid, strict=True)
+    )
+
+
+def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotion | None:
+    """Who is to go on to the next rung now, if anybody.
+
+    Of n results of a rung the best n // reduction may go on; who has not is taken from the highest
+    rung first, the best first. This depends on which results are there, never on the order in which
+    they came; a promotion once made stays, though, so that with several runs at once a late result
+    may find that a worse one has gone on before it, which is then one more run, not a wrong winner.
+    Where nothing else is left to do and no run has had the whole budget, the best that is left of
+    the highest rung goes on: a sweep ends with a whole run.
+
+    Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5, Alg. 2, get_job.
+    Differs from the paper: the last clause.
+
+    Args:
+        rungs: What is known of each rung, the lowest first.
+        count: Configurations that the lowest rung is to have in the end.
+        reduction: Of this many results one goes on, at least 2.
+
+    Returns:
+        The promotion; None where a new configuration is to start, if fewer than ``count`` have,
+        and otherwise runs are to be waited for, or all is done.
+    """
+    for low in reversed(range(len(rungs) - 1)):
+        quota = len(rungs[low].results) // reduction
+        if (found := _next(rungs, low, quota)) is not None:
+            return found
+    is_idle = len(rungs[0].results) >= count and not any(rung.running for rung in rungs)
+    if is_idle and not rungs[-1].entered:
+        for low in reversed(range(len(rungs) - 1)):
+            if (found := _next(rungs, low, len(rungs[low].results))) is not None:
+                return found
+    return None
+
+
+def bracket_of(number: int, brackets: int, reduction: int) -> int:
+    """The bracket of Hyperband that a trial belongs to, by its number alone.
+
+    Bracket b begins at rung b. Each is to cost about as much as the others, so that the lower ones
+    have more trials, and every beginning of a sweep is spread over them as evenly as can be.
+
+    Reference: Li et al. 2018 (Hyperband), arXiv:1603.06560v4, Alg. 1, n of a bracket.
+    Differs from the paper: brackets are filled side by side, not one after the other.
+
+    Args:
+        number: Number of the trial, from 0; of one that repeats another, that of the other.
+        brackets: Number of brackets, which is that of the rungs.
+        reduction: Of this many trials one goes on.
+
+    Returns:
+        The bracket, from 0.
+    """
+    cycle = _cycle(brackets, reduction)
+    return cycle[number % len(cycle)]
+
+
+@lru_cache(maxsize=16)
+def _cycle(brackets: int, reduction: int) -> tuple[int, ...]:
+    """Brackets of consecutive trials, until the shares are exact and all begins again."""
+    weights = [
+        ceil(brackets * reduction**halvings / (halvings + 1))
+        for halvings in reversed(range(brackets))
+    ]
+    filled, whole = [0] * brackets, sum(weights)
+    order: list[int] = []
+    for number in range(1, whole + 1):
+        short = [number * weight - whole * n for weight, n in zip(weights, filled, strict=True)]
+        order.append(short.index(max(short)))
+        filled[order[-1]] += 1
+    return tuple(order)
+
+
+def _next(rungs: Sequence[Rung], low: int, quota: int) -> Promotion | None:
+    """The first of a rung's best that has not gone on; one whose run failed never does."""
+    results, gone = rungs[low].results, rungs[low + 1].entered
+    for number in ranked(results)[:quota]:
+        if number not in gone and all(map(isfinite, results[number])):
+            return Promotion(number=number, rung=low + 1)
+    return None

@@ -1,0 +1,206 @@
+"""Early stopping: rules that end a trial by what it and the others have reported until then."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import isfinite
+from typing import Final, final
+
+from .halving import bracket_of, ladder
+from .ranking import Values, ranked
+
+_KEY: Final = "sweep.scheduler"
+
+
+class StoppingKind(StrEnum):
+    """Who may end a trial early."""
+
+    NONE = "none"
+    ASHA = "asha"
+    """Asynchronous successive halving: the best go on from each rung."""
+    HYPERBAND = "hyperband"
+    """Halving in several brackets, which begin at different rungs."""
+    MEDIAN = "median"
+    """The better half goes on from each measurement."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """A rule that ends trials early.
+
+    Attributes:
+        kind: The rule.
+        grace_samples: Samples before which no trial is ended; the median rule measures again each
+            time as many have passed.
+        reduction: Of this many trials one goes on from each rung, at least 2; no matter for the
+            median.
+        startup: Trials that have to be measured beside one before the median may end it.
+        replan: Whether each rung is a complete run of its own, planned on its samples, and the best
+            of a rung are run again on those of the next.
+
+    Raises:
+        ValueError: If a setting is out of range or has no effect on the rule.
+    """
+
+    kind: StoppingKind = StoppingKind.NONE
+    grace_samples: int = 50_000
+    reduction: int = 3
+    startup: int = 5
+    replan: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in list(StoppingKind):
+            raise ValueError(
+                f"{_KEY}.kind must be one of {', '.join(StoppingKind)}, got {self.kind!r}"
+            )
+        object.__setattr__(self, "kind", StoppingKind(self.kind))
+        if self.grace_samples < 1 or self.reduction < 2 or self.startup < 1:
+            raise ValueError(
+                f"{_KEY}.grace_samples and startup must be at least 1 and reduction at least 2, "
+                f"got {self.grace_samples}, {self.startup} and {self.reduction}"
+            )
+        if self.startup != Stopping.startup and self.kind is not StoppingKind.MEDIAN:
+            raise ValueError(
+                f"{_KEY}.startup has no effect with {_KEY}.kind={self.kind}: leave it at "
+                f"{Stopping.startup}, got {self.startup}"
+            )
+        if self.replan and not self.is_halving:
+            raise ValueError(
+                f"{_KEY}.replan needs rungs to be planned on: {_KEY}.kind must be asha or "
+                f"hyperband, got {self.kind}"
+            )
+
+    @property
+    def is_halving(self) -> bool:
+        """Whether the rule has rungs, each some times as long as the one below."""
+        return self.kind in (StoppingKind.ASHA, StoppingKind.HYPERBAND)
+
+    def budgets(self, total: int, *, batch: int = 1) -> tuple[int, ...]:
+        """Samples at which trials are measured, the whole run last.
+
+        Args:
+            total: Samples of a whole run.
+            batch: Samples after which every trial can be measured: the least common multiple of
+                the sizes of their batches.
+
+        Returns:
+            The samples, rising. Trials are compared at all but the last.
+
+        Raises:
+            ValueError: If no measurement fits in before the end.
+        """
+        match self.kind:
+            case StoppingKind.NONE:
+                return (total,)
+            case StoppingKind.ASHA | StoppingKind.HYPERBAND:
+                return ladder(self.grace_samples, total, self.reduction, batch=batch)
+            case StoppingKind.MEDIAN:
+                every = max(self.grace_samples // batch, 1) * batch
+                if every >= total:
+                    raise ValueError(
+                        f"{_KEY}.grace_samples must be below the {total} samples of a trial, got "
+                        f"{self.grace_samples} in batches of {batch}"
+                    )
+                return (*range(every, total, every), total)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """What a trial has reported.
+
+    Attributes:
+        number: Number of the trial; of one that repeats another after a kill, that of the other.
+        values: Its values by samples; smaller is better in each place.
+    """
+
+    number: int
+    values: Mapping[int, Values]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a rule says of a trial at one of its measurements.
+
+    Attributes:
+        samples: Samples of the measurement.
+        place: Its place among the trials that have been measured there, from 1.
+        rivals: How many these are, itself among them.
+        kept: The last place that goes on.
+        is_finite: Whether all of its values are; otherwise it never goes on.
+    """
+
+    samples: int
+    place: int
+    rivals: int
+    kept: int
+    is_finite: bool = True
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the trial goes on."""
+        return self.is_finite and self.place <= self.kept
+
+    def __str__(self) -> str:
+        return (
+            f"place {self.place} of {self.rivals} after {self.samples} samples, "
+            f"of which {self.kept} go on"
+        )
+
+
+def judge(
+    stopping: Stopping, trial: Curve, others: Iterable[Curve], budgets: tuple[int, ...]
+) -> Verdict | None:
+    """What a rule says of a trial at its newest report.
+
+    A function of the curves alone: asked again, in another process too, it says the same. Others
+    count by what they have reported so far, running or ended, so that with several trials at once a
+    verdict depends on who came first; with one at a time on nothing but the curves. A trial that a
+    kill cut off and the one that repeats it have one number and are one rival.
+
+    Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5; Golovin et al. 2017 (Vizier),
+        doi:10.1145/3097983.3098043, section 3.2.1, the median.
+    Differs from the paper: a trial is ended at a rung and never taken up again, and the first at a
+        rung goes on. The median is that of the values at this measurement, not of averages.
+
+    Args:
+        stopping: The rule.
+        trial: The trial.
+        others: All trials that have reported; the trial itself may be among them.
+        budgets: Samples at which trials are measured, as ``Stopping.budgets`` gives them.
+
+    Returns:
+        The verdict; None if nothing is decided at this report.
+    """
+    samples = max(trial.values, default=0)
+    bracket = _bracket(stopping, trial.number, budgets)
+    if samples not in budgets[bracket:-1]:
+        return None
+    rivals = {
+        other.number: other.values[samples]
+        for other in others
+        if samples in other.values and _bracket(stopping, other.number, budgets) == bracket
+    }
+    rivals[trial.number] = values = trial.values[samples]
+    return Verdict(
+        samples=samples,
+        place=ranked(rivals).index(trial.number) + 1,
+        rivals=len(rivals),
+        kept=_kept(stopping, len(rivals)),
+        is_finite=all(map(isfinite, values)),
+    )
+
+
+def _bracket(stopping: Stopping, number: int, budgets: tuple[int, ...]) -> int:
+    """The bracket of a trial, in which all its rivals are; there is one where none are made."""
+    if stopping.kind is not StoppingKind.HYPERBAND:
+        return 0
+    return bracket_of(number, len(budgets), stopping.reduction)
+
+
+def _kept(stopping: Stopping, rivals: int) -> int:
+    if stopping.kind is StoppingKind.MEDIAN:
+        return rivals if rivals <= stopping.startup else (rivals + 1) // 2
+    return max(1, rivals // stopping.reduction)
