@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, final
 
@@ -22,12 +23,18 @@ Search for better settings with Ray Tune and Optuna. A trial is a list of overri
   onestep sweep --dry-run                           the resolved sweep and one trial
   onestep sweep --resume NAME [sweep.trials=40]     go on after an interruption, or further
   onestep sweep ... resume=auto                     go on if it was begun, else begin
+  onestep sweep report NAME                         write its page, while it runs, too
+
+A sweep that has ended leaves report.html and table.md in sweeps/NAME of ONESTEP_HOME: ranked
+trials, what they cost, samples of the best. Each trial is a run of MLflow, and with
+sweep.wandb=true one of Weights & Biases, offline unless WANDB_MODE says otherwise.
 
 Trials that have ended are kept in Optuna's database (optuna.db in ONESTEP_HOME, or
 sweep.storage=URL); look at them with
   optuna-dashboard sqlite:///.onestep/optuna.db
 """
 _AUTO: Final = "resume=auto"
+_REPORT: Final = "report"
 _RESUMABLE: Final = ("sweep.trials", "sweep.concurrency")
 
 
@@ -45,6 +52,8 @@ class Sweep:
         Args:
             parser: Parser of this command alone.
         """
+        parser.usage = """onestep sweep [option ...] [override ...]
+       onestep sweep report NAME"""
         add_overrides(
             parser,
             "sweep=... and sweep.KEY=... for the sweep, all others for every trial",
@@ -69,6 +78,8 @@ class Sweep:
         Raises:
             ValueError: If the sweep is refused, or all trials fail.
         """
+        if arguments.overrides[:1] == [_REPORT]:
+            return self._report(arguments)
         if arguments.resume and arguments.dry_run:
             raise ValueError("--resume goes on with a sweep that is known; drop --dry-run")
         overrides = [one for one in arguments.overrides if one != _AUTO]
@@ -80,26 +91,38 @@ class Sweep:
         if arguments.dry_run:
             return self._show(overrides)
         # Torch, MLflow and Ray are slow to import, and --help needs none of them.
-        from ..platform.training.watcher import Console
+        from .board import Board
         from .search import resume, sweep, sweep_or_resume
         from .settings import settings_of
 
-        say = Console().say
-        if arguments.resume:
-            changes = _counts(overrides)
-            result = resume(
-                arguments.resume,
-                trials=changes.get("sweep.trials"),
-                concurrency=changes.get("sweep.concurrency"),
-                any_code=arguments.any_code,
-                say=say,
-            )
-        elif is_auto:
-            settings = settings_of(overrides)
-            result = sweep_or_resume(settings, any_code=arguments.any_code, say=say)
-        else:
-            result = sweep(settings_of(overrides), say=say)
+        with Board(sys.stdout) as board:
+            say, show, any_code = board.say, board.show, arguments.any_code
+            if arguments.resume:
+                changes = _counts(overrides)
+                result = resume(
+                    arguments.resume,
+                    trials=changes.get("sweep.trials"),
+                    concurrency=changes.get("sweep.concurrency"),
+                    any_code=any_code,
+                    say=say,
+                    show=show,
+                )
+            elif is_auto:
+                settings = settings_of(overrides)
+                result = sweep_or_resume(settings, any_code=any_code, say=say, show=show)
+            else:
+                result = sweep(settings_of(overrides), say=say, show=show)
         print(text_of(result))
+        return 0
+
+    def _report(self, arguments: argparse.Namespace) -> int:
+        words = arguments.overrides[1:]
+        if len(words) != 1 or arguments.dry_run or arguments.resume or arguments.any_code:
+            raise ValueError("write `onestep sweep report NAME`, with one name and no option")
+        from .findings import Findings
+        from .page import write_page
+
+        print(write_page(Findings.of(words[0])))
         return 0
 
     def _show(self, overrides: Sequence[str]) -> int:
@@ -140,17 +163,18 @@ def text_of(result: "SweepResult") -> str:
     Args:
         result: What the sweep found; its table has been written.
     """
-    from .report import TABLE
+    from .page import PAGE
+    from .report import TABLE, promotion
 
     winner = ""
     if result.model is not None:
         winner = f"""
 registered {result.model}; let an alias mean it, which is then served:
-  onestep registry promote {result.model} champion --why "best of {result.study_name}"
+  {promotion(result.model, result.study_name)}
 """
     return f"""\
 {(result.folder / TABLE).read_text()}{winner}
-table, figure and reports: {result.folder}
+the page: {result.folder / PAGE}
 all trials: optuna-dashboard {hide_passwords(result.storage)}"""
 
 

@@ -88,6 +88,15 @@ class Journal(Callback):
         """The MLflow run of a trial that has been written down."""
         return Run(self._connection, self._runs()[self._name(number)].run_id)
 
+    def keep(self, *files: str) -> None:
+        """Keep texts of the sweep's folder as artifacts of its own run.
+
+        Args:
+            *files: Their names.
+        """
+        for file in files:
+            self.run.log_text((self._folder / file).read_text(), file)
+
     def _write(self, number: int) -> None:
         frozen = next(one for one in self._study.get_trials(deepcopy=False) if one.number == number)
         record = TrialRecord.of(frozen)

@@ -1,22 +1,18 @@
-"""What a sweep found: a table of its trials, the best one's command line, and a figure."""
+"""What a sweep found: its trials from best to worst, and the best one's command line."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, final
 
-from matplotlib.figure import Figure
-
 from ..platform.atomic import write_json, write_text
-from ..platform.evaluation.figures import save_png
-from .dimension import Kind
 from .objective import Mode, Objectives
 from .ranking import ranked as rank_of
 from .record import Outcome, TrialRecord
 from .settings import SweepSettings
 
 TABLE: Final = "table.md"
-FIGURE: Final = "metric.png"
+RECORDS: Final = "trials.json"
 
 
 @final
@@ -29,7 +25,7 @@ class SweepResult:
         trials: All trials that ended, by number.
         study_name: Name of the sweep and of its Optuna study.
         storage: URL of Optuna's database.
-        folder: Where table, figure and reports are.
+        folder: Where table, page and reports are.
         model: The best trial's model as it is registered; None if that trial was stopped early.
     """
 
@@ -112,29 +108,34 @@ def result_of_sweep(
     )
 
 
-def write_report(result: SweepResult, settings: SweepSettings) -> None:
-    """Write table, figure and records into the folder of a sweep.
+def write_report(
+    trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str, folder: Path
+) -> None:
+    """Write table and records of trials into the folder of a sweep.
 
     Args:
-        result: What the sweep found.
+        trials: The trials that ended.
         settings: The sweep.
+        name: Name of the sweep.
+        folder: Its folder.
     """
-    write_text(result.folder / TABLE, table(result, settings))
-    save_png(figure(result, settings), result.folder / FIGURE)
-    write_json(result.folder / "trials.json", [_plain(trial) for trial in result.trials])
+    write_text(folder / TABLE, table(trials, settings, name=name))
+    write_json(folder / RECORDS, [_plain(trial) for trial in trials])
 
 
-def table(result: SweepResult, settings: SweepSettings) -> str:
+def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) -> str:
     """The trials from best to worst, as Markdown.
 
     Args:
-        result: What the sweep found.
+        trials: The trials that ended.
         settings: The sweep.
+        name: Name of the sweep.
     """
-    keys = list(settings.space.dimensions)
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
     rows = [["trial", *keys, *map(str, settings.objectives.all), "samples", "outcome"]]
-    for trial in ranked(result.trials, settings.objectives):
-        values = [_shown(trial.values[key]) if key in trial.values else "-" for key in keys]
+    ordered = ranked(trials, settings.objectives)
+    for trial in ordered:
+        values = [shown(trial.values[key]) if key in trial.values else "-" for key in keys]
         numbers = [str(one) for one in trial.results] or ["-"] * len(settings.objectives.all)
         rows.append(
             [
@@ -145,75 +146,39 @@ def table(result: SweepResult, settings: SweepSettings) -> str:
                 ": ".join(filter(None, [str(trial.outcome), trial.reason])),
             ]
         )
+    rows = [[text.replace("|", "\\|") for text in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rows.insert(1, ["-" * width for width in widths])
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
         for row in rows
     ]
-    return "\n".join(
-        [
-            f"Sweep {result.study_name}: {_wanted(settings)}, with intervals at 95 %",
-            "",
-            *lines,
-            "",
-            "The best trial, again:",
-            "",
-            f"    {result.command}",
-            "",
-        ]
-    )
+    best = [trial for trial in ordered[:1] if trial.results]
+    again = [line for one in best for line in ("The best trial, again:", "", f"    {one.command}")]
+    title = f"Sweep {name}: {wanted(settings)}, with intervals at 95 %"
+    return "\n".join([title, "", *lines, "", *again, ""])
 
 
-def figure(result: SweepResult, settings: SweepSettings) -> Figure:
-    """The first objective against each swept key, with intervals.
+def promotion(model: str, name: str) -> str:
+    """The shell line that lets an alias mean a registered model.
 
     Args:
-        result: What the sweep found.
-        settings: The sweep.
+        model: The model.
+        name: Name of the sweep that it is the best of.
     """
-    shown = [trial for trial in result.trials if trial.results]
-    keys = list(settings.space.dimensions)
-    picture = Figure(figsize=(3.4 * len(keys) + 0.6, 3.0), layout="constrained")
-    panels = picture.subplots(1, len(keys), squeeze=False, sharey=True)[0]
-    for axis, key in zip(panels, keys, strict=True):
-        kind = settings.space.dimensions[key].kind
-        having = [trial for trial in shown if key in trial.values]
-        for outcome, colour in ((Outcome.FINISHED, "tab:blue"), (Outcome.STOPPED, "0.6")):
-            some = [one for one in having if one.outcome is outcome]
-            if some:
-                numbers = [one.results[0] for one in some]
-                axis.errorbar(
-                    [_position(one.values[key], kind) for one in some],
-                    [one.value for one in numbers],
-                    yerr=[
-                        [max(0.0, one.value - one.low) for one in numbers],
-                        [max(0.0, one.high - one.value) for one in numbers],
-                    ],
-                    fmt="o",
-                    color=colour,
-                    label=str(outcome),
-                )
-        if kind.is_log:
-            axis.set_xscale("log")
-        axis.set_xlabel(key, fontsize=8)
-    panels[0].set_ylabel(str(settings.objectives.lead), fontsize=8)
-    panels[0].legend(fontsize=7)
-    return picture
+    return f'onestep registry promote {model} champion --why "best of {name}"'
 
 
-def _wanted(settings: SweepSettings) -> str:
+def wanted(settings: SweepSettings) -> str:
+    """The objectives of a sweep, with what is better."""
     return ", ".join(
         f"{one} ({'smaller' if one.mode is Mode.MIN else 'larger'} is better)"
         for one in settings.objectives.all
     )
 
 
-def _position(value: object, kind: Kind) -> float | str:
-    return str(value) if kind is Kind.CHOICE or not isinstance(value, int | float) else value
-
-
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of a key, short enough for a table."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

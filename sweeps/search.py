@@ -4,7 +4,7 @@ import datetime
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,20 +25,25 @@ from ..platform.registry.revision import code_revision
 from ..platform.registry.run import RunFacts
 from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
+from ..platform.training.reporter import check_wandb
+from .board import Show
 from .book import Book
 from .cost import Budget
+from .findings import DIGEST, Findings
 from .journal import Journal, Say
+from .ledger import LEDGER
 from .note import SweepNote, changes, folder_of, latest_of
+from .page import PAGE, write_page
 from .plan import Plan
+from .progress import Progress
 from .record import RUNG
-from .report import SweepResult, result_of_sweep, write_report
+from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .searcher import NUMBER, BookScheduler, BookSearch
 from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
 from .trial import try_overrides
 from .winner import keep_leaders, register_winner
 
-_DIGEST: Final = "data_digest"
 _TUNE: Final = {
     # Trials find data by the folder that the sweep was started in.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -55,7 +60,11 @@ def _silence(line: str) -> None:
     del line
 
 
-def sweep(settings: SweepSettings, *, say: Say = _silence) -> SweepResult:
+def _unseen(lines: Sequence[str]) -> None:
+    del lines
+
+
+def sweep(settings: SweepSettings, *, say: Say = _silence, show: Show = _unseen) -> SweepResult:
     """Run a new sweep.
 
     Every key and bound is tried before anything is written, and the first point of the space on its
@@ -64,9 +73,10 @@ def sweep(settings: SweepSettings, *, say: Say = _silence) -> SweepResult:
     Args:
         settings: The sweep.
         say: Told what happens, one line per trial.
+        show: Told how far the sweep is, again and again.
 
     Returns:
-        What it found; table and figure lie in its folder.
+        What it found; page and table lie in its folder.
 
     Raises:
         ValueError: If the sweep is refused, a store does not answer or all trials fail.
@@ -77,7 +87,7 @@ def sweep(settings: SweepSettings, *, say: Say = _silence) -> SweepResult:
     now = datetime.datetime.now(datetime.UTC)
     name = f"{settings.name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
     note = SweepNote(asked=settings, settings=plan.settings, revision=code_revision())
-    return _run(plan, note, name, say)
+    return _run(plan, note, name, say, show)
 
 
 def resume(
@@ -88,6 +98,7 @@ def resume(
     budget: Budget | None = None,
     any_code: bool = False,
     say: Say = _silence,
+    show: Show = _unseen,
 ) -> SweepResult:
     """Go on with a sweep; trials that have ended are kept as they are.
 
@@ -98,6 +109,7 @@ def resume(
         budget: Another budget, or None.
         any_code: Whether the code may be another than it was begun with.
         say: Told what happens.
+        show: Told how far the sweep is.
 
     Returns:
         What the whole sweep found.
@@ -119,11 +131,15 @@ def resume(
     )
     plan = Plan.of(settings)
     _check_store(plan)
-    return _run(plan, replace(note, settings=settings), name, say)
+    return _run(plan, replace(note, settings=settings), name, say, show)
 
 
 def sweep_or_resume(
-    settings: SweepSettings, *, any_code: bool = False, say: Say = _silence
+    settings: SweepSettings,
+    *,
+    any_code: bool = False,
+    say: Say = _silence,
+    show: Show = _unseen,
 ) -> SweepResult:
     """Go on with the last sweep of these settings, or run a new one where there is none.
 
@@ -133,6 +149,7 @@ def sweep_or_resume(
         settings: The sweep.
         any_code: Whether the code may be another than it was begun with.
         say: Told what happens.
+        show: Told how far the sweep is.
 
     Returns:
         What the whole sweep found.
@@ -143,7 +160,7 @@ def sweep_or_resume(
     """
     name = latest_of(settings)
     if name is None:
-        return sweep(settings, say=say)
+        return sweep(settings, say=say, show=show)
     note = SweepNote.of(name)
     found = changes(note.asked, settings)
     if not found:
@@ -154,9 +171,10 @@ def sweep_or_resume(
             budget=settings.budget,
             any_code=any_code,
             say=say,
+            show=show,
         )
     if len(ended(_study_of(name, note.settings))) >= note.settings.trials:
-        return sweep(settings, say=say)
+        return sweep(settings, say=say, show=show)
     raise ValueError(
         f"sweep {name} has not ended and is another one ({found}): bring it to its end by "
         f"--resume {name}, or begin a new one without resume=auto"
@@ -166,6 +184,8 @@ def sweep_or_resume(
 def _check_store(plan: Plan) -> None:
     home = home_of(plan.experiment)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
+    if plan.settings.wandb:
+        check_wandb()
 
 
 def _study_of(name: str, settings: SweepSettings) -> optuna.Study:
@@ -173,7 +193,7 @@ def _study_of(name: str, settings: SweepSettings) -> optuna.Study:
     return begin(storage, name, settings.objectives)
 
 
-def _run(plan: Plan, note: SweepNote, name: str, say: Say) -> SweepResult:
+def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepResult:
     home, folder = home_of(plan.experiment), folder_of(name)
     ready = plan.prepare(folder)
     benchmark = plan.benchmark(ready.dataset)
@@ -206,18 +226,20 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say) -> SweepResult:
         keep_leaders(folder, ended(study), settings.objectives)
         with _kept(journal, name):
             if not book.is_done:
-                _search(plan, book, journal, benchmark, home=home, folder=folder)
+                progress = Progress(study, settings, budgets=plan.budgets, show=show)
+                _search(plan, book, [journal, progress], benchmark, home=home, folder=folder)
             book.close()
             if book.spent:
                 say(f"the budget is spent: {book.spent}")
             result = result_of_sweep(
                 ended(study), settings, study_name=name, storage=url, folder=folder
             )
-            write_report(result, settings)
+            write_report(result.trials, settings, name=name, folder=folder)
             journal.catch_up()
-            model = register_winner(
-                result.best, plan, ready, journal.run_of(result.best.number), folder=folder
-            )
+            run = journal.run_of(result.best.number)
+            model = register_winner(result.best, plan, ready, run, study=study, folder=folder)
+            write_page(Findings(study=study, note=note, folder=folder))
+            journal.keep(PAGE, TABLE, LEDGER)
     return replace(result, model=model)
 
 
@@ -239,7 +261,7 @@ def _kept(journal: Journal, name: str) -> Iterator[None]:
 def _search(
     plan: Plan,
     book: Book,
-    journal: Journal,
+    callbacks: list[tune.Callback],
     benchmark: Benchmark,
     *,
     home: Home,
@@ -263,7 +285,8 @@ def _search(
         # of stores are among them.
         base=plan.base,
         benchmark=benchmark,
-        environment=home.variables(os.environ),
+        environment=home.variables(os.environ) | _wandb_variables(settings),
+        wandb=settings.wandb,
     )
     with ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
         # On the nodes that may get a trial: where they do not share the folder, checkpoints of
@@ -283,10 +306,17 @@ def _search(
             run_config=tune.RunConfig(
                 name=f"tune-{uuid.uuid4().hex[:8]}",
                 storage_path=str(folder),
-                callbacks=[journal],
+                callbacks=callbacks,
                 verbose=0,
             ),
         ).fit()
+
+
+def _wandb_variables(settings: SweepSettings) -> dict[str, str]:
+    """What says on this machine how Weights & Biases is used, for trials on others."""
+    if not settings.wandb:
+        return {}
+    return {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
 
 
 def _facts(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:
@@ -307,10 +337,10 @@ def _name_of(trial: Any) -> str:
 
 def _check_data(study: optuna.Study, benchmark: Benchmark) -> None:
     digest = benchmark.dataset.digest
-    known = study.user_attrs.get(_DIGEST, digest)
+    known = study.user_attrs.get(DIGEST, digest)
     if known != digest:
         raise ValueError(
             f"sweep {study.study_name} was begun on other data: their digest is {known[:12]}..., "
             f"that of {benchmark.dataset.name} is now {digest[:12]}..."
         )
-    study.set_user_attr(_DIGEST, digest)
+    study.set_user_attr(DIGEST, digest)

@@ -39,6 +39,7 @@ class SweepSettings:
         budget: What all trials may spend together.
         storage: URL of Optuna's database; empty for SQLite in the home.
         address: A running Ray cluster, or empty for RAY_ADDRESS and else an instance of its own.
+        wandb: Whether each trial is a run of Weights & Biases, in a group of the sweep's name.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -58,6 +59,7 @@ class SweepSettings:
     budget: Budget = Budget()
     storage: str = ""
     address: str = ""
+    wandb: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", tuple(self.base))

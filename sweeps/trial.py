@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, final
@@ -16,9 +17,12 @@ from ..platform.configuration import compose
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.report import Report
 from ..platform.experiment import Experiment
+from ..platform.home import Home
 from ..platform.password import hide_passwords
+from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import measure, run_trial
 from .cost import Cost
+from .losses import add_loss
 from .objective import Objectives
 from .record import COST, ERROR, OVERRIDES, RESULTS, RUNG, SAMPLES, folder_of_trial
 from .searcher import NUMBER, REPORT
@@ -26,11 +30,15 @@ from .searcher import NUMBER, REPORT
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
 _SECONDS: Final = "seconds.json"
+_ONLINE: Final = "loss/online"
+_PROJECT: Final = "onestep"
 
 
 @final
 class TuneReporter:
     """Sends progress to Ray Tune now and then, and the objectives of each checkpoint on the way.
+
+    The losses are kept in the trial's folder.
 
     Args:
         experiment: What is trained.
@@ -38,6 +46,7 @@ class TuneReporter:
         benchmark: The yardstick.
         folder: Folder of the trial.
         budgets: Samples at which checkpoints on the way are measured.
+        wandb: Told the same; None for nobody.
     """
 
     def __init__(
@@ -48,8 +57,10 @@ class TuneReporter:
         *,
         folder: Path,
         budgets: Sequence[int],
+        wandb: WandbReporter | None = None,
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
+        self._folder, self._wandb = folder, wandb
         self._budgets, self._file, self._sent_at = budgets, folder / _SECONDS, 0.0
         self._samples = 0
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
@@ -80,9 +91,16 @@ class TuneReporter:
             if samples in self._budgets and step < training.steps:
                 self._measure(checkpoint, samples)
             self._since = time.process_time()  # measuring is not training
-        elif "loss/online" in metrics and time.monotonic() - self._sent_at >= _PAUSE_S:
+            return
+        if self._wandb is not None:
+            self._wandb.report(metrics, step=step)
+        loss = metrics.get(_ONLINE)  # missing where the network of a game rests
+        if loss is None:
+            return
+        add_loss(self._folder, samples, loss)
+        if time.monotonic() - self._sent_at >= _PAUSE_S:
             self._sent_at = time.monotonic()
-            tune.report({SAMPLES: samples, LOSS: metrics["loss/online"]})
+            tune.report({SAMPLES: samples, LOSS: loss})
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -101,6 +119,11 @@ class TuneReporter:
         """
         found = self._objectives.of(report, training_s=self.training_s)
         numbers = [[one.value, one.low, one.high] for one in found]
+        if self._wandb is not None:
+            named = zip(self._objectives.labels, found, strict=True)
+            values = {f"sweep/{label}": one.value for label, one in named}
+            step = samples // self._experiment.training.batch_size
+            self._wandb.report({**report.metrics(), **values}, step=step)
         return {SAMPLES: samples, RESULTS: numbers, COST: json.dumps(asdict(self.cost))}
 
 
@@ -118,6 +141,7 @@ def try_overrides(
     base: tuple[str, ...],
     benchmark: Benchmark,
     environment: Mapping[str, str],
+    wandb: bool,
 ) -> None:
     """Run one trial, from its last checkpoint if it was cut off; Ray Tune calls this.
 
@@ -129,6 +153,7 @@ def try_overrides(
         base: Overrides of every trial.
         benchmark: The yardstick.
         environment: Where the home and the stores are.
+        wandb: Whether Weights & Biases is told of it.
 
     Raises:
         Exception: Whatever the trial did not foresee.
@@ -140,16 +165,53 @@ def try_overrides(
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
         place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
-        reporter = TuneReporter(experiment, wanted, benchmark, folder=place, budgets=budgets)
-        report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
-        samples = experiment.training.steps * experiment.training.batch_size
-        tune.report({**reporter.row(report, samples), REPORT: report.to_json()})
+        with _telling_wandb(experiment, config, Path(folder).name, is_asked=wandb) as told:
+            reporter = TuneReporter(
+                experiment, wanted, benchmark, folder=place, budgets=budgets, wandb=told
+            )
+            report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
+            samples = experiment.training.steps * experiment.training.batch_size
+            last = {**reporter.row(report, samples), REPORT: report.to_json()}
+        tune.report(last)
     except Exception as error:
         cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost
         tune.report({ERROR: _sentence(error), COST: json.dumps(asdict(cost))})
         # A diverged or refused trial is a result; the sweep goes on.
         if not isinstance(error, ValueError | OSError):
             raise
+
+
+@contextmanager
+def _telling_wandb(
+    experiment: Experiment, config: Mapping[str, Any], sweep: str, *, is_asked: bool
+) -> Iterator[WandbReporter | None]:
+    """The Weights & Biases run of a trial, in the group of its sweep, or None.
+
+    A trial that was cut off goes on with the run that it had. A rung that is a run of its own is
+    one there, too.
+    """
+    if not is_asked:
+        yield None
+        return
+    number, rung = config[NUMBER], config[RUNG]
+    name = f"{sweep}-{number}" if rung is None else f"{sweep}-{number}-rung-{rung}"
+    run = WandbReporter(
+        folder=Home.here().wandb,
+        project=_PROJECT,
+        name=name,
+        run_id=name,
+        config=experiment.to_dict(),
+        group=sweep,
+    )
+    try:
+        yield run
+    except Exception:
+        run.fail()
+        raise
+    except BaseException:  # Ray Tune stops a trial by leaving it
+        run.close()
+        raise
+    run.close()
 
 
 def _sentence(error: Exception) -> str:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from optuna.study import Study
+
 from ..platform.data.pairs import PairSet
 from ..platform.evaluation.report import Report
 from ..platform.registry.revision import code_revision
@@ -24,6 +26,8 @@ from .report import ranked
 
 KEPT: Final = 4
 """Trials whose weights are kept."""
+MODELS: Final = "models"
+"""Where the study says which trials are registered, and as what."""
 
 
 def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Objectives) -> None:
@@ -44,15 +48,18 @@ def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Object
 
 
 def register_winner(
-    best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, folder: Path
+    best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, study: Study, folder: Path
 ) -> str | None:
     """Register the model of the best trial, with its own MLflow run as its origin.
+
+    The study remembers it.
 
     Args:
         best: The best trial.
         plan: The sweep.
         ready: The sweep's data and what makes images of them.
         run: MLflow run of the trial.
+        study: The study.
         folder: Folder of the sweep.
 
     Returns:
@@ -60,11 +67,15 @@ def register_winner(
     """
     if best.outcome is not Outcome.FINISHED:
         return None
+    known = registry_of(plan.experiment).made_by(run.run_id)
+    model = _register(best, plan, ready, run, folder=folder) if known is None else str(known)
+    models = study.user_attrs.get(MODELS, {})
+    study.set_user_attr(MODELS, {**models, str(best.number): model})
+    return model
+
+
+def _register(best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, folder: Path) -> str:
     place = folder_of_trial(folder, best.number, rung=best.rung)
-    registry = registry_of(plan.experiment)
-    known = registry.made_by(run.run_id)
-    if known is not None:
-        return str(known)
     last = checkpoints.latest(place / CHECKPOINTS)
     assert last is not None, "the weights of the leading trials are kept"
     assembly = assemble(plan.experiment_of(best.values))
@@ -76,7 +87,7 @@ def register_winner(
         run,
         place,
         pairs=data if isinstance(data, PairSet) else None,
-        registry=registry,
+        registry=registry_of(plan.experiment),
         revision=code_revision(),
     )
     return str(made.reference)

@@ -116,7 +116,7 @@ OPTIONS: Final = {
         "--out",
         "--seed",
     ],
-    "sweep": ["--dry-run", "--resume"],
+    "sweep": ["--any-code", "--dry-run", "--resume"],
     "compare": ["--device", "--dry-run", "--nfe", "--out", "--samples", "--seed"],
     "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],

@@ -66,27 +66,42 @@ class Comparison:
 
     def figures(self) -> dict[str, Figure]:
         """Samples of all models from the same noise, and quality against evaluations."""
-        is_image = len(self.dataset.shape) > 1
-        metric = "eval/1nn_deviation" if is_image else "eval/w2"
-        figures = {}
-        if any(self.samples.values()):  # latents without a decoder are nothing to look at
-            figures["samples.png"] = self._images() if is_image else self._points()
+        metric = "eval/1nn_deviation" if is_image(self.dataset) else "eval/w2"
+        shown = samples_side_by_side(self.dataset, self.samples)
+        figures = {} if shown is None else {"samples.png": shown}
         return figures | {"quality.png": quality_against_nfe(self.reports, metric=metric)}
 
-    def _points(self) -> Figure:
-        x, _ = self.dataset.held_out.everything()
-        return scatter_panels(x, self.samples)
 
-    def _images(self) -> Figure:
-        columns = self.dataset.classes or 10
-        nfes = {nfe for by_nfe in self.samples.values() for nfe in by_nfe}
-        panels = {
-            f"{name}, {nfe} NFE": x
-            for nfe in sorted(nfes & {1, 2}) or [min(nfes)]
-            for name, by_nfe in self.samples.items()
-            if (x := by_nfe.get(nfe)) is not None
-        }
-        return sample_grid(panels, columns=columns)
+def is_image(dataset: Dataset) -> bool:
+    """Whether a sample is a picture; otherwise it is a point."""
+    return len(dataset.shape) > 1
+
+
+def samples_side_by_side(
+    dataset: Dataset, samples: Mapping[str, Mapping[int, Tensor]]
+) -> Figure | None:
+    """Samples of several models in one figure: images in panels, or points beside the data.
+
+    Args:
+        dataset: The data.
+        samples: Samples by model and by number of evaluations, all from the same noise.
+
+    Returns:
+        The figure; None of latents that nothing makes images of.
+    """
+    if not any(samples.values()):
+        return None
+    if not is_image(dataset):
+        points, _ = dataset.held_out.everything()
+        return scatter_panels(points, samples)
+    nfes = {nfe for by_nfe in samples.values() for nfe in by_nfe}
+    panels = {
+        f"{name}, {nfe} NFE": x
+        for nfe in sorted(nfes & {1, 2}) or [min(nfes)]
+        for name, by_nfe in samples.items()
+        if (x := by_nfe.get(nfe)) is not None
+    }
+    return sample_grid(panels, columns=dataset.classes or 10)
 
 
 def compare(

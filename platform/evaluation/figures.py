@@ -19,9 +19,9 @@ from .report import Report
 _DPI: Final = 160
 _METADATA: Final = {"Software": None}
 """Without the version of matplotlib in the file, equal pictures are equal files."""
-_INK: Final = "#222222"
-_GREY: Final = "#8a8a8a"
-_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+INK: Final = "#222222"
+GREY: Final = "#8a8a8a"
+COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette, which people with any colour vision can tell apart."""
 _TITLES: Final = {
     "eval/1nn_deviation": "1-nearest-neighbour two-sample deviation",
@@ -39,6 +39,15 @@ def save_png(figure: Figure, path: Path) -> None:
         figure: The figure.
         path: File to write.
     """
+    write_bytes(path, png_of(figure))
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as PNG.
+
+    Args:
+        figure: The figure.
+    """
     FigureCanvasAgg(figure)
     stream = io.BytesIO()
     figure.savefig(
@@ -50,7 +59,7 @@ def save_png(figure: Figure, path: Path) -> None:
         bbox_inches="tight",
         pad_inches=0.06,
     )
-    write_bytes(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def _picture(images: Float[Tensor, "r c ch h w"]) -> np.ndarray:
@@ -101,16 +110,17 @@ def sample_grid(panels: Mapping[str, Float[Tensor, "n c h w"]], *, columns: int)
             vmax=1.0,
             interpolation="nearest",
         )
-        axis.set_title(name, fontsize=9, color=_INK, pad=4)
+        axis.set_title(name, fontsize=9, color=INK, pad=4)
     return figure
 
 
-def _style(axis: Axes) -> None:
+def style(axis: Axes) -> None:
+    """Give axes the look that all figures have."""
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axis.spines[side].set_color(_GREY)
-    axis.tick_params(colors=_INK, labelsize=8, length=3)
+        axis.spines[side].set_color(GREY)
+    axis.tick_params(colors=INK, labelsize=8, length=3)
 
 
 def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_deviation") -> Figure:
@@ -126,7 +136,7 @@ def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_de
     figure = Figure(figsize=(6.4, 3.6))
     figure.set_layout_engine("constrained")
     axis = figure.subplots()
-    _style(axis)
+    style(axis)
     ticks: set[int] = set()
     level = None
     for colour, report in zip(_endless(len(reports)), reports, strict=True):
@@ -145,20 +155,20 @@ def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_de
         raise ValueError(f"a figure of {metric} needs a report that has it, got none")
     gaussian = reports[0].provenance.gaussian
     levels = {"data (floor)": level.floor, gaussian: level.baselines.get("gaussian")}
-    for (name, value), style in zip(levels.items(), ("-", "--"), strict=True):
+    for (name, value), dash in zip(levels.items(), ("-", "--"), strict=True):
         if value is not None:
-            axis.axhline(value, color=_GREY, lw=1.0, ls=style, zorder=0, label=name)
+            axis.axhline(value, color=GREY, lw=1.0, ls=dash, zorder=0, label=name)
     axis.set_xscale("log", base=2)
     axis.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
     axis.minorticks_off()
-    axis.set_xlabel("network evaluations per sample", fontsize=9, color=_INK)
-    axis.set_title(_TITLES.get(metric, metric), fontsize=10, color=_INK, loc="left")
+    axis.set_xlabel("network evaluations per sample", fontsize=9, color=INK)
+    axis.set_title(_TITLES.get(metric, metric), fontsize=10, color=INK, loc="left")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
 def _endless(n: int) -> list[str]:
-    return [_COLOURS[k % len(_COLOURS)] for k in range(n)]
+    return [COLOURS[k % len(COLOURS)] for k in range(n)]
 
 
 def scatter_panels(
@@ -192,14 +202,14 @@ def scatter_panels(
     for colour, row, (name, panels) in zip(
         _endless(len(models)), axes, models.items(), strict=True
     ):
-        row[0].set_ylabel(name, fontsize=9, color=_INK)
-        _points(row[0], data[:shown], _GREY)
+        row[0].set_ylabel(name, fontsize=9, color=INK)
+        _points(row[0], data[:shown], GREY)
         for axis, nfe in zip(row[1:], nfes, strict=True):
             if nfe in panels:
                 _points(axis, panels[nfe][:shown], colour)
-    axes[0, 0].set_title("data", fontsize=9, color=_INK)
+    axes[0, 0].set_title("data", fontsize=9, color=INK)
     for axis, nfe in zip(axes[0, 1:], nfes, strict=True):
-        axis.set_title(f"{nfe} NFE", fontsize=9, color=_INK)
+        axis.set_title(f"{nfe} NFE", fontsize=9, color=INK)
     return figure
 
 

@@ -157,8 +157,12 @@ class Run:
 
     def log_json(self, value: Mapping[str, Any] | Sequence[Any], file: str) -> None:
         """Keep plain values as a JSON artifact."""
+        self.log_text(json.dumps(value, indent=2) + "\n", file)
+
+    def log_text(self, text: str, file: str) -> None:
+        """Keep a text as an artifact."""
         with self._connection.asking():
-            self._client.log_text(self.run_id, json.dumps(value, indent=2) + "\n", file)
+            self._client.log_text(self.run_id, text, file)
 
     def log_figure(self, figure: Figure, file: str) -> None:
         """Keep a figure as an artifact, such as `figures/quality.png`."""

@@ -128,6 +128,7 @@ class WandbReporter:
         name: Name of the run.
         run_id: Which run it is; a later process goes on with the same one.
         config: The resolved configuration; passwords of stores are left out.
+        group: What the run is a part of, such as a sweep; empty for nothing.
         mode: `offline`, `online` or `disabled`; None for WANDB_MODE, and offline without it.
 
     Raises:
@@ -142,6 +143,7 @@ class WandbReporter:
         name: str,
         run_id: str,
         config: Mapping[str, Any],
+        group: str = "",
         mode: Literal["offline", "online", "disabled"] | None = None,
     ) -> None:
         import wandb  # takes seconds, and most runs do without
@@ -155,6 +157,7 @@ class WandbReporter:
                 project=project,
                 name=name,
                 id=run_id,
+                group=group or None,
                 resume="allow",
                 config=without_passwords(config),
                 mode=mode,
@@ -178,6 +181,10 @@ class WandbReporter:
     def close(self) -> None:
         """End the run."""
         self._run.finish()
+
+    def fail(self) -> None:
+        """End the run as one that failed."""
+        self._run.finish(exit_code=1)
 
 
 def check_wandb() -> None:
@@ -204,7 +211,7 @@ def _asking_wandb() -> Iterator[None]:
     except wandb.Error as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            "storage.wandb=true needs WANDB_MODE=offline, or online after `wandb login`, got "
+            "Weights & Biases needs WANDB_MODE=offline, or online after `wandb login`, got "
             f"WANDB_MODE={os.environ.get('WANDB_MODE', '')} and: {reason}"
         ) from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from onestep.platform.cli import main
 from onestep.sweeps.command import Sweep, text_of
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.objective import Number
@@ -83,7 +84,7 @@ def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
     lines = [
         "the table",
         "",
-        f"table, figure and reports: {tmp_path}",
+        f"the page: {tmp_path / 'report.html'}",
         "all trials: optuna-dashboard postgresql+psycopg://ada:***@host/optuna",
     ]
     assert text_of(result).splitlines() == lines
@@ -108,3 +109,30 @@ def test_a_bad_resume_is_refused(
     with pytest.raises(ValueError, match=said):
         Sweep().run(arguments(*words))
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report"], "write `onestep sweep report NAME`"),
+        (["report", "x", "y"], "write `onestep sweep report NAME`"),
+        (["report", "x", "--dry-run"], "with one name and no option"),
+        (["report", "x", "--resume", "x"], "with one name and no option"),
+        (["report", "x"], "there is no sweep 'x'"),
+    ],
+)
+def test_a_report_needs_the_name_of_a_sweep_that_is_known(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=said):
+        Sweep().run(arguments(*words))
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_help_shows_both_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0].split()
+    assert usage[:6] == ["usage:", "onestep", "sweep", "[option", "...]", "[override"]
+    assert usage[-4:] == ["onestep", "sweep", "report", "NAME"]

@@ -90,3 +90,14 @@ def test_a_store_that_is_away_does_not_end_a_sweep_and_gets_later_what_it_missed
     assert {run.data.metrics.get("sweep/quality") for run in found} == {3.0, 2.0, None}
     begun.catch_up()
     assert [run.info.run_id for run in trials_in(empty_store)] == [r.info.run_id for r in found]
+
+
+def test_texts_of_a_sweep_are_artifacts_of_its_own_run(
+    study: optuna.Study, tmp_path: Path, empty_store: Connection
+) -> None:
+    begun = journal(study, empty_store, tmp_path, lambda line: None)
+    (tmp_path / "report.html").write_text("<p>caf\u00e9</p>")
+    begun.keep("report.html")
+    run_id = begun.run.run_id
+    found = empty_store.client.download_artifacts(run_id, "report.html", str(tmp_path / "down"))
+    assert Path(found).read_text() == "<p>caf\u00e9</p>"

@@ -9,7 +9,7 @@ from onestep.sweeps.cost import Cost
 from onestep.sweeps.journal import line_of
 from onestep.sweeps.objective import Mode, Number, Objective, Objectives
 from onestep.sweeps.record import Outcome, TrialRecord
-from onestep.sweeps.report import figure, ranked, result_of_sweep, table, write_report
+from onestep.sweeps.report import ranked, result_of_sweep, table, write_report
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 
@@ -78,42 +78,30 @@ def test_with_several_objectives_the_pareto_set_comes_first() -> None:
     assert (set(order[:3]), order[3:]) == ({0, 1, 4}, [3, 2])
 
 
-def test_the_report_says_how_to_repeat_the_best_trial(tmp_path: Path) -> None:
-    result = result_of_sweep(
-        _TRIALS, _SETTINGS, study_name="toy-1", storage="sqlite:///x.db", folder=tmp_path
-    )
-    assert (result.best_value, result.best_overrides) == (1.0, _TRIALS[3].overrides)
-    text = table(result, _SETTINGS)
+def test_the_table_says_how_to_repeat_the_best_trial(tmp_path: Path) -> None:
+    write_report(_TRIALS, _SETTINGS, name="toy-1", folder=tmp_path)
+    text = (tmp_path / "table.md").read_text()
     assert "onestep train method=mean_flow x=0.3 'name='\"'\"'two words'\"'\"''" in text
     assert "1 (0.5 to 1.25)" in text
     assert "TrainingDiverged: loss/online is nan" in text
-    write_report(result, _SETTINGS)
-    assert (tmp_path / "metric.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "trials.json").read_text())
     found = [[each["value"] for each in one["results"]] for one in kept]
     assert found == [[2.0], [], [0.5], [1.0]]
 
 
-def test_the_figure_shows_each_key_with_all_measured_trials(tmp_path: Path) -> None:
-    result = result_of_sweep(
-        _TRIALS, _SETTINGS, study_name="toy-1", storage="sqlite:///x.db", folder=tmp_path
-    )
-    panels = figure(result, _SETTINGS).axes
-    assert [axis.get_xlabel() for axis in panels] == ["x", "optimizer"]
-    for axis in panels:
-        assert sum(len(bars.lines[0].get_xdata()) for bars in axis.containers) == 3
-    assert panels[0].get_xscale() == "log"
+def test_the_table_has_a_column_for_each_key_that_some_trial_has() -> None:
+    other = replace(_TRIALS[0], number=4, values={"x": 0.5, "beta": "a|b"})
+    _, _, head, _, *rows = table((*_TRIALS, other), _SETTINGS, name="toy-1").splitlines()[:9]
+    cells = [[one.strip() for one in row.split(" | ")] for row in (head, *rows)]
+    assert cells[0][1:4] == ["x", "optimizer", "beta"]
+    assert {len(row) for row in cells} == {7}
+    by_trial = {row[0].removeprefix("| "): row for row in cells[1:]}
+    assert by_trial["4"][1:4] == ["0.5", "-", "a\\|b"]
+    assert by_trial["3"][1:4] == ["0.4", "adam", "-"]
 
 
-def test_a_key_that_a_trial_lacks_is_left_out_of_its_row_and_of_the_figure(tmp_path: Path) -> None:
-    trials = (_TRIALS[0], replace(_TRIALS[3], values={"optimizer": "radam"}))
-    result = result_of_sweep(
-        trials, _SETTINGS, study_name="toy-1", storage="sqlite:///x.db", folder=tmp_path
-    )
-    assert "| 3     | -   | radam" in table(result, _SETTINGS)
-    panels = figure(result, _SETTINGS).axes
-    shown = [sum(len(bars.lines[0].get_xdata()) for bars in axis.containers) for axis in panels]
-    assert shown == [1, 2]
+def test_a_table_without_a_measured_trial_repeats_none() -> None:
+    assert "onestep train" not in table(_TRIALS[1:2], _SETTINGS, name="toy-1")
 
 
 def test_a_sweep_without_a_measured_trial_is_an_error(tmp_path: Path) -> None:

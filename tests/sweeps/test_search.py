@@ -3,8 +3,9 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
+from onestep.sweeps.losses import losses_of
 from onestep.sweeps.record import Outcome
 from onestep.sweeps.report import SweepResult
 from onestep.sweeps.search import resume, sweep_or_resume
@@ -95,8 +97,9 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
             "optimizer.lr": {"kind": "choice", "values": [1e-3, 1e30]},  # the second one diverges
         }
     )
-    settings = replace(settings_of(_TINY), space=space)
-    result = sweep_or_resume(settings)
+    settings = replace(settings_of(_TINY), space=space, wandb=True)
+    shown: list[Sequence[str]] = []
+    result = sweep_or_resume(settings, show=shown.append)
     finished, failed = result.trials
     assert [one.outcome for one in result.trials] == [Outcome.FINISHED, Outcome.FAILED]
     assert failed.values["optimizer.lr"] == 1e30
@@ -107,6 +110,14 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
     )
     assert repeated(result, home / "again") == result.best_value
     assert failed.reason in (result.folder / "table.md").read_text()
+    page = (result.folder / "report.html").read_text()
+    assert escape(finished.command) in page
+    assert "registry promote eight_gaussians/1" in page
+    assert "Samples of the leading trials" in page
+    assert any(one[0].startswith("0 of 2 trials ended, 1 running") for one in shown)
+    assert shown[-1][0].startswith("2 of 2 trials ended (1 failed), 0 running")
+    assert losses_of(result.folder / "trials" / "0")[-1][0] == 128
+    check_wandb(home, result)
     assert result.model == "eight_gaussians/1"
     runs = runs_of(home)
     assert {name: run.info.status for name, run in runs.items()} == {
@@ -114,10 +125,24 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
         f"{result.study_name}-0": "FINISHED",
         f"{result.study_name}-1": "FAILED",
     }
+    parent = runs[result.study_name].info.run_id
+    kept = MlflowClient(f"sqlite:///{home / 'mlflow.db'}").list_artifacts(parent)
+    assert {"report.html", "table.md", "ledger.json"} <= {one.path for one in kept}
     champion = Registry(f"sqlite:///{home / 'mlflow.db'}").entry("eight_gaussians/1")
     assert champion.run_id == runs[f"{result.study_name}-0"].info.run_id
     # The same command finds that nothing is left to do.
     assert sweep_or_resume(settings) == result
+
+
+def check_wandb(home: Path, result: SweepResult) -> None:
+    """Each trial has a run of its own in the group of its sweep, with loss and objectives."""
+    for number, names in ((0, (b"loss/online", b"sweep/quality")), (1, ())):
+        run = f"{result.study_name}-{number}"
+        (file,) = home.glob(f"wandb/wandb/offline-run-*-{run}/*.wandb")
+        content = file.read_bytes()
+        # The group has the name of the sweep, with which that of the run begins, too.
+        assert content.replace(run.encode(), b"").count(result.study_name.encode()) >= 1
+        assert all(name in content for name in names)
 
 
 def repeated(result: SweepResult, folder: Path) -> float:

@@ -1,9 +1,10 @@
 import json
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import pytest
 
+from onestep.platform.configuration import compose
 from onestep.sweeps.settings import SweepSettings, settings_of
 
 
@@ -18,6 +19,12 @@ def test_the_default_sweep_is_one_curriculum_and_one_loss_weight(settings: Sweep
         "method.times.diagonal.end",
         "method.weighting.power",
     }
+
+
+def test_everything_that_a_sweep_may_leave_out_is_a_key_of_the_command_line() -> None:
+    optional = {one.name for one in fields(SweepSettings) if one.default is not MISSING}
+    shared = compose("sweep", ["~sweep"], module="onestep.sweeps.conf")["sweep"]
+    assert set(shared) == optional | {"objectives"}
 
 
 def test_settings_survive_json(settings: SweepSettings) -> None:

@@ -101,7 +101,12 @@ def test_wandb_writes_its_file_here_without_being_asked_to_log_in(tmp_path, monk
     monkeypatch.setattr("sys.argv", ["onestep", "train", f"storage.tracking_uri={uri}"])
     config = {"seed": 1, "storage": {"tracking_uri": uri}}
     reporter = WandbReporter(
-        folder=tmp_path / "new", project="onestep", name="a run", run_id="abc", config=config
+        folder=tmp_path / "new",
+        project="onestep",
+        name="a run",
+        run_id="abc",
+        config=config,
+        group="a-sweep",
     )
     reporter.report({"loss/total": 0.123}, step=1)
     folder = reporter.folder
@@ -115,6 +120,7 @@ def test_wandb_writes_its_file_here_without_being_asked_to_log_in(tmp_path, monk
         time.sleep(0.05)
     assert b"loss/total" in file.read_bytes()
     assert b"mysql://ada:***@host/db" in file.read_bytes()
+    assert b"a-sweep" in file.read_bytes()
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"secret" not in path.read_bytes(), path
 

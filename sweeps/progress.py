@@ -1,0 +1,161 @@
+"""Progress: how far a sweep is, which is shown while it runs."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from optuna.study import Study
+from ray.tune import Callback
+
+from .board import Show
+from .journal import numbers_of
+from .record import RUNG, SAMPLES, Outcome, TrialRecord
+from .report import ranked
+from .searcher import NUMBER
+from .settings import SweepSettings
+from .study import ended
+from .trial import LOSS
+
+_EVERY_S: Final = 1.0
+_BAR: Final = 20
+_MINUTE_S: Final = 60.0
+_HOUR_S: Final = 3600.0
+
+
+@final
+@dataclass(kw_only=True)
+class Running:
+    """A trial that is running.
+
+    Attributes:
+        since: When it was started, in seconds of the clock.
+        planned: Samples of its run.
+        samples: Samples that it has seen, as far as it has told.
+        loss: Its last loss, as far as it has told.
+    """
+
+    since: float
+    planned: int
+    samples: int = 0
+    loss: float | None = None
+
+
+@final
+class Progress(Callback):
+    """Follows the trials of a sweep; Ray Tune calls it in the process of the sweep.
+
+    Args:
+        study: The study.
+        settings: The sweep.
+        budgets: Samples of the runs of a trial, the whole one last.
+        show: Told the table whenever it has changed, at most once a second.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        settings: SweepSettings,
+        *,
+        budgets: Sequence[int],
+        show: Show,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._study, self._settings, self._budgets = study, settings, budgets
+        self._show, self._clock = show, clock
+        self._ended: Sequence[TrialRecord] = ()
+        self._best = "no trial has been measured yet"
+        self._running: dict[int, Running] = {}
+        self._begun_at, self._shown_at = clock(), 0.0
+        self._look()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray Tune pickles its callbacks for a restore that sweeps do without.
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial begins."""
+        rung = trial.config[RUNG]
+        planned = self._budgets[-1 if rung is None else rung]
+        self._running[trial.config[NUMBER]] = Running(since=self._clock(), planned=planned)
+        self._show(self.lines)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial tells how far it is."""
+        running = self._running.get(trial.config[NUMBER])
+        if running is not None and SAMPLES in result:
+            running.samples = int(result[SAMPLES])
+            running.loss = result.get(LOSS, running.loss)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has ended by itself or was stopped."""
+        self._end(trial.config[NUMBER])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The process of a trial has failed."""
+        self._end(trial.config[NUMBER])
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Ray Tune has looked after its trials once."""
+        if self._clock() - self._shown_at >= _EVERY_S:
+            self._shown_at = self._clock()
+            self._show(self.lines)
+
+    @property
+    def lines(self) -> list[str]:
+        """The table: how far the sweep is, the best trial, and a line for each that runs."""
+        return [self._counts, self._best, *(self._line(*one) for one in self._running.items())]
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that the rest will take if trials go on as those before; None if none ended."""
+        costs = [one.cost.wall_s for one in self._ended if one.cost.wall_s]
+        if not costs:
+            return None
+        each, now = sum(costs) / len(costs), self._clock()
+        waiting = max(0, self._settings.trials - len(self._ended) - len(self._running))
+        under_way = [max(0.0, each - (now - one.since)) for one in self._running.values()]
+        return max([(waiting * each + sum(under_way)) / self._settings.concurrency, *under_way])
+
+    @property
+    def _counts(self) -> str:
+        early = [
+            f"{count} {outcome}"
+            for outcome in (Outcome.STOPPED, Outcome.FAILED)
+            if (count := sum(one.outcome is outcome for one in self._ended))
+        ]
+        said = f"{len(self._ended)} of {self._settings.trials} trials ended"
+        said += f" ({', '.join(early)})" if early else ""
+        said += f", {len(self._running)} running, {duration(self._clock() - self._begun_at)}"
+        return said if self.left_s is None else f"{said}, about {duration(self.left_s)} left"
+
+    def _line(self, number: int, running: Running) -> str:
+        share = min(1.0, running.samples / running.planned)
+        bar = ("#" * round(share * _BAR)).ljust(_BAR, ".")
+        loss = "" if running.loss is None else f"  loss {running.loss:.4g}"
+        spent = duration(self._clock() - running.since)
+        return f"trial {number:>4}  {bar} {share:>4.0%}  {spent:>8}{loss}"
+
+    def _end(self, number: int) -> None:
+        self._running.pop(number, None)
+        self._look()
+        self._show(self.lines)
+
+    def _look(self) -> None:
+        """Read the study again."""
+        self._ended = ended(self._study)
+        first = next(iter(ranked(self._ended, self._settings.objectives)), None)
+        if first is not None and first.results:
+            self._best = f"best is trial {first.number}: {numbers_of(first, self._settings)}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, no finer than a second."""
+    if seconds < _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    return f"{seconds / _HOUR_S:.1f} h"

@@ -1,0 +1,313 @@
+import datetime
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from onestep.platform.evaluation.report import Report
+from onestep.platform.training.assembly import assemble
+from onestep.platform.training.measurement import prepare_benchmark
+from onestep.platform.training.reporter import MemoryReporter
+from onestep.platform.training.trial import run_trial
+from onestep.sweeps.book import Book
+from onestep.sweeps.cost import Budget, Cost
+from onestep.sweeps.findings import Findings
+from onestep.sweeps.losses import add_loss
+from onestep.sweeps.note import SweepNote, folder_of
+from onestep.sweeps.objective import Number, Objective, Objectives
+from onestep.sweeps.page import page_of, write_page
+from onestep.sweeps.record import folder_of_trial
+from onestep.sweeps.settings import SweepSettings
+from onestep.sweeps.space import Space
+from onestep.sweeps.stopping import Stopping
+from onestep.sweeps.study import begin, open_storage, storage_url
+from onestep.sweeps.trial import experiment_of
+from onestep.sweeps.winner import MODELS
+
+_NAME: Final = "toy-20261122-101500-aaaa"
+_NOW: Final = datetime.datetime(2026, 11, 22, 10, 30, tzinfo=datetime.UTC)
+_BASE: Final = (
+    "method=mean_flow",
+    "data=eight_gaussians",
+    "data.samples=2000",
+    "data.held_out=400",
+    "net=mlp",
+    "net.width=16",
+    "training.samples=256",
+    "training.batch_size=64",
+    "evaluation.nfes=[1,2]",
+    "evaluation.samples=32",
+    "~method.times.diagonal",
+    "+method.times.diagonal={_target_:onestep.methods.core.schedule.Linear,start:1.0,end:0.75,until:0.5}",
+)
+_SETTINGS: Final = SweepSettings(
+    name="toy",
+    base=_BASE,
+    space=Space.from_dict(
+        {
+            "method.times.diagonal.end": {"kind": "uniform", "low": 0.25, "high": 0.75},
+            "optimizer.lr": {"kind": "log_uniform", "low": 1e-4, "high": 1e-2},
+        }
+    ),
+    objectives=Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)}),
+    trials=4,
+    scheduler=Stopping(kind="asha", grace_samples=64, reduction=2),
+    budget=Budget(price_per_node_hour=36.0),
+)
+_EMPTY: Final = {"meta", "img", "br", "wbr"}
+
+
+class Page(HTMLParser):
+    """What a page holds, read as a browser does; tags that do not match are an error."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: list[str] = []
+        self._open: list[str] = []
+        self._text: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("td", "th"):
+            self.cells.append("")
+        if tag not in _EMPTY:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self._text.append(data)
+        if {"td", "th"} & set(self._open):
+            self.cells[-1] += data
+
+    @property
+    def text(self) -> str:
+        """The text that is read, without what only allows a line to break."""
+        return "".join(self._text)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    shutil.copy(empty_study, tmp_path / "optuna.db")
+    return tmp_path
+
+
+def begun(home: Path, settings: SweepSettings = _SETTINGS) -> Book:
+    """A sweep that is about to begin."""
+    folder_of(_NAME).mkdir(parents=True)
+    SweepNote(asked=settings, settings=settings, revision="abc").keep(_NAME)
+    study = begin(open_storage(storage_url(settings, home)), _NAME, settings.objectives)
+    study.set_user_attr("data_digest", "d1g357")
+    budgets = settings.scheduler.budgets(256, batch=64)
+    return Book(study, settings, base=settings.base, budgets=budgets, folder=folder_of(_NAME))
+
+
+def numbers(*values: float) -> list[Number]:
+    return [Number(value=one, low=one - 0.25, high=one + 0.5) for one in values]
+
+
+def start(book: Book) -> int:
+    suggestion = book.suggest()
+    assert suggestion is not None
+    return suggestion.number
+
+
+def finish(book: Book, values: Sequence[float], *, report: str, wall_s: float = 10.0) -> int:
+    number = start(book)
+    cost = Cost(wall_s=wall_s, training_s=4.0, samples=256)
+    book.end(number, numbers(*values), samples=256, report=report, cost=cost)
+    return number
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """A trial that has really been trained and measured, and its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    experiment = experiment_of(_BASE)
+    benchmark = prepare_benchmark(experiment, assemble(experiment).source.load())
+    return folder, run_trial(experiment, MemoryReporter(), folder=folder, benchmark=benchmark)
+
+
+def read(**changes: Any) -> Page:
+    return Page(page_of(replace(Findings.of(_NAME), **changes), now=_NOW))
+
+
+def test_a_page_holds_all_that_a_sweep_found(home: Path, trained: tuple[Path, Report]) -> None:
+    folder, report = trained
+    book = begun(home)
+    for value in (2.0, 1.0):
+        number = finish(book, [value], report=report.to_json())
+        for samples in (64, 128, 192, 256):
+            add_loss(folder_of_trial(folder_of(_NAME), number, rung=None), samples, value / samples)
+    failed = start(book)
+    book.fail(failed, "TrainingDiverged: loss is nan", cost=Cost(wall_s=5.0))
+    # Only the winner's weights are there, and they are those of another learning rate.
+    shutil.copytree(
+        folder / "checkpoints", folder_of_trial(folder_of(_NAME), 1, rung=None) / "checkpoints"
+    )
+    book.study.set_user_attr(MODELS, {"1": "eight_gaussians/7"})
+
+    page = read()
+    assert "3 of 4 trials ended: 2 finished, 1 failed." in page.text
+    assert "Best so far: trial 1" in page.text
+    assert (
+        'promote eight_gaussians/7 champion --why "best of toy-20261122-101500-aaaa"' in page.text
+    )
+    assert Findings.of(_NAME).ended[1].command in page.text
+    titles = ["Trials", "Quality", "Keys", "Schedules", "Learning", "Samples"]
+    assert len(page.all("h1")) == 1
+    assert len(page.all("section")) == len(page.all("h2")) == 1 + len(titles) + 3
+    told = " ".join(str(one["alt"]) for one in page.all("img"))
+    for shown in (
+        "eval/w2 of the leading trials against the number of network evaluations",
+        "eval/w2 at 1 NFE against optimizer.lr",
+        "method.times.diagonal of the leading trials over the run",
+        "Training loss",
+    ):
+        assert shown in told
+    assert "they need at least 8 finished trials, there are 2" in page.text
+    assert "TrainingDiverged: loss is nan" in page.text
+    assert "d1g357" in page.text
+    assert "Not shown is trial 1: " in page.text
+    assert "Not shown is trial 0: its weights are not kept here" in page.text
+    # 25 seconds at 36 for an hour.
+    assert "0.25" in page.cells
+
+
+def test_a_page_shows_samples_of_weights_that_are_kept_and_says_why_there_are_no_others(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    folder, report = trained
+    settings = replace(
+        _SETTINGS, space=Space.from_dict({"seed": {"kind": "choice", "values": [0, 1]}})
+    )
+    book = begun(home, settings)
+    kept = None
+    for value in range(3):
+        number = finish(book, [float(value)], report=report.to_json())
+        is_same = book.study.trials[number].params["seed"] == experiment_of(_BASE).seed
+        if is_same and kept is None:
+            kept = number
+            place = folder_of_trial(folder_of(_NAME), number, rung=None)
+            shutil.copytree(folder / "checkpoints", place / "checkpoints")
+    assert kept is not None
+    page = read()
+    assert "Samples of the leading trials" in [one["alt"] for one in page.all("img")]
+    for number in {0, 1, 2} - {kept}:
+        assert f"Not shown is trial {number}: its weights are not kept here" in page.text
+    assert f"Not shown is trial {kept}" not in page.text
+
+
+def test_a_page_loads_nothing_and_runs_nothing(home: Path, trained: tuple[Path, Report]) -> None:
+    book = begun(home)
+    finish(book, [1.0], report=trained[1].to_json())
+    page = read()
+    assert not {"script", "link", "iframe", "object"} & {name for name, _ in page.tags}
+    pictures = [str(one["src"]) for one in page.all("img")]
+    assert pictures
+    assert all(one.startswith("data:image/png;base64,iVBOR") for one in pictures)
+    for name, attributes in page.tags:
+        assert not {"href", "srcset"} & attributes.keys(), name
+        assert not any(key.startswith("on") for key in attributes), name
+
+
+def test_texts_of_users_are_shown_as_they_are_and_never_read_as_html(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    text = "<script>alert('x')</script> & \"quoted\" <img src=http://a/b onerror=c>"
+    settings = replace(
+        _SETTINGS,
+        space=Space.from_dict({"optimizer": {"kind": "choice", "values": [text, "<b>"]}}),
+        base=(*_BASE, f"note={text}", "storage.tracking_uri=mysql://ada:secret@host/db"),
+    )
+    book = begun(home, settings)
+    book.fail(start(book), text)
+    finish(book, [1.0], report=trained[1].to_json())
+    page = read()
+    assert page.text.count(text) >= 3  # the value, the reason and the override
+    assert not {"script", "b"} & {name for name, _ in page.tags}
+    assert all(str(one["src"]).startswith("data:") for one in page.all("img"))
+    assert "secret" not in page.text
+    assert "mysql://ada:***@host/db" in page.text
+
+
+def test_a_page_of_a_sweep_that_has_just_begun_says_so(home: Path) -> None:
+    book = begun(home)
+    start(book)
+    page = read()
+    assert "0 of 4 trials ended. 1 begun and not ended." in page.text
+    assert "No trial has been measured yet." in page.text
+    assert page.all("img") == []
+    assert write_page(Findings.of(_NAME)) == folder_of(_NAME) / "report.html"
+    assert "onestep train" not in (folder_of(_NAME) / "table.md").read_text()
+
+
+def test_a_page_says_what_was_stopped_and_what_that_saved(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    book = begun(home)
+    for value in (1.0, 2.0):
+        number = start(book)
+        for samples in (64, 128):
+            cost = Cost(wall_s=samples / 8, samples=samples)
+            if book.measured(number, numbers(value), samples=samples, cost=cost):
+                break
+        if value == 1.0:
+            samples, cost = 256, Cost(wall_s=32.0, samples=256)
+        report = trained[1].to_json()
+        book.end(number, numbers(value), samples=samples, report=report, cost=cost)
+    page = read()
+    assert "2 of 4 trials ended: 1 finished, 1 stopped." in page.text
+    assert "asha, place 2 of 2 after 64 samples, of which 1 go on" in page.cells
+    # 192 of 512 samples, at 8 samples a second.
+    assert "saved 192 samples, 38% of" in page.text
+    assert "about 24 seconds" in page.text
+    told = [one["alt"] for one in page.all("img")]
+    assert "eval/w2 at 1 NFE of each trial where it was measured on its way" in told
+    ledger = write_page(Findings.of(_NAME)).with_name("ledger.json")
+    assert json.loads(ledger.read_text())["saved"]["samples"] == 192
+
+
+def test_several_objectives_have_a_pareto_plot_and_a_column_each(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    both = {
+        "quality": Objective(name="eval/w2", nfe=1),
+        "cost": Objective(name="cost/training_s"),
+    }
+    plain = Stopping(kind="none")
+    settings = replace(_SETTINGS, objectives=Objectives(by_label=both), scheduler=plain, trials=10)
+    book = begun(home, settings)
+    for value in range(10):
+        cost = 10.0 - value if value else 0.5  # the first one is better in both
+        finish(book, [float(value), cost], report=trained[1].to_json())
+    page = read()
+    told = [str(one["alt"]) for one in page.all("img")]
+    assert "cost/training_s against eval/w2 at 1 NFE, with the Pareto set" in told
+    assert "Importances of the swept keys" in told
+    assert "over 10 finished trials" in page.text
+    assert "Winner: trial 0" in page.text
+    assert {"0 (-0.25 to 0.5)", "0.5 (0.25 to 1)"} <= set(page.cells)
+
+
+def test_a_sweep_whose_study_is_gone_is_refused(home: Path) -> None:
+    begun(home)
+    for file in home.glob("optuna.db*"):
+        file.unlink()
+    with pytest.raises(ValueError, match=rf"optuna.db has no study of sweep {_NAME}"):
+        Findings.of(_NAME)

@@ -1,0 +1,134 @@
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+
+from onestep.sweeps.book import Book
+from onestep.sweeps.cost import Cost
+from onestep.sweeps.objective import Number, Objective, Objectives
+from onestep.sweeps.progress import Progress, duration
+from onestep.sweeps.record import RUNG, SAMPLES
+from onestep.sweeps.searcher import NUMBER
+from onestep.sweeps.settings import SweepSettings
+from onestep.sweeps.space import Space
+from onestep.sweeps.trial import LOSS
+
+_SETTINGS = SweepSettings(
+    name="toy",
+    base=(),
+    space=Space.from_dict({"x": {"kind": "uniform", "low": 0.0, "high": 1.0}}),
+    objectives=Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)}),
+    trials=6,
+    concurrency=2,
+)
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Sweep:
+    """A sweep whose trials do what a test says, and what is shown of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.study = optuna.create_study(study_name="toy-1")
+        self.book = Book(self.study, _SETTINGS, base=(), budgets=(1000,), folder=folder)
+        self.clock, self.shown = Clock(), list[list[str]]()
+        self.progress = Progress(
+            self.study,
+            _SETTINGS,
+            budgets=(1000,),
+            show=lambda lines: self.shown.append(list(lines)),
+            clock=self.clock,
+        )
+
+    def start(self) -> Any:
+        suggestion = self.book.suggest()
+        assert suggestion is not None
+        trial = SimpleNamespace(config={NUMBER: suggestion.number, RUNG: suggestion.rung})
+        self.progress.on_trial_start(0, [], trial)
+        return trial
+
+    def end(self, trial: Any, value: float, wall_s: float) -> None:
+        number = Number(value=value, low=value - 1.0, high=value + 1.0)
+        cost = Cost(wall_s=wall_s)
+        self.book.end(trial.config[NUMBER], [number], samples=1000, report="", cost=cost)
+        self.progress.on_trial_complete(0, [], trial)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path)
+
+
+def test_the_table_counts_trials_and_shows_each_that_runs(sweep: Sweep) -> None:
+    first = sweep.start()
+    assert sweep.shown[-1][:2] == [
+        "0 of 6 trials ended, 1 running, 0 s",
+        "no trial has been measured yet",
+    ]
+    second = sweep.start()
+    sweep.clock.now = 30.0
+    sweep.progress.on_trial_result(0, [], second, {SAMPLES: 250, LOSS: 0.125})
+    sweep.progress.on_trial_result(0, [], second, {SAMPLES: 300})  # measured on its way
+    sweep.end(first, 2.0, 30.0)
+    counts, best, line = sweep.shown[-1]
+    assert counts == "1 of 6 trials ended, 1 running, 30 s, about 1 min left"
+    assert best == "best is trial 0: eval/w2 at 1 NFE 2 (1 to 3)"
+    assert line.split() == ["trial", "1", "#" * 6 + "." * 14, "30%", "30", "s", "loss", "0.125"]
+
+
+def test_failed_trials_are_counted_and_are_not_the_best(sweep: Sweep) -> None:
+    trial = sweep.start()
+    sweep.book.fail(trial.config[NUMBER], "it diverged")
+    sweep.progress.on_trial_error(0, [], trial)
+    assert sweep.shown[-1] == [
+        "1 of 6 trials ended (1 failed), 0 running, 0 s",
+        "no trial has been measured yet",
+    ]
+
+
+def test_the_rest_takes_as_long_as_trials_took_in_the_mean(sweep: Sweep) -> None:
+    assert sweep.progress.left_s is None
+    sweep.end(sweep.start(), 1.0, 100.0)
+    sweep.end(sweep.start(), 1.0, 300.0)
+    assert sweep.progress.left_s == pytest.approx(4 * 200.0 / 2)
+    sweep.start()
+    sweep.clock.now = 150.0
+    assert sweep.progress.left_s == pytest.approx((3 * 200.0 + 50.0) / 2)
+    sweep.clock.now = 1000.0  # it takes longer than the others
+    assert sweep.progress.left_s == pytest.approx(3 * 200.0 / 2)
+
+
+def test_a_sweep_that_goes_on_knows_what_has_ended_before(sweep: Sweep) -> None:
+    sweep.end(sweep.start(), 1.0, 100.0)
+    later = Progress(
+        sweep.study, replace(_SETTINGS, trials=3), budgets=(1000,), show=lambda lines: None
+    )
+    assert later.lines[0].startswith("1 of 3 trials ended, 0 running")
+    assert later.left_s == pytest.approx(2 * 100.0 / 2)
+
+
+def test_it_is_shown_once_a_second_at_most(sweep: Sweep) -> None:
+    for tenth in range(100, 141):
+        sweep.clock.now = tenth / 10
+        sweep.progress.on_step_end(0, [])
+    assert len(sweep.shown) == 5
+
+
+def test_times_are_said_in_units_that_fit() -> None:
+    assert [duration(one) for one in (0.4, 59.0, 61.0, 3599.0, 5400.0)] == [
+        "0 s",
+        "59 s",
+        "1 min",
+        "60 min",
+        "1.5 h",
+    ]
