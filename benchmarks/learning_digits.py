@@ -43,9 +43,9 @@ _MEANS: Final = (
     "transport of a batch hardly tells which, so that it learns means of many digits."
 )
 _BY_HEART: Final = (
-    "It is here to miss, too: each image keeps one noise, which the network learns by heart. On this "
-    "noise it makes the images themselves, on fresh noise what lies between them. neural_flow, "
-    "whose pairs a teacher makes from noise that is always new, is the cure."
+    "It is here to miss, too: each image keeps one noise, which the network learns by heart. On "
+    "this noise it makes the images themselves, on fresh noise what lies between them. "
+    "neural_flow, whose pairs a teacher makes from noise that is always new, is the cure."
 )
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "minibatch_neural_flow": {"accuracy": _MEANS, "deviation": _MEANS},

@@ -200,7 +200,7 @@ def composed(plan: dict[str, Any]) -> dict[str, Any]:
     settings = settings_of(plan["sweep"])
     stages = {"teacher": plan["teacher"], "trials": settings.base, **plan["students"]}
     search = settings.to_dict()
-    elsewhere = ("name", "base", "storage", "address")
+    elsewhere = ("name", "base", "storage", "address", "wandb")
     search = {part: value for part, value in search.items() if part not in elsewhere}
     decisive = {"search": search, "promote": plan["promote"]}
     for name, overrides in stages.items():

@@ -243,10 +243,9 @@ def _check_schedule(key: str, space: Space, base: tuple[str, ...]) -> None:
 
 
 def _try_edges(space: Space, base: tuple[str, ...]) -> list[Assembly]:
-    """Build the experiment at the outermost values, many at once, and one by one where it fails.
+    """Experiments that have every outermost value among them.
 
-    Returns:
-        The experiments, in one of which each of the values is.
+    Many values are tried at once, and one by one where that fails.
     """
     left, built = space.edges, []
     while left:
