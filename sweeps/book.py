@@ -28,6 +28,7 @@ from .record import (
     ERROR,
     OVERRIDES,
     RESULTS,
+    RETURNS,
     RUNG,
     SAMPLES,
     STOPPED,
@@ -162,7 +163,14 @@ class Book:
         return True
 
     def end(
-        self, number: int, numbers: Sequence[Number], *, samples: int, report: str, cost: Cost
+        self,
+        number: int,
+        numbers: Sequence[Number],
+        *,
+        samples: int,
+        report: str,
+        cost: Cost,
+        returns: int = 0,
     ) -> None:
         """Close a trial that came to its end, or was stopped.
 
@@ -172,8 +180,11 @@ class Book:
             samples: Samples that it has seen.
             report: Its report as JSON; empty if it was stopped.
             cost: What it took.
+            returns: How often it was sent back to an earlier checkpoint.
         """
         trial = self._open[number]
+        if returns:
+            trial.set_user_attr(RETURNS, returns)
         if STOPPED in trial.user_attrs:
             self._close_stopped(trial)
             return

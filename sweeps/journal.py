@@ -158,6 +158,8 @@ def line_of(record: TrialRecord, settings: SweepSettings) -> str:
         said = numbers_of(record, settings)
     if record.outcome is Outcome.STOPPED:
         said += f", stopped by {record.reason}"
+    if record.returns:
+        said += f", went back {record.returns} times"
     return f"trial {record.number}: {said}\n  {record.command}"
 
 

@@ -24,6 +24,7 @@ CURVE: Final = "curve"
 """Objectives of a trial by samples, as the study would have them, which takes one only."""
 RUNG: Final = "rung"
 """The rung of a trial whose rungs are runs of their own."""
+RETURNS: Final = "returns"
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 
@@ -52,6 +53,7 @@ class TrialRecord:
         cost: What it took.
         rung: The rung that it came to, where rungs are runs of their own; otherwise None.
         reason: Why it failed or was stopped; empty otherwise.
+        returns: How often its guardian sent it back to an earlier checkpoint.
     """
 
     number: int
@@ -62,6 +64,7 @@ class TrialRecord:
     samples: int
     cost: Cost
     reason: str
+    returns: int = 0
     rung: int | None = None
 
     @classmethod
@@ -82,6 +85,7 @@ class TrialRecord:
             results=tuple(Number(value=value, low=low, high=high) for value, low, high in measured),
             samples=int(notes.get(SAMPLES, 0)),
             cost=Cost(**notes.get(COST, {})),
+            returns=int(notes.get(RETURNS, 0)),
             rung=notes.get(RUNG),
             reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )

@@ -1,7 +1,6 @@
 """The search: Ray Tune runs the trials of a plan, and the study remembers them."""
 
 import datetime
-import logging
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
 
 import optuna
 from ray import tune
@@ -36,24 +34,12 @@ from .note import SweepNote, changes, folder_of, latest_of
 from .page import PAGE, write_page
 from .plan import Plan
 from .progress import Progress
-from .record import RUNG
 from .report import TABLE, SweepResult, result_of_sweep, write_report
-from .searcher import NUMBER, BookScheduler, BookSearch
 from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
 from .trial import try_overrides
+from .tuning import run_trials
 from .winner import keep_leaders, register_winner
-
-_TUNE: Final = {
-    # Trials find data by the folder that the sweep was started in.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # An interrupt ends the sweep at once; the study knows what has ended.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # The study, the journal and MLflow keep the results.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # The new output prints a panel whatever the verbosity.
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
 
 
 def _silence(line: str) -> None:
@@ -270,10 +256,6 @@ def _search(
     settings = plan.settings
     workers = plan.experiment.workers
     resources = {"cpu": workers.cpus_per_worker, "gpu": workers.gpus_per_worker}
-    for key, value in _TUNE.items():
-        os.environ.setdefault(key, value)
-    # It misses the files of the loggers that are off.
-    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     trainable = tune.with_parameters(
         partial(
             try_overrides,
@@ -292,24 +274,13 @@ def _search(
         # On the nodes that may get a trial: where they do not share the folder, checkpoints of
         # trials would be lost with their nodes.
         check_shared(folder, needed={"CPU": resources["cpu"], "GPU": resources["gpu"]})
-        tune.Tuner(
+        run_trials(
             tune.with_resources(trainable, resources),
-            tune_config=tune.TuneConfig(
-                num_samples=-1,  # the book says when it is enough
-                max_concurrent_trials=settings.concurrency,
-                search_alg=BookSearch(book),
-                scheduler=BookScheduler(book),
-                reuse_actors=True,
-                trial_name_creator=_name_of,
-                trial_dirname_creator=_name_of,
-            ),
-            run_config=tune.RunConfig(
-                name=f"tune-{uuid.uuid4().hex[:8]}",
-                storage_path=str(folder),
-                callbacks=callbacks,
-                verbose=0,
-            ),
-        ).fit()
+            book,
+            concurrency=settings.concurrency,
+            callbacks=callbacks,
+            folder=folder,
+        )
 
 
 def _wandb_variables(settings: SweepSettings) -> dict[str, str]:
@@ -328,11 +299,6 @@ def _facts(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:
         seed=plan.settings.seed,
         data_digest=dataset.digest,
     )
-
-
-def _name_of(trial: Any) -> str:
-    number, rung = trial.config[NUMBER], trial.config[RUNG]
-    return f"trial-{number}" if rung is None else f"trial-{number}-rung-{rung}"
 
 
 def _check_data(study: optuna.Study, benchmark: Benchmark) -> None:

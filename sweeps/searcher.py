@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from .book import UNEXPECTED, Book
 from .cost import Cost
 from .objective import Number
-from .record import COST, ERROR, OVERRIDES, RESULTS, RUNG, SAMPLES
+from .record import COST, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
 
 NUMBER: Final = "number"
 REPORT: Final = "report"
@@ -71,6 +71,7 @@ class BookSearch(Searcher):
             samples=int(last[SAMPLES]),
             report=last.get(REPORT, ""),
             cost=cost_of(last),
+            returns=int(last.get(RETURNS, 0)),
         )
 
     def __getstate__(self) -> dict[str, Any]:

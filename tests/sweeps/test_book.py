@@ -382,7 +382,7 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
     why = {"error": "TrainingDiverged: loss/online is nan", "cost": '{"wall_s": 7.0}'}
     searcher.on_trial_complete("told", why)
     searcher.on_trial_complete("lost", None, error=True)
-    last = {"samples": _TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}"}
+    last = {"samples": _TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}", "returns": 2}
     assert decided("whole", last) == TrialScheduler.CONTINUE
     searcher.on_trial_complete("whole", last)
     outcomes = [(trial.outcome, trial.reason) for trial in ended(book.study)]
@@ -392,6 +392,7 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
         (Outcome.FAILED, "TrainingDiverged: loss/online is nan"),
         (Outcome.FAILED, UNEXPECTED),
     ]
+    assert [trial.returns for trial in ended(book.study)] == [2, 0, 0, 0]
     assert [trial.cost.wall_s for trial in ended(book.study)] == [0.0, 0.0, 7.0, 0.0]
 
 
