@@ -314,8 +314,14 @@ def _costs(ledger: Ledger) -> list[Html]:
     if ledger.saved_samples > 0:
         text = (
             f"Early stopping saved {ledger.saved_samples:,} samples, {ledger.saved_share:.0%} of "
-            "those that the finished and stopped trials would have seen at full length, and about "
+            "those that these trials would have seen at full length, and about "
             f"{ledger.saved_s:,.0f} seconds at the pace of each trial."
+        )
+        parts.append(tag("p", text))
+    elif ledger.saved_samples < 0:
+        text = (
+            f"Early stopping saved nothing: with runs that begin anew at each rung, these trials "
+            f"took {-ledger.saved_samples:,} samples more than they would have at full length."
         )
         parts.append(tag("p", text))
     return parts
