@@ -7,7 +7,6 @@ the process that drives them. Nothing else should run meanwhile.
 
 import os
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -72,7 +71,6 @@ def measure() -> dict[str, Any]:
         "sampler": str(settings.sampler),
         "ms_per_trial": 1000.0 * each,
         "ms_per_trial_in_hundreds": [10.0 * (part[-1] - part[0]) for part in parts],
-        "median_ms": 1000.0 * statistics.median(b - a for a, b in zip(ends.at, ends.at[1:])),
         "driver_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
 

@@ -51,6 +51,21 @@ def ranked(results: Mapping[int, Values]) -> tuple[int, ...]:
     return (*(finite[row] for row in order), *failed)
 
 
+def fronts_of(results: Mapping[int, Values]) -> dict[int, int]:
+    """The front of each trial: 0 where no other one dominates it, 1 where only these do, and so on.
+
+    Args:
+        results: Finite values by trial.
+
+    Returns:
+        The front by trial.
+    """
+    if not results:
+        return {}
+    ranks = moocore.pareto_rank(np.array(list(results.values())))
+    return dict(zip(results, map(int, ranks), strict=True))
+
+
 def _scaled(points: np.ndarray) -> np.ndarray:
     low, high = points.min(0), points.max(0)
     # An objective without a range tells no trial from another.

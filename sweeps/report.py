@@ -7,7 +7,7 @@ from typing import Final, final
 
 from ..platform.atomic import write_json, write_text
 from .objective import Mode, Objectives
-from .ranking import ranked as rank_of
+from .ranking import fronts_of
 from .record import Outcome, TrialRecord
 from .settings import SweepSettings
 
@@ -21,7 +21,8 @@ class SweepResult:
     """The outcome of a sweep.
 
     Attributes:
-        best: The best trial; with several objectives the best of the Pareto set in the first.
+        best: The best trial; with several objectives the one of the Pareto set that is best in the
+            first.
         trials: All trials that ended, by number.
         study_name: Name of the sweep and of its Optuna study.
         storage: URL of Optuna's database.
@@ -55,7 +56,8 @@ class SweepResult:
 def ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
     """Trials from best to worst: whole ones, then those stopped early, then failed ones.
 
-    Those of a kind stand by the fronts of the Pareto set, and in a front by what each adds to it.
+    Those of a kind stand by their fronts, the Pareto set first, and in a front by the first
+    objective.
     Those that were stopped are first ordered by how far they came.
 
     Args:
@@ -72,7 +74,9 @@ def ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialR
 
 def _by_results(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
     measured = {one.number: one for one in trials if one.results}
-    order = rank_of({k: objectives.smaller_is_better(one.results) for k, one in measured.items()})
+    points = {k: objectives.smaller_is_better(one.results) for k, one in measured.items()}
+    fronts = fronts_of(points)
+    order = sorted(measured, key=lambda k: (fronts[k], points[k][0], k))
     return [*(measured[k] for k in order), *(one for one in trials if not one.results)]
 
 
