@@ -191,7 +191,9 @@ class Jumps(AbstractSampler):
 class Renoise(AbstractSampler):
     """Jumps to the data, each from fresh noise mixed into the last result.
 
-    Exact in law for an exact map; with a learned one its errors add up as steps are added.
+    Exact in law for an exact map whose noise is independent of the data; with a learned one its
+    errors add up as steps are added. A map that was trained with paired noise, such as that of
+    optimal transport, has not seen what this mixes, and gets worse with every step.
 
     Reference: Song et al. 2023, arXiv:2303.01469v2, Alg. 1, on the linear path.
 
