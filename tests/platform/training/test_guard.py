@@ -1,7 +1,5 @@
 """A guarded run trains as any other, and one that is lost is stopped or goes back, bit for bit."""
 
-import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +29,10 @@ from onestep.tests.platform.training.group import (
     state_at,
     train,
     train_here,
+)
+from onestep.tests.platform.training.guarding import (
+    die_going_back,
+    measure_with_a_broken_follower,
 )
 from onestep.tests.platform.training.launching import experiment as launched
 from onestep.tests.platform.training.recipe import (
@@ -240,25 +242,6 @@ def test_numbers_that_are_none_send_a_run_back_too(tmp_path: Path) -> None:
 # Resuming.
 
 
-class DiesGoingBack:
-    """Kills its process as a return is told."""
-
-    def report(
-        self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
-    ) -> None:
-        del step, checkpoint
-        if "guardian/returns" in metrics:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def close(self) -> None:
-        """Nothing is held back."""
-
-
-def die_going_back(place: Place, experiment: Mapping[str, Any], folder: Path) -> None:
-    """Train until the run goes back; a task."""
-    work(experiment, place=place, reporter=DiesGoingBack(), folder=folder)
-
-
 def last_of(folder: Path) -> dict[str, Any]:
     last = checkpoint.latest(folder / "checkpoints")
     assert last is not None
@@ -286,18 +269,6 @@ def test_two_workers_go_back_together_and_resume_bitwise(tmp_path: Path) -> None
     after = tmp_path / "alone" / "checkpoints" / "step-0000000008"
     resumed, _ = train_here(values, tmp_path / "after", after)
     assert_equal(resumed, alone)
-
-
-def measure_with_a_broken_follower(place: Place, experiment: Mapping[str, Any]) -> dict[str, float]:
-    """A round in which the average of the second worker is broken; a task."""
-    learning = learning_of(experiment, place)
-    guard = Guard(Experiment.from_dict(experiment), place)
-    guard.attend(learning, {})
-    guard.note(learning.advance(), learning)
-    if not place.leads:
-        for weight in learning.served.parameters():
-            weight.fill_(float("nan"))
-    return guard.measure(learning)
 
 
 def test_all_workers_go_by_what_the_leading_one_measures() -> None:

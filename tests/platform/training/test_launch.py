@@ -230,7 +230,7 @@ def test_wandb_without_a_login_is_refused_before_anything_is_written(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_MODE", "online")
     before = sorted(home.root.rglob("*"))
-    with pytest.raises(ValueError, match=r"storage\.wandb=true needs WANDB_MODE=offline"):
+    with pytest.raises(ValueError, match="Weights & Biases needs WANDB_MODE=offline"):
         launch(experiment(storage={"wandb": True}), Silence())
     assert sorted(home.root.rglob("*")) == before
 
