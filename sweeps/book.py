@@ -18,6 +18,7 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
+from .condition import Scalar
 from .cost import NOTHING, Cost
 from .halving import Promotion, Rung, promotable
 from .objective import Number
@@ -89,7 +90,10 @@ class Book:
         self._waiting: list[FrozenTrial] = []
         self._open: dict[int, Trial] = {}
         self._is_exhausted = False
-        for frozen in self._all():
+        known = self._all()
+        # Counted here from now on: nobody else adds trials, and to ask the database takes longer.
+        self._count, self._begun = len(known), sum(UNTRIED not in one.user_attrs for one in known)
+        for frozen in known:
             if frozen.state != TrialState.RUNNING or self._is_between(frozen):
                 continue
             if STOPPED in frozen.user_attrs:  # all but told
@@ -109,7 +113,7 @@ class Book:
             return False
         if self._is_exhausted or self._is_spent():
             return True
-        return self._promotion() is None and self._begun() >= self._settings.trials
+        return self._promotion() is None and self._begun >= self._settings.trials
 
     def suggest(self) -> Suggestion | None:
         """The next trial.
@@ -121,15 +125,21 @@ class Book:
         Raises:
             ValueError: If no point is found that keeps the constraints.
         """
-        if self._waiting:
-            return self._begin(self._again(self._waiting.pop(0)))
+        while self._waiting:
+            trial = self._again(self._waiting.pop(0))
+            values = self._settings.space.suggest(trial)
+            broken = self._settings.space.violated(values)
+            if broken is None:
+                return self._begin(trial, values)
+            self._begun -= 1
+            self._reject(trial, broken)  # it was killed before this
         if self._is_spent():
             return None
         if (promotion := self._promotion()) is not None:
             trial = self._again(self._all()[promotion.number])
             trial.set_user_attr(RUNG, promotion.rung)
-            return self._begin(trial)
-        if self._begun() >= self._settings.trials:
+            return self._begin(trial, self._settings.space.suggest(trial))
+        if self._begun >= self._settings.trials:
             return None
         return self._new()
 
@@ -233,9 +243,11 @@ class Book:
         """A point that has not been tried."""
         space, broken = self._settings.space, ""
         for _ in range(_TRIES):
-            self.study.sampler = self._sampler(len(self._all()))
+            self.study.sampler = self._sampler(self._count)
             trial = self.study.ask()
-            broken = space.violated(space.suggest(trial)) or ""
+            self._count += 1
+            values = space.suggest(trial)
+            broken = space.violated(values) or ""
             if self._settings.sampler is SamplerKind.GRID and self._is_known(trial):
                 self._reject(trial, "the grid has no points left")
                 self._is_exhausted = True
@@ -243,13 +255,14 @@ class Book:
             if not broken:
                 if self._settings.scheduler.replan:
                     trial.set_user_attr(RUNG, 0)
-                return self._begin(trial)
+                self._begun += 1
+                return self._begin(trial, values)
             self._reject(trial, broken)
         raise ValueError(f"{_TRIES} points in a row break sweep.constraints, the last {broken}")
 
-    def _begin(self, trial: Trial) -> Suggestion:
-        space, rung = self._settings.space, trial.user_attrs.get(RUNG)
-        own = space.overrides(space.suggest(trial))
+    def _begin(self, trial: Trial, values: Mapping[str, Scalar]) -> Suggestion:
+        rung = trial.user_attrs.get(RUNG)
+        own = self._settings.space.overrides(values)
         if rung is not None:
             own = (*own, override("training.samples", self._budgets[rung]))
         trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
@@ -284,14 +297,13 @@ class Book:
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def _begun(self) -> int:
-        return sum(UNTRIED not in one.user_attrs for one in self._all())
-
     def _is_known(self, trial: Trial) -> bool:
         """Whether an earlier trial has the same values."""
         return any(one.params == trial.params for one in self._all()[: trial.number])
 
     def _is_spent(self) -> bool:
+        if not self._settings.budget.is_limited:
+            return False
         notes = [one.user_attrs for one in self._all() if one.number not in self._open]
         self.spent = self._settings.budget.spent(
             [Cost(**note[COST]) for note in notes if COST in note],

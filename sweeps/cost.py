@@ -77,6 +77,11 @@ class Budget:
                 "sweep.budget.money needs a price: set sweep.budget.price_per_node_hour"
             )
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has any limit."""
+        return any((self.samples, self.seconds, self.gpu_seconds, self.money))
+
     def price(self, cost: Cost) -> float:
         """What a trial costs in money."""
         return cost.wall_s / _HOUR_S * self.price_per_node_hour / self.trials_per_node
