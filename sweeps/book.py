@@ -320,11 +320,11 @@ class Book:
 
     def _rungs(self) -> list[Rung]:
         """What is known of each rung, where rungs are runs of their own."""
-        rungs = []
+        rungs, trials = [], self._all()
         for rung, samples in enumerate(self._budgets):
             results: dict[int, Values] = {}
             running = set()
-            for one in self._all():
+            for one in trials:
                 came_to = one.user_attrs.get(RUNG, -1)
                 if samples in (curve := _curve(one)):
                     results[one.number] = curve[samples]

@@ -32,7 +32,7 @@ from .settings import SweepSettings
 from .space import override
 from .study import ended, open_storage, storage_url
 from .trial import experiment_of
-from .winner import KEPT, MODELS
+from .winner import MODELS, leaders_of
 
 DIGEST: Final = "data_digest"
 _OF_TRAINING: Final = "training."
@@ -133,7 +133,7 @@ class Findings:
     @property
     def leaders(self) -> list[TrialRecord]:
         """The trials whose weights are kept, from best to worst."""
-        return [one for one in self.ranked if one.outcome is Outcome.FINISHED][:KEPT]
+        return leaders_of(self.ranked)
 
     @property
     def model(self) -> str | None:

@@ -98,7 +98,7 @@ class Journal(Callback):
             self.run.log_text((self._folder / file).read_text(), file)
 
     def _write(self, number: int) -> None:
-        frozen = next(one for one in self._study.get_trials(deepcopy=False) if one.number == number)
+        frozen = self._study.get_trials(deepcopy=False)[number]
         record = TrialRecord.of(frozen)
         if frozen.state == TrialState.RUNNING:
             found = numbers_of(record, self._settings)

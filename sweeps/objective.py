@@ -78,11 +78,6 @@ class Objective:
             )
 
     @property
-    def is_cost(self) -> bool:
-        """Whether it is no number of the evaluation."""
-        return self.name in COSTS
-
-    @property
     def sign(self) -> float:
         """What makes smaller values the better ones."""
         return 1.0 if self.mode is Mode.MIN else -1.0

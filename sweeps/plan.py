@@ -288,9 +288,10 @@ def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...
     keep what is measured.
     """
     base, stopping = settings.base, settings.scheduler
-    training = experiment_of(base).training
+    experiment = experiment_of(base)
+    training = experiment.training
     if training.threads == 0:
-        cpus = max(1, int(experiment_of(base).workers.cpus_per_worker))
+        cpus = max(1, int(experiment.workers.cpus_per_worker))
         base = (*base, override("training.threads", cpus))
     if stopping.kind is StoppingKind.NONE:
         return base, (training.steps * training.batch_size,)

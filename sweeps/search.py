@@ -215,6 +215,7 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepR
                 progress = Progress(study, settings, budgets=plan.budgets, show=show)
                 _search(plan, book, [journal, progress], benchmark, home=home, folder=folder)
             book.close()
+            keep_leaders(folder, ended(study), settings.objectives)  # of all that are closed now
             if book.spent:
                 say(f"the budget is spent: {book.spent}")
             result = result_of_sweep(

@@ -30,6 +30,11 @@ MODELS: Final = "models"
 """Where the study says which trials are registered, and as what."""
 
 
+def leaders_of(order: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials whose weights are kept, of trials in order."""
+    return [one for one in order if one.outcome is Outcome.FINISHED][:KEPT]
+
+
 def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Objectives) -> None:
     """Delete the weights of all ended trials but the leading ones.
 
@@ -38,8 +43,8 @@ def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Object
         trials: The trials that have ended.
         objectives: The numbers to improve.
     """
-    leaders = [one for one in ranked(trials, objectives) if one.outcome is Outcome.FINISHED]
-    kept = {folder_of_trial(folder, one.number, rung=one.rung) for one in leaders[:KEPT]}
+    leaders = leaders_of(ranked(trials, objectives))
+    kept = {folder_of_trial(folder, one.number, rung=one.rung) for one in leaders}
     for trial in trials:
         place = folder_of_trial(folder, trial.number, rung=None)
         for one in (place, *place.glob("rung-*")):

@@ -86,7 +86,7 @@ def recipe_today(*overrides: str) -> dict[str, Any]:
 
 def test_no_result_goes_unjudged() -> None:
     assert set(STORED) <= {*BARS, "digits", "learning", "learning_digits", "planar", "tournament"}
-    assert {*BARS, "digits", "learning", "learning_digits", "planar"} <= set(STORED)
+    assert {*BARS, "digits", "learning", "learning_digits", "planar", "tournament"} <= set(STORED)
 
 
 @pytest.mark.parametrize("name", sorted({*STORED} - {"learning_digits", "tournament"}))
@@ -330,12 +330,6 @@ def test_the_cost_of_every_method_was_measured() -> None:
     assert list(read("method_cost")["methods"]) == method_cost.METHODS
 
 
-COMPETED: Final = pytest.mark.skipif(
-    "tournament" not in STORED, reason="benchmarks/tournament.py has not been run"
-)
-
-
-@COMPETED
 def test_the_page_of_the_tournament_is_that_of_its_numbers() -> None:
     stored = read("tournament")["sets"]
     assert list(stored) == [name for name in tournament.SETS if name in stored]
@@ -364,10 +358,9 @@ def test_a_recipe_is_stretched_to_its_seconds(real: bool) -> None:
             tournament.factor_for(stays, {"student": made}, 0.05)
 
 
-FOUGHT: Final = sorted(read("tournament")["sets"]) if "tournament" in STORED else []
+FOUGHT: Final = sorted(read("tournament")["sets"])
 
 
-@COMPETED
 @pytest.mark.parametrize("name", FOUGHT)
 def test_every_recipe_has_competed_with_every_seed(name: str) -> None:
     results = read("tournament")["sets"][name]["results"]
@@ -377,7 +370,6 @@ def test_every_recipe_has_competed_with_every_seed(name: str) -> None:
     assert len(seeds) > 1, "its spread is that of its seeds"
 
 
-@COMPETED
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow) if name != PLANE else name for name in FOUGHT],

@@ -15,12 +15,12 @@ from ..atomic import sha256, sha256_of
 from ..data.stream_sample import load
 from ..experiment import Experiment
 from ..registry.model import fill
-from ..registry.record import ModelRecord
 from ..registry.reference import ModelVersion
 from ..registry.revision import code_revision
 from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from .assembly import assemble
+from .registration import record_of
 
 WEIGHTS: Final = "imported"
 """Which weights the record says they are."""
@@ -191,22 +191,8 @@ def register_outside(
         "sha256": sha256_of(file),
         "mapping_sha256": sha256(mapping.read_bytes()),
     }
-    record = ModelRecord(
-        name=dataset.name,
-        method=experiment.method,
-        net=experiment.net,
-        shape=dataset.shape,
-        classes=dataset.told_classes,
-        label_names=dataset.label_names if dataset.told_classes else (),
-        domain=assembly.learner.domain.to_dict(),
-        data_digest=dataset.digest,
-        experiment=experiment.to_dict(),
-        overrides=experiment.overrides,
-        revision=code_revision(),
-        seed=experiment.seed,
-        ema=WEIGHTS,
-        origin=origin,
-    )
+    known = record_of(assembly, dataset, ema=WEIGHTS, revision=code_revision())
+    record = replace(known, origin=origin)
     facts = RunFacts(
         experiment=dataset.name,
         name=f"import-{origin['sha256'][:12]}",

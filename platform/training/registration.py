@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -126,6 +126,25 @@ def _record(
     if pairs is not None:
         parents["pairs"] = f"sha256:{pairs.digest}"
         parents["teacher"] = str(pairs.lineage["teacher"])
+    return replace(
+        record_of(assembly, dataset, ema=report.provenance.ema, revision=revision),
+        parents=parents,
+        metrics=report.metrics(),
+        provenance=asdict(report.provenance),
+        latents=dataset.latents,
+    )
+
+
+def record_of(assembly: Assembly, dataset: Dataset, *, ema: str, revision: str) -> ModelRecord:
+    """What is recorded of any model, wherever it was trained.
+
+    Args:
+        assembly: The things of its experiment.
+        dataset: The data.
+        ema: Which weights these are.
+        revision: Revision of the code.
+    """
+    experiment = assembly.experiment
     return ModelRecord(
         name=dataset.name,
         method=experiment.method,
@@ -135,13 +154,9 @@ def _record(
         label_names=dataset.label_names if dataset.told_classes else (),
         domain=assembly.learner.domain.to_dict(),
         data_digest=dataset.digest,
-        parents=parents,
         experiment=experiment.to_dict(),
         overrides=experiment.overrides,
         revision=revision,
         seed=experiment.seed,
-        ema=report.provenance.ema,
-        metrics=report.metrics(),
-        provenance=asdict(report.provenance),
-        latents=dataset.latents,
+        ema=ema,
     )

@@ -100,20 +100,6 @@ def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
         (["--resume", "x", "data=moons"], "keeps its settings but sweep.trials and .*data=moons"),
         (["--resume", "x", "sweep.trials=many"], "got 'sweep.trials=many'"),
         (["--resume", "x"], "there is no sweep 'x'"),
-    ],
-)
-def test_a_bad_resume_is_refused(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match=said):
-        Sweep().run(arguments(*words))
-    assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
         (["report"], "write `onestep sweep report NAME`"),
         (["report", "x", "y"], "write `onestep sweep report NAME`"),
         (["report", "x", "--dry-run"], "with one name and no option"),
@@ -121,7 +107,7 @@ def test_a_bad_resume_is_refused(
         (["report", "x"], "there is no sweep 'x'"),
     ],
 )
-def test_a_report_needs_the_name_of_a_sweep_that_is_known(
+def test_what_names_no_sweep_to_go_on_with_or_to_report_on_is_refused(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))

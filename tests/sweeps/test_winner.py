@@ -1,0 +1,40 @@
+from pathlib import Path
+from typing import Final
+
+from onestep.sweeps.cost import Cost
+from onestep.sweeps.objective import Number, Objective, Objectives
+from onestep.sweeps.record import Outcome, TrialRecord, folder_of_trial
+from onestep.sweeps.winner import KEPT, keep_leaders
+
+_OBJECTIVES: Final = Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)})
+
+
+def trial(number: int, outcome: Outcome, *, rung: int | None = None) -> TrialRecord:
+    return TrialRecord(
+        number=number,
+        overrides=(),
+        values={},
+        outcome=outcome,
+        results=(Number(value=float(number), low=0.0, high=9.0),),
+        samples=1,
+        cost=Cost(),
+        reason="",
+        rung=rung,
+    )
+
+
+def weights_in(folder: Path) -> set[str]:
+    return {str(one.parent.relative_to(folder / "trials")) for one in folder.rglob("checkpoints")}
+
+
+def test_only_the_last_rungs_of_whole_leading_trials_keep_their_weights(tmp_path: Path) -> None:
+    whole = [trial(number, Outcome.FINISHED, rung=1) for number in range(KEPT + 1)]
+    stopped = trial(KEPT + 1, Outcome.STOPPED, rung=0)
+    for one in (*whole, stopped):
+        for rung in range((one.rung or 0) + 1):
+            place = folder_of_trial(tmp_path, one.number, rung=rung)
+            (place / "checkpoints").mkdir(parents=True)
+    running = folder_of_trial(tmp_path, 99, rung=0)
+    (running / "checkpoints").mkdir(parents=True)
+    keep_leaders(tmp_path, [*whole, stopped], _OBJECTIVES)
+    assert weights_in(tmp_path) == {*(f"{k}/rung-1" for k in range(KEPT)), "99/rung-0"}
