@@ -33,9 +33,9 @@ teacher and its pairs too: its recipe is made longer or shorter, pairs included.
 trained with the recipes for eight Gaussians as they are. Numbers are means over seeds, after the
 sign the largest distance of a seed from its mean.
 
-Several evaluations of a consistency model draw noise anew for each. Those trained without a teacher
-have noise that is paired with data by transport, which makes them good at one evaluation; noise
-that is independent of the data they have not seen, and it makes them worse at several.
+Several evaluations of a consistency model draw noise anew for each (`Renoise`), but where its
+recipe pairs noise with data by transport: that model is asked from its first noise, mixed into its
+own last result (`AnchoredJumps`), since noise that is independent of the data it has not seen.
 """
 Results = Sequence[Mapping[str, Any]]
 

@@ -69,7 +69,9 @@ class ConsistencyTraining(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """Jumps to the data from the first time of the grid on."""
-        return Domain(kind=DomainKind.TO_DATA, t_lo=self.times.t_lo)
+        return Domain(
+            kind=DomainKind.TO_DATA, t_lo=self.times.t_lo, has_paired_noise=self.coupling.is_paired
+        )
 
     @property
     def needs(self) -> Needs:

@@ -100,7 +100,9 @@ class ContinuousConsistency(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """Jumps to the data."""
-        return Domain(kind=DomainKind.TO_DATA, t_lo=self.t_lo)
+        return Domain(
+            kind=DomainKind.TO_DATA, t_lo=self.t_lo, has_paired_noise=self.coupling.is_paired
+        )
 
     @property
     def needs(self) -> Needs:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +20,13 @@ _SIMPLEX_STEPS: Final = 100_000_000
 
 
 class AbstractCoupling(ABC):
-    """A joint law of noise and data with the right marginals, drawn batch by batch."""
+    """A joint law of noise and data with the right marginals, drawn batch by batch.
+
+    Attributes:
+        is_paired: Whether noise depends on the data that it comes with.
+    """
+
+    is_paired: ClassVar[bool] = True
 
     @abstractmethod
     def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
@@ -50,6 +56,8 @@ def _fresh_noise(batch: Batch, now: Moment) -> Float[Tensor, " b *d"]:
 @dataclass(frozen=True, kw_only=True)
 class IndependentCoupling(AbstractCoupling):
     """Fresh noise, independent of the data."""
+
+    is_paired: ClassVar[bool] = False
 
     def initial(self, num_data: int, shape: tuple[int, ...]) -> CouplingState:
         """No state."""

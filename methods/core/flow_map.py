@@ -48,10 +48,13 @@ class Domain:
             is meant to be enough.
         path: Name of the path on which its trajectories lie; linear where a record, being older
             than this field, does not say.
+        has_paired_noise: Whether a consistency function was trained on states between data and
+            noise that was paired with them: independent noise is none that it knows. False where a
+            record, being older than this field, does not say.
 
     Raises:
-        ValueError: If the times are out of order, or the grid or the straightness does not fit the
-            kind or the path.
+        ValueError: If the times are out of order, or the grid, the straightness or the paired noise
+            does not fit the kind or the path.
     """
 
     kind: DomainKind = DomainKind.TRIANGLE
@@ -60,6 +63,7 @@ class Domain:
     steps: int = 0
     is_straight: bool = False
     path: str = LINEAR
+    has_paired_noise: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.t_lo < self.t_hi <= 1.0:
@@ -83,6 +87,8 @@ class Domain:
             raise ValueError(f"only a domain of kind diagonal can be straight, got {self.kind}")
         if self.is_straight and self.path != LINEAR:
             raise ValueError(f"only a domain of the linear path can be straight, got {self.path}")
+        if self.has_paired_noise and self.kind is not DomainKind.TO_DATA:
+            raise ValueError(f"only a domain of kind to_data has paired noise, got {self.kind}")
 
     @property
     def has_velocity(self) -> bool:

@@ -114,6 +114,28 @@ def require_linear(who: str, domain: Domain) -> None:
         raise ValueError(f"{who} needs a map of the linear path, got one of the path {domain.path}")
 
 
+def require_jumps_to_data(who: str, domain: Domain) -> None:
+    """Refuse a map that does not lead from every time to the data.
+
+    Args:
+        who: What needs the jumps, as the error begins.
+        domain: The map's domain.
+
+    Raises:
+        ValueError: If the map has no such jumps, or its range ends before the data.
+    """
+    if domain.kind not in (DomainKind.TO_DATA, DomainKind.TRIANGLE):
+        raise ValueError(
+            f"{who} needs a map trained to jump to data from every time, "
+            f"got one with domain {domain.kind}"
+        )
+    if domain.t_hi < 1.0:
+        raise ValueError(
+            f"{who} needs a map whose range reaches the data, "
+            f"got one that ends at t = {domain.t_hi:g}"
+        )
+
+
 def finishing(domain: Domain) -> int:
     """Evaluations that ``finish`` takes: 1 where the map's range ends before the data, else 0.
 
@@ -193,7 +215,8 @@ class Renoise(AbstractSampler):
 
     Exact in law for an exact map whose noise is independent of the data; with a learned one its
     errors add up as steps are added. A map that was trained with paired noise, such as that of
-    optimal transport, has not seen what this mixes, and gets worse with every step.
+    optimal transport, has not seen what this mixes, and gets worse with every step: its sampler is
+    ``AnchoredJumps``.
 
     Reference: Song et al. 2023, arXiv:2303.01469v2, Alg. 1, on the linear path.
 
@@ -223,16 +246,7 @@ class Renoise(AbstractSampler):
             ValueError: If the map has no jump to the data, its range ends before them, or noise is
                 to be mixed in on another path than the linear one.
         """
-        if domain.kind not in (DomainKind.TO_DATA, DomainKind.TRIANGLE):
-            raise ValueError(
-                "Renoise needs a map trained to jump to data from every time, "
-                f"got one with domain {domain.kind}"
-            )
-        if domain.t_hi < 1.0:
-            raise ValueError(
-                "Renoise needs a map whose range reaches the data, "
-                f"got one that ends at t = {domain.t_hi:g}"
-            )
+        require_jumps_to_data("Renoise", domain)
         if self.grid.steps > 1:
             require_linear("renoising", domain)
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from .anchored_jumps import AnchoredJumps
 from .flow_map import Domain, DomainKind
 from .grid import UniformGrid
 from .ode import Euler, Heun
@@ -20,14 +21,15 @@ def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
         nfe: Evaluations for one sample, at least 1.
 
     Returns:
-        Jumps where the domain has them, an ODE solver for a velocity, or None if there is no
+        Jumps where the domain has them, from the noise kept or fresh as it was trained, an ODE
+        solver for a velocity, or None if there is no
         sampler: a one-step generator has one evaluation only, a dyadic map a power of two, and
         a map whose range ends before the data needs a velocity there and an evaluation of it.
     """
     steps = nfe - finishing(domain)
     if steps < 1:
         return None
-    sampler = _fastest(domain.kind, steps)
+    sampler = _fastest(domain, steps)
     try:
         sampler.check(domain)
     except ValueError:
@@ -35,9 +37,11 @@ def sampler_for(domain: Domain, nfe: int) -> AbstractSampler | None:
     return sampler
 
 
-def _fastest(kind: DomainKind, steps: int) -> AbstractSampler:
+def _fastest(domain: Domain, steps: int) -> AbstractSampler:
     grid = UniformGrid(steps=steps)
-    match kind:
+    match domain.kind:
+        case DomainKind.TO_DATA if steps > 1 and domain.has_paired_noise:
+            return AnchoredJumps(grid=grid)
         case DomainKind.TO_DATA if steps > 1:
             return Renoise(grid=grid)
         case DomainKind.DIAGONAL if steps >= _LEAST_FOR_HEUN and steps % 2 == 0:

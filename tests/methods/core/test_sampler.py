@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from onestep.methods.core.anchored import AnchoredSteps
+from onestep.methods.core.anchored_jumps import AnchoredJumps
 from onestep.methods.core.coordinate import (
     AbstractCoordinate,
     AngleCoordinate,
@@ -35,6 +36,7 @@ from onestep.tests.methods.observed import ObservedMap
 
 DIAGONAL = Domain(kind=DomainKind.DIAGONAL)
 TO_DATA = Domain(kind=DomainKind.TO_DATA)
+PAIRED = Domain(kind=DomainKind.TO_DATA, has_paired_noise=True)
 FROM_NOISE = Domain(kind=DomainKind.FROM_NOISE)
 GRID = Domain(kind=DomainKind.GRID, steps=8)
 TO_DATA_EARLY = Domain(kind=DomainKind.TO_DATA, t_hi=0.9)
@@ -138,6 +140,8 @@ class TestJumpsOnAGivenGrid(SamplerContract):
         (Domain(), 3, Jumps),
         (TO_DATA, 1, Jumps),
         (TO_DATA, 3, Renoise),
+        (PAIRED, 1, Jumps),
+        (PAIRED, 3, AnchoredJumps),
         (FROM_NOISE, 1, Jumps),
         (FROM_NOISE, 2, None),
         (GRID, 4, Jumps),
@@ -270,6 +274,7 @@ BENT = Domain(path="trigonometric")
         (GammaJumps(gamma=0.5), "renoising"),
         (DpmSolver(), "DpmSolver"),
         (AnchoredSteps(), "AnchoredSteps"),
+        (AnchoredJumps(), "AnchoredJumps"),
         (Heun(coordinate=AngleCoordinate()), "AngleCoordinate"),
     ],
 )

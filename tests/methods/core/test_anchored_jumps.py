@@ -1,0 +1,104 @@
+"""The sampler of consistency functions that keeps to its noise: where it is exact, where not."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from onestep.methods.consistency_distillation import ConsistencyDistillation
+from onestep.methods.consistency_training import ConsistencyTraining
+from onestep.methods.continuous_consistency import ContinuousConsistency
+from onestep.methods.core.anchored_jumps import AnchoredJumps
+from onestep.methods.core.coupling import IndependentCoupling, MinibatchOTCoupling, StoredPairs
+from onestep.methods.core.flow_map import Domain, DomainKind
+from onestep.methods.core.global_ot import GlobalOTCoupling
+from onestep.methods.core.grid import ListGrid, UniformGrid
+from onestep.methods.core.loom import Loom
+from onestep.methods.core.method import AbstractMethod
+from onestep.methods.core.sampler import AbstractSampler, Renoise
+from onestep.methods.easy_consistency_tuning import EasyConsistencyTuning
+from onestep.methods.improved_consistency_training import ImprovedConsistencyTraining
+from onestep.methods.oracle import GaussianMap
+from onestep.tests.methods.core.contract import SamplerContract
+from onestep.tests.methods.observed import ObservedMap
+
+PAIRED = Domain(kind=DomainKind.TO_DATA, t_lo=0.05, has_paired_noise=True)
+STRAIGHT = GaussianMap(mean=[0.7], std=[0.5], rho=1.0)
+"""Its noise is paired with the data by optimal transport: each noise has one datum."""
+CURVED = GaussianMap(mean=[0.7], std=[0.5])
+UNIT = torch.eye(4, dtype=torch.float64)[..., None]
+
+
+def width(sampler: AbstractSampler, flow_map: GaussianMap) -> float:
+    """The samples' standard deviation: the map and its samplers are linear in the noise."""
+    x = sampler.sample(flow_map, UNIT[: sampler.draws, : sampler.draws])
+    start = sampler.sample(flow_map, torch.zeros_like(UNIT[: sampler.draws, :1]))
+    return (x - start).norm().item()
+
+
+class TestAnchoredJumps(SamplerContract):
+    refused = (
+        Domain(kind=DomainKind.DIAGONAL),
+        Domain(kind=DomainKind.FROM_NOISE),
+        Domain(kind=DomainKind.GRID, steps=8),
+        Domain(path="trigonometric"),
+        Domain(kind=DomainKind.TO_DATA, t_hi=0.9),
+    )
+    accepted = PAIRED
+
+    def sampler(self, steps: int) -> AbstractSampler:
+        return AnchoredJumps(grid=UniformGrid(steps=steps))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_with_noise_paired_by_transport_each_noise_leads_to_its_own_datum(steps: int) -> None:
+    noise = torch.linspace(-2.0, 2.0, 32, dtype=torch.float64).reshape(1, 32, 1)
+    found = AnchoredJumps(grid=UniformGrid(steps=steps)).sample(STRAIGHT, noise)
+    torch.testing.assert_close(found, 0.7 + 0.5 * noise[0], atol=1e-12, rtol=0.0)
+
+
+def test_fresh_noise_makes_the_samples_of_paired_noise_too_narrow() -> None:
+    """The state at 1/2 has the deviation sqrt(2) (1 + .5) / 4 in place of (1 + .5) / 2."""
+    grid = UniformGrid(steps=2)
+    found = width(Renoise(grid=grid), STRAIGHT)
+    assert found == pytest.approx(0.5 * math.hypot(0.5, 0.5 * 0.5) / 0.75, abs=1e-12)
+    assert found < 0.4
+    assert width(AnchoredJumps(grid=grid), STRAIGHT) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_noise_kept_makes_the_samples_of_independent_noise_too_wide() -> None:
+    grid = UniformGrid(steps=2)
+    assert width(AnchoredJumps(grid=grid), CURVED) > 0.6
+    assert width(Renoise(grid=grid), CURVED) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_each_state_lies_between_the_first_noise_and_the_last_result() -> None:
+    net = ObservedMap(CURVED, domain=PAIRED)
+    x0 = UNIT[0]
+    found = AnchoredJumps(grid=ListGrid(inner=(0.3,))).sample(net, x0[None])
+
+    def jump(x: Tensor, s: float) -> Tensor:
+        return CURVED.jump(x, torch.full((4,), s).double(), torch.ones(4).double())
+
+    first = jump(0.95 * x0, 0.05)
+    torch.testing.assert_close(found, jump(0.7 * x0 + 0.3 * first, 0.3), atol=1e-12, rtol=0.0)
+    assert len(net.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ConsistencyTraining,
+        ImprovedConsistencyTraining,
+        EasyConsistencyTuning,
+        ContinuousConsistency,
+        ConsistencyDistillation,
+    ],
+)
+def test_a_consistency_function_says_whether_its_noise_was_paired(
+    method: type[AbstractMethod],
+) -> None:
+    for coupling in (MinibatchOTCoupling(), GlobalOTCoupling(), Loom(), StoredPairs()):
+        assert method(coupling=coupling).domain.has_paired_noise
+    assert not method(coupling=IndependentCoupling()).domain.has_paired_noise
