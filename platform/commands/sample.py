@@ -29,7 +29,7 @@ class Sample:
 
 A sample depends on the seed and its number alone. The model's domain chooses the sampler, unless
 one is named, with its own number of steps: anchored, ddim, ddim_clock, dpm_solver, edm or heun for
-a velocity; jumps, renoise or gamma, with the times between 0 and 1, for a map that jumps.
+a velocity; jumps, renoise, anchored_jumps or gamma, with the times between, for a map that jumps.
 
 examples:
   onestep sample champion

@@ -42,8 +42,6 @@ class TestAnchoredJumps(SamplerContract):
         Domain(kind=DomainKind.DIAGONAL),
         Domain(kind=DomainKind.FROM_NOISE),
         Domain(kind=DomainKind.GRID, steps=8),
-        Domain(path="trigonometric"),
-        Domain(kind=DomainKind.TO_DATA, t_hi=0.9),
     )
     accepted = PAIRED
 
@@ -79,7 +77,7 @@ def test_each_state_lies_between_the_first_noise_and_the_last_result() -> None:
     found = AnchoredJumps(grid=ListGrid(inner=(0.3,))).sample(net, x0[None])
 
     def jump(x: Tensor, s: float) -> Tensor:
-        return CURVED.jump(x, torch.full((4,), s).double(), torch.ones(4).double())
+        return CURVED.jump(x, torch.full_like(x[:, 0], s), torch.ones_like(x[:, 0]))
 
     first = jump(0.95 * x0, 0.05)
     torch.testing.assert_close(found, jump(0.7 * x0 + 0.3 * first, 0.3), atol=1e-12, rtol=0.0)

@@ -250,6 +250,11 @@ def test_the_denoising_counts_among_the_evaluations(sampler: AbstractSampler) ->
     ("sampler", "domain", "words"),
     [
         (Renoise(), TO_DATA_EARLY, r"reaches the data, got one that ends at t = 0\.9"),
+        (
+            AnchoredJumps(),
+            TO_DATA_EARLY,
+            r"AnchoredJumps needs .* reaches the data, got one that ends",
+        ),
         (Renoise(), Domain(t_hi=0.9), r"reaches the data, got one that ends at t = 0\.9"),
         (Jumps(), TO_DATA_EARLY, r"1 jumps need a map trained from 0 to 0\.9"),
         (Jumps(), FROM_NOISE_EARLY, r"denoising at t = 0\.9 needs a map trained on the diagonal"),
