@@ -26,11 +26,13 @@ class SweepNote:
         asked: The sweep as it was asked for.
         settings: The same with the versions of its parents.
         revision: Revision of the code that it was begun with.
+        code: Digest of that code.
     """
 
     asked: SweepSettings
     settings: SweepSettings
     revision: str
+    code: str
 
     @classmethod
     def of(cls, name: str) -> Self:
@@ -57,6 +59,7 @@ class SweepNote:
             asked=SweepSettings.from_dict(values["asked"]),
             settings=SweepSettings.from_dict(values["settings"]),
             revision=values["revision"],
+            code=values.get("code", ""),
         )
 
     def keep(self, name: str) -> None:
@@ -71,6 +74,7 @@ class SweepNote:
             "asked": self.asked.to_dict(),
             "settings": self.settings.to_dict(),
             "revision": self.revision,
+            "code": self.code,
         }
         write_json(folder_of(name) / _FILE, values, mode=0o600)
 

@@ -19,7 +19,7 @@ from ..platform.lock import alone
 from ..platform.ray_instance import ray_instance
 from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
-from ..platform.registry.revision import code_revision
+from ..platform.registry.revision import code_digest, code_revision
 from ..platform.registry.run import RunFacts
 from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
@@ -72,7 +72,9 @@ def sweep(settings: SweepSettings, *, say: Say = _silence, show: Show = _unseen)
     plan = plan.with_versions(registry_of(plan.experiment))
     now = datetime.datetime.now(datetime.UTC)
     name = f"{settings.name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
-    note = SweepNote(asked=settings, settings=plan.settings, revision=code_revision())
+    note = SweepNote(
+        asked=settings, settings=plan.settings, revision=code_revision(), code=code_digest()
+    )
     return _run(plan, note, name, say, show)
 
 
@@ -103,11 +105,12 @@ def resume(
     Raises:
         ValueError: If there is no such sweep, it is running, or its data or code have changed.
     """
-    note, revision = SweepNote.of(name), code_revision()
-    if not any_code and note.revision != revision:
+    note, code = SweepNote.of(name), code_digest()
+    if not any_code and note.code != code:
         raise ValueError(
-            f"sweep {name} was begun with code {note.revision}, this is {revision}: its trials "
-            "would not compare; go back to that code, or accept it by --any-code"
+            f"sweep {name} was begun with code {note.code[:12]} (revision {note.revision}), this "
+            f"is {code[:12]} ({code_revision()}): its trials would not compare; go back to that "
+            "code, or accept it by --any-code"
         )
     settings = replace(
         note.settings,

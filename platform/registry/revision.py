@@ -1,5 +1,6 @@
 """Which code made a run: the git revision, and the versions of what it stands on."""
 
+import hashlib
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +10,8 @@ from typing import Final
 _PACKAGES: Final = ("onestep", "torch", "ray", "numpy", "mlflow")
 _PACKAGE_FOLDER: Final = Path(__file__).resolve().parents[2]
 _CODE: Final = ("*.py", "*.yaml")
+_TRAINING: Final = ("methods", "platform", "sweeps")
+"""The folders whose code decides what a training or a trial comes to."""
 _TIMEOUT_S: Final = 10.0
 
 
@@ -29,6 +32,23 @@ def code_revision(folder: Path = _PACKAGE_FOLDER) -> str:
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     new = _git(folder, "ls-files", "--others", "--exclude-standard", "--", *_CODE)
     return revision if changed == new == "" else f"{revision}+dirty"  # None: nobody knows
+
+
+def code_digest(folder: Path = _PACKAGE_FOLDER) -> str:
+    """SHA-256 of the code that trains, wherever it is installed.
+
+    Unlike the revision it tells two changed checkouts apart, and leaves documents out.
+
+    Args:
+        folder: Folder of the package.
+    """
+    digest = hashlib.sha256()
+    files = (file for part in _TRAINING for kind in _CODE for file in (folder / part).rglob(kind))
+    for file in sorted(files):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def installed_versions() -> dict[str, str]:

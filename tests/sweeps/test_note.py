@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from onestep.sweeps import search
+from onestep.platform.registry.revision import code_digest
 from onestep.sweeps.cost import Budget
 from onestep.sweeps.note import SweepNote, changes, folder_of, latest_of
 from onestep.sweeps.search import sweep_or_resume
@@ -20,9 +20,14 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSettings:
     return settings_of(["data=moons", "net=mlp", "sweep.name=mine"])
 
 
-def keep(name: str, asked: SweepSettings, revision: str = "abc") -> SweepNote:
+def keep(name: str, asked: SweepSettings, code: str | None = None) -> SweepNote:
     folder_of(name).mkdir(parents=True)
-    note = SweepNote(asked=asked, settings=replace(asked, base=("pinned",)), revision=revision)
+    note = SweepNote(
+        asked=asked,
+        settings=replace(asked, base=("pinned",)),
+        revision="main",
+        code=code_digest() if code is None else code,
+    )
     note.keep(name)
     return note
 
@@ -81,12 +86,12 @@ def test_another_sweep_of_the_same_name_that_has_not_ended_is_in_the_way(
 
 
 def test_a_sweep_goes_on_with_its_own_code_or_with_leave(
-    settings: SweepSettings, monkeypatch: pytest.MonkeyPatch
+    settings: SweepSettings,
 ) -> None:
     name = "mine-20261122-101500-aaaa"
-    keep(name, settings, revision="abc")
-    monkeypatch.setattr(search, "code_revision", lambda: "def")
-    with pytest.raises(ValueError, match=r"begun with code abc, this is def: .* --any-code"):
+    keep(name, settings, code="abc")
+    said = rf"with code abc \(revision main\), this is {code_digest()[:12]} .*--any-code"
+    with pytest.raises(ValueError, match=said):
         sweep_or_resume(settings)
     with pytest.raises(ValueError, match="pinned"):  # it goes on to the next check
         sweep_or_resume(settings, any_code=True)

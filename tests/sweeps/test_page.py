@@ -110,7 +110,7 @@ def home(tmp_path: Path, empty_study: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def begun(home: Path, settings: SweepSettings = _SETTINGS) -> Book:
     """A sweep that is about to begin."""
     folder_of(_NAME).mkdir(parents=True)
-    SweepNote(asked=settings, settings=settings, revision="abc").keep(_NAME)
+    SweepNote(asked=settings, settings=settings, revision="abc", code="").keep(_NAME)
     study = begin(open_storage(storage_url(settings, home)), _NAME, settings.objectives)
     study.set_user_attr("data_digest", "d1g357")
     budgets = settings.scheduler.budgets(256, batch=64)

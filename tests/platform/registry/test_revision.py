@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-from onestep.platform.registry.revision import code_revision, installed_versions
+from onestep.platform.registry.revision import code_digest, code_revision, installed_versions
 
 
 def git(folder: Path, *words: str) -> str:
@@ -31,6 +31,23 @@ def test_changed_files_show_in_the_revision(tmp_path):
         (tmp_path / name).unlink()
     (tmp_path / "file").write_text("new")
     assert code_revision(tmp_path) == f"{head}+dirty"
+
+
+def test_the_digest_tells_changed_code_wherever_it_is_installed(tmp_path):
+    for place in ("methods/one.py", "sweeps/conf/a.yaml", "serving/api.py", "methods/notes.md"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("old")
+    first = code_digest(tmp_path)
+    (tmp_path / "serving/api.py").write_text("new")
+    (tmp_path / "methods/notes.md").write_text("new")
+    assert code_digest(tmp_path) == first
+    seen = {first}
+    for place in ("methods/one.py", "sweeps/conf/a.yaml"):
+        (tmp_path / place).write_text("new")
+        seen.add(code_digest(tmp_path))
+    (tmp_path / "methods/one.py").rename(tmp_path / "methods/two.py")
+    assert len({*seen, code_digest(tmp_path)}) == 4
+    assert code_digest(tmp_path.rename(f"{tmp_path}-moved")) not in seen
 
 
 def test_a_folder_within_another_checkout_has_not_its_revision(tmp_path):
