@@ -32,11 +32,12 @@ _HEADERS: Final = {
 }
 _FAILED: Final[dict[int | str, dict[str, Any]]] = {
     500: {"model": Refusal, "description": "The server failed; its log says why"},
-    503: {"model": Refusal, "description": "Too many requests wait, or no model is ready"},
+    503: {"model": Refusal, "description": "No model is ready"},
 }
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": Refusal, "description": "No such model is served"},
     422: {"model": Refusal, "description": "Out of range, unknown field, or not JSON"},
+    429: {"model": Refusal, "description": "Too many requests wait"},
     **_FAILED,
 }
 
@@ -96,7 +97,7 @@ def _read(name: str) -> str:
 
 def _respond(answer: Refusal) -> JSONResponse:
     code = answer.error.code
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if code == 503 else None
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if code in (429, 503) else None
     return JSONResponse(answer.model_dump(), status_code=code, headers=headers)
 
 

@@ -1,107 +1,85 @@
-"""Requests that wait together are run together, as soon as the engine is free."""
+"""Requests enter the engine's forwards as soon as there is room: no timer, no batch to wait for."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar, final
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import final
 
+from jaxtyping import Float
+from torch import Tensor
+
+from .company import Company
+from .engine import Draw, Engine
 from .errors import Overloaded
 
-
-class Sized(Protocol):
-    """A request of the batcher.
-
-    Attributes:
-        n: Rows that it takes in a forward.
-        steps: Only requests with the same steps run together.
-    """
-
-    @property
-    def n(self) -> int: ...  # noqa: D102
-
-    @property
-    def steps(self) -> int: ...  # noqa: D102
-
-
-RequestT = TypeVar("RequestT", bound=Sized)
-ResultT = TypeVar("ResultT")
+_Waiting = tuple[Draw, "asyncio.Future[Tensor]"]
 
 
 @final
-class Batcher(Generic[RequestT, ResultT]):
-    """Runs one batch at a time in a thread and gathers the next one meanwhile.
+class Batcher:
+    """Runs one forward at a time in a thread of its own, with whatever is there when it begins.
 
-    There is no timer to tune: a lone request starts at once, and under load the batch is what
-    arrived while the one before it ran.
+    A lone request starts at once. Under load requests join and leave between two forwards, also
+    those of several steps: none waits for another's end.
 
     Args:
-        run: Results of several requests, in order; called in a thread, never twice at once.
-        rows: Rows of one batch; a larger request has a batch of its own.
+        engine: The model.
         max_waiting: Requests that may wait before the next is refused.
     """
 
-    def __init__(
-        self,
-        run: Callable[[Sequence[RequestT]], Sequence[ResultT]],
-        *,
-        rows: int,
-        max_waiting: int,
-    ) -> None:
-        self._run = run
-        self._rows = rows
+    def __init__(self, engine: Engine, *, max_waiting: int) -> None:
+        self._engine = engine
         self._max_waiting = max_waiting
-        self._waiting: deque[tuple[RequestT, asyncio.Future[ResultT]]] = deque()
+        self._company: Company[asyncio.Future[Tensor]] = Company(engine.answer, rows=engine.bucket)
+        self._arrived: deque[_Waiting] = deque()
+        # Walks belong to the thread that began them.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._worker: asyncio.Task[None] | None = None
 
-    async def submit(self, request: RequestT) -> ResultT:
-        """The result of one request.
+    async def submit(self, draw: Draw) -> Float[Tensor, "n c h w"]:
+        """The images of one request.
 
         Args:
-            request: What to run.
+            draw: An accepted request.
 
         Returns:
-            Its result.
+            Its images, in [-1, 1] but for the model's own overshoot.
 
         Raises:
             Overloaded: If too many requests wait already.
         """
-        if len(self._waiting) >= self._max_waiting:
-            raise Overloaded(len(self._waiting))
-        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
+        waiting = len(self._arrived) + self._company.waiting
+        if waiting >= self._max_waiting:
+            raise Overloaded(waiting)
+        future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+        self._arrived.append((draw, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await future
 
     async def _work(self) -> None:
-        while batch := self._take():
-            requests = [request for request, _ in batch]
+        loop = asyncio.get_running_loop()
+        while self._arrived or len(self._company):
+            arrived, self._arrived = self._arrived, deque()
             try:
-                results = await asyncio.to_thread(self._run, requests)
+                ended = await loop.run_in_executor(self._thread, self._advance, arrived)
             except Exception as error:  # raised again where each of the requests is awaited
-                for _, future in batch:
+                for future in (*(future for _, future in arrived), *self._company.clear()):
                     if not future.done():
                         future.set_exception(error)
-            else:
-                for (_, future), result in zip(batch, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
-
-    def _take(self) -> list[tuple[RequestT, asyncio.Future[ResultT]]]:
-        """The oldest request, and all others that fit beside it; nobody is overtaken for ever."""
-        batch: list[tuple[RequestT, asyncio.Future[ResultT]]] = []
-        rest: deque[tuple[RequestT, asyncio.Future[ResultT]]] = deque()
-        rows = 0
-        for request, future in self._waiting:
-            if future.done():  # the client went away
                 continue
-            fits = not batch or (
-                request.steps == batch[0][0].steps and rows + request.n <= self._rows
-            )
-            if fits:
-                batch.append((request, future))
-                rows += request.n
-            else:
-                rest.append((request, future))
-        self._waiting = rest
-        return batch
+            for future, images in ended:
+                if not future.done():
+                    future.set_result(images)
+
+    def _advance(
+        self, arrived: Sequence[_Waiting]
+    ) -> list[tuple["asyncio.Future[Tensor]", Tensor]]:
+        self._company.keep(lambda future: not future.done())  # the client of others went away
+        for draw, future in arrived:
+            if not future.done():
+                self._company.add(future, self._engine.begin(draw))
+        if not len(self._company):
+            return []
+        return [(future, self._engine.images(x)) for future, x in self._company.advance()]

@@ -1,5 +1,6 @@
 """The engine turns requests into images with one flow map: plain torch, no server, no Ray."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from ..methods.core.condition import Condition
 from ..methods.core.flow_map import DomainKind, FlowMap
+from ..methods.core.guidance_scale import AtScale
 from ..methods.core.noise import draw_noise
-from ..methods.core.sampler import AbstractSampler
 from ..methods.core.sampler_choice import sampler_for
 from ..platform.registry.decoder import Decoder
 from ..platform.registry.record import ModelRecord
+from .company import Company
 from .errors import RequestRefused, shown
+from .walk import Asking, Question, Walk
 
 MAX_IMAGES: Final = 64
 """Most images in one request."""
@@ -24,6 +27,8 @@ MAX_STEPS: Final = 64
 """Most network evaluations for one image."""
 MAX_SEED: Final = 2**53 - 1
 """Largest seed: the integers up to here survive a JavaScript client."""
+MAX_GUIDANCE: Final = 100.0
+"""Largest guidance scale."""
 _IMAGE_CHANNELS: Final = (1, 3)
 _NAMES_SHOWN: Final = 10
 
@@ -36,29 +41,36 @@ class Draw:
     Attributes:
         label: Class in [0, classes), or None for an unconditional model.
         n: How many images, in [1, MAX_IMAGES].
-        seed: Image k is a function of (seed, k), the label and the steps alone.
+        seed: Image k is a function of (seed, k), the label, the steps and the guidance alone.
         steps: Network evaluations for each image.
+        guidance: Scale of a model that takes one; None for the model's own.
     """
 
     label: int | None
     n: int
     seed: int
     steps: int
+    guidance: float | None = None
 
 
 @final
 class Engine:
     """Samples images from one flow map.
 
-    The noise of image k comes from (seed, k) alone, and every forward has the same number of rows,
-    so an image is the same, bit for bit, whatever it is batched with: matrix products of
-    different sizes may round differently.
+    The noise of image k comes from (seed, k) alone. A forward has as many rows as one of a few
+    buckets, and an image is the same, bit for bit, whatever it shares its forwards with. Between
+    buckets it differs in the last digits, since matrix products of other sizes round differently;
+    an engine that is strict has one bucket.
 
     Args:
         flow_map: The model; it runs on the device where its parameters lie.
         record: What the registry knows about it.
-        bucket: Rows of every forward, at least 1; missing ones are filled and thrown away.
+        bucket: Most rows of a forward, at least 1; missing ones are filled and thrown away.
+        strict: Whether every forward has so many rows. Otherwise it has the next power of two.
         decoder: What makes images of the latents of such a model.
+
+    Attributes:
+        guidance: Guidance scale where a request names none; None for a model that takes none.
 
     Raises:
         ValueError: If the model makes no images.
@@ -70,6 +82,7 @@ class Engine:
         record: ModelRecord,
         *,
         bucket: int = 16,
+        strict: bool = False,
         decoder: Decoder | None = None,
     ) -> None:
         if record.latents is not None and decoder is None:
@@ -90,8 +103,11 @@ class Engine:
             raise ValueError(f"bucket must be at least 1, got {bucket}")
         self.record = record
         self.bucket = bucket
+        self.buckets = (bucket,) if strict else _buckets(bucket)
+        self.guidance = flow_map.scale if isinstance(flow_map, AtScale) else None
         self._noise_shape, self._image_shape = tuple(record.shape), shape
         self._flow_map = flow_map.eval()
+        self._asking = Asking(domain=flow_map.domain)
         tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
         self._device = next(tensors).device
         self._decoder = None if decoder is None else decoder.to(self._device)
@@ -119,6 +135,7 @@ class Engine:
         seed: int,
         n: int = 1,
         steps: int | None = None,
+        guidance: float | None = None,
         size: str | None = None,
     ) -> Draw:
         """Checks a request against the model.
@@ -128,6 +145,7 @@ class Engine:
             seed: Seed of the noise, in [0, MAX_SEED].
             n: Number of images, in [1, MAX_IMAGES].
             steps: Network evaluations for each image, or None for the model's default.
+            guidance: Scale in [1, MAX_GUIDANCE] of a model that takes one, or None for its own.
             size: Width and height, or None for the model's own.
 
         Returns:
@@ -152,7 +170,21 @@ class Engine:
                 f"allowed: {_ranges(self.steps)}",
                 param="steps",
             )
-        return Draw(label=self._label(prompt), n=n, seed=seed, steps=steps)
+        self._check_guidance(guidance)
+        return Draw(label=self._label(prompt), n=n, seed=seed, steps=steps, guidance=guidance)
+
+    def _check_guidance(self, guidance: float | None) -> None:
+        if guidance is None:
+            return
+        if self.guidance is None:
+            raise RequestRefused(
+                f"guidance must be left out for a model that takes no scale, got {guidance:g}",
+                param="guidance",
+            )
+        if not 1.0 <= guidance <= MAX_GUIDANCE:
+            raise RequestRefused(
+                f"guidance must be in 1..{MAX_GUIDANCE:g}, got {guidance:g}", param="guidance"
+            )
 
     def _label(self, prompt: str) -> int | None:
         text = prompt.strip()
@@ -179,53 +211,85 @@ class Engine:
         )
 
     @torch.inference_mode()
-    def sample(self, draws: Sequence[Draw]) -> list[Float[Tensor, "n c h w"]]:
-        """The images of each request, in [-1, 1] but for the model's own overshoot.
+    def begin(self, draw: Draw) -> Walk:
+        """The way of a request to its images, at its first question.
 
         Args:
-            draws: Accepted requests, all with the same number of steps.
+            draw: An accepted request.
+        """
+        sampler = self._samplers[draw.steps]
+        # The noise is drawn on the CPU, so that an image does not depend on the device.
+        noise = draw_noise(draw.n, self._noise_shape, seed=draw.seed, draws=sampler.draws)
+        return Walk(sampler, self._asking, noise.to(self._device), self._condition(draw))
+
+    @torch.inference_mode()
+    def answer(self, question: Question) -> Float[Tensor, " b *d"]:
+        """The map's answer, computed in the smallest bucket that holds the rows.
+
+        Args:
+            question: At most ``bucket`` rows, of any walks.
 
         Returns:
-            One tensor for each request, in order.
+            The average velocity of each row.
         """
-        assert len({draw.steps for draw in draws}) == 1, "one forward serves one number of steps"
-        sampler = self._samplers[draws[0].steps]
-        noise = torch.cat(
-            [draw_noise(d.n, self._noise_shape, seed=d.seed, draws=sampler.draws) for d in draws],
-            dim=1,
-        )
-        labels = torch.tensor([_label_of(d) for d in draws for _ in range(d.n)])
-        rows = torch.cat(
-            [
-                self._forward(
-                    sampler, noise[:, at : at + self.bucket], labels[at : at + self.bucket]
-                )
-                for at in range(0, len(labels), self.bucket)
-            ]
-        )
-        return list(torch.split(rows, [draw.n for draw in draws]))
+        rows = len(question)
+        bucket = self.buckets[bisect_left(self.buckets, rows)]
+        fill = torch.arange(bucket, device=self._device).clamp(max=rows - 1)
+        filled = question if rows == bucket else question[fill]
+        u: Tensor = self._flow_map(filled.x, filled.s, filled.t, filled.condition)
+        return u[:rows]
+
+    @torch.inference_mode()
+    def images(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, "n c h w"]:
+        """What a walk's end looks like: itself, or what is decoded of it.
+
+        Args:
+            x: Samples of the map.
+
+        Returns:
+            Images in [-1, 1] but for the model's own overshoot, on the CPU.
+        """
+        if self._decoder is None:
+            return x.cpu()
+        fill = torch.arange(self.bucket, device=self._device)
+        parts = [
+            self._decoder(part[fill.clamp(max=len(part) - 1)])[: len(part)]
+            for part in x.split(self.bucket)
+        ]
+        return torch.cat(parts).cpu()
+
+    @torch.inference_mode()
+    def sample(self, draws: Sequence[Draw]) -> list[Float[Tensor, "n c h w"]]:
+        """The images of each request.
+
+        Args:
+            draws: Accepted requests.
+
+        Returns:
+            One tensor for each request, in order; images in [-1, 1] but for the model's overshoot.
+        """
+        company: Company[int] = Company(self.answer, rows=self.bucket)
+        for place, draw in enumerate(draws):
+            company.add(place, self.begin(draw))
+        ends: dict[int, Tensor] = {}
+        while len(company):
+            ends.update(company.advance())
+        return [self.images(ends[place]) for place in range(len(draws))]
 
     def warm_up(self) -> None:
-        """Samples once with the default steps, so that the first request does not pay for it."""
+        """Samples once with each bucket, so that no request pays for a first time."""
         label = None if self.record.classes == 0 else 0
-        self.sample([Draw(label=label, n=1, seed=0, steps=self.default_steps)])
+        for rows in self.buckets:
+            n = min(rows, MAX_IMAGES)
+            self.sample([Draw(label=label, n=n, seed=0, steps=self.default_steps)])
 
-    def _forward(
-        self,
-        sampler: AbstractSampler,
-        noise: Float[Tensor, "draws b c h w"],
-        labels: Tensor,
-    ) -> Float[Tensor, "b c h w"]:
-        rows = len(labels)
-        fill = torch.arange(self.bucket).clamp(max=rows - 1)
-        # The noise is drawn on the CPU, so that an image does not depend on the device.
-        filled = noise[:, fill].to(self._device)
-        x = sampler.sample(self._flow_map, filled, self._condition(labels[fill]))
-        images = x if self._decoder is None else self._decoder(x)
-        return images[:rows].cpu()
+    def _condition(self, draw: Draw) -> Condition | None:
+        def rows(value: float) -> Tensor:
+            return torch.full((draw.n,), value, device=self._device)
 
-    def _condition(self, labels: Tensor) -> Condition | None:
-        return None if self.record.classes == 0 else Condition(label=labels.to(self._device))
+        label = None if draw.label is None else rows(draw.label).long()
+        scale = None if self.guidance is None else rows(draw.guidance or self.guidance)
+        return None if label is scale is None else Condition(label=label, guidance=scale)
 
 
 def _setting(node: Mapping[str, Any], name: str) -> Any:
@@ -234,8 +298,9 @@ def _setting(node: Mapping[str, Any], name: str) -> Any:
     return _setting(inner, name) if isinstance(inner, Mapping) else node.get(name)
 
 
-def _label_of(draw: Draw) -> int:
-    return 0 if draw.label is None else draw.label
+def _buckets(largest: int) -> tuple[int, ...]:
+    """Powers of two up to the largest, and the largest."""
+    return (*(2**k for k in range(largest.bit_length()) if 2**k < largest), largest)
 
 
 def _ranges(values: Sequence[int]) -> str:

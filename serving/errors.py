@@ -2,7 +2,7 @@
 
 RequestRefused (422)
     UnknownModel (404)
-    Overloaded (503)
+    Overloaded (429)
 """
 
 from typing import Final, final
@@ -52,7 +52,7 @@ class Overloaded(RequestRefused):
     """
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} requests wait already; try again in a second", status=503)
+        super().__init__(f"{waiting} requests wait already; try again in a second", status=429)
 
 
 def shown(value: object) -> str:

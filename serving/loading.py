@@ -54,7 +54,9 @@ def load_engine(settings: AppSettings) -> tuple[Engine, str]:
     version = str(registry.resolve(settings.model))
     flow_map, record = load_generator(registry, version)
     decoder = load_decoder(registry, version)
-    engine = Engine(flow_map, record, bucket=settings.bucket, decoder=decoder)
+    engine = Engine(
+        flow_map, record, bucket=settings.bucket, strict=settings.strict, decoder=decoder
+    )
     engine.warm_up()
     return engine, version
 

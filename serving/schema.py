@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from .engine import MAX_IMAGES, MAX_SEED, MAX_STEPS
+from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 
 
 def _whole(value: object) -> object:
@@ -60,6 +60,14 @@ class ImagesRequest(BaseModel):
         ),
         _Whole,
     ] = None
+    guidance: Annotated[
+        float | None,
+        Field(
+            ge=1.0,
+            le=MAX_GUIDANCE,
+            description="Guidance scale of a model that takes one; left out, the model's own.",
+        ),
+    ] = None
 
 
 class ImageData(BaseModel):
@@ -93,6 +101,7 @@ class ImagesResponse(BaseModel):
         model: The registered version that made them.
         seed: The seed of the noise.
         steps: Network evaluations for each image.
+        guidance: The guidance scale; null for a model that takes none.
         size: Width x height.
         usage: What they cost.
     """
@@ -102,6 +111,7 @@ class ImagesResponse(BaseModel):
     model: str
     seed: int
     steps: int
+    guidance: float | None
     size: str
     usage: Usage
 
@@ -120,6 +130,7 @@ class ModelCard(BaseModel):
         labels: Names of its classes, in the order of their numbers; empty without classes.
         steps: Network evaluations that it allows.
         default_steps: The number taken when the request names none.
+        default_guidance: The scale taken when the request names none; null for a model without.
     """
 
     id: str
@@ -132,6 +143,7 @@ class ModelCard(BaseModel):
     labels: list[str]
     steps: list[int]
     default_steps: int
+    default_guidance: float | None
 
 
 class ModelList(BaseModel):
@@ -148,6 +160,9 @@ class Health(BaseModel):
     model: str
 
 
+Kind = Literal["invalid_request_error", "rate_limit_error", "server_error"]
+
+
 class Fault(BaseModel):
     """Why a request was refused.
 
@@ -159,7 +174,7 @@ class Fault(BaseModel):
     """
 
     message: str
-    type: Literal["invalid_request_error", "server_error"]
+    type: Kind
     param: str | None
     code: int
 

@@ -1,19 +1,25 @@
 """A service answers requests with one model; the web application asks it, here or across Ray."""
 
+import asyncio
 import base64
 import secrets
 import time
-from collections.abc import Sequence
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
-from jaxtyping import UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from .batcher import Batcher
 from .engine import MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
 from .image import encode_png, to_uint8
-from .schema import Fault, ImageData, ImagesRequest, ImagesResponse, ModelCard, Refusal, Usage
+from .schema import Fault, ImageData, ImagesRequest, ImagesResponse, Kind, ModelCard, Refusal, Usage
+
+_KINDS: Final[dict[int, Kind]] = {
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
 
 
 class Service(Protocol):
@@ -54,9 +60,7 @@ class EngineService:
         self._name = name
         self._version = version
         self._created = int(time.time())
-        self._batcher: Batcher[Draw, list[bytes]] = Batcher(
-            self._png, rows=engine.bucket, max_waiting=max_waiting
-        )
+        self._batcher = Batcher(engine, max_waiting=max_waiting)
 
     async def describe(self) -> ModelCard:
         """The model that is served now."""
@@ -72,6 +76,7 @@ class EngineService:
             labels=list(record.label_names) or numbers,
             steps=list(self._engine.steps),
             default_steps=self._engine.default_steps,
+            default_guidance=self._engine.guidance,
         )
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
@@ -86,14 +91,16 @@ class EngineService:
         try:
             draw = self._accept(request)
             images = await self._batcher.submit(draw)
+            files = await asyncio.to_thread(_png, images)  # beside the next forward
         except RequestRefused as refused:
             return refusal(refused)
         return ImagesResponse(
             created=int(time.time()),
-            data=[ImageData(b64_json=base64.b64encode(png).decode()) for png in images],
+            data=[ImageData(b64_json=base64.b64encode(png).decode()) for png in files],
             model=self._version,
             seed=draw.seed,
             steps=draw.steps,
+            guidance=self._engine.guidance if draw.guidance is None else draw.guidance,
             size=self._engine.size,
             usage=Usage(images=draw.n, network_evaluations=draw.n * draw.steps),
         )
@@ -108,20 +115,20 @@ class EngineService:
             size=request.size,
             seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
             steps=request.steps,
+            guidance=request.guidance,
         )
 
-    def _png(self, draws: Sequence[Draw]) -> list[list[bytes]]:
-        batches: list[UInt8[Tensor, "n h w c"]] = [to_uint8(x) for x in self._engine.sample(draws)]
-        return [[encode_png(image) for image in images] for images in batches]
+
+def _png(images: Float[Tensor, "n c h w"]) -> list[bytes]:
+    return [encode_png(image) for image in to_uint8(images)]
 
 
 def refusal(refused: RequestRefused) -> Refusal:
     """The refusal as it travels over HTTP."""
-    is_server = refused.status >= 500
     return Refusal(
         error=Fault(
             message=str(refused),
-            type="server_error" if is_server else "invalid_request_error",
+            type=_KINDS.get(refused.status, "invalid_request_error"),
             param=refused.param,
             code=refused.status,
         )

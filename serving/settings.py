@@ -30,7 +30,9 @@ class AppSettings:
         artifacts: Where the store keeps new files; None for the environment's choice.
         replicas: Processes that each hold the model.
         threads: Cores of each replica.
-        bucket: Rows of every forward; one size for all keeps images the same in any company.
+        bucket: Most rows of a forward.
+        strict: Whether every forward has so many, which keeps images bitwise the same in any
+            company; otherwise it has the next power of two, and they are up to rounding.
         max_waiting: Requests that may wait at each replica before the next is refused.
 
     Raises:
@@ -43,6 +45,7 @@ class AppSettings:
     replicas: int = 1
     threads: int = 1
     bucket: int = 16
+    strict: bool = False
     max_waiting: int = 256
 
     def __post_init__(self) -> None:

@@ -54,10 +54,18 @@ def gaussian(
     return GaussianMap(mean=MEAN, std=STD, shape=shape, classes=classes, domain=domain)
 
 
-def unet() -> FlowMap:
+def unet(*, guided: bool = False) -> FlowMap:
     """A small network with random weights in every layer, for which labels matter."""
     torch.manual_seed(0)
-    net = UNet(shape=SHAPE, classes=4, domain=TRIANGLE, width=8, multipliers=(1, 2), head_width=8)
+    net = UNet(
+        shape=SHAPE,
+        classes=4,
+        domain=TRIANGLE,
+        width=8,
+        multipliers=(1, 2),
+        head_width=8,
+        guided=guided,
+    )
     with torch.no_grad():
         for weight in net.parameters():
             weight.add_(0.2 * torch.randn_like(weight))

@@ -61,6 +61,7 @@ def test_the_answer_has_the_shape_of_openai_and_holds_png_files() -> None:
         "model": "digits/3",
         "seed": 7,
         "steps": 2,
+        "guidance": None,
         "size": "8x8",
         "usage": {"images": 2, "network_evaluations": 4},
     }
@@ -163,7 +164,7 @@ def test_a_body_that_is_no_json_is_refused(content: bytes, message: str) -> None
     assert message in answer.json()["error"]["message"]
 
 
-def test_as_many_requests_wait_as_may_and_the_next_is_503() -> None:
+def test_as_many_requests_wait_as_may_and_the_next_is_refused() -> None:
     began, gate = threading.Event(), threading.Event()
     net = unet()
     held = EngineService(
@@ -193,26 +194,26 @@ def test_as_many_requests_wait_as_may_and_the_next_is_503() -> None:
 
     (refused,), served = with_client(ask, over=held)
     assert [answer.status_code for answer in served] == [200] * 4
-    assert refused.status_code == 503
+    assert refused.status_code == 429
     assert refused.headers["Retry-After"] == "1"
     assert refused.json()["error"] == {
         "message": "3 requests wait already; try again in a second",
-        "type": "server_error",
+        "type": "rate_limit_error",
         "param": None,
-        "code": 503,
+        "code": 429,
     }
 
 
-def test_overload_is_503_with_a_time_to_wait() -> None:
+def test_overload_is_refused_with_a_time_to_wait() -> None:
     async def flood(client: httpx.AsyncClient) -> list[httpx.Response]:
-        # Different steps never share a batch, so one request runs and one waits.
-        bodies = [{"prompt": "1", "steps": 1 + k % 2} for k in range(8)]
+        # Each fills a forward of its own.
+        bodies = [{"prompt": "1", "n": 4}] * 8
         return list(await asyncio.gather(*(client.post(GENERATIONS, json=b) for b in bodies)))
 
     answers = with_client(flood, over=service(max_waiting=1))
-    refused = [answer for answer in answers if answer.status_code == 503]
+    refused = [answer for answer in answers if answer.status_code == 429]
     assert 0 < len(refused) < len(answers)
-    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {answer.status_code for answer in answers} == {200, 429}
     assert all(answer.headers["Retry-After"] == "1" for answer in refused)
     assert "wait already" in refused[0].json()["error"]["message"]
 
@@ -248,6 +249,7 @@ def test_models_tells_what_may_be_asked_for() -> None:
         "labels": ["zero", "one", "two", "three"],
         "steps": [1, 2, 4],
         "default_steps": 1,
+        "default_guidance": None,
     }
 
 
@@ -344,7 +346,7 @@ def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
     assert schema["components"]["schemas"]["ImagesRequest"]["additionalProperties"] is False
     assert set(schema["paths"]) == {"/healthz", "/v1/models", GENERATIONS}
     responses = schema["paths"][GENERATIONS]["post"]["responses"]
-    assert set(responses) == {"200", "404", "422", "500", "503"}
-    for status in ("404", "422", "500", "503"):
+    assert set(responses) == {"200", "404", "422", "429", "500", "503"}
+    for status in ("404", "422", "429", "500", "503"):
         reference = responses[status]["content"]["application/json"]["schema"]["$ref"]
         assert reference.endswith("/Refusal")

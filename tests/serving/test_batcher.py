@@ -1,101 +1,171 @@
 import asyncio
 import threading
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import pytest
+import torch
 
 from onestep.serving.batcher import Batcher
-from onestep.serving.engine import Draw
+from onestep.serving.engine import Draw, Engine
 from onestep.serving.errors import Overloaded
+from onestep.serving.walk import Question
+from onestep.tests.serving.model import MEAN, STD, gaussian, record_of
+
+ROWS: Final = 4
 
 
-class Recorder:
-    """Returns the seed of each request; the first batch waits until it is let go."""
+class Held:
+    """An engine whose first forward waits until it is let go, and which notes all of them."""
 
     def __init__(self) -> None:
-        self.batches: list[list[int]] = []
+        self.engine = Engine(gaussian(), record_of(), bucket=ROWS)
+        self.forwards: list[int] = []
         self.gate: Final = threading.Event()
+        self.batcher: Batcher
+        self._answer = self.engine.answer
+        self.engine.answer = self.answer  # type: ignore[method-assign]
 
-    def __call__(self, draws: Sequence[Draw]) -> list[int]:
-        self.batches.append([draw.seed for draw in draws])
+    def answer(self, question: Question) -> torch.Tensor:
+        self.forwards.append(len(question))
         assert self.gate.wait(timeout=10)
-        if any(draw.label == 9 for draw in draws):
-            raise ValueError("label 9")
-        return [draw.seed for draw in draws]
+        if question.condition is not None and (question.condition.label == 0).any():
+            raise ValueError("label 0")
+        return self._answer(question)
 
 
-def draw(seed: int, *, n: int = 1, steps: int = 1, label: int = 0) -> Draw:
+def draw(seed: int, *, n: int = 1, steps: int = 1, label: int = 3) -> Draw:
     return Draw(label=label, n=n, seed=seed, steps=steps)
 
 
 def run(
-    recorder: Recorder, draws: list[Draw], *, rows: int = 4, max_waiting: int = 99
-) -> list[object]:
-    """Submits one after the other while the first batch is held, then lets go."""
+    held: Held, draws: list[Draw], *, max_waiting: int = 99
+) -> list[torch.Tensor | BaseException]:
+    """Submits one after the other while the first forward is held, then lets go."""
 
-    async def submit_all() -> list[object]:
-        batcher: Batcher[Draw, int] = Batcher(recorder, rows=rows, max_waiting=max_waiting)
+    async def submit_all() -> list[torch.Tensor | BaseException]:
+        batcher = Batcher(held.engine, max_waiting=max_waiting)
         tasks = []
         for one in draws:
             tasks.append(asyncio.create_task(batcher.submit(one)))
             await asyncio.sleep(0)
-            while not recorder.batches:
+            while not held.forwards:
                 await asyncio.sleep(0.001)
-        recorder.gate.set()
+        held.gate.set()
         return list(await asyncio.gather(*tasks, return_exceptions=True))
 
     return asyncio.run(submit_all())
 
 
+def same(found: object, asked: Draw) -> bool:
+    """Whether these are the images of the request, which the oracle tells."""
+    (alone,) = Engine(gaussian(), record_of(), bucket=ROWS).sample([asked])
+    return isinstance(found, torch.Tensor) and torch.allclose(found, alone, atol=1e-5)
+
+
 def test_a_lone_request_runs_at_once_and_the_rest_run_together() -> None:
-    recorder = Recorder()
-    assert run(recorder, [draw(k) for k in range(4)]) == [0, 1, 2, 3]
-    assert recorder.batches == [[0], [1, 2, 3]]
+    held, draws = Held(), [draw(k) for k in range(4)]
+    assert all(map(same, run(held, draws), draws))
+    assert held.forwards == [1, 3]
 
 
-def test_a_batch_holds_no_more_rows_than_fit_but_a_large_request_runs() -> None:
-    recorder = Recorder()
-    draws = [draw(0), draw(1, n=3), draw(2, n=3), draw(3, n=1), draw(4, n=50)]
-    assert run(recorder, draws) == [0, 1, 2, 3, 4]
-    assert recorder.batches == [[0], [1, 3], [2], [4]]
+def test_requests_of_different_steps_share_forwards_and_leave_when_they_are_done() -> None:
+    held, draws = Held(), [draw(0, steps=3), draw(1, steps=1), draw(2, steps=2), draw(3, steps=3)]
+    assert all(map(same, run(held, draws), draws))
+    assert held.forwards == [1, 4, 3, 1]
 
 
-def test_only_equal_steps_run_together() -> None:
-    recorder = Recorder()
-    run(recorder, [draw(0), draw(1, steps=1), draw(2, steps=2), draw(3, steps=1)])
-    assert recorder.batches == [[0], [1, 3], [2]]
+def test_a_large_request_does_not_keep_a_small_one_waiting() -> None:
+    held, order = Held(), list[int]()
+    draws = [draw(0), draw(1, n=40), draw(2)]
+
+    async def submit_all() -> None:
+        batcher = Batcher(held.engine, max_waiting=9)
+
+        async def ask(one: Draw) -> None:
+            assert same(await batcher.submit(one), one)
+            order.append(one.seed)
+
+        tasks = [asyncio.create_task(ask(one)) for one in draws]
+        await asyncio.sleep(0)
+        held.gate.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(submit_all())
+    assert order == [0, 2, 1]
+    assert sum(held.forwards) == 42
+    assert len(held.forwards) == 11
 
 
 def test_the_request_that_finds_the_queue_full_is_refused() -> None:
-    results = run(Recorder(), [draw(k) for k in range(4)], max_waiting=2)
-    assert results[:3] == [0, 1, 2]
+    held, draws = Held(), [draw(k) for k in range(4)]
+    results = run(held, draws, max_waiting=2)
+    assert all(map(same, results[:3], draws))
     assert isinstance(results[3], Overloaded)
-    assert results[3].status == 503
+    assert results[3].status == 429
 
 
-def test_an_error_reaches_its_batch_and_the_next_batch_still_runs() -> None:
-    results = run(Recorder(), [draw(0, label=9), draw(1)])
-    assert isinstance(results[0], ValueError)
-    assert results[1] == 1
+def test_an_error_reaches_its_forward_and_the_next_still_runs() -> None:
+    held, draws = Held(), [draw(0, label=0, n=ROWS), draw(1)]
+
+    async def one_after_the_other() -> tuple[str, torch.Tensor]:
+        batcher = Batcher(held.engine, max_waiting=9)
+        held.gate.set()
+        with pytest.raises(ValueError, match="label 0") as caught:
+            await batcher.submit(draws[0])
+        return str(caught.value), await batcher.submit(draws[1])
+
+    assert same(asyncio.run(one_after_the_other())[1], draws[1])
+
+
+def leaving(
+    held: Held, gone: Draw, *stay: Draw
+) -> Callable[[], Coroutine[Any, Any, list[torch.Tensor]]]:
+    """A client that leaves while the first forward is held, and others that stay."""
+
+    async def leave() -> list[torch.Tensor]:
+        batcher = Batcher(held.engine, max_waiting=9)
+        first = asyncio.create_task(batcher.submit(draw(0)))
+        while not held.forwards:
+            await asyncio.sleep(0.001)
+        left = asyncio.create_task(batcher.submit(gone))
+        others = [asyncio.create_task(batcher.submit(one)) for one in stay]
+        await asyncio.sleep(0)
+        left.cancel()
+        held.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        return await asyncio.gather(first, *others)
+
+    return leave
 
 
 def test_a_request_whose_client_left_is_not_run() -> None:
-    recorder = Recorder()
+    held = Held()
+    results = asyncio.run(leaving(held, draw(1, n=3), draw(2))())
+    assert same(results[1], draw(2))
+    assert held.forwards == [1, 1]
 
-    async def leave() -> int:
-        batcher: Batcher[Draw, int] = Batcher(recorder, rows=4, max_waiting=9)
-        first = asyncio.create_task(batcher.submit(draw(0)))
-        while not recorder.batches:
+
+def test_a_walk_whose_client_left_is_not_walked_to_its_end() -> None:
+    held = Held()
+
+    async def leave() -> None:
+        batcher = Batcher(held.engine, max_waiting=9)
+        task = asyncio.create_task(batcher.submit(draw(1, steps=60)))
+        while not held.forwards:
             await asyncio.sleep(0.001)
-        gone = asyncio.create_task(batcher.submit(draw(1)))
-        stays = asyncio.create_task(batcher.submit(draw(2)))
-        await asyncio.sleep(0)
-        gone.cancel()
-        recorder.gate.set()
+        task.cancel()
+        held.gate.set()
         with pytest.raises(asyncio.CancelledError):
-            await gone
-        return await first + await stays
+            await task
+        assert same(await batcher.submit(draw(2)), draw(2))
 
-    assert asyncio.run(leave()) == 2
-    assert recorder.batches == [[0], [2]]
+    asyncio.run(leave())
+    assert len(held.forwards) < 10
+
+
+def test_the_images_are_those_of_the_oracle() -> None:
+    (found,) = run(Held(), [draw(5, n=ROWS + 3, steps=2)])
+    assert isinstance(found, torch.Tensor)
+    assert abs(found.mean().item() - MEAN) < 5 * STD / (7 * 64) ** 0.5

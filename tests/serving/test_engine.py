@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from onestep.methods.core.flow_map import Domain, DomainKind
+from onestep.methods.core.guidance_scale import AtScale
 from onestep.methods.core.noise import draw_noise
 from onestep.serving.engine import MAX_IMAGES, MAX_SEED, Draw, Engine
 from onestep.serving.errors import RequestRefused
@@ -67,6 +68,68 @@ def test_images_are_bitwise_the_same_alone_and_in_company() -> None:
     for place in range(4):
         company = [*others[:place], mine, *others[place:]]
         assert torch.equal(engine.sample(company)[place], alone)
+
+
+def forwards(engine: Engine, draws: list[Draw]) -> list[int]:
+    """Rows of each forward that these requests take together."""
+    sizes: list[int] = []
+    hook = engine._flow_map.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    engine.sample(draws)
+    hook.remove()
+    return sizes
+
+
+def test_a_few_rows_run_in_the_next_power_of_two_and_all_in_one_bucket_if_strict() -> None:
+    draws = [draw(n=9, steps=2), draw(n=1)]
+    assert forwards(Engine(unet(), record_of(net=UNET_NODE), bucket=6), draws) == [6, 4, 6, 4]
+    assert Engine(unet(), record_of(net=UNET_NODE), bucket=6).buckets == (1, 2, 4, 6)
+    strict = Engine(unet(), record_of(net=UNET_NODE), bucket=6, strict=True)
+    assert forwards(strict, draws) == [6, 6, 6, 6]
+
+
+def test_between_buckets_an_image_differs_in_its_last_digits_at_most() -> None:
+    engine = Engine(unet(), record_of(net=UNET_NODE), bucket=16)
+    mine = draw(seed=11, label=2, steps=3)
+    (alone,) = engine.sample([mine])
+    for n in (1, 3, 12):
+        beside = engine.sample([mine, draw(n=n)])[0]
+        torch.testing.assert_close(beside, alone, atol=1e-5, rtol=0.0)
+        assert (to_uint8(beside).int() - to_uint8(alone).int()).abs().max() <= 1
+
+
+def test_a_strict_engine_gives_the_same_bits_in_any_company_of_any_steps() -> None:
+    engine = Engine(unet(), record_of(net=UNET_NODE), bucket=4, strict=True)
+    mine = draw(seed=11, n=2, label=2, steps=3)
+    (alone,) = engine.sample([mine])
+    company = [draw(seed=1, n=5, steps=2), mine, draw(seed=2, steps=1)]
+    assert torch.equal(engine.sample(company)[1], alone)
+
+
+def test_requests_of_different_guidance_share_a_forward() -> None:
+    engine = Engine(AtScale(unet(guided=True), scale=2.0), record_of(net=UNET_NODE), bucket=4)
+    own, two, four = (
+        replace(draw(seed=3), guidance=engine.accept("3", seed=3, guidance=scale).guidance)
+        for scale in (None, 2.0, 4.0)
+    )
+    assert forwards(engine, [own, two, four]) == [4]
+    images = engine.sample([own, two, four])
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[1], images[2])
+    (alone,) = engine.sample([four])
+    torch.testing.assert_close(images[2], alone, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("scale", [0.5, 101.0, float("nan"), float("inf")])
+def test_a_scale_out_of_range_is_refused(scale: float) -> None:
+    engine = Engine(AtScale(unet(guided=True), scale=1.0), record_of(net=UNET_NODE))
+    with pytest.raises(RequestRefused, match=r"guidance must be in 1\.\.100, got ") as caught:
+        engine.accept("1", seed=0, guidance=scale)
+    assert caught.value.param == "guidance"
+
+
+def test_a_model_without_a_scale_takes_none(engine: Engine) -> None:
+    with pytest.raises(RequestRefused, match="left out for a model that takes no scale, got 2"):
+        engine.accept("1", seed=0, guidance=2.0)
 
 
 def test_image_k_does_not_depend_on_how_many_are_asked_for(engine: Engine) -> None:
