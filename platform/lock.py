@@ -34,3 +34,18 @@ def alone(folder: Path, *, what: str) -> Iterator[None]:
                 f"{what} {folder.name} is running already: another process works in {folder}"
             ) from None
         yield
+
+
+@contextmanager
+def in_turn(file: Path) -> Iterator[None]:
+    """A short piece of work that processes of this machine do one after another.
+
+    Args:
+        file: The file that they lock, which is made if it is missing and means nothing.
+
+    Yields:
+        None: In this process's turn.
+    """
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

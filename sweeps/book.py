@@ -288,6 +288,7 @@ class Book:
         settings = self._settings
         return sampler_of(
             settings.sampler,
+            {key: one.distribution for key, one in settings.space.dimensions.items()},
             seed=settings.seed,
             number=number,
             startup=settings.startup,

@@ -122,7 +122,7 @@ def importances(found: Importances) -> Figure:
         axis.barh(where, values, height=0.9 * thick, color=colour, label=label)
     axis.set_yticks(range(len(keys)), keys)
     axis.set_xlim(0.0, 1.0)
-    _label(axis, "share of the variance", "")
+    _label(axis, "share of the variance, alone", "")
     if len(found.shares) > 1:
         axis.legend(frameon=False, fontsize=8, loc="lower right")
     return figure

@@ -4,12 +4,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, final
 
 from ..platform.commands.arguments import add_overrides
 from ..platform.password import hide_passwords, without_passwords
 
 if TYPE_CHECKING:
+    from .cost import Budget
     from .plan import Plan
     from .report import SweepResult
 
@@ -36,6 +38,7 @@ sweep.storage=URL); look at them with
 _AUTO: Final = "resume=auto"
 _REPORT: Final = "report"
 _RESUMABLE: Final = ("sweep.trials", "sweep.concurrency")
+_BUDGET: Final = "sweep.budget."
 
 
 @final
@@ -98,11 +101,12 @@ class Sweep:
         with Board(sys.stdout) as board:
             say, show, any_code = board.say, board.show, arguments.any_code
             if arguments.resume:
-                changes = _counts(overrides)
+                counts, budget = _changes(overrides, of=arguments.resume)
                 result = resume(
                     arguments.resume,
-                    trials=changes.get("sweep.trials"),
-                    concurrency=changes.get("sweep.concurrency"),
+                    trials=counts.get("sweep.trials"),
+                    concurrency=counts.get("sweep.concurrency"),
+                    budget=budget,
                     any_code=any_code,
                     say=say,
                     show=show,
@@ -178,13 +182,35 @@ the page: {result.folder / PAGE}
 all trials: optuna-dashboard {hide_passwords(result.storage)}"""
 
 
-def _counts(overrides: Sequence[str]) -> dict[str, int]:
-    changes = {}
+def _changes(overrides: Sequence[str], *, of: str) -> tuple[dict[str, int], "Budget | None"]:
+    """Counts and a budget that a resumed sweep takes in place of its own."""
+    from ..platform.settings import settings
+    from .cost import Budget
+    from .note import SweepNote
+
+    counts: dict[str, int] = {}
+    amounts: dict[str, object] = {}
     for one in overrides:
         key, _, value = one.partition("=")
-        if key not in _RESUMABLE or not value.isdecimal():
+        if key in _RESUMABLE and value.isdecimal():
+            counts[key] = int(value)
+        elif key.startswith(_BUDGET):
+            amounts[key.removeprefix(_BUDGET)] = _number(value)
+        else:
             raise ValueError(
-                f"a resumed sweep keeps its settings but {' and '.join(_RESUMABLE)}, got {one!r}"
+                f"a resumed sweep keeps its settings but {', '.join(_RESUMABLE)} and "
+                f"{_BUDGET}..., got {one!r}"
             )
-        changes[key] = int(value)
-    return changes
+    if not amounts:
+        return counts, None
+    return counts, settings(
+        Budget, _BUDGET.rstrip("."), asdict(SweepNote.of(of).settings.budget) | amounts
+    )
+
+
+def _number(text: str) -> object:
+    """The number that a text writes, or the text, which is refused by who knows the key."""
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return text

@@ -23,7 +23,8 @@ class Importances:
 
     Attributes:
         trials: Finished trials that this rests on.
-        shares: For each objective by label, the share of its variance by key; they sum to 1.
+        shares: For each objective by label, the share of its variance that goes with each key
+            alone. What is missing to 1 goes with several keys together.
         left_out: Keys that not every finished trial has, of which nothing can be said.
     """
 
@@ -69,7 +70,10 @@ def _shares(study: optuna.Study, label: str, place: int) -> dict[str, float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of experimental parts
             return get_param_importances(
-                study, evaluator=FanovaImportanceEvaluator(seed=0), target=target
+                study,
+                evaluator=FanovaImportanceEvaluator(seed=0),
+                target=target,
+                normalize=False,
             )
     except RuntimeError as error:  # the variance is zero
         raise ValueError(f"Optuna finds no importances for {label}: {error}") from error

@@ -1,5 +1,6 @@
 """Objectives: the numbers that a sweep improves."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,7 @@ from ..platform.settings import settings
 TRAINING_S: Final = "cost/training_s"
 """Seconds of processor time of the training."""
 COSTS: Final = (TRAINING_S,)
+_LABEL: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
 """Numbers that are not of the evaluation, and have no interval."""
 OF_THE_MAP: Final = ("eval/straightness", "eval/semigroup_error")
 """Numbers that no samples are drawn for."""
@@ -76,6 +78,10 @@ class Objective:
                 f"sweep.objectives: nfe must be null for {', '.join(without)} and a number for all "
                 f"others, got {self.nfe} for {self.name}"
             )
+        if self.nfe is not None and self.nfe < 1:
+            raise ValueError(
+                f"sweep.objectives: nfe must be at least 1, got {self.nfe} for {self.name}"
+            )
 
     @property
     def sign(self) -> float:
@@ -114,7 +120,7 @@ class Objectives:
         by_label: The numbers; the first one leads where one has to.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, one is there twice, or a label is none.
     """
 
     by_label: Mapping[str, Objective]
@@ -122,6 +128,14 @@ class Objectives:
     def __post_init__(self) -> None:
         if not self.by_label:
             raise ValueError("sweep.objectives needs at least one number, got none")
+        for label in self.by_label:
+            if not _LABEL.fullmatch(label):
+                raise ValueError(
+                    "sweep.objectives: a label is letters, digits, '_', '.' or '-', at most 60, "
+                    f"got {label!r}"
+                )
+        if len(set(self.all)) < len(self.all):
+            raise ValueError(f"sweep.objectives must be different numbers, got {self}")
 
     @classmethod
     def from_dict(cls, values: object) -> Self:
@@ -171,7 +185,7 @@ class Objectives:
 
     def smaller_is_better(self, numbers: Sequence[Number]) -> tuple[float, ...]:
         """The values of a trial's numbers, turned so that smaller ones are better."""
-        return tuple(one.sign * each.value for one, each in zip(self.all, numbers, strict=False))
+        return tuple(one.sign * each.value for one, each in zip(self.all, numbers, strict=True))
 
     def of(self, report: Report, *, training_s: float) -> tuple[Number, ...]:
         """The numbers of a trial, in order.

@@ -204,7 +204,7 @@ def _keys(findings: Findings) -> list[Html]:
         return [*parts, tag("p", f"No importances: {error}.")]
     note = (
         f"Importances by {EVALUATOR} over {found.trials} finished trials: which share of an "
-        "objective's variance over the space goes with a key."
+        "objective's variance over the space goes with a key alone; the rest goes with several."
     )
     if found.trials < _FEW:
         note += (

@@ -1,11 +1,13 @@
 """Samplers: who suggests the points of a sweep. All are Optuna's."""
 
 import warnings
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final, assert_never, final
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import (
     BaseSampler,
     BruteForceSampler,
@@ -17,6 +19,8 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 
 class SamplerKind(StrEnum):
@@ -46,8 +50,43 @@ OF_ONE: Final = (SamplerKind.CMAES,)
 """Those that improve one number only."""
 
 
+@final
+class SobolPoint(QMCSampler):
+    """One point of Sobol's sequence over a whole space, keys under conditions among them.
+
+    Optuna's own takes the keys of the first trial for all there are, and the next place that the
+    study remembers, which a trial that is cut off leaves empty.
+
+    Args:
+        place: Place in the sequence.
+        laws: All keys of the space.
+        seed: Seed of the scrambling.
+    """
+
+    def __init__(self, place: int, laws: Mapping[str, BaseDistribution], *, seed: int) -> None:
+        super().__init__(seed=seed, scramble=True, warn_independent_sampling=False)
+        self._place, self._laws = place, laws
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All keys, whatever trials there have been."""
+        del study, trial
+        return dict(self._laws)
+
+    def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:
+        del study, search_space
+        return self._place
+
+
 def sampler_of(
-    kind: SamplerKind, *, seed: int, number: int, startup: int, population: int
+    kind: SamplerKind,
+    laws: Mapping[str, BaseDistribution],
+    *,
+    seed: int,
+    number: int,
+    startup: int,
+    population: int,
 ) -> BaseSampler:
     """The sampler that suggests one trial.
 
@@ -57,10 +96,11 @@ def sampler_of(
 
     Args:
         kind: Which one.
+        laws: All keys of the space, those under conditions among them.
         seed: Seed of the sweep.
         number: Number of the trial.
         startup: Random trials before it learns.
-        population: Trials of a generation, for genetic search.
+        population: Trials of a generation, for genetic search and CMA-ES.
 
     Returns:
         The sampler.
@@ -82,10 +122,13 @@ def sampler_of(
                 return GPSampler(seed=own, n_startup_trials=startup, deterministic_objective=False)
             case SamplerKind.CMAES:
                 return CmaEsSampler(
-                    seed=own, n_startup_trials=startup, warn_independent_sampling=False
+                    seed=own,
+                    n_startup_trials=startup,
+                    popsize=population,
+                    warn_independent_sampling=False,
                 )
-            case SamplerKind.QMC:  # one sequence, whose next place the study remembers
-                return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+            case SamplerKind.QMC:
+                return SobolPoint(number, laws, seed=seed)
             case SamplerKind.NSGA2:
                 return NSGAIISampler(seed=own, population_size=population)
             case SamplerKind.NSGA3:

@@ -62,7 +62,7 @@ class ScheduleSpace:
 
     def _check_shapes(self) -> None:
         for shape in self.shapes:
-            if shape not in SHAPES:
+            if not isinstance(shape, str) or shape not in SHAPES:
                 raise ValueError(f"shapes are {', '.join(SHAPES)}, got {shape!r}")
         if not self.shapes or len(set(self.shapes)) < len(self.shapes):
             raise ValueError(f"shapes must be different and at least one, got {list(self.shapes)}")

@@ -147,6 +147,14 @@ def sweep_or_resume(
         ValueError: If the last sweep of this name has not ended and was another one, or what
             ``sweep`` and ``resume`` raise.
     """
+    # From the look-up on: two that begin together would both find no sweep to go on with.
+    with alone(folder_of(f".{settings.name}"), what="sweep"):
+        return _sweep_or_resume(settings, any_code=any_code, say=say, show=show)
+
+
+def _sweep_or_resume(
+    settings: SweepSettings, *, any_code: bool, say: Say, show: Show
+) -> SweepResult:
     name = latest_of(settings)
     if name is None:
         return sweep(settings, say=say, show=show)

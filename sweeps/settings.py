@@ -8,12 +8,15 @@ from typing import Any, Final, Self, final
 from ..platform.configuration import compose
 from ..platform.settings import settings, typed_value
 from .cost import Budget
+from .dimension import Kind
 from .objective import Objectives
 from .sampler import OF_ONE, SamplerKind
 from .space import Space
 from .stopping import Stopping, StoppingKind
 
 _MODULE: Final = "onestep.sweeps.conf"
+_LARGEST_SEED: Final = 2**32 - 1
+"""Of NumPy's older generators, which some samplers use."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
 _OWN: Final = ("sweep=", "sweep.", "+sweep.", "++sweep.", "~sweep.")
 
@@ -32,7 +35,7 @@ class SweepSettings:
         concurrency: How many run at once.
         sampler: Who suggests the points.
         startup: Random trials before the sampler learns from the others.
-        population: Trials of a generation, for genetic search.
+        population: Trials of a generation, for genetic search and CMA-ES.
         seed: Seed of the suggestions. They are the same again for a sampler that learns nothing,
             and for all others at one trial at a time.
         scheduler: Who may end a trial early.
@@ -77,6 +80,9 @@ class SweepSettings:
         for name, least in least_of.items():
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"sweep.{name} must be at least {least}, got {value}")
+        if self.seed > _LARGEST_SEED:
+            raise ValueError(f"sweep.seed must be at most {_LARGEST_SEED}, got {self.seed}")
+        self._check_kinds()
         if self.scheduler.kind is not StoppingKind.NONE and "training.samples" in self.space.parts:
             raise ValueError(
                 "sweep.space cannot hold training.samples where trials are stopped early: they are "
@@ -86,6 +92,20 @@ class SweepSettings:
             raise ValueError(
                 f"sweep.sampler {self.sampler} improves one number, got "
                 f"{', '.join(self.objectives.labels)}"
+            )
+
+    def _check_kinds(self) -> None:
+        """Refuse keys that the sampler cannot draw."""
+        laws = self.space.dimensions
+        endless = [key for key, one in laws.items() if one.kind in (Kind.UNIFORM, Kind.LOG_UNIFORM)]
+        if self.sampler is SamplerKind.GRID and endless:
+            raise ValueError(
+                f"sweep.sampler grid takes keys of the kinds {Kind.CHOICE}, {Kind.INT} and "
+                f"{Kind.LOG_INT}, got {laws[endless[0]].kind} for {endless[0]}"
+            )
+        if self.sampler in OF_ONE and all(one.kind is Kind.CHOICE for one in laws.values()):
+            raise ValueError(
+                f"sweep.sampler {self.sampler} moves numbers, got choices alone: {', '.join(laws)}"
             )
 
     @classmethod

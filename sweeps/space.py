@@ -15,6 +15,7 @@ from .feasible import find_outermost, find_point
 from .schedule_space import SCHEDULE, ScheduleSpace
 from .shape import sentence
 
+_BEFORE_QUOTE: Final = re.compile(r"(\\+)(?='|$)")
 _BARE: Final = re.compile(r"[A-Za-z_][\w.-]*")
 _WORDS: Final = frozenset({"true", "false", "null", "none", "nan", "inf"})
 _CONSTRAINTS: Final = "constraints"
@@ -260,7 +261,7 @@ class Space:
         """The key under which a dimension was written."""
         if key in self.parts:
             return key
-        return next(one for one in self.parts if key.startswith(f"{one}."))
+        return max((one for one in self.parts if key.startswith(f"{one}.")), key=len)
 
     def with_values(self, key: str, new: Mapping[Scalar, Scalar]) -> Self:
         """The same space with other values of a choice, in the conditions of others, too.
@@ -297,7 +298,8 @@ def override(key: str, value: Scalar) -> str:
         case bool():
             text = str(value).lower()
         case str() if not _BARE.fullmatch(value) or value.lower() in _WORDS:
-            text = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+            # Hydra halves backslashes before a quote only.
+            text = "'" + _BEFORE_QUOTE.sub(r"\1\1", value).replace("'", "\\'") + "'"
         case str():
             text = value
         case _:

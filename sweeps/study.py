@@ -12,12 +12,15 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..platform.lock import in_turn
 from ..platform.password import hide_passwords
 from ..platform.registry.address import address_of
 from .objective import Mode, Objectives
 from .record import UNTRIED, TrialRecord
 from .settings import SweepSettings
 
+_PATIENCE_S: Final = 60.0
+"""How long another process may hold a SQLite file."""
 _ENDED: Final = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
 
 
@@ -47,17 +50,22 @@ def open_storage(url: str) -> RDBStorage:
     address = address_of(url)
     try:
         if address.get_backend_name() == "sqlite" and address.database:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-        storage = RDBStorage(url)
-        if address.get_backend_name() == "sqlite":
-            event.listen(storage.engine, "connect", _log_ahead)
-            storage.engine.dispose()  # the connection that made the tables was not asked
-        return storage
+            return _open_file(url, Path(address.database))
+        return RDBStorage(url)
     except (SQLAlchemyError, ImportError) as error:
         reason = hide_passwords(" ".join(str(error.__cause__ or error).split()))[:300]
         raise ValueError(
             f"Optuna's database at {hide_passwords(url)} does not answer: {reason}"
         ) from error
+
+
+def _open_file(url: str, file: Path) -> RDBStorage:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with in_turn(file.with_name(f".{file.name}.lock")):  # two would make the same tables
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE_S}})
+    event.listen(storage.engine, "connect", _log_ahead)
+    storage.engine.dispose()  # the connection that made the tables was not asked
+    return storage
 
 
 def _log_ahead(connection: Any, record: Any) -> None:

@@ -97,8 +97,9 @@ def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
     ("words", "said"),
     [
         (["--resume", "x", "--dry-run"], "drop --dry-run"),
-        (["--resume", "x", "data=moons"], "keeps its settings but sweep.trials and .*data=moons"),
+        (["--resume", "x", "data=moons"], "keeps its settings but sweep.trials, .*data=moons"),
         (["--resume", "x", "sweep.trials=many"], "got 'sweep.trials=many'"),
+        (["--resume", "x", "sweep.budget.samples=9"], "there is no sweep 'x'"),
         (["--resume", "x"], "there is no sweep 'x'"),
         (["report"], "write `onestep sweep report NAME`"),
         (["report", "x", "y"], "write `onestep sweep report NAME`"),

@@ -59,3 +59,9 @@ def test_too_few_finished_trials_say_nothing_and_others_do_not_count() -> None:
         optuna.trial.create_trial(params={"a": 0.5}, distributions={"a": _UNIT}, values=[1.0, 2.0])
     )
     assert importances_of(few, _BOTH).trials == LEAST
+
+
+def test_what_goes_with_two_keys_together_is_no_share_of_either() -> None:
+    found = importances_of(study(60, lambda a, b: [(a - 0.5) * (b - 0.5), a]), _BOTH)
+    assert sum(found.shares["quality"].values()) < 0.6
+    assert sum(found.shares["cost"].values()) > 0.8

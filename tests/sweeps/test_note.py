@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from onestep.platform.lock import alone
 from onestep.platform.registry.revision import code_digest
 from onestep.sweeps.cost import Budget
 from onestep.sweeps.note import SweepNote, changes, folder_of, latest_of
@@ -95,3 +96,13 @@ def test_a_sweep_goes_on_with_its_own_code_or_with_leave(
         sweep_or_resume(settings)
     with pytest.raises(ValueError, match="pinned"):  # it goes on to the next check
         sweep_or_resume(settings, any_code=True)
+
+
+def test_of_two_that_begin_together_one_is_told_that_the_other_runs(
+    settings: SweepSettings,
+) -> None:
+    with (
+        alone(folder_of(f".{settings.name}"), what="sweep"),
+        pytest.raises(ValueError, match=r"sweep .mine is running already"),
+    ):
+        sweep_or_resume(settings)

@@ -153,6 +153,7 @@ def test_a_space_of_schedules_survives_its_plain_values() -> None:
     ("node", "said"),
     [
         ({"shapes": ["lineal"]}, "shapes are constant, linear, .* got 'lineal'"),
+        ({"shapes": [["linear"]]}, r"shapes are constant, .* got \['linear'\]"),
         ({"shapes": "linear"}, "shapes must be a list, got 'linear'"),
         ({"shapes": []}, "shapes must be different and at least one"),
         ({"shapes": ["linear", "linear"]}, "shapes must be different and at least one"),

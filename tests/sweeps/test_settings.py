@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from onestep.platform.configuration import compose
+from onestep.sweeps.objective import Objectives
+from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings, settings_of
+from onestep.sweeps.space import Space
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,13 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         (["sweep=nothing"], "nothing"),
         (["sweep.trails=3"], "trails"),
         (["sweep.trials=0"], "sweep.trials must be at least 1, got 0"),
+        (["sweep.seed=5000000000"], "sweep.seed must be at most 4294967295, got 5000000000"),
+        (["sweep.sampler=grid"], r"grid takes keys of the kinds choice, int .*got .*uniform for m"),
+        (
+            ["+sweep.objectives.twice={name: eval/1nn_deviation, nfe: 1}"],
+            "must be different numbers, got eval/1nn_deviation at 1 NFE, eval/1nn_dev",
+        ),
+        (["sweep.objectives.quality.nfe=0"], "nfe must be at least 1, got 0"),
         (["sweep.seed=-1"], "sweep.seed must be at least 0, got -1"),
         (["sweep.objectives.quality.mode=least"], "must be min or max, got 'least'"),
         (["sweep.scheduler.kind=best"], "one of none, asha, hyperband, median, got 'best'"),
@@ -110,3 +120,16 @@ def test_an_unknown_setting_is_refused_by_name(settings: SweepSettings) -> None:
 
 def test_the_number_of_trials_can_be_replaced(settings: SweepSettings) -> None:
     assert replace(settings, trials=40).trials == 40
+
+
+def test_a_search_over_numbers_is_refused_where_there_are_choices_alone(
+    settings: SweepSettings,
+) -> None:
+    space = Space.from_dict({"seed": {"kind": "choice", "values": [1, 2]}})
+    with pytest.raises(ValueError, match="cmaes moves numbers, got choices alone: seed"):
+        replace(settings, sampler=SamplerKind.CMAES, space=space)
+
+
+def test_a_label_is_one_that_stores_take() -> None:
+    with pytest.raises(ValueError, match=r"a label is letters, .* got 'a%b'"):
+        Objectives.from_dict({"a%b": {"name": "eval/w2", "nfe": 1}})
