@@ -26,6 +26,7 @@ from .ranking import Values, ranked
 from .record import (
     COST,
     CURVE,
+    DEATHS,
     ERROR,
     OVERRIDES,
     RESULTS,
@@ -55,11 +56,13 @@ class Suggestion:
         number: Its number in the study.
         own: The overrides that are its own.
         rung: Its rung, where rungs are runs of their own.
+        deaths: How often its process has died.
     """
 
     number: int
     own: tuple[str, ...]
     rung: int | None = None
+    deaths: int = 0
 
 
 @final
@@ -225,6 +228,30 @@ class Book:
         trial.set_user_attr(COST, asdict(_sum(trial.user_attrs, cost)))
         self._tell(trial, state=TrialState.FAIL)
 
+    def lose(self, number: int, reason: str) -> bool:
+        """Write down that a trial's process died, or the node that it was on.
+
+        Args:
+            number: The trial.
+            reason: How.
+
+        Returns:
+            Whether the trial is the next one to be started, from its last checkpoint; otherwise it
+            has failed, for that was its last retry.
+        """
+        trial = self._open[number]
+        if STOPPED in trial.user_attrs:  # all but told
+            self._close_stopped(trial)
+            return False
+        deaths = [*trial.user_attrs.get(DEATHS, ()), reason]
+        trial.set_user_attr(DEATHS, deaths)
+        if len(deaths) > self._settings.retries:
+            self.fail(number, f"no retry is left after: {reason}")
+            return False
+        del self._open[number]
+        self._waiting.append(self._all()[number])
+        return True
+
     def close(self) -> None:
         """Close the trials that wait at a rung for a promotion that will not come."""
         between = [one for one in self._all() if self._is_between(one)]
@@ -267,7 +294,8 @@ class Book:
             own = (*own, override("training.samples", self._budgets[rung]))
         trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
         self._open[trial.number] = trial
-        return Suggestion(number=trial.number, own=own, rung=rung)
+        deaths = len(trial.user_attrs.get(DEATHS, ()))
+        return Suggestion(number=trial.number, own=own, rung=rung, deaths=deaths)
 
     def _again(self, frozen: FrozenTrial) -> Trial:
         """A trial that is in the study already, under its own number."""
