@@ -56,13 +56,11 @@ class Suggestion:
         number: Its number in the study.
         own: The overrides that are its own.
         rung: Its rung, where rungs are runs of their own.
-        deaths: How often its process has died.
     """
 
     number: int
     own: tuple[str, ...]
     rung: int | None = None
-    deaths: int = 0
 
 
 @final
@@ -294,8 +292,7 @@ class Book:
             own = (*own, override("training.samples", self._budgets[rung]))
         trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
         self._open[trial.number] = trial
-        deaths = len(trial.user_attrs.get(DEATHS, ()))
-        return Suggestion(number=trial.number, own=own, rung=rung, deaths=deaths)
+        return Suggestion(number=trial.number, own=own, rung=rung)
 
     def _again(self, frozen: FrozenTrial) -> Trial:
         """A trial that is in the study already, under its own number."""

@@ -1,8 +1,10 @@
 """Deaths: whether a trial that failed raised an error of its own, or its process was killed."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ray import cloudpickle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from ..platform.password import hide_passwords
@@ -17,11 +19,13 @@ class Failed(Protocol):
 
     last_result: Mapping[str, Any] | None
 
-    def get_pickled_error(self) -> Exception | None:
-        """The error as Ray raised it, if it is one of a task or an actor."""
+    @property
+    def pickled_error_file(self) -> str | None:
+        """Where the error is as Ray raised it, if it is one of a task or an actor."""
 
-    def get_error(self) -> str | None:
-        """The error as Ray Tune wrote it down."""
+    @property
+    def error_file(self) -> str | None:
+        """Where Ray Tune has written its text."""
 
 
 def death_of(trial: Failed) -> str | None:
@@ -38,13 +42,15 @@ def death_of(trial: Failed) -> str | None:
     """
     if ERROR in (trial.last_result or {}):  # it said so itself
         return None
-    error = trial.get_pickled_error()
+    # Not what Ray Tune offers: it reads from the storage, to which these files come later.
+    pickled, text = trial.pickled_error_file, trial.error_file
+    error = cloudpickle.loads(Path(pickled).read_bytes()) if pickled else None
     if isinstance(error, RayActorError):
         return None if error.actor_init_failed else _last_line(str(error))
     if isinstance(error, RayTaskError):
         # An object of Ray that is lost with its node is raised where it is asked for.
         return _last_line(str(error.cause)) if isinstance(error.cause, RayError) else None
-    return _last_line(trial.get_error() or _UNKNOWN)
+    return _last_line(Path(text).read_text() if text else "")
 
 
 def _last_line(text: str) -> str:

@@ -11,7 +11,7 @@ from .book import UNEXPECTED, Book
 from .cost import Cost
 from .death import death_of
 from .objective import Number
-from .record import COST, DEATHS, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
+from .record import COST, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
 
 NUMBER: Final = "number"
 REPORT: Final = "report"
@@ -50,7 +50,6 @@ class BookSearch(Searcher):
             NUMBER: suggestion.number,
             OVERRIDES: list(suggestion.own),
             RUNG: suggestion.rung,
-            DEATHS: suggestion.deaths,
         }
 
     def on_trial_complete(

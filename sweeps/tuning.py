@@ -10,7 +10,7 @@ from typing import Any, Final
 from ray import tune
 
 from .book import Book
-from .record import DEATHS, RUNG
+from .record import RUNG
 from .searcher import NUMBER, BookScheduler, BookSearch
 
 _TUNE: Final = {
@@ -54,8 +54,8 @@ def run_trials(
             search_alg=BookSearch(book),
             scheduler=BookScheduler(book),
             reuse_actors=True,
-            trial_name_creator=name_of,
-            trial_dirname_creator=name_of,
+            trial_name_creator=_name_of,
+            trial_dirname_creator=_name_of,
         ),
         run_config=tune.RunConfig(
             name=f"tune-{uuid.uuid4().hex[:8]}",
@@ -66,13 +66,6 @@ def run_trials(
     ).fit()
 
 
-def name_of(trial: Any) -> str:
-    """Name of a trial of Ray Tune and of its folder: no two of a sweep are equal.
-
-    Args:
-        trial: The trial.
-    """
-    config = trial.config
-    rung = "" if config[RUNG] is None else f"-rung-{config[RUNG]}"
-    retry = f"-retry-{config[DEATHS]}" if config[DEATHS] else ""
-    return f"trial-{config[NUMBER]}{rung}{retry}"
+def _name_of(trial: Any) -> str:
+    number, rung = trial.config[NUMBER], trial.config[RUNG]
+    return f"trial-{number}" if rung is None else f"trial-{number}-rung-{rung}"

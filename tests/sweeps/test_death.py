@@ -1,11 +1,14 @@
 """Deaths of processes are told from errors of trials, and retried up to the limit."""
 
+import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from ray import tune
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -16,7 +19,8 @@ from ray.exceptions import (
 )
 from ray.tune.search import Searcher
 
-from onestep.sweeps.book import Book
+from onestep.platform.ray_instance import ray_instance
+from onestep.sweeps.book import UNEXPECTED, Book
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.death import death_of
 from onestep.sweeps.journal import line_of
@@ -30,8 +34,13 @@ from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.stopping import Stopping, StoppingKind
 from onestep.sweeps.study import begin, ended, open_storage, storage_url
-from onestep.sweeps.tuning import name_of
-from onestep.tests.sweeps.failing import FailedTrial
+from onestep.sweeps.tuning import run_trials
+from onestep.tests.sweeps.failing import (
+    DIES,
+    RAISES,
+    fail_by_number,
+    failed_trial,
+)
 
 _KILLED: Final = """The actor died unexpectedly before finishing this task.
 	actor_id: 1234
@@ -55,10 +64,9 @@ def task_error(cause: Exception) -> RayTaskError:
     ("error", "last", "death"),
     [
         (RayActorError(error_msg=_KILLED), {}, "The actor is dead because its node has died."),
-        (ActorUnavailableError("no answer", b"1" * 16), None, "no answer"),
+        (ActorUnavailableError("no answer", b"1" * 16), {}, "no answer"),
         (task_error(NodeDiedError("node 7 died")), {}, "node 7 died"),
         (OutOfMemoryError("killed at my://ada:secret@host"), {}, "killed at my://ada:***@host"),
-        (None, {"loss": 1.0}, "its process died"),
         (RayActorError(error_msg=_KILLED), {"error": "ValueError: no"}, None),
         (task_error(RuntimeError("no such thing")), {}, None),
         (task_error(MemoryError()), {}, None),
@@ -66,9 +74,9 @@ def task_error(cause: Exception) -> RayTaskError:
     ],
 )
 def test_a_death_is_told_from_an_error_of_the_trial_itself(
-    error: Exception | None, last: dict[str, Any] | None, death: str | None
+    error: Exception, last: dict[str, Any], death: str | None, tmp_path: Path
 ) -> None:
-    found = death_of(FailedTrial({}, error, last))
+    found = death_of(failed_trial(tmp_path, {}, error, last))
     assert (found is None) is (death is None)
     assert death is None or death in str(found)
     assert "secret" not in str(found)
@@ -109,7 +117,7 @@ def test_a_trial_whose_process_died_is_the_next_one_under_its_own_number_and_poi
     assert other is not None
     assert book.lose(first.number, "its node has died")
     assert not book.is_done
-    assert book.suggest() == replace(first, deaths=1)
+    assert book.suggest() == first
     finish(book, first.number)
     (trial,) = ended(book.study)
     assert (trial.outcome, trial.deaths) == (Outcome.FINISHED, ("its node has died",))
@@ -135,17 +143,18 @@ def test_without_retries_a_death_is_a_failure(tmp_path: Path, empty_study: Path)
     assert [trial.outcome for trial in ended(book.study)] == [Outcome.FAILED]
 
 
-def test_the_last_trial_of_a_sweep_is_retried_while_nothing_else_runs(book: Book) -> None:
+def test_the_last_trial_of_a_sweep_is_retried_while_nothing_else_runs(
+    book: Book, tmp_path: Path
+) -> None:
     for _ in range(3):
         finish(book, number_of(book))
     searcher, scheduler = BookSearch(book), BookScheduler(book)
     config = searcher.suggest("last")
     assert searcher.suggest("no other") is None
-    scheduler.on_trial_error(None, FailedTrial(config, RayActorError(error_msg=_KILLED)))
+    scheduler.on_trial_error(None, failed_trial(tmp_path, config, RayActorError(error_msg=_KILLED)))
     searcher.on_trial_complete("last", None, error=True)
     again = searcher.suggest("again")
     assert again[NUMBER] == config[NUMBER]
-    assert name_of(FailedTrial(again, None)) == f"trial-{config[NUMBER]}-retry-1"
     last = {"samples": 1000, "results": [[1.0, 1.0, 1.0]], "report": "{}"}
     searcher.on_trial_complete("again", last)
     assert searcher.suggest("more") == Searcher.FINISHED
@@ -195,3 +204,32 @@ def test_tables_and_the_ledger_tell_of_deaths(book: Book) -> None:
     assert ", its process died 1 time\n" in line_of(trials[0], _SETTINGS)
     ledger = Ledger.of(trials, _SETTINGS.budget, lambda one: one.samples)
     assert [one["deaths"] for one in ledger.to_dict()["trials"]] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_ray_tune_has_its_trials_retried_if_they_die_and_not_if_they_raise(
+    tmp_path: Path, empty_study: Path
+) -> None:
+    book = open_book(tmp_path / "one", empty_study, replace(_SETTINGS, retries=1))
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    before = dict(os.environ)
+    with ray_instance(num_cpus=1):
+        trainable = tune.with_resources(partial(fail_by_number, folder=str(deaths)), {"cpu": 1})
+        run_trials(trainable, book, concurrency=1, callbacks=[], folder=tmp_path / "one")
+    os.environ.clear()
+    os.environ.update(before)
+    trials = ended(book.study)
+    failed, finished = Outcome.FAILED, Outcome.FINISHED
+    assert [one.outcome for one in trials] == [finished, failed, finished, failed]
+    assert [len(one.deaths) for one in trials] == [0, 0, 1, 2]
+    assert trials[RAISES].reason == UNEXPECTED
+    assert all(
+        text.startswith("The actor is dead because its worker process has died.")
+        for one in trials
+        for text in one.deaths
+    )
+    assert trials[DIES].reason == f"no retry is left after: {trials[DIES].deaths[-1]}"
+    assert sorted(file.name for file in deaths.iterdir()) == ["2-0", "3-0", "3-1"]
