@@ -90,5 +90,6 @@ def _watch(address: str, over: threading.Event, end: Callable[[str], None]) -> N
 
 def _end(sentence: str) -> None:
     sys.stdout.flush()
-    print(f"onestep: {sentence}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"onestep: {sentence}\n")
+    sys.stderr.flush()
     os._exit(LOST)

@@ -32,6 +32,8 @@ def set_ray_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's default of 15 starves its workers beside any other load, up to its own timeouts.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Half a minute, Ray's default, is too short for its processes beside any other load.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     # Trials find data by the folder that they were started in.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_ADDRESS"}:
