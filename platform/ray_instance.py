@@ -3,12 +3,13 @@
 import logging
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from .head_watch import watched
+from .own_folder import own_folder
 
 _OBJECT_STORE_BYTES: Final = 256 * 2**20
 _RAY_CORE: Final = "ray._raylet"
@@ -31,6 +32,8 @@ def set_ray_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's default of 15 starves its workers beside any other load, up to its own timeouts.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Half a minute, Ray's default, is too short for its processes beside any other load.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     # Trials find data by the folder that they were started in.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_ADDRESS"}:
@@ -81,11 +84,18 @@ def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
         except ConnectionError as error:
             raise ValueError(f"no Ray cluster answers at {address!r}") from error
         try:
-            yield False
+            with watched(ray.get_runtime_context().gcs_address):
+                yield False
         finally:
             ray.shutdown()
         return
-    folder = tempfile.mkdtemp(prefix="os-")  # short: Ray's sockets have a limit of 107 bytes
+    with own_folder() as folder:
+        yield from _own_instance(folder, num_cpus)
+
+
+def _own_instance(folder: str, num_cpus: int) -> Iterator[bool]:
+    import ray
+
     try:
         ray.init(
             address="local",
@@ -98,8 +108,8 @@ def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
             _temp_dir=folder,
         )
         _own.add(folder)
-        yield True
+        with watched(ray.get_runtime_context().gcs_address):
+            yield True
     finally:
         _own.discard(folder)
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)

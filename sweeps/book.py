@@ -26,6 +26,7 @@ from .ranking import Values, ranked
 from .record import (
     COST,
     CURVE,
+    DEATHS,
     ERROR,
     OVERRIDES,
     RESULTS,
@@ -224,6 +225,30 @@ class Book:
         trial.set_user_attr(ERROR, reason)
         trial.set_user_attr(COST, asdict(_sum(trial.user_attrs, cost)))
         self._tell(trial, state=TrialState.FAIL)
+
+    def lose(self, number: int, reason: str) -> bool:
+        """Write down that a trial's process died, or the node that it was on.
+
+        Args:
+            number: The trial.
+            reason: How.
+
+        Returns:
+            Whether the trial is the next one to be started, from its last checkpoint; otherwise it
+            has failed, for that was its last retry.
+        """
+        trial = self._open[number]
+        if STOPPED in trial.user_attrs:  # all but told
+            self._close_stopped(trial)
+            return False
+        deaths = [*trial.user_attrs.get(DEATHS, ()), reason]
+        trial.set_user_attr(DEATHS, deaths)
+        if len(deaths) > self._settings.retries:
+            self.fail(number, f"no retry is left after: {reason}")
+            return False
+        del self._open[number]
+        self._waiting.append(self._all()[number])
+        return True
 
     def close(self) -> None:
         """Close the trials that wait at a rung for a promotion that will not come."""

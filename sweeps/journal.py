@@ -66,8 +66,15 @@ class Journal(Callback):
         self._write(trial.config[NUMBER])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Write down a trial whose process failed."""
-        self._write(trial.config[NUMBER])
+        """Write down a trial that failed, or whose process died."""
+        number = trial.config[NUMBER]
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        if frozen.state != TrialState.RUNNING:
+            self._write(number)
+            return
+        deaths = TrialRecord.of(frozen).deaths
+        retry = f"retry {len(deaths)} of {self._settings.retries}"
+        self._say(f"trial {number}: {retry}, its process died: {deaths[-1]}")
 
     def catch_up(self) -> None:
         """Write the runs of ended trials that the store lacks, as after an outage or a kill.
@@ -158,6 +165,8 @@ def line_of(record: TrialRecord, settings: SweepSettings) -> str:
         said = numbers_of(record, settings)
     if record.outcome is Outcome.STOPPED:
         said += f", stopped by {record.reason}"
+    if record.deaths:
+        said += f", {record.died}"
     if record.returns:
         said += f", went back {record.returns} times"
     return f"trial {record.number}: {said}\n  {record.command}"

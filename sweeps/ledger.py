@@ -21,6 +21,7 @@ class Entry:
         planned: Samples of the whole trial; of one that failed those that it saw.
         cost: Its time and samples.
         money: Its price, 0 where none is known.
+        deaths: How often its process died; what that lost is not in its cost.
     """
 
     number: int
@@ -28,6 +29,7 @@ class Entry:
     planned: int
     cost: Cost
     money: float
+    deaths: int = 0
 
     @property
     def saved_samples(self) -> int:
@@ -72,6 +74,7 @@ class Ledger:
                 planned=one.cost.samples if one.outcome is Outcome.FAILED else whole(one),
                 cost=one.cost,
                 money=budget.price(one.cost),
+                deaths=len(one.deaths),
             )
             for one in trials
         )

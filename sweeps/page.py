@@ -149,8 +149,8 @@ def _row(trial: TrialRecord, keys: list[str], objectives: int) -> list[str]:
     numbers: list[str] = [_number(one) for one in trial.results] or ["-"] * objectives
     values = [shown(trial.values[key]) if key in trial.values else "-" for key in keys]
     ending: list[str] = [str(trial.outcome)]
-    if trial.reason:
-        ending.append(joined(tag("br"), tag("small", trial.reason)))
+    if trial.remark:
+        ending.append(joined(tag("br"), tag("small", trial.remark)))
     samples = f"{trial.samples:,}" if trial.samples else "-"
     end = tag("span", *ending, class_=trial.outcome)
     return [str(trial.number), *numbers, *values, samples, f"{trial.cost.wall_s:.4g}", end]
@@ -277,7 +277,7 @@ def _ends(findings: Findings) -> list[Html]:
         [
             str(one.number),
             tag("span", str(one.outcome), class_=one.outcome),
-            one.reason,
+            one.remark,
             f"{one.samples:,}" if one.samples else "-",
             f"{one.cost.wall_s:.4g}",
         ]

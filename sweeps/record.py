@@ -25,6 +25,8 @@ CURVE: Final = "curve"
 RUNG: Final = "rung"
 """The rung of a trial whose rungs are runs of their own."""
 RETURNS: Final = "returns"
+DEATHS: Final = "deaths"
+"""How the processes of a trial died that were killed, one sentence each."""
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 
@@ -54,6 +56,8 @@ class TrialRecord:
         rung: The rung that it came to, where rungs are runs of their own; otherwise None.
         reason: Why it failed or was stopped; empty otherwise.
         returns: How often its guardian sent it back to an earlier checkpoint.
+        deaths: How its processes died that were killed; each but the last allowed was followed by
+            another.
     """
 
     number: int
@@ -65,6 +69,7 @@ class TrialRecord:
     cost: Cost
     reason: str
     returns: int = 0
+    deaths: tuple[str, ...] = ()
     rung: int | None = None
 
     @classmethod
@@ -86,9 +91,21 @@ class TrialRecord:
             samples=int(notes.get(SAMPLES, 0)),
             cost=Cost(**notes.get(COST, {})),
             returns=int(notes.get(RETURNS, 0)),
+            deaths=tuple(notes.get(DEATHS, ())),
             rung=notes.get(RUNG),
             reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )
+
+    @property
+    def died(self) -> str:
+        """How often its process died, in words; nothing if it did not."""
+        count = len(self.deaths)
+        return f"its process died {count} time{'s' * (count > 1)}" if count else ""
+
+    @property
+    def remark(self) -> str:
+        """What tables say beside its outcome."""
+        return "; ".join(filter(None, [self.reason, self.died]))
 
     @property
     def command(self) -> str:

@@ -147,7 +147,7 @@ def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) 
                 *values,
                 *numbers,
                 str(trial.samples) if trial.samples else "-",
-                ": ".join(filter(None, [str(trial.outcome), trial.reason])),
+                ": ".join(filter(None, [str(trial.outcome), trial.remark])),
             ]
         )
     rows = [[text.replace("|", "\\|") for text in row] for row in rows]

@@ -9,6 +9,7 @@ from ray.tune.search import Searcher
 
 from .book import UNEXPECTED, Book
 from .cost import Cost
+from .death import death_of
 from .objective import Number
 from .record import COST, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
 
@@ -59,10 +60,12 @@ class BookSearch(Searcher):
         Args:
             trial_id: Ray Tune's name of the trial.
             result: What the trial reported last.
-            error: Whether its process failed.
+            error: Whether its process failed; the scheduler has told the book.
         """
         number, last = self._numbers.pop(trial_id), result or {}
-        if error or RESULTS not in last:
+        if error:
+            return
+        if RESULTS not in last:
             self._book.fail(number, last.get(ERROR, UNEXPECTED), cost=cost_of(last))
             return
         self._book.end(
@@ -95,7 +98,7 @@ class BookSearch(Searcher):
 
 @final
 class BookScheduler(FIFOScheduler):
-    """Lets trials go on until the book says that one is to be stopped.
+    """Lets trials go on until the book says that one is to be stopped; has it judge deaths.
 
     Args:
         book: The book.
@@ -122,6 +125,20 @@ class BookScheduler(FIFOScheduler):
             cost=cost_of(result),
         )
         return TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Close a trial that failed, or have it go on if its process was killed.
+
+        Args:
+            tune_controller: Ray Tune.
+            trial: Ray Tune's trial.
+        """
+        number, last = trial.config[NUMBER], trial.last_result or {}
+        death = death_of(trial)
+        if death is None:
+            self._book.fail(number, last.get(ERROR, UNEXPECTED), cost=cost_of(last))
+        else:
+            self._book.lose(number, death)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

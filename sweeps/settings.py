@@ -33,6 +33,7 @@ class SweepSettings:
         objectives: The numbers to improve.
         trials: How many trials end in all.
         concurrency: How many run at once.
+        retries: How often a trial goes on from its last checkpoint after its process or node died.
         sampler: Who suggests the points.
         startup: Random trials before the sampler learns from the others.
         population: Trials of a generation, for genetic search and CMA-ES.
@@ -54,6 +55,7 @@ class SweepSettings:
     objectives: Objectives
     trials: int = 16
     concurrency: int = 1
+    retries: int = 3
     sampler: SamplerKind = SamplerKind.TPE
     startup: int = 5
     population: int = 20
@@ -76,7 +78,8 @@ class SweepSettings:
                 f"sweep.sampler must be one of {', '.join(SamplerKind)}, got {self.sampler!r}"
             )
         object.__setattr__(self, "sampler", SamplerKind(self.sampler))
-        least_of = {"trials": 1, "concurrency": 1, "startup": 1, "population": 2, "seed": 0}
+        least_of = {"trials": 1, "concurrency": 1, "retries": 0, "startup": 1}
+        least_of |= {"population": 2, "seed": 0}
         for name, least in least_of.items():
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"sweep.{name} must be at least {least}, got {value}")

@@ -44,6 +44,8 @@ def run_trials(
     """
     for key, value in _TUNE.items():
         os.environ.setdefault(key, value)
+    # It says of a trial that was retried that it did not complete.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     # It misses the files of the loggers that are off.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     tune.Tuner(

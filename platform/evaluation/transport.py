@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
-import ot
 import torch
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
@@ -48,6 +47,8 @@ def wasserstein2(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> float:
         matched: float = cost[torch.from_numpy(row), torch.from_numpy(column)].mean().sqrt().item()
         return matched
     weight = torch.full((len(x),), 1.0 / len(x), dtype=torch.float64)
+    import ot  # it imports scikit-learn, which takes longer than a trial takes to go on
+
     total = ot.emd2(weight.numpy(), weight.numpy(), cost.numpy(), numItermax=_SIMPLEX_STEPS)
     return float(total) ** 0.5
 

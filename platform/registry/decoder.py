@@ -1,6 +1,6 @@
 """The decoder of a model of latents: built from its record, filled with checked weights."""
 
-from typing import Self, final
+from typing import TYPE_CHECKING, Self, final
 
 import safetensors.torch
 import torch
@@ -16,8 +16,10 @@ from ..data.source import Dataset
 from .errors import ModelAltered
 from .model import fill
 from .reference import ModelVersion
-from .store import Registry
 from .trust import check_trusted
+
+if TYPE_CHECKING:  # the store imports MLflow, which takes seconds, and most trials need none
+    from .store import Registry
 
 
 @final
@@ -138,7 +140,7 @@ def decoder_of(dataset: Dataset) -> Decoder | None:
 
 
 def load_decoder(
-    registry: Registry, reference: str | ModelVersion, device: torch.device | str = "cpu"
+    registry: "Registry", reference: str | ModelVersion, device: torch.device | str = "cpu"
 ) -> Decoder | None:
     """The decoder of a registered model.
 

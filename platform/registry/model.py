@@ -1,6 +1,7 @@
 """From a reference to a network that answers: for sampling, evaluation, teachers and serving."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,14 @@ from ..data.tokenizer import Tokenizer
 from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
-from .store import Registry
 from .trust import check_trusted
+
+if TYPE_CHECKING:  # the store imports MLflow, which takes seconds, and most trials need none
+    from .store import Registry
 
 
 def load_flow_map(
-    registry: Registry, reference: str | ModelVersion, device: torch.device | str = "cpu"
+    registry: "Registry", reference: str | ModelVersion, device: torch.device | str = "cpu"
 ) -> tuple[FlowMap, ModelRecord]:
     """Build the network of a registered model and fill in its weights.
 
@@ -40,7 +43,7 @@ def load_flow_map(
 
 
 def load_generator(
-    registry: Registry,
+    registry: "Registry",
     reference: str | ModelVersion,
     device: torch.device | str = "cpu",
     *,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import torch
 
@@ -27,8 +27,10 @@ from ..home import Home
 from ..ray_instance import names_cluster
 from ..registry.model import fill, load_flow_map
 from ..registry.reference import check_name
-from ..registry.store import Registry
 from .parent import require_record, require_scale
+
+if TYPE_CHECKING:  # the store imports MLflow, which takes seconds, and most trials need none
+    from ..registry.store import Registry
 
 Learner = AbstractMethod | AbstractGame
 _SHOWN_NFES: Final = 16
@@ -357,6 +359,8 @@ def home_of(experiment: Experiment) -> Home:
     return Home.here(tracking_uri=experiment.storage.tracking_uri)
 
 
-def registry_of(experiment: Experiment) -> Registry:
+def registry_of(experiment: Experiment) -> "Registry":
     """The registry that an experiment reads from and writes to."""
+    from ..registry.store import Registry
+
     return Registry.at(home_of(experiment))

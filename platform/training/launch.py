@@ -25,12 +25,13 @@ from .assembly import assemble, home_of, registry_of
 from .errors import TrainingDiverged
 from .guard import returns_in
 from .measurement import measured_at_workers, served_map
+from .mlflow_reporter import MlflowReporter
 from .nodes import check_nodes
 from .place import check_place, place_of
 from .preparation import Preparation
 from .ray_train import latest, train_with_ray
 from .registration import Trained, register
-from .reporter import ManyReporters, MlflowReporter, Reporter, WandbReporter, check_wandb
+from .reporter import ManyReporters, Reporter, WandbReporter, check_wandb
 from .room import check_room
 from .run_note import RunNote
 from .watcher import Watcher

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...methods.core.flow_map import Domain, FlowMap
 from ...methods.core.method import AbstractLearner, Needs, View
@@ -11,14 +11,16 @@ from ..build import build
 from ..data.source import AbstractSource
 from ..experiment import Experiment
 from ..registry.record import ModelRecord
-from ..registry.store import Registry
 from ..registry.trust import check_trusted
+
+if TYPE_CHECKING:  # the store imports MLflow, which takes seconds, and most trials need none
+    from ..registry.store import Registry
 
 ROLES: Final = ("initial", "teacher", "weak")
 """Parents that are registered models."""
 
 
-def with_versions(experiment: Experiment, registry: Registry) -> Experiment:
+def with_versions(experiment: Experiment, registry: "Registry") -> Experiment:
     """The experiment, and its overrides, with parents as versions, which aliases do not move.
 
     Args:

@@ -10,6 +10,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
+from ray.exceptions import RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -23,6 +24,7 @@ from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.stopping import Stopping, StoppingKind
 from onestep.sweeps.study import begin, ended, open_storage, storage_url
+from onestep.tests.sweeps.failing import failed_trial
 
 _TOTAL: Final = 1000
 _COST_OF_ONE: Final = Cost(wall_s=60.0, training_s=50.0, gpu_s=30.0, samples=_TOTAL)
@@ -381,6 +383,9 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
     searcher.on_trial_complete("stopped", worse)
     why = {"error": "TrainingDiverged: loss/online is nan", "cost": '{"wall_s": 7.0}'}
     searcher.on_trial_complete("told", why)
+    error = RuntimeError("no such thing")
+    failed = failed_trial(tmp_path, configs["lost"], RayTaskError("try_overrides", "", error))
+    scheduler.on_trial_error(None, failed)
     searcher.on_trial_complete("lost", None, error=True)
     last = {"samples": _TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}", "returns": 2}
     assert decided("whole", last) == TrialScheduler.CONTINUE

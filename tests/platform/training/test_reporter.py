@@ -9,10 +9,10 @@ from onestep.platform.registry.connection import Connection
 from onestep.platform.registry.errors import RegistryUnreachable
 from onestep.platform.registry.run import Run, RunFacts
 from onestep.platform.registry.store import Registry
+from onestep.platform.training.mlflow_reporter import MlflowReporter
 from onestep.platform.training.reporter import (
     ManyReporters,
     MemoryReporter,
-    MlflowReporter,
     WandbReporter,
     check_wandb,
 )
