@@ -38,7 +38,7 @@ OVERRIDES: Final = [
     f"sweep.concurrency={CONCURRENCY}",
     "sweep.startup=4",
     "net=mlp_digits",
-    "training.samples=400000",
+    "training.samples=150000",
     "training.threads=1",
 ]
 _STAMPS: Final = "stamps.json"
@@ -154,6 +154,7 @@ def measure() -> dict[str, Any]:
             for one in stamps
         ],
         "gaps": gaps(stamps),
+        "processes": len({one["pid"] for one in stamps}),
         "spent": samples.between(since, until + 1.0, {int(one["pid"]) for one in stamps}),
     }
 
@@ -172,6 +173,7 @@ def bars(numbers: Mapping[str, Any]) -> Bars:
     share = busy(numbers["spent"])["of_what_was_left"]
     return [
         at_least(len(numbers["trials"]), TRIALS, number="trials"),
+        at_most(numbers["processes"], CONCURRENCY, number="processes that trials ran in"),
         at_most(longest, MOST_S, number="seconds from a trial's end to the next one's first step"),
         at_least(share, LEAST_BUSY, number="share of the cores that trials were busy on"),
     ]

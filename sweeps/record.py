@@ -25,6 +25,8 @@ CURVE: Final = "curve"
 RUNG: Final = "rung"
 """The rung of a trial whose rungs are runs of their own."""
 RETURNS: Final = "returns"
+ORIGIN: Final = "origin"
+"""Where the point of a trial comes from, if it was good elsewhere."""
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 
