@@ -28,6 +28,7 @@ from .record import (
     CURVE,
     DEATHS,
     ERROR,
+    ORIGIN,
     OVERRIDES,
     RESULTS,
     RETURNS,
@@ -37,10 +38,11 @@ from .record import (
     UNTRIED,
     report_file,
 )
-from .sampler import SamplerKind, sampler_of
+from .sampler import SamplerKind, given_point, sampler_of
 from .settings import SweepSettings
 from .space import override
 from .stopping import Curve, judge
+from .warm_start import FirstPoint
 
 _TRIES: Final = 1000
 """Points that break a constraint, one after the other, before a sweep gives up."""
@@ -73,6 +75,7 @@ class Book:
         base: Overrides of every trial.
         budgets: Samples at which trials are measured, the whole trial last.
         folder: Folder of the sweep, for the reports.
+        first: Points that are tried before any other.
     """
 
     def __init__(
@@ -83,7 +86,9 @@ class Book:
         base: tuple[str, ...],
         budgets: tuple[int, ...],
         folder: Path,
+        first: Sequence[FirstPoint] = (),
     ) -> None:
+        self._first = first
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
         self._budgets, self.spent = budgets, ""
         """Which limit of the budget has been reached, or nothing."""
@@ -290,6 +295,8 @@ class Book:
         own = self._settings.space.overrides(values)
         if rung is not None:
             own = (*own, override("training.samples", self._budgets[rung]))
+        if trial.number < len(self._first):
+            trial.set_user_attr(ORIGIN, self._first[trial.number].origin)
         trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
         self._open[trial.number] = trial
         return Suggestion(number=trial.number, own=own, rung=rung)
@@ -311,6 +318,13 @@ class Book:
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         settings = self._settings
+        if number < len(self._first):
+            return given_point(
+                self._first[number].values,
+                settings.sampler,
+                number=number,
+                population=settings.population,
+            )
         return sampler_of(
             settings.sampler,
             {key: one.distribution for key, one in settings.space.dimensions.items()},

@@ -173,6 +173,19 @@ class Dimension:
         """
         return is_met(self.when, values)
 
+    def has(self, value: Scalar) -> bool:
+        """Whether a value may be drawn.
+
+        Args:
+            value: The value.
+        """
+        if self.kind is Kind.CHOICE:
+            return any(type(one) is type(value) and one == value for one in self.values)
+        low, high = self._bounds
+        if not is_number(value) or (self.kind.is_whole and not float(value).is_integer()):
+            return False
+        return low <= value <= high
+
     def suggest(self, trial: BaseTrial, key: str) -> Scalar:
         """A value that Optuna suggests.
 

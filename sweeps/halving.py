@@ -97,16 +97,6 @@ def sizes(count: int, rungs: int, reduction: int) -> tuple[int, ...]:
     return tuple(max(1, count // reduction**rung) for rung in range(rungs))
 
 
-def planned_cost(budgets: Sequence[int], rung: int) -> int:
-    """Samples of a configuration up to a rung where each rung is a run of its own.
-
-    Args:
-        budgets: Budgets of the rungs.
-        rung: The last rung that it reaches, from 0.
-    """
-    return sum(budgets[: rung + 1])
-
-
 def bracket_cost(budgets: Sequence[int], count: int, reduction: int, *, replan: bool) -> int:
     """Samples of all configurations of a bracket.
 

@@ -22,6 +22,7 @@ from .objective import Number
 from .record import Outcome, TrialRecord
 from .report import promotion, shown, wanted, write_report
 from .style import STYLE
+from .warm_start import FirstPoints
 from .winner import KEPT
 
 PAGE: Final = "report.html"
@@ -342,6 +343,10 @@ def _provenance(findings: Findings) -> list[Html]:
         "code": findings.note.revision,
         "folder": str(findings.folder),
     }
+    first = FirstPoints.known_to(findings.study) or FirstPoints()
+    if first.points:
+        origins = [f"trial {number} from {one.origin}" for number, one in enumerate(first.points)]
+        facts["warm start"] = "; ".join([*origins, *(f"left out {one}" for one in first.left_out)])
     pairs = [tag("div", tag("dt", key), tag("dd", breakable(text))) for key, text in facts.items()]
     base = [tag("li", tag("code", hide_passwords(one))) for one in settings.base]
     return [

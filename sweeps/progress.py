@@ -9,8 +9,9 @@ from optuna.study import Study
 from ray.tune import Callback
 
 from .board import Show
+from .cost import Cost
 from .journal import numbers_of
-from .record import RUNG, SAMPLES, Outcome, TrialRecord
+from .record import COST, RUNG, SAMPLES, Outcome, TrialRecord
 from .report import ranked
 from .searcher import NUMBER
 from .settings import SweepSettings
@@ -65,6 +66,7 @@ class Progress(Callback):
         self._study, self._settings, self._budgets = study, settings, budgets
         self._show, self._clock = show, clock
         self._ended: Sequence[TrialRecord] = ()
+        self._costs: Sequence[Cost] = ()
         self._best = "no trial has been measured yet"
         self._running: dict[int, Running] = {}
         self._begun_at, self._shown_at = clock(), 0.0
@@ -112,6 +114,8 @@ class Progress(Callback):
     @property
     def left_s(self) -> float | None:
         """Seconds that the rest will take if trials go on as those before; None if none ended."""
+        if self._settings.scheduler.is_halving:
+            return self._left_by_samples
         costs = [one.cost.wall_s for one in self._ended if one.cost.wall_s]
         if not costs:
             return None
@@ -119,6 +123,25 @@ class Progress(Callback):
         waiting = max(0, self._settings.trials - len(self._ended) - len(self._running))
         under_way = [max(0.0, each - (now - one.since)) for one in self._running.values()]
         return max([(waiting * each + sum(under_way)) / self._settings.concurrency, *under_way])
+
+    @property
+    def _left_by_samples(self) -> float | None:
+        """The same where some go on to the next rung, at the pace of all runs until now."""
+        seen = sum(one.samples for one in self._costs)
+        if not seen:
+            return None
+        pace = sum(one.wall_s for one in self._costs) / seen
+        under_way = [one.planned - one.samples for one in self._running.values()]
+        seen += sum(one.samples for one in self._running.values())
+        trials, at_once = self._settings.trials, self._settings.concurrency
+        expected = self._settings.scheduler.expected_samples(trials, tuple(self._budgets))
+        left = 0 if self._is_over else expected - seen
+        return pace * max([left / at_once, 0.0, *under_way])
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether all trials have ended."""
+        return len(self._ended) >= self._settings.trials
 
     @property
     def _counts(self) -> str:
@@ -147,6 +170,8 @@ class Progress(Callback):
     def _look(self) -> None:
         """Read the study again."""
         self._ended = ended(self._study)
+        notes = [one.user_attrs for one in self._study.get_trials(deepcopy=False)]
+        self._costs = [Cost(**note[COST]) for note in notes if COST in note]  # between rungs, too
         first = next(iter(ranked(self._ended, self._settings.objectives)), None)
         if first is not None and first.results:
             self._best = f"best is trial {first.number}: {numbers_of(first, self._settings)}"

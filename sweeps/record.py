@@ -27,6 +27,8 @@ RUNG: Final = "rung"
 RETURNS: Final = "returns"
 DEATHS: Final = "deaths"
 """How the processes of a trial died that were killed, one sentence each."""
+ORIGIN: Final = "origin"
+"""Where the point of a trial comes from, if it was good elsewhere."""
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, assert_never, final
+from typing import Any, Final, assert_never, final
 
 import numpy as np
 import optuna
@@ -21,6 +21,8 @@ from optuna.samplers import (
 )
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+
+from .condition import Scalar
 
 
 class SamplerKind(StrEnum):
@@ -77,6 +79,62 @@ class SobolPoint(QMCSampler):
     def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:
         del study, search_space
         return self._place
+
+
+_GENETIC: Final = (SamplerKind.NSGA2, SamplerKind.NSGA3)
+
+
+@final
+class GivenPoint(BaseSampler):
+    """Suggests one point that is known.
+
+    Args:
+        values: The values of the point.
+        sampler: Who may note to which generation the trial belongs.
+    """
+
+    def __init__(self, values: Mapping[str, Scalar], sampler: BaseSampler) -> None:
+        self._values, self._sampler = values, sampler
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Nothing is drawn together."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing, but the sampler has seen the trial."""
+        self._sampler.sample_relative(study, trial, search_space)
+        return {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """The value of the point."""
+        return self._values[param_name]
+
+
+def given_point(
+    values: Mapping[str, Scalar], kind: SamplerKind, *, number: int, population: int
+) -> BaseSampler:
+    """What suggests a point that is known; genetic search counts it among its first generations.
+
+    Args:
+        values: The point.
+        kind: Who suggests the other points.
+        number: Number of the trial.
+        population: Trials of a generation, for genetic search.
+    """
+    sampler: BaseSampler = RandomSampler()
+    if kind in _GENETIC:
+        sampler = sampler_of(kind, {}, seed=0, number=number, startup=1, population=population)
+    return GivenPoint(values, sampler)
 
 
 def sampler_of(

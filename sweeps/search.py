@@ -27,6 +27,7 @@ from ..platform.training.reporter import check_wandb
 from .board import Show
 from .book import Book
 from .cost import Budget
+from .earlier import first_points
 from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER
@@ -39,6 +40,7 @@ from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
 from .trial import try_overrides
 from .tuning import run_trials
+from .warm_start import FirstPoints
 from .winner import keep_leaders, register_winner
 
 
@@ -75,7 +77,7 @@ def sweep(settings: SweepSettings, *, say: Say = _silence, show: Show = _unseen)
     note = SweepNote(
         asked=settings, settings=plan.settings, revision=code_revision(), code=code_digest()
     )
-    return _run(plan, note, name, say, show)
+    return _run(plan, note, name, say, show, first=first_points(plan))
 
 
 def resume(
@@ -190,7 +192,15 @@ def _study_of(name: str, settings: SweepSettings) -> optuna.Study:
     return begin(storage, name, settings.objectives)
 
 
-def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepResult:
+def _run(
+    plan: Plan,
+    note: SweepNote,
+    name: str,
+    say: Say,
+    show: Show,
+    *,
+    first: FirstPoints | None = None,
+) -> SweepResult:
     home, folder = home_of(plan.experiment), folder_of(name)
     ready = plan.prepare(folder)
     benchmark = plan.benchmark(ready.dataset)
@@ -200,12 +210,14 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepR
         note.keep(name)
         study = begin(storage, name, settings.objectives)
         _check_data(study, benchmark)
+        first = _first_of(study, plan, first, say)
         book = Book(
             study,
             settings,
             base=plan.base,
             folder=folder,
             budgets=plan.budgets,
+            first=first.points,
         )
         done = len(ended(study))
         say(
@@ -300,6 +312,21 @@ def _wandb_variables(settings: SweepSettings) -> dict[str, str]:
     if not settings.wandb:
         return {}
     return {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+
+
+def _first_of(study: optuna.Study, plan: Plan, found: FirstPoints | None, say: Say) -> FirstPoints:
+    """The points that a sweep tries first, which its study remembers from its beginning on."""
+    known = FirstPoints.known_to(study)
+    if known is not None:
+        return known
+    # Without trials: a sweep that was begun before there were any first points has none.
+    first = found or (FirstPoints() if study.get_trials(deepcopy=False) else first_points(plan))
+    first.keep(study)
+    for number, one in enumerate(first.points):
+        say(f"trial {number} starts from {one.origin}")
+    for line in first.left_out:
+        say(f"left out is {line}")
+    return first
 
 
 def _facts(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:

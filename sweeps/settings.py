@@ -13,6 +13,7 @@ from .objective import Objectives
 from .sampler import OF_ONE, SamplerKind
 from .space import Space
 from .stopping import Stopping, StoppingKind
+from .warm_start import WarmStart
 
 _MODULE: Final = "onestep.sweeps.conf"
 _LARGEST_SEED: Final = 2**32 - 1
@@ -41,6 +42,7 @@ class SweepSettings:
             and for all others at one trial at a time.
         scheduler: Who may end a trial early.
         budget: What all trials may spend together.
+        warm_start: Where the first points come from, which are tried before any other.
         storage: URL of Optuna's database; empty for SQLite in the home.
         address: A running Ray cluster, or empty for RAY_ADDRESS and else an instance of its own.
         wandb: Whether each trial is a run of Weights & Biases, in a group of the sweep's name.
@@ -62,6 +64,7 @@ class SweepSettings:
     seed: int = 0
     scheduler: Stopping = Stopping()
     budget: Budget = Budget()
+    warm_start: WarmStart = WarmStart()
     storage: str = ""
     address: str = ""
     wandb: bool = False
@@ -125,7 +128,8 @@ class SweepSettings:
             ValueError: If a key is unknown or missing, or a value of another type or out of range.
         """
         parts = dict(values)
-        for name, record in (("scheduler", Stopping), ("budget", Budget)):
+        records = {"scheduler": Stopping, "budget": Budget, "warm_start": WarmStart}
+        for name, record in records.items():
             if name in parts:
                 parts[name] = settings(record, f"sweep.{name}", parts[name])
         if "objectives" in parts:
@@ -142,6 +146,7 @@ class SweepSettings:
         values["objectives"] = self.objectives.to_dict()
         values["sampler"] = str(self.sampler)
         values["scheduler"]["kind"] = str(self.scheduler.kind)
+        values["warm_start"]["sweeps"] = list(self.warm_start.sweeps)
         return values
 
 

@@ -1,12 +1,13 @@
 """Early stopping: rules that end a trial by what it and the others have reported until then."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
 from typing import Final, final
 
-from .halving import bracket_of, ladder
+from .halving import bracket_cost, bracket_of, ladder
 from .ranking import Values, ranked
 
 _KEY: Final = "sweep.scheduler"
@@ -103,6 +104,26 @@ class Stopping:
                         f"{self.grace_samples} in batches of {batch}"
                     )
                 return (*range(every, total, every), total)
+
+    def expected_samples(self, trials: int, budgets: tuple[int, ...]) -> int:
+        """Samples of all trials, as far as the rule says beforehand how many go on.
+
+        Args:
+            trials: How many are begun.
+            budgets: Samples at which they are measured, as ``budgets`` gives them.
+
+        Returns:
+            The samples; those of whole trials where the rule does not say.
+        """
+        if not self.is_halving:
+            return trials * budgets[-1]
+        if self.replan or self.kind is StoppingKind.ASHA:
+            return bracket_cost(budgets, trials, self.reduction, replan=self.replan)
+        brackets = Counter(bracket_of(n, len(budgets), self.reduction) for n in range(trials))
+        return sum(
+            bracket_cost(budgets[first:], count, self.reduction, replan=False)
+            for first, count in brackets.items()
+        )
 
 
 @final

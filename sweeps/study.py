@@ -17,6 +17,7 @@ from ..platform.password import hide_passwords
 from ..platform.registry.address import address_of
 from .objective import Mode, Objectives
 from .record import UNTRIED, TrialRecord
+from .remembered import RememberedStorage
 from .settings import SweepSettings
 
 _PATIENCE_S: Final = 60.0
@@ -79,7 +80,7 @@ def _log_ahead(connection: Any, record: Any) -> None:
 
 
 def begin(storage: RDBStorage, name: str, objectives: Objectives) -> Study:
-    """The study of a sweep, which is made if it is missing.
+    """The study of a sweep, which is made if it is missing; no other process writes into it.
 
     Args:
         storage: Optuna's database.
@@ -89,7 +90,10 @@ def begin(storage: RDBStorage, name: str, objectives: Objectives) -> Study:
     least, most = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
     directions = [least if one.mode is Mode.MIN else most for one in objectives.all]
     study = optuna.create_study(
-        storage=storage, study_name=name, directions=directions, load_if_exists=True
+        storage=RememberedStorage(storage),
+        study_name=name,
+        directions=directions,
+        load_if_exists=True,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -30,6 +30,7 @@ from onestep.benchmarks import (
     ray_overhead,
     sampling_speed,
     step_time,
+    sweep_occupancy,
     tournament,
     tournament_page,
     training,
@@ -459,6 +460,21 @@ def test_the_lower_end_of_the_throughput_under_ray_is_judged() -> None:
 def test_the_interval_of_a_median_holds_it_nineteen_times_in_twenty() -> None:
     n, outer = ray_overhead.ROUNDS, ray_overhead.OUTER
     assert 1 - 2 * sum(math.comb(n, k) for k in range(outer + 1)) / 2**n >= 0.95
+
+
+def test_a_core_waits_from_the_end_of_a_trial_to_the_first_step_of_the_next_in_its_place() -> None:
+    times = [(0.0, 1.0, 20.0), (0.0, 1.5, 30.0), (20.5, 22.0, 41.0), (31.0, 32.5, 50.0)]
+    stamps = [{"begin": b, "first_step": s, "end": e} for b, s, e in times]
+    found = sweep_occupancy.gaps(stamps)
+    assert [one["gap_s"] for one in found] == [2.0, 2.5]
+    assert [one["handed_over_s"] for one in found] == [0.5, 1.0]
+    spent = {"wall_s": 50.0, "trials_s": 46.0, "rest_s": 2.0, "idle_s": 2.0}
+    good = {"trials": [{}] * 8, "processes": 2, "gaps": found, "spent": spent}
+    bad = {"gaps": [{"gap_s": 3.1}], "spent": {**spent, "idle_s": 5.0}, "processes": 3}
+    assert sweep_occupancy.busy(spent) == {"of_all": 0.46, "of_what_was_left": 0.92}
+    assert all(bar["reached"] for bar in sweep_occupancy.bars(good))
+    missed = [not bar["reached"] for bar in sweep_occupancy.bars({**good, **bad})]
+    assert missed == [False, True, True, True]
 
 
 def test_the_memory_of_a_step_is_measured_and_judged() -> None:

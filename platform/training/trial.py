@@ -49,7 +49,7 @@ def run_trial(
         experiment: What to train, by one worker.
         reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
         folder: Where checkpoints are written.
-        benchmark: The yardstick.
+        benchmark: The yardstick, on the data that are trained on.
 
     Returns:
         The report on the last checkpoint.
@@ -67,6 +67,7 @@ def run_trial(
         reporter=reporter,
         folder=folder,
         resume=known,
+        dataset=benchmark.dataset,
     )
     assert last is not None, "the leading worker writes a checkpoint at the end"
     return measure(experiment, last, benchmark)

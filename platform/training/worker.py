@@ -43,6 +43,7 @@ def work(
     kept: Path | None = None,
     resume: Path | None = None,
     stream: BatchStream | None = None,
+    dataset: Dataset | None = None,
 ) -> Path | None:
     """Train one experiment, from the start or from a checkpoint.
 
@@ -55,6 +56,7 @@ def work(
         kept: Where snapshots of averages are written; None for the same folder.
         resume: Checkpoint to go on from, or None.
         stream: Batches of this worker, where the data are streamed.
+        dataset: The data where they have been loaded; None to load them here.
 
     Returns:
         The last checkpoint, at the leading worker.
@@ -75,6 +77,7 @@ def work(
             folder=folder,
             kept=kept or folder,
             stream=stream,
+            dataset=dataset,
             guard=Guard(assembly.experiment, place),
             last=resume,
         )
@@ -104,13 +107,16 @@ class _Run:
     folder: Path
     kept: Path
     stream: BatchStream | None
+    dataset: Dataset | None
     guard: Guard
     last: Path | None
     _recipe: str = ""
 
     def go(self) -> _Lost | None:
         """Walk to the end, or until the run is lost and may go back."""
-        learning, self._recipe = start(self.assembly, self.place, stream=self.stream)
+        learning, self._recipe = start(
+            self.assembly, self.place, stream=self.stream, dataset=self.dataset
+        )
         found = None if self.last is None else checkpoints.load(self.last, recipe=self._recipe)
         return self._go_on(learning, found)
 
@@ -121,7 +127,7 @@ class _Run:
         found = self.place.told(content)
         to = 0 if found is None else found.step
         self.guard.turn_back(lost.why, step=lost.step, to=to, reporter=self.reporter)
-        learning, _ = start(self.assembly, self.place)
+        learning, _ = start(self.assembly, self.place, dataset=self.dataset)
         return self._go_on(learning, found)
 
     def _go_on(self, learning: Learning, found: Checkpoint | None) -> _Lost | None:
@@ -192,7 +198,11 @@ def _threads(training: Training, place: Place) -> int:
 
 
 def start(
-    assembly: Assembly, place: Place, *, stream: BatchStream | None = None
+    assembly: Assembly,
+    place: Place,
+    *,
+    stream: BatchStream | None = None,
+    dataset: Dataset | None = None,
 ) -> tuple[Learning, str]:
     """The state before the first step, and the digest that its checkpoints carry.
 
@@ -200,6 +210,7 @@ def start(
         assembly: The things of the experiment.
         place: Where this worker stands.
         stream: Batches of this worker, where the data are streamed.
+        dataset: The data where they have been loaded; None to load them here.
 
     Returns:
         The state, and the recipe's digest.
@@ -208,7 +219,7 @@ def start(
         ValueError: If data, parents or pairs are missing or do not fit.
     """
     if stream is None:
-        data = _data(assembly)
+        data = _data(assembly, dataset)
         digest, feed = data.digest, feed_on(assembly, data)
     else:
         digest, feed = "", _streamed(assembly, stream)
@@ -303,9 +314,9 @@ def _streamed(assembly: Assembly, stream: BatchStream) -> AbstractFeed:
     )
 
 
-def _data(assembly: Assembly) -> Dataset | PairSet:
+def _data(assembly: Assembly, dataset: Dataset | None = None) -> Dataset | PairSet:
     if assembly.learner.needs.pairs is None:
-        return assembly.source.load()
+        return assembly.source.load() if dataset is None else dataset
     folder = assembly.experiment.parents.pairs
     if folder is None:
         raise ValueError("pairs are generated before the workers start, got none")

@@ -159,8 +159,9 @@ def test_a_trial_that_was_cut_off_while_it_was_suggested_keeps_what_it_has(
             first.suggest()
     (half,) = params(first.study)
     assert set(half) == {"x"}
-    assert suggested(open_book(storage, tmp_path)) == 0
-    (whole,) = params(first.study)
+    second = open_book(storage, tmp_path)
+    assert suggested(second) == 0
+    (whole,) = params(second.study)
     assert whole == {**half, "k": whole["k"]}
 
 

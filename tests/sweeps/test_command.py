@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from onestep.platform.cli import main
-from onestep.sweeps.command import Sweep, text_of
+from onestep.sweeps.command import Sweep, estimate_of, text_of
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.objective import Number
+from onestep.sweeps.plan import Plan
 from onestep.sweeps.record import Outcome, TrialRecord
 from onestep.sweeps.report import TABLE, SweepResult
-from onestep.sweeps.settings import SweepSettings
+from onestep.sweeps.settings import SweepSettings, settings_of
+from onestep.sweeps.space import Space
 from onestep.sweeps.trial import experiment_of
 
 
@@ -21,6 +23,30 @@ def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     Sweep().configure(parser)
     return parser.parse_args(words)
+
+
+@pytest.mark.parametrize(("replan", "samples"), [("false", 4 + 2 * 1 + 2), ("true", 4 + 2 * 2 + 4)])
+def test_the_estimate_of_a_dry_run_counts_who_goes_on(
+    replan: str, samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four trials two go on from a quarter of their samples, and one from the half."""
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    scheduler = f"sweep.scheduler={{kind:asha,grace_samples:500,reduction:2,replan:{replan}}}"
+    words = ["data=moons", "net=mlp", "net.width=16", "training.samples=2048", scheduler]
+    words += ["training.batch_size=64", "sweep.trials=4", "sweep.concurrency=1"]
+    plan = Plan.of(
+        replace(
+            settings_of(words),
+            space=Space.from_dict(
+                {"method.weighting.power": {"kind": "uniform", "low": 0.0, "high": 1.0}}
+            ),
+        )
+    )
+    found = estimate_of(plan)
+    each, of_all = map(float, re.findall(r"([\d.e+-]+) s ", found))
+    assert plan.budgets == (512, 1024, 2048)
+    assert f"{samples / 16:.0%} of their samples" in found
+    assert of_all == pytest.approx(each * samples / 4, rel=0.01)
 
 
 def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(

@@ -14,6 +14,7 @@ from onestep.sweeps.record import RUNG, SAMPLES
 from onestep.sweeps.searcher import NUMBER
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
+from onestep.sweeps.stopping import Stopping, StoppingKind
 from onestep.sweeps.trial import LOSS
 
 _SETTINGS = SweepSettings(
@@ -38,14 +39,19 @@ class Clock:
 class Sweep:
     """A sweep whose trials do what a test says, and what is shown of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: SweepSettings = _SETTINGS,
+        budgets: tuple[int, ...] = (1000,),
+    ) -> None:
         self.study = optuna.create_study(study_name="toy-1")
-        self.book = Book(self.study, _SETTINGS, base=(), budgets=(1000,), folder=folder)
+        self.book = Book(self.study, settings, base=(), budgets=budgets, folder=folder)
         self.clock, self.shown = Clock(), list[list[str]]()
         self.progress = Progress(
             self.study,
-            _SETTINGS,
-            budgets=(1000,),
+            settings,
+            budgets=budgets,
             show=lambda lines: self.shown.append(list(lines)),
             clock=self.clock,
         )
@@ -57,9 +63,9 @@ class Sweep:
         self.progress.on_trial_start(0, [], trial)
         return trial
 
-    def end(self, trial: Any, value: float, wall_s: float) -> None:
+    def end(self, trial: Any, value: float, wall_s: float, samples: int = 0) -> None:
         number = Number(value=value, low=value - 1.0, high=value + 1.0)
-        cost = Cost(wall_s=wall_s)
+        cost = Cost(wall_s=wall_s, samples=samples)
         self.book.end(trial.config[NUMBER], [number], samples=1000, report="", cost=cost)
         self.progress.on_trial_complete(0, [], trial)
 
@@ -106,6 +112,32 @@ def test_the_rest_takes_as_long_as_trials_took_in_the_mean(sweep: Sweep) -> None
     assert sweep.progress.left_s == pytest.approx((3 * 200.0 + 50.0) / 2)
     sweep.clock.now = 1000.0  # it takes longer than the others
     assert sweep.progress.left_s == pytest.approx(3 * 200.0 / 2)
+
+
+def test_the_rest_of_a_sweep_with_rungs_takes_the_samples_that_are_expected(
+    tmp_path: Path,
+) -> None:
+    """Four trials of 100 samples, two of 200 and one of 400, each a run of its own."""
+    scheduler = Stopping(kind=StoppingKind.ASHA, grace_samples=100, reduction=2, replan=True)
+    settings = replace(_SETTINGS, trials=4, concurrency=1, scheduler=scheduler)
+    sweep = Sweep(tmp_path, settings, (100, 200, 400))
+    assert sweep.progress.left_s is None
+    sweep.end(sweep.start(), 1.0, 50.0, 100)
+    assert sweep.progress.left_s == pytest.approx((400 + 400 + 400 - 100) / 2)
+    sweep.end(sweep.start(), 2.0, 150.0, 100)
+    assert sweep.progress.left_s == pytest.approx(400 + 400 + 400 - 200)
+    trial = sweep.start()
+    assert trial.config[RUNG] == 1
+    sweep.progress.on_trial_result(0, [], trial, {SAMPLES: 50})
+    assert sweep.progress.left_s == pytest.approx(400 + 400 + 400 - 250)
+    sweep.end(trial, 1.0, 200.0, 200)
+    while (suggestion := sweep.book.suggest()) is not None:
+        config = {NUMBER: suggestion.number, RUNG: suggestion.rung}
+        sweep.end(SimpleNamespace(config=config), 3.0, 100.0, 100)
+    sweep.book.close()
+    sweep.progress.on_trial_start(0, [], trial)
+    sweep.progress.on_trial_complete(0, [], trial)
+    assert sweep.progress.left_s == 0.0
 
 
 def test_a_sweep_that_goes_on_knows_what_has_ended_before(sweep: Sweep) -> None:

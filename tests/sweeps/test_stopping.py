@@ -261,3 +261,21 @@ def test_settings_that_make_no_sense_are_refused(values: dict[str, object], word
 def test_a_median_without_a_measurement_is_refused() -> None:
     with pytest.raises(ValueError, match="must be below the 40000 samples of a trial"):
         _MEDIAN.budgets(40_000)
+
+
+@pytest.mark.parametrize("stopping", [_ASHA, _HYPERBAND])
+def test_trials_take_about_the_samples_that_are_expected_of_a_rule(stopping: Stopping) -> None:
+    """The first ones at a rung go on whatever they are; of 270 trials that is a small share."""
+    curves = drawn(5, trials=270)
+    taken = sum(max(one.values) for one in run(stopping, curves))
+    expected = stopping.expected_samples(270, stopping.budgets(_TOTAL))
+    assert taken == pytest.approx(expected, rel=0.12)
+    assert expected < 0.5 * 270 * _TOTAL
+
+
+def test_what_a_rule_does_not_say_beforehand_is_expected_whole() -> None:
+    budgets = (100, 300, 900)
+    assert Stopping().expected_samples(9, (900,)) == 9 * 900
+    assert _MEDIAN.expected_samples(9, budgets) == 9 * 900
+    again = Stopping(kind=StoppingKind.HYPERBAND, replan=True)
+    assert again.expected_samples(9, budgets) == 9 * 100 + 3 * 300 + 900

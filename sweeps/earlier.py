@@ -1,0 +1,116 @@
+"""Earlier work: the points of other sweeps and of registered models that a sweep starts from."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..platform.configuration import compose
+from ..platform.registry.entry import ModelEntry
+from ..platform.training.assembly import registry_of
+from .condition import Scalar
+from .findings import Findings
+from .objective import COSTS, Objective
+from .plan import Plan
+from .record import Outcome
+from .settings import SweepSettings
+from .warm_start import FirstPoint, FirstPoints
+
+
+def first_points(plan: Plan) -> FirstPoints:
+    """The points that a sweep is to try first.
+
+    Args:
+        plan: The sweep.
+
+    Returns:
+        The point of the registered model, then those of each earlier sweep from best to worst.
+
+    Raises:
+        ValueError: If an earlier sweep is unknown, another one or has no finished trial, if no
+            model fits, or if no point lies in the space.
+    """
+    asked = plan.settings.warm_start
+    if not asked.is_asked:
+        return FirstPoints()
+    candidates = [_of_registry(plan)] if asked.registry else []
+    for name in asked.sweeps:
+        candidates += _of_sweep(name, plan.settings)
+    found = FirstPoints.of(candidates, plan.settings.space)
+    if not found.points:
+        raise ValueError(
+            f"sweep.warm_start has no point in sweep.space; left out is {found.left_out[0]}"
+        )
+    return found
+
+
+def _of_sweep(name: str, settings: SweepSettings) -> Iterator[FirstPoint]:
+    findings = Findings.of(name)
+    earlier, now = set(findings.settings.space.dimensions), set(settings.space.dimensions)
+    if earlier != now:
+        raise ValueError(
+            f"sweep.warm_start.sweeps: sweep {name} has other keys than this one; only there are "
+            f"{sorted(earlier - now)}, only here {sorted(now - earlier)}"
+        )
+    wanted = set(settings.objectives.all)
+    if set(findings.objectives.all) != wanted:
+        raise ValueError(
+            f"sweep.warm_start.sweeps: sweep {name} improved {findings.objectives}, this one "
+            f"improves {settings.objectives}"
+        )
+    whole = [one for one in findings.ranked if one.outcome is Outcome.FINISHED]
+    if not whole:
+        raise ValueError(f"sweep.warm_start.sweeps: sweep {name} has no finished trial")
+    for one in whole[: settings.warm_start.best]:
+        yield FirstPoint(values=one.values, origin=f"trial {one.number} of sweep {name}")
+
+
+def _of_registry(plan: Plan) -> FirstPoint:
+    experiment, lead = plan.experiment, plan.settings.objectives.lead
+    if lead.name in COSTS:
+        raise ValueError(
+            f"sweep.warm_start.registry needs an objective of the evaluation first, got {lead}"
+        )
+    data, method = experiment.to_dict()["data"], experiment.method["_target_"]
+    fitting = [
+        one
+        for one in registry_of(experiment).list()
+        if isinstance(one, ModelEntry)
+        and one.record.method["_target_"] == method
+        and one.record.experiment.get("data") == data
+        and _metric(lead) in one.metrics
+    ]
+    if not fitting:
+        raise ValueError(
+            f"sweep.warm_start.registry: no registered model has {lead} of method "
+            f"{plan.assembly.name} on these data"
+        )
+    best = min(fitting, key=lambda one: lead.sign * one.metrics[_metric(lead)])
+    return FirstPoint(values=_values_of(best, plan), origin=f"model {best.reference}")
+
+
+def _metric(objective: Objective) -> str:
+    """What a record calls an objective."""
+    return objective.name if objective.nfe is None else f"{objective.name}/nfe_{objective.nfe}"
+
+
+def _values_of(model: ModelEntry, plan: Plan) -> dict[str, Scalar]:
+    """The values that a model has at the swept keys, as far as they are plain ones."""
+    config = compose("train", model.record.overrides)
+    given = {key: text for key, _, text in (one.partition("=") for one in model.record.overrides)}
+    found: dict[str, Scalar] = {}
+    for key, one in plan.settings.space.dimensions.items():
+        if not one.is_present(found):
+            continue
+        value = _at(config, key)
+        if isinstance(value, Mapping):  # a group, of which the line of the model has the choice
+            value = given.get(key)
+        if isinstance(value, Scalar):
+            found[key] = value
+    return found
+
+
+def _at(config: Mapping[str, Any], key: str) -> object:
+    """What a configuration has at a key; an empty mapping where it has none."""
+    node: object = config
+    for part in key.split("."):
+        node = node.get(part, {}) if isinstance(node, Mapping) else {}
+    return node
