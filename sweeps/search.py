@@ -5,7 +5,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from .progress import Progress
 from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
+from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
 from .winner import keep_leaders, register_winner
@@ -182,7 +183,7 @@ def _study_of(name: str, settings: SweepSettings) -> optuna.Study:
 def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepResult:
     home, folder = home_of(plan.experiment), folder_of(name)
     ready = plan.prepare(folder)
-    benchmark = plan.benchmark(ready.dataset)
+    benchmark, tuning = plan.benchmark(ready.dataset), plan.tuning_benchmark(ready.dataset)
     settings, url = plan.settings, storage_url(plan.settings, home.root)
     storage = open_storage(url)  # last: it makes the file of a new database
     with alone(folder, what="sweep"):  # two processes would run each other's trials twice
@@ -195,6 +196,7 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepR
             base=plan.base,
             folder=folder,
             budgets=plan.budgets,
+            substudy=substudy_of(storage, name, settings),
         )
         done = len(ended(study))
         say(
@@ -213,7 +215,8 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepR
         with _kept(journal, name):
             if not book.is_done:
                 progress = Progress(study, settings, budgets=plan.budgets, show=show)
-                _search(plan, book, [journal, progress], benchmark, home=home, folder=folder)
+                callbacks = [journal, progress]
+                _search(plan, book, callbacks, benchmark, tuning, home=home, folder=folder)
             book.close()
             keep_leaders(folder, ended(study), settings.objectives)  # of all that are closed now
             if book.spent:
@@ -250,6 +253,7 @@ def _search(
     book: Book,
     callbacks: list[tune.Callback],
     benchmark: Benchmark,
+    tuning: Benchmark | None,
     *,
     home: Home,
     folder: Path,
@@ -263,11 +267,15 @@ def _search(
             objectives=settings.objectives.to_dict(),
             budgets=plan.budgets[:-1],
             folder=str(folder),
+            posthoc=settings.posthoc and settings.posthoc.to_dict(),
+            latency=asdict(settings.latency),
+            seed=settings.seed,
         ),
         # By way of Ray's memory, not of the files in which Ray Tune keeps what it runs: passwords
         # of stores are among them.
         base=plan.base,
         benchmark=benchmark,
+        tuning=tuning,
         environment=home.variables(os.environ) | _wandb_variables(settings),
         wandb=settings.wandb,
     )

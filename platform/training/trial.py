@@ -57,6 +57,23 @@ def run_trial(
     Raises:
         ValueError: If the experiment asks for several workers or is refused, or diverges.
     """
+    return measure(experiment, train_trial(experiment, reporter, folder=folder), benchmark)
+
+
+def train_trial(experiment: Experiment, reporter: Reporter, *, folder: Path) -> Path:
+    """Train one experiment in this process, from its furthest checkpoint.
+
+    Args:
+        experiment: What to train, by one worker.
+        reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
+        folder: Where checkpoints are written.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        ValueError: If the experiment asks for several workers or is refused, or diverges.
+    """
     check_trial(experiment)
     known = checkpoints.latest(folder / CHECKPOINTS)
     if known is not None:
@@ -69,7 +86,7 @@ def run_trial(
         resume=known,
     )
     assert last is not None, "the leading worker writes a checkpoint at the end"
-    return measure(experiment, last, benchmark)
+    return last
 
 
 def check_trial(experiment: Experiment) -> None:

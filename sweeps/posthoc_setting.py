@@ -1,0 +1,94 @@
+"""One post-hoc setting: a way to use weights that have been trained."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self, final
+
+from ..methods.core.sampler import AbstractSampler
+from ..platform.evaluation.named_sampler import is_of_sampler, named_sampler, sampler_node
+from .condition import Scalar
+from .posthoc import PostHoc
+from .record import TrialRecord
+from .space import override
+
+WIDTH: Final = "ema.width"
+INNER: Final = "sampler.grid.inner"
+OF_TRAIN: Final = ("evaluation.guidance", "training.ema_served")
+"""Keys of ``onestep train`` that decide nothing of a training."""
+AS_TRAINED: Final = "as trained"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A way to use weights that have been trained; as it is made, the way of the training.
+
+    Attributes:
+        width: Relative width of the moving average that is used; None for the one that is served.
+        train: Overrides of ``onestep train`` that decide nothing of the training.
+        sampler: Overrides of ``onestep sample`` that name a sampler.
+    """
+
+    width: float | None = None
+    train: tuple[str, ...] = ()
+    sampler: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Scalar], base: Sequence[str] = ()) -> Self:
+        """The setting at a point of a post-hoc space.
+
+        A sampler that is null, and times of none, leave the domain its own.
+
+        Args:
+            values: Values by key.
+            base: Overrides of samplers that all points share.
+        """
+        width = values.get(WIDTH)
+        given = [override(key, value) for key, value in values.items() if is_sampler_key(key)]
+        times = [repr(value) for key, value in values.items() if is_mid_time(key)]
+        if times:
+            given.append(f"{INNER}=[{','.join(times)}]")
+        return cls(
+            width=None if width is None else float(width),
+            train=tuple(override(key, values[key]) for key in OF_TRAIN if key in values),
+            sampler=(*base, *given),
+        )
+
+    @property
+    def node(self) -> Mapping[str, Any] | None:
+        """Node of the sampler that it names, or None."""
+        return sampler_node(self.sampler)
+
+    @property
+    def named(self) -> AbstractSampler | None:
+        """The sampler that it names, or None."""
+        return named_sampler(self.sampler)
+
+    def __str__(self) -> str:
+        width = [] if self.width is None else [f"{WIDTH}={self.width:.4g}"]
+        return " ".join([*width, *self.train, *self.sampler]) or AS_TRAINED
+
+
+def setting_of(trial: TrialRecord, posthoc: PostHoc | None) -> Setting:
+    """The setting that a trial is judged in.
+
+    Args:
+        trial: The trial.
+        posthoc: What is tried on the weights of each trial, or None.
+    """
+    if posthoc is None or not trial.chosen:
+        return Setting()
+    return Setting.of(trial.posthoc, posthoc.base)
+
+
+def is_mid_time(key: str) -> bool:
+    """Whether a key is a time at which a sampler stops on its way.
+
+    The one time is ``sampler.grid.inner``; of several, the first is ``sampler.grid.inner.1``.
+    """
+    return key == INNER or (key.startswith(f"{INNER}.") and key[len(INNER) + 1 :].isdecimal())
+
+
+def is_sampler_key(key: str) -> bool:
+    """Whether a key is the left side of an override that names a sampler."""
+    return is_of_sampler(key) and not is_mid_time(key)
