@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self, final
 
+from optuna import Study, load_study
 from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -153,6 +154,20 @@ def substudy_of(storage: RDBStorage, sweep: str, settings: SweepSettings) -> Sub
         return None
     laws = {key: one.distribution for key, one in settings.posthoc.space.dimensions.items()}
     return SubStudy(storage, sweep, settings.objectives, laws)
+
+
+def subtrials_of(study: Study) -> dict[tuple[int, int | None], tuple[SubTrial, ...]]:
+    """The sub-trials of a sweep by their trial and its rung; none before the first.
+
+    Args:
+        study: The study of the sweep; nothing is changed.
+    """
+    name = f"{study.study_name}{SUFFIX}"
+    try:
+        known = load_study(study_name=name, storage=study._storage)
+    except KeyError:
+        return {}
+    return by_trial(known.get_trials(deepcopy=False))
 
 
 def by_trial(trials: Sequence[FrozenTrial]) -> dict[tuple[int, int | None], tuple[SubTrial, ...]]:
