@@ -101,9 +101,7 @@ def _pictures(
 ) -> Html:
     figures = [
         picture(
-            png_of(
-                _chart(points, best, quality, "training_s", "processor seconds of training")
-            ),
+            png_of(_chart(points, best, quality, "training_s", "processor seconds of training")),
             told=f"{quality.name} against the cost of the training, for each number of evaluations",
             caption="The Pareto set is ringed.",
         )

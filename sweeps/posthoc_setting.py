@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, final
 
 from ..methods.core.sampler import AbstractSampler
-from ..platform.evaluation.named_sampler import is_of_sampler, named_sampler, sampler_node
+from ..platform.evaluation.named_sampler import (
+    SAMPLER,
+    is_of_sampler,
+    named_sampler,
+    sampler_node,
+)
 from .condition import Scalar
 from .posthoc import PostHoc
 from .record import TrialRecord
@@ -35,15 +40,27 @@ class Setting:
 
     @classmethod
     def of(cls, values: Mapping[str, Scalar], base: Sequence[str] = ()) -> Self:
-        """The setting at a point of a post-hoc space.
-
-        A sampler that is null, and times of none, leave the domain its own.
+        """The setting at a point of a post-hoc space; a sampler that is null leaves the domain's.
 
         Args:
             values: Values by key.
             base: Overrides of samplers that all points share.
+
+        Returns:
+            The setting.
+
+        Raises:
+            ValueError: If the sampler is null and something of it is set.
         """
         width = values.get(WIDTH)
+        if SAMPLER in values and values[SAMPLER] is None:
+            idle = [key for key in values if key != SAMPLER and is_of_sampler(key)]
+            if idle or base:
+                raise ValueError(
+                    f"{[*idle, *base][0]} has no effect where sampler is null: give it a when, or "
+                    "name a sampler in its place"
+                )
+            values = {key: value for key, value in values.items() if key != SAMPLER}
         given = [override(key, value) for key, value in values.items() if is_sampler_key(key)]
         times = [repr(value) for key, value in values.items() if is_mid_time(key)]
         if times:
