@@ -68,14 +68,15 @@ def pareto_section(findings: Findings) -> list[Html]:
     told = (
         f"Each of the {len(points)} points is a trial in one of its ways at one number of network "
         f"evaluations; {len(best)} are beaten by none in {quality.name}, {axes}. Times count to "
-        "two digits. The set is picked by these very numbers, so that the best of them are "
+        "two digits. A sampler that is named counts at its own number of evaluations, and the "
+        "map's own at others. The set is picked by these very numbers, so that the best are "
         "somewhat too good."
     )
     if is_timed:
         told += (
             f" A time for a sample is the median of {timing.repeats} batches of "
-            f"{timing.batch_size}, taken where the trial was trained, while up to "
-            f"{findings.settings.concurrency} trials ran at once."
+            f"{timing.batch_size}, taken where the trial was trained, at "
+            f"sweep.concurrency={findings.settings.concurrency}."
         )
     head = ["trial", "setting", "NFE", quality.name, "training, s", "sample, ms"]
     rows = [

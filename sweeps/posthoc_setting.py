@@ -1,5 +1,6 @@
 """One post-hoc setting: a way to use weights that have been trained."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, final
@@ -20,6 +21,7 @@ WIDTH: Final = "ema.width"
 INNER: Final = "sampler.grid.inner"
 OF_TRAIN: Final = ("evaluation.guidance", "training.ema_served")
 """Keys of ``onestep train`` that decide nothing of a training."""
+_LONG: Final = re.compile(r"\d+\.\d{4,}(e-\d+)?")
 AS_TRAINED: Final = "as trained"
 
 
@@ -82,8 +84,9 @@ class Setting:
         return named_sampler(self.sampler)
 
     def __str__(self) -> str:
-        width = [] if self.width is None else [f"{WIDTH}={self.width:.4g}"]
-        return " ".join([*width, *self.train, *self.sampler]) or AS_TRAINED
+        width = [] if self.width is None else [f"{WIDTH}={self.width}"]
+        text = " ".join([*width, *self.train, *self.sampler]) or AS_TRAINED
+        return _LONG.sub(lambda found: f"{float(found[0]):.4g}", text)
 
 
 def setting_of(trial: TrialRecord, posthoc: PostHoc | None) -> Setting:

@@ -23,6 +23,12 @@ def test_a_point_becomes_what_the_commands_take() -> None:
     )
 
 
+def test_a_setting_is_told_in_few_digits_and_kept_in_all() -> None:
+    setting = Setting.of({"ema.width": 0.1 / 3, "sampler": "jumps", "sampler.grid.inner": 2 / 3})
+    assert str(setting) == "ema.width=0.03333 sampler=jumps sampler.grid.inner=[0.6667]"
+    assert setting.named == Jumps(grid=ListGrid(inner=(2 / 3,)))
+
+
 def test_what_all_points_share_stands_before_what_is_their_own() -> None:
     setting = Setting.of({"sampler.grid.inner": 0.3}, ["sampler=jumps"])
     assert setting.named == Jumps(grid=ListGrid(inner=(0.3,)))
