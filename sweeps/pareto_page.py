@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from ..platform.evaluation.figures import COLOURS, INK, png_of, style
 from .findings import Findings
@@ -13,6 +14,8 @@ from .pareto import Point, pareto_set, points_of
 from .posthoc_setting import AS_TRAINED
 from .subtrial import SubTrial
 
+_LOG_FROM: Final = 20.0
+"""Ratio of the largest time to the least from which the axis is logarithmic."""
 _SHOWN: Final = 30
 """Rows of the set that are shown; the picture has all of it."""
 
@@ -156,7 +159,10 @@ def _chart(
         lw=0.0,
         zorder=0,
     )
-    axis.set_xscale("log")
+    places = [where(one) for one in points]
+    if min(places) > 0.0 and max(places) / min(places) > _LOG_FROM:
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel(label, fontsize=8.5, color=INK)
     axis.set_ylabel(f"{quality.name} ({quality.mode})", fontsize=8.5, color=INK)
     axis.legend(frameon=False, fontsize=8)
