@@ -22,6 +22,7 @@ from ..methods.core.sampler import AbstractSampler
 from .configuration import forget
 from .device import AUTO, device_named
 from .evaluation.evaluate import NFES, benchmark_of, evaluate_on
+from .evaluation.named_sampler import own_sampler
 from .evaluation.report import Report
 from .evaluation.sampling import draw_samples, finish_of, samplers_at
 from .experiment import ALL_SAMPLES
@@ -113,7 +114,9 @@ class Model:
         if caption is not None:
             condition = captioned(self.record, [caption] * n, model=self.reference)
         if sampler is None:
-            ((_, sampler),) = samplers_at(self.flow_map.domain, [1 if nfe is None else nfe])
+            wanted = [1 if nfe is None else nfe]
+            own = own_sampler(self.record)
+            ((_, sampler),) = samplers_at(self.flow_map.domain, wanted, named=own)
         elif nfe is not None:
             raise ValueError(
                 f"give either nfe or a sampler with its own steps, got both: nfe={nfe}"
@@ -154,6 +157,7 @@ class Model:
             model=self.reference,
             nfes=nfes,
             ema=self.record.ema,
+            sampler=own_sampler(self.record),
         )
 
     def _condition(self, n: int, labels: int | Sequence[int] | None) -> Condition | None:

@@ -14,7 +14,8 @@ from ..methods.core.condition import Condition
 from ..methods.core.flow_map import DomainKind, FlowMap
 from ..methods.core.guidance_scale import AtScale
 from ..methods.core.noise import draw_noise
-from ..methods.core.sampler_choice import sampler_for
+from ..platform.evaluation.named_sampler import own_sampler
+from ..platform.evaluation.sampling import samplers_at
 from ..platform.registry.decoder import Decoder
 from ..platform.registry.record import ModelRecord
 from .company import Company
@@ -111,8 +112,8 @@ class Engine:
         tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
         self._device = next(tensors).device
         self._decoder = None if decoder is None else decoder.to(self._device)
-        samplers = {n: sampler_for(flow_map.domain, n) for n in range(1, MAX_STEPS + 1)}
-        self._samplers = {n: sampler for n, sampler in samplers.items() if sampler is not None}
+        own = own_sampler(record)
+        self._samplers = dict(samplers_at(flow_map.domain, range(1, MAX_STEPS + 1), named=own))
         self.steps = tuple(self._samplers)
 
     @property

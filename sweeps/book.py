@@ -24,6 +24,7 @@ from .halving import Promotion, Rung, promotable
 from .objective import Number
 from .ranking import Values, ranked
 from .record import (
+    CHOSEN,
     COST,
     CURVE,
     DEATHS,
@@ -42,6 +43,7 @@ from .sampler import SamplerKind, given_point, sampler_of
 from .settings import SweepSettings
 from .space import override
 from .stopping import Curve, judge
+from .subtrial import SubStudy, SubTrial
 from .warm_start import FirstPoint
 
 _TRIES: Final = 1000
@@ -58,11 +60,13 @@ class Suggestion:
         number: Its number in the study.
         own: The overrides that are its own.
         rung: Its rung, where rungs are runs of their own.
+        known: What was tried on its weights before it was cut off.
     """
 
     number: int
     own: tuple[str, ...]
     rung: int | None = None
+    known: tuple[SubTrial, ...] = ()
 
 
 @final
@@ -76,6 +80,7 @@ class Book:
         budgets: Samples at which trials are measured, the whole trial last.
         folder: Folder of the sweep, for the reports.
         first: Points that are tried before any other.
+        substudy: Where sub-trials are written down; None where there are none.
     """
 
     def __init__(
@@ -87,8 +92,9 @@ class Book:
         budgets: tuple[int, ...],
         folder: Path,
         first: Sequence[FirstPoint] = (),
+        substudy: SubStudy | None = None,
     ) -> None:
-        self._first = first
+        self._first, self._substudy = first, substudy
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
         self._budgets, self.spent = budgets, ""
         """Which limit of the budget has been reached, or nothing."""
@@ -178,6 +184,16 @@ class Book:
         trial.set_user_attr(STOPPED, f"{self._settings.scheduler.kind}, {verdict}")
         return True
 
+    def tried(self, number: int, one: SubTrial) -> None:
+        """Write down what was tried on the weights of a trial.
+
+        Args:
+            number: The trial.
+            one: The sub-trial.
+        """
+        assert self._substudy is not None, "a sweep without post-hoc settings has no sub-trials"
+        self._substudy.add(number, one, rung=self._open[number].user_attrs.get(RUNG))
+
     def end(
         self,
         number: int,
@@ -187,6 +203,7 @@ class Book:
         report: str,
         cost: Cost,
         returns: int = 0,
+        chosen: Mapping[str, Any] | None = None,
     ) -> None:
         """Close a trial that came to its end, or was stopped.
 
@@ -197,8 +214,11 @@ class Book:
             report: Its report as JSON; empty if it was stopped.
             cost: What it took.
             returns: How often it was sent back to an earlier checkpoint.
+            chosen: The post-hoc setting that it is judged in; none where none were tried.
         """
         trial = self._open[number]
+        if chosen:
+            trial.set_user_attr(CHOSEN, dict(chosen))
         if returns:
             trial.set_user_attr(RETURNS, returns)
         if STOPPED in trial.user_attrs:
@@ -299,7 +319,8 @@ class Book:
             trial.set_user_attr(ORIGIN, self._first[trial.number].origin)
         trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
         self._open[trial.number] = trial
-        return Suggestion(number=trial.number, own=own, rung=rung)
+        known = () if self._substudy is None else self._substudy.of_trial(trial.number, rung=rung)
+        return Suggestion(number=trial.number, own=own, rung=rung, known=known)
 
     def _again(self, frozen: FrozenTrial) -> Trial:
         """A trial that is in the study already, under its own number."""

@@ -17,12 +17,14 @@ class Cost:
         training_s: Seconds of processor time of the training alone.
         gpu_s: Seconds of GPUs that it held.
         samples: Samples that it was trained on.
+        posthoc_s: Seconds in which settings were tried on its weights when it had been trained.
     """
 
     wall_s: float = 0.0
     training_s: float = 0.0
     gpu_s: float = 0.0
     samples: int = 0
+    posthoc_s: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -30,6 +32,7 @@ class Cost:
             training_s=self.training_s + other.training_s,
             gpu_s=self.gpu_s + other.gpu_s,
             samples=self.samples + other.samples,
+            posthoc_s=self.posthoc_s + other.posthoc_s,
         )
 
 

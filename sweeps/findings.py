@@ -24,6 +24,7 @@ from .record import (
     UNTRIED,
     Outcome,
     TrialRecord,
+    as_trained_file,
     folder_of_trial,
     report_file,
 )
@@ -31,6 +32,7 @@ from .report import ranked
 from .settings import SweepSettings
 from .space import override
 from .study import ended, open_storage, storage_url
+from .subtrial import SubTrial, subtrials_of
 from .trial import experiment_of
 from .winner import MODELS, leaders_of
 
@@ -153,6 +155,19 @@ class Findings:
         """The measurements of a trial; None if it was not measured whole."""
         file = report_file(self.folder, trial.number, rung=trial.rung)
         return Report.from_json(file.read_text()) if file.exists() else None
+
+    def report_as_trained(self, trial: TrialRecord) -> Report | None:
+        """The same of a trial as it was trained, where it is judged in another setting."""
+        file = as_trained_file(self.folder, trial.number, rung=trial.rung)
+        return Report.from_json(file.read_text()) if file.exists() else None
+
+    def subtrials(self, trial: TrialRecord) -> tuple[SubTrial, ...]:
+        """What was tried on the weights of a trial, in order."""
+        return self._subtrials.get((trial.number, trial.rung), ())
+
+    @cached_property
+    def _subtrials(self) -> Mapping[tuple[int, int | None], tuple[SubTrial, ...]]:
+        return {} if self.settings.posthoc is None else subtrials_of(self.study)
 
     def losses(self, trial: FrozenTrial) -> list[Loss]:
         """The training loss of a trial by samples, in its last run where it had several."""

@@ -12,10 +12,10 @@ from ..platform.registry.decoder import decoder_of
 from ..platform.registry.model import at_scale
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.assembly import assemble
-from ..platform.training.measurement import served_map
-from ..platform.training.trial import trained_on
 from ..platform.training.worker import CHECKPOINTS
+from .bench import Used
 from .findings import Findings
+from .posthoc_setting import setting_of
 from .record import TrialRecord, folder_of_trial
 from .trial import experiment_of
 
@@ -64,13 +64,15 @@ def _drawn(trial: TrialRecord, findings: Findings, dataset: Dataset) -> dict[int
     last = checkpoints.latest(place / CHECKPOINTS)
     if last is None:
         raise ValueError("its weights are not kept here")
-    assembly = assemble(experiment_of(trial.overrides))
+    setting = setting_of(trial, findings.settings.posthoc)
+    assembly = assemble(experiment_of((*trial.overrides, *setting.train)))
     settings = assembly.experiment.evaluation
-    flow_map = served_map(assembly, last, trained_on(assembly, dataset))
+    used = Used.of(assembly, setting, last, folder=place, data=dataset)
     return same_noise(
-        at_scale(flow_map, settings.guidance, model=assembly.experiment.name),
+        at_scale(used.flow_map, settings.guidance, model=assembly.experiment.name),
         dataset,
         findings.objectives.nfes or settings.nfes,
         seed=settings.seed,
         decoder=decoder_of(dataset),
+        sampler=used.sampler,
     )

@@ -1,7 +1,7 @@
 """The journal: one line and one MLflow run for each trial that ends."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -19,6 +19,7 @@ from .record import Outcome, TrialRecord, report_file
 from .searcher import NUMBER
 from .settings import SweepSettings
 from .study import ended
+from .subtrial import SubTrial, subtrials_of
 from .winner import keep_leaders
 
 Say = Callable[[str], None]
@@ -137,7 +138,21 @@ class Journal(Callback):
                 named = zip(self._settings.objectives.labels, record.results, strict=True)
                 found = {f"sweep/{label}": one.value for label, one in named}
                 run.log_metrics(found, step=record.samples)
+            if self._settings.posthoc is not None:
+                tried = subtrials_of(self._study).get((record.number, record.rung), ())
+                self._record_subtrials(run, tried)
+                run.set_tags({"onestep.posthoc": record.said})
             run.finish("FAILED" if record.outcome is Outcome.FAILED else "FINISHED")
+
+    def _record_subtrials(self, run: Run, tried: Sequence[SubTrial]) -> None:
+        """Keep what was tried on a trial's weights: a table, and a point of a curve for each."""
+        run.log_json([one.to_dict() for one in tried], "posthoc.json")
+        for one in tried:
+            for kind, numbers in (("tuned", one.tuned), ("judged", one.judged)):
+                named = zip(self._settings.objectives.labels, numbers, strict=False)
+                values = {f"posthoc/{label}/{kind}": each.value for label, each in named}
+                if values:
+                    run.log_metrics(values, step=one.place)
 
     def _runs(self) -> dict[str, RunInfo]:
         """The runs of trials that are in the store, by name."""
@@ -167,6 +182,8 @@ def line_of(record: TrialRecord, settings: SweepSettings) -> str:
         said += f", stopped by {record.reason}"
     if record.deaths:
         said += f", {record.died}"
+    if record.chosen:
+        said += f", used with {record.said}"
     if record.returns:
         said += f", went back {record.returns} times"
     return f"trial {record.number}: {said}\n  {record.command}"

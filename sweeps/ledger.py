@@ -92,6 +92,7 @@ class Ledger:
             "samples": sum(one.cost.samples for one in some),
             "wall_s": sum(one.cost.wall_s for one in some),
             "training_s": sum(one.cost.training_s for one in some),
+            "posthoc_s": sum(one.cost.posthoc_s for one in some),
             "gpu_s": sum(one.cost.gpu_s for one in some),
             "money": sum(one.money for one in some),
         }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Self, final
 
+from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.report import Report
 from ..platform.settings import settings
 
@@ -52,7 +53,8 @@ class Objective:
     """A number that a sweep improves.
 
     Attributes:
-        name: Metric of the evaluation, ``family/name``, or ``cost/training_s``.
+        name: Metric of the evaluation, ``family/name``, ``latency/sample_ms`` or
+            ``cost/training_s``.
         nfe: Network evaluations at which it is taken; None for a property of the map itself and
             for a cost.
         mode: Which values are better.
@@ -177,6 +179,12 @@ class Objectives:
     def lead(self) -> Objective:
         """The first one."""
         return self.all[0]
+
+    @property
+    def quality(self) -> Objective | None:
+        """The first one that is measured on samples, and is no time; None if there is none."""
+        found = (one for one in self.all if one.nfe is not None and one.name != LATENCY)
+        return next(found, None)
 
     @property
     def nfes(self) -> tuple[int, ...]:

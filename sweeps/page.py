@@ -19,6 +19,7 @@ from .importance import EVALUATOR, importances_of
 from .ledger import LEDGER, Ledger
 from .markup import Html, breakable, joined, picture, table, tag
 from .objective import Number
+from .pareto_page import after_training, pareto_section
 from .record import Outcome, TrialRecord
 from .report import promotion, shown, wanted, write_report
 from .style import STYLE
@@ -60,6 +61,8 @@ def page_of(findings: Findings, *, now: datetime.datetime) -> str:
     sections = [
         _section("Trials", _trials(findings)),
         _section("Quality", _quality(findings)),
+        *([_section("After training", tried)] if (tried := after_training(findings)) else []),
+        _section("Pareto set", pareto_section(findings)),
         _section("Keys", _keys(findings)),
         _section("Schedules", _schedules(findings)),
         _section("Learning", _learning(findings)),
@@ -113,6 +116,8 @@ def _winner(findings: Findings) -> Html:
         tag("p", "This line repeats it:"),
         tag("pre", tag("code", best.command), tabindex="0"),
     ]
+    if best.said:
+        parts.append(tag("p", joined("It is used so: ", tag("code", best.said), _gain(best))))
     if findings.model is not None:
         line = promotion(findings.model, findings.name)
         registered = joined("It is registered as ", tag("strong", findings.model))
@@ -121,6 +126,12 @@ def _winner(findings: Findings) -> Html:
             tag("pre", tag("code", line), tabindex="0"),
         ]
     return tag("section", *parts, class_="winner")
+
+
+def _gain(best: TrialRecord) -> str:
+    if not best.chosen or not best.as_trained:
+        return ""
+    return f"; as it was trained it had {best.as_trained[0]}."
 
 
 def _trials(findings: Findings) -> list[Html]:
@@ -150,6 +161,8 @@ def _row(trial: TrialRecord, keys: list[str], objectives: int) -> list[str]:
     numbers: list[str] = [_number(one) for one in trial.results] or ["-"] * objectives
     values = [shown(trial.values[key]) if key in trial.values else "-" for key in keys]
     ending: list[str] = [str(trial.outcome)]
+    if trial.chosen:
+        ending.append(joined(tag("br"), tag("small", trial.said)))
     if trial.remark:
         ending.append(joined(tag("br"), tag("small", trial.remark)))
     samples = f"{trial.samples:,}" if trial.samples else "-"
@@ -297,6 +310,9 @@ def _costs(ledger: Ledger) -> list[Html]:
         "training_s": "{:,.1f}".format,
     }
     titles = ["ended as", "trials", "samples", "seconds held", "seconds of training, processor"]
+    if ledger.total()["posthoc_s"]:
+        columns["posthoc_s"] = "{:,.1f}".format
+        titles.append("seconds of settings tried")
     if ledger.total()["gpu_s"]:
         columns["gpu_s"] = "{:,.1f}".format
         titles.append("seconds of GPUs")

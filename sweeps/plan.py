@@ -18,8 +18,10 @@ from ..platform.build import class_at
 from ..platform.configuration import compose
 from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
+from ..platform.evaluation.latency import LATENCY
+from ..platform.evaluation.remaining import remaining
 from ..platform.evaluation.sampling import samplers_at
-from ..platform.experiment import Experiment, Workers
+from ..platform.experiment import ALL_SAMPLES, Experiment, Workers
 from ..platform.ray_instance import names_cluster
 from ..platform.registry.store import Registry
 from ..platform.training.assembly import Assembly, assemble
@@ -31,6 +33,7 @@ from .condition import Scalar
 from .dimension import Dimension, Kind
 from .fairness import require_fair
 from .objective import COSTS, OF_THE_MAP
+from .posthoc_check import check_posthoc
 from .settings import SweepSettings
 from .space import Space, override
 from .stopping import StoppingKind
@@ -84,6 +87,7 @@ class Plan:
         plan._check_workers()
         plan._check_fair(outermost)
         plan._check_objectives()
+        check_posthoc(settings, outermost)
         settings.budget.check(samples_of_a_trial=plan.samples)
         return plan
 
@@ -97,9 +101,9 @@ class Plan:
         """The overrides of the first point of the space."""
         return (*self.base, *self.settings.space.overrides(self.settings.space.first))
 
-    def experiment_of(self, values: Mapping[str, Scalar]) -> Experiment:
-        """The experiment at a point of the space."""
-        return experiment_of((*self.base, *self.settings.space.overrides(values)))
+    def experiment_of(self, values: Mapping[str, Scalar], *more: str) -> Experiment:
+        """The experiment at a point of the space, with overrides of its own."""
+        return experiment_of((*self.base, *self.settings.space.overrides(values), *more))
 
     @property
     def samples(self) -> int:
@@ -159,7 +163,7 @@ class Plan:
             ValueError: If it does not know an objective.
         """
         benchmark = prepare_benchmark(self.experiment, dataset)
-        known = (*benchmark.floors, *OF_THE_MAP, *COSTS)
+        known = (*benchmark.floors, *OF_THE_MAP, LATENCY, *COSTS)
         for label, one in self.settings.objectives.by_label.items():
             if one.name not in known:
                 raise ValueError(
@@ -167,6 +171,25 @@ class Plan:
                     f"got {one.name!r}"
                 )
         return benchmark
+
+    def tuning_benchmark(self, dataset: Dataset) -> Benchmark | None:
+        """The yardstick that post-hoc settings are chosen by: other held-out data, other noise.
+
+        Args:
+            dataset: The data of the trials.
+
+        Returns:
+            The yardstick; None where no settings are tried.
+
+        Raises:
+            ValueError: If too few held-out data are left by that which trials are judged by.
+        """
+        if self.settings.posthoc is None:
+            return None
+        asked = self.experiment.evaluation
+        samples, seed = asked.samples or ALL_SAMPLES, asked.seed
+        other = replace(self.experiment, evaluation=replace(asked, seed=seed + 1))
+        return prepare_benchmark(other, remaining(dataset, samples=samples, seed=seed))
 
     def _check_workers(self) -> None:
         check_trial(self.experiment)

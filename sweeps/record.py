@@ -1,8 +1,8 @@
 """What a sweep remembers of a trial, kept with the trial in Optuna's database."""
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self, final
@@ -29,6 +29,9 @@ DEATHS: Final = "deaths"
 """How the processes of a trial died that were killed, one sentence each."""
 ORIGIN: Final = "origin"
 """Where the point of a trial comes from, if it was good elsewhere."""
+CHOSEN: Final = "chosen"
+"""The post-hoc setting that a trial is judged in, and what it gives as it was trained."""
+AS_TRAINED_FILE: Final = "as_trained.json"
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 
@@ -56,6 +59,10 @@ class TrialRecord:
         samples: Samples that it was trained on.
         cost: What it took.
         rung: The rung that it came to, where rungs are runs of their own; otherwise None.
+        chosen: Number of the sub-trial in whose setting it is judged; 0 as it was trained.
+        posthoc: The point of the post-hoc space of this setting.
+        said: The setting in words; empty where none were tried.
+        as_trained: The objectives as it was trained, on the same data; none where this failed.
         reason: Why it failed or was stopped; empty otherwise.
         returns: How often its guardian sent it back to an earlier checkpoint.
         deaths: How its processes died that were killed; each but the last allowed was followed by
@@ -73,6 +80,10 @@ class TrialRecord:
     returns: int = 0
     deaths: tuple[str, ...] = ()
     rung: int | None = None
+    chosen: int = 0
+    posthoc: Mapping[str, Scalar] = field(default_factory=dict)
+    said: str = ""
+    as_trained: tuple[Number, ...] = ()
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Self:
@@ -84,17 +95,22 @@ class TrialRecord:
         elif trial.state == TrialState.COMPLETE:
             outcome = Outcome.FINISHED
         measured = () if ERROR in notes else notes.get(RESULTS, ())
+        chosen = notes.get(CHOSEN, {})
         return cls(
             number=trial.number,
             overrides=tuple(notes.get(OVERRIDES, ())),
             values=dict(trial.params),
             outcome=outcome,
-            results=tuple(Number(value=value, low=low, high=high) for value, low, high in measured),
+            results=_numbers(measured),
             samples=int(notes.get(SAMPLES, 0)),
             cost=Cost(**notes.get(COST, {})),
             returns=int(notes.get(RETURNS, 0)),
             deaths=tuple(notes.get(DEATHS, ())),
             rung=notes.get(RUNG),
+            chosen=int(chosen.get("place", 0)),
+            posthoc=dict(chosen.get("values", {})),
+            said=str(chosen.get("said", "")),
+            as_trained=_numbers(chosen.get("as_trained", ())),
             reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )
 
@@ -130,6 +146,15 @@ def folder_of_trial(folder: Path, number: int, *, rung: int | None) -> Path:
 def report_file(folder: Path, number: int, *, rung: int | None) -> Path:
     """Where the report on a trial lies in the folder of its sweep, if it was measured whole."""
     return folder_of_trial(folder, number, rung=rung) / "report.json"
+
+
+def as_trained_file(folder: Path, number: int, *, rung: int | None) -> Path:
+    """Where the report on a trial as it was trained lies, if it is judged in another way."""
+    return folder_of_trial(folder, number, rung=rung) / AS_TRAINED_FILE
+
+
+def _numbers(rows: Sequence[Sequence[float]]) -> tuple[Number, ...]:
+    return tuple(Number(value=value, low=low, high=high) for value, low, high in rows)
 
 
 def command_line(overrides: tuple[str, ...]) -> str:

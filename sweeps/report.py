@@ -136,7 +136,8 @@ def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) 
         name: Name of the sweep.
     """
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
-    rows = [["trial", *keys, *map(str, settings.objectives.all), "samples", "outcome"]]
+    used = ["used so"] if settings.posthoc is not None else []
+    rows = [["trial", *keys, *map(str, settings.objectives.all), *used, "samples", "outcome"]]
     ordered = ranked(trials, settings.objectives)
     for trial in ordered:
         values = [shown(trial.values[key]) if key in trial.values else "-" for key in keys]
@@ -146,6 +147,7 @@ def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) 
                 str(trial.number),
                 *values,
                 *numbers,
+                *([trial.said or "-"] if used else []),
                 str(trial.samples) if trial.samples else "-",
                 ": ".join(filter(None, [str(trial.outcome), trial.remark])),
             ]

@@ -5,7 +5,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from .progress import Progress
 from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
+from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
 from .warm_start import FirstPoints
@@ -203,7 +204,7 @@ def _run(
 ) -> SweepResult:
     home, folder = home_of(plan.experiment), folder_of(name)
     ready = plan.prepare(folder)
-    benchmark = plan.benchmark(ready.dataset)
+    benchmark, tuning = plan.benchmark(ready.dataset), plan.tuning_benchmark(ready.dataset)
     settings, url = plan.settings, storage_url(plan.settings, home.root)
     storage = open_storage(url)  # last: it makes the file of a new database
     with alone(folder, what="sweep"):  # two processes would run each other's trials twice
@@ -218,6 +219,7 @@ def _run(
             folder=folder,
             budgets=plan.budgets,
             first=first.points,
+            substudy=substudy_of(storage, name, settings),
         )
         done = len(ended(study))
         say(
@@ -236,7 +238,8 @@ def _run(
         with _kept(journal, name):
             if not book.is_done:
                 progress = Progress(study, settings, budgets=plan.budgets, show=show)
-                _search(plan, book, [journal, progress], benchmark, home=home, folder=folder)
+                callbacks = [journal, progress]
+                _search(plan, book, callbacks, benchmark, tuning, home=home, folder=folder)
             book.close()
             keep_leaders(folder, ended(study), settings.objectives)  # of all that are closed now
             if book.spent:
@@ -273,6 +276,7 @@ def _search(
     book: Book,
     callbacks: list[tune.Callback],
     benchmark: Benchmark,
+    tuning: Benchmark | None,
     *,
     home: Home,
     folder: Path,
@@ -286,11 +290,15 @@ def _search(
             objectives=settings.objectives.to_dict(),
             budgets=plan.budgets[:-1],
             folder=str(folder),
+            posthoc=settings.posthoc and settings.posthoc.to_dict(),
+            latency=asdict(settings.latency),
+            seed=settings.seed,
         ),
         # By way of Ray's memory, not of the files in which Ray Tune keeps what it runs: passwords
         # of stores are among them.
         base=plan.base,
         benchmark=benchmark,
+        tuning=tuning,
         environment=home.variables(os.environ) | _wandb_variables(settings),
         wandb=settings.wandb,
     )

@@ -11,9 +11,14 @@ from .book import UNEXPECTED, Book
 from .cost import Cost
 from .death import death_of
 from .objective import Number
-from .record import COST, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
+from .record import CHOSEN, COST, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
+from .subtrial import SubTrial
 
 NUMBER: Final = "number"
+KNOWN: Final = "known"
+"""Key of the sub-trials that are known already, in the configuration of a trial."""
+SUBTRIAL: Final = "subtrial"
+"""Key of a sub-trial, as JSON, in what a trial reports after its training."""
 REPORT: Final = "report"
 """Key of the whole report, as JSON, in the last result of a trial."""
 
@@ -50,6 +55,7 @@ class BookSearch(Searcher):
             NUMBER: suggestion.number,
             OVERRIDES: list(suggestion.own),
             RUNG: suggestion.rung,
+            KNOWN: [one.to_dict() for one in suggestion.known],
         }
 
     def on_trial_complete(
@@ -75,6 +81,7 @@ class BookSearch(Searcher):
             report=last.get(REPORT, ""),
             cost=cost_of(last),
             returns=int(last.get(RETURNS, 0)),
+            chosen=json.loads(last.get(CHOSEN, "{}")),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,6 +123,9 @@ class BookScheduler(FIFOScheduler):
             trial: Ray Tune's trial.
             result: What it has reported.
         """
+        if SUBTRIAL in result:
+            told = SubTrial.from_dict(json.loads(result[SUBTRIAL]))
+            self._book.tried(trial.config[NUMBER], told)
         if RESULTS not in result or REPORT in result:
             return TrialScheduler.CONTINUE
         is_over = self._book.measured(

@@ -10,6 +10,7 @@ from ..platform.settings import settings, typed_value
 from .cost import Budget
 from .dimension import Kind
 from .objective import Objectives
+from .posthoc import PostHoc, Timing
 from .sampler import OF_ONE, SamplerKind
 from .space import Space
 from .stopping import Stopping, StoppingKind
@@ -32,6 +33,8 @@ class SweepSettings:
         base: Overrides of every trial.
         space: Keys that differ between trials, with their values.
         objectives: The numbers to improve.
+        posthoc: What is tried on the weights of each trial, without training; None for nothing.
+        latency: How the latency of trials is measured.
         trials: How many trials end in all.
         concurrency: How many run at once.
         retries: How often a trial goes on from its last checkpoint after its process or node died.
@@ -55,6 +58,8 @@ class SweepSettings:
     base: tuple[str, ...]
     space: Space
     objectives: Objectives
+    posthoc: PostHoc | None = None
+    latency: Timing = Timing()
     trials: int = 16
     concurrency: int = 1
     retries: int = 3
@@ -128,12 +133,19 @@ class SweepSettings:
             ValueError: If a key is unknown or missing, or a value of another type or out of range.
         """
         parts = dict(values)
-        records = {"scheduler": Stopping, "budget": Budget, "warm_start": WarmStart}
+        records = {
+            "scheduler": Stopping,
+            "budget": Budget,
+            "latency": Timing,
+            "warm_start": WarmStart,
+        }
         for name, record in records.items():
             if name in parts:
                 parts[name] = settings(record, f"sweep.{name}", parts[name])
         if "objectives" in parts:
             parts["objectives"] = Objectives.from_dict(parts["objectives"])
+        if "posthoc" in parts:
+            parts["posthoc"] = PostHoc.from_dict(parts["posthoc"])
         if "space" in parts:
             parts["space"] = Space.from_dict(parts["space"])
         return settings(cls, "sweep", parts)
@@ -144,6 +156,7 @@ class SweepSettings:
         values["base"] = list(self.base)
         values["space"] = self.space.to_dict()
         values["objectives"] = self.objectives.to_dict()
+        values["posthoc"] = None if self.posthoc is None else self.posthoc.to_dict()
         values["sampler"] = str(self.sampler)
         values["scheduler"]["kind"] = str(self.scheduler.kind)
         values["warm_start"]["sweeps"] = list(self.warm_start.sweeps)

@@ -20,12 +20,26 @@ from ..platform.experiment import Experiment
 from ..platform.home import Home
 from ..platform.password import hide_passwords
 from ..platform.training.reporter import WandbReporter
-from ..platform.training.trial import measure, run_trial
+from ..platform.training.trial import train_trial
+from .after_training import AfterTraining
+from .bench import Bench
 from .cost import Cost
 from .losses import add_loss
 from .objective import Objectives
-from .record import COST, ERROR, OVERRIDES, RESULTS, RUNG, SAMPLES, folder_of_trial
-from .searcher import NUMBER, REPORT
+from .posthoc import PostHoc, Timing
+from .posthoc_setting import Setting
+from .record import (
+    CHOSEN,
+    COST,
+    ERROR,
+    OVERRIDES,
+    RESULTS,
+    RUNG,
+    SAMPLES,
+    folder_of_trial,
+)
+from .searcher import KNOWN, NUMBER, REPORT, SUBTRIAL
+from .subtrial import SubTrial
 
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
@@ -46,6 +60,7 @@ class TuneReporter:
         benchmark: The yardstick.
         folder: Folder of the trial.
         budgets: Samples at which checkpoints on the way are measured.
+        timing: How latency is measured.
         wandb: Told the same; None for nobody.
     """
 
@@ -57,15 +72,17 @@ class TuneReporter:
         *,
         folder: Path,
         budgets: Sequence[int],
+        timing: Timing,
         wandb: WandbReporter | None = None,
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
-        self._folder, self._wandb = folder, wandb
+        self._folder, self._timing, self._wandb = folder, timing, wandb
         self._budgets, self._file, self._sent_at = budgets, folder / _SECONDS, 0.0
         self._samples = 0
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
         self.training_s: float = before.get("training_s", 0.0)
         """Seconds of processor time up to the last checkpoint, whatever process spent them."""
+        self._posthoc_s = 0.0
         self._since, self._begin = time.process_time(), time.monotonic() - before.get("wall_s", 0.0)
 
     @property
@@ -77,7 +94,21 @@ class TuneReporter:
             training_s=self.training_s,
             gpu_s=wall_s * workers.num_workers * workers.gpus_per_worker,
             samples=self._samples,
+            posthoc_s=self._posthoc_s,
         )
+
+    def add_posthoc(self, one: SubTrial, *, is_known: bool = False) -> None:
+        """Take a sub-trial.
+
+        Args:
+            one: What was tried on the trial's weights.
+            is_known: Whether it was tried before the trial was cut off, and is known by now.
+        """
+        self._posthoc_s += one.seconds
+        if is_known:
+            self._begin -= one.seconds
+        else:
+            tune.report({SUBTRIAL: json.dumps(one.to_dict())})
 
     def report(
         self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
@@ -106,8 +137,14 @@ class TuneReporter:
         """Nothing is held back."""
 
     def _measure(self, checkpoint: Path, samples: int) -> None:
+        bench = Bench(
+            overrides=self._experiment.overrides,
+            checkpoint=checkpoint,
+            folder=self._folder,
+            timing=self._timing,
+        )
         nfes = self._objectives.nfes
-        report = measure(self._experiment, checkpoint, self._benchmark, nfes=nfes)
+        (report,) = bench.reports(Setting(), [self._benchmark], nfes=nfes)
         tune.report(self.row(report, samples))
 
     def row(self, report: Report, samples: int) -> dict[str, Any]:
@@ -142,6 +179,10 @@ def try_overrides(
     benchmark: Benchmark,
     environment: Mapping[str, str],
     wandb: bool,
+    posthoc: Mapping[str, Any] | None = None,
+    latency: Mapping[str, int] | None = None,
+    seed: int = 0,
+    tuning: Benchmark | None = None,
 ) -> None:
     """Run one trial, from its last checkpoint if it was cut off; Ray Tune calls this.
 
@@ -154,12 +195,24 @@ def try_overrides(
         benchmark: The yardstick.
         environment: Where the home and the stores are.
         wandb: Whether Weights & Biases is told of it.
+        posthoc: What is tried on its weights, as plain values; None for nothing.
+        latency: How latency is measured, as plain values; None for the defaults.
+        seed: Seed of the sweep.
+        tuning: The yardstick that settings are chosen by; None where none are tried.
 
     Raises:
         Exception: Whatever the trial did not foresee.
     """
     os.environ.update(environment)
     wanted, begin = Objectives.from_dict(objectives), time.monotonic()
+    after = AfterTraining(
+        objectives=wanted,
+        posthoc=PostHoc.from_dict(posthoc),
+        timing=Timing(**(latency or {})),
+        seed=seed,
+        judging=benchmark,
+        tuning=tuning,
+    )
     reporter: TuneReporter | None = None
     try:
         experiment = experiment_of((*base, *config[OVERRIDES]))
@@ -167,11 +220,34 @@ def try_overrides(
         place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
         with _telling_wandb(experiment, config, Path(folder).name, is_asked=wandb) as told:
             reporter = TuneReporter(
-                experiment, wanted, benchmark, folder=place, budgets=budgets, wandb=told
+                experiment,
+                wanted,
+                benchmark,
+                folder=place,
+                budgets=budgets,
+                timing=after.timing,
+                wandb=told,
             )
-            report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
+            checkpoint = train_trial(experiment, reporter, folder=place, dataset=benchmark.dataset)
+            known = [SubTrial.from_dict(one) for one in config.get(KNOWN, ())]
+            for one in known:
+                reporter.add_posthoc(one, is_known=True)
+            bench = Bench(
+                overrides=experiment.overrides,
+                checkpoint=checkpoint,
+                folder=place,
+                timing=after.timing,
+            )
+            judged = after.judge(
+                bench,
+                number=config[NUMBER],
+                training_s=reporter.training_s,
+                known=known,
+                told=reporter.add_posthoc,
+            )
             samples = experiment.training.steps * experiment.training.batch_size
-            last = {**reporter.row(report, samples), REPORT: report.to_json()}
+            last = {**reporter.row(judged.report, samples), REPORT: judged.report.to_json()}
+            last |= {CHOSEN: json.dumps(judged.chosen)} if judged.chosen else {}
         tune.report(last)
     except Exception as error:
         cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost

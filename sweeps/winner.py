@@ -14,13 +14,14 @@ from ..platform.registry.revision import code_revision
 from ..platform.registry.run import Run
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.assembly import assemble, registry_of
-from ..platform.training.measurement import served_map
 from ..platform.training.preparation import Preparation
 from ..platform.training.registration import register
-from ..platform.training.trial import trained_on
+from ..platform.training.snapshot import SNAPSHOTS
 from ..platform.training.worker import CHECKPOINTS
+from .bench import Used
 from .objective import Objectives
 from .plan import Plan
+from .posthoc_setting import setting_of
 from .record import Outcome, TrialRecord, folder_of_trial, report_file
 from .report import ranked
 
@@ -48,8 +49,8 @@ def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Object
     for trial in trials:
         place = folder_of_trial(folder, trial.number, rung=None)
         for one in (place, *place.glob("rung-*")):
-            if one not in kept:
-                shutil.rmtree(one / CHECKPOINTS, ignore_errors=True)
+            for weights in (CHECKPOINTS, SNAPSHOTS) if one not in kept else ():
+                shutil.rmtree(one / weights, ignore_errors=True)
 
 
 def register_winner(
@@ -83,16 +84,18 @@ def _register(best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, fo
     place = folder_of_trial(folder, best.number, rung=best.rung)
     last = checkpoints.latest(place / CHECKPOINTS)
     assert last is not None, "the weights of the leading trials are kept"
-    assembly = assemble(plan.experiment_of(best.values))
-    data = trained_on(assembly, ready.dataset)
+    setting = setting_of(best, plan.settings.posthoc)
+    assembly = assemble(plan.experiment_of(best.values, *setting.train))
+    used = Used.of(assembly, setting, last, folder=place, data=ready.dataset)
     made = register(
         replace(ready, assembly=assembly),
-        served_map(assembly, last, data),
+        used.flow_map,
         Report.from_json(report_file(folder, best.number, rung=best.rung).read_text()),
         run,
         place,
-        pairs=data if isinstance(data, PairSet) else None,
+        pairs=used.data if isinstance(used.data, PairSet) else None,
         registry=registry_of(plan.experiment),
         revision=code_revision(),
+        sampler=setting.node,
     )
     return str(made.reference)

@@ -276,7 +276,7 @@ def test_the_space_on_the_page_of_sweeps_can_be_searched_and_every_kind_is_there
     from onestep.sweeps.trial import experiment_of
 
     page = (ROOT / "docs" / "sweeps.md").read_text()
-    (example,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
+    example, _ = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
     space = Space.from_dict(yaml.safe_load(example))
     for _, point in space.edges[:4]:
         experiment_of(("method=alpha_flow", *space.overrides(point)))
@@ -284,6 +284,16 @@ def test_the_space_on_the_page_of_sweeps_can_be_searched_and_every_kind_is_there
     assert {*Kind, *SHAPES, *(key for key in space.dimensions if "alpha" in key)} <= named | {
         "method.alpha.until"
     }
+
+
+def test_what_the_page_of_sweeps_tries_after_training_is_what_a_sweep_tries() -> None:
+    from onestep.sweeps.posthoc import PostHoc
+    from onestep.sweeps.settings import settings_of
+
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    _, example = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
+    shipped = settings_of(["sweep=improved_mean_flow_posthoc"]).posthoc
+    assert PostHoc.from_dict(yaml.safe_load(example)["posthoc"]) == shipped
 
 
 def test_every_override_in_the_readme_names_a_configuration() -> None:

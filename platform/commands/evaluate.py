@@ -118,6 +118,7 @@ def _measured(
 
     from ..evaluation.evaluate import benchmark_of, evaluate_on
     from ..evaluation.fid import check_fid, fid_at
+    from ..evaluation.named_sampler import own_sampler
     from ..registry.decoder import load_decoder
     from ..registry.model import load_generator
 
@@ -138,11 +139,24 @@ def _measured(
         decoder=decoder,
     )
     report = evaluate_on(
-        benchmark, flow_map, model=reference, nfes=arguments.nfe, ema=record.ema, decoder=decoder
+        benchmark,
+        flow_map,
+        model=reference,
+        nfes=arguments.nfe,
+        ema=record.ema,
+        decoder=decoder,
+        sampler=own_sampler(record),
     )
     if weights is None:
         return report, {}
     return report, {
-        nfe: fid_at(flow_map, benchmark, nfe=nfe, weights=weights, decoder=decoder)
+        nfe: fid_at(
+            flow_map,
+            benchmark,
+            nfe=nfe,
+            weights=weights,
+            decoder=decoder,
+            sampler=own_sampler(record),
+        )
         for nfe in report.nfes
     }

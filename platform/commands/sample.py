@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, final
 
-from ..configuration import compose
 from .arguments import OF_A_STORE, add_device, add_guidance, add_overrides, apply_overrides, show
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of it
@@ -27,9 +26,10 @@ class Sample:
     summary: ClassVar[str] = "draw samples from a registered model into a PNG"
     description: ClassVar[str] = """Draw samples from a registered model into a PNG.
 
-A sample depends on the seed and its number alone. The model's domain chooses the sampler, unless
-one is named, with its own number of steps: anchored, ddim, ddim_clock, dpm_solver, edm or heun for
-a velocity; jumps, renoise, anchored_jumps or gamma, with the times between, for a map that jumps.
+A sample depends on the seed and its number alone. The model's domain chooses the sampler, but for
+one that a sweep has found for its number of evaluations. Another one can be named, with its own
+number of steps: anchored, ddim, ddim_clock, dpm_solver, edm or heun for a velocity; jumps, renoise,
+anchored_jumps or gamma, with the times between 0 and 1, for a map that jumps.
 
 examples:
   onestep sample champion
@@ -64,6 +64,7 @@ examples:
         from ...methods.core.flow_map import Domain
         from ..device import device_named
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
+        from ..evaluation.named_sampler import is_of_sampler
         from ..evaluation.sampling import clipped, draw_samples
         from ..registry.decoder import load_decoder
         from ..registry.model import check_scale, dataset_of, load_generator
@@ -74,7 +75,7 @@ examples:
         if arguments.seed < 0:
             raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
         device = device_named(arguments.device)
-        named = [each for each in arguments.overrides if _is_of_sampler(each)]
+        named = [each for each in arguments.overrides if is_of_sampler(each)]
         arguments.overrides = [each for each in arguments.overrides if each not in named]
         home = apply_overrides(arguments, allowed=OF_A_STORE)
         registry = Registry.at(home)
@@ -88,7 +89,7 @@ examples:
         check_scale(record, arguments.guidance, model=reference)
         condition = _condition(arguments, record)
         domain = Domain.from_dict(dict(record.domain))
-        sampler = _sampler(domain, nfe=arguments.nfe, named=named)
+        sampler = _sampler(record, domain, nfe=arguments.nfe, named=named)
         nfe = sampler.evaluations(domain) or 0
         if arguments.dry_run:
             show(
@@ -133,23 +134,22 @@ examples:
         return 0
 
 
-def _is_of_sampler(override: str) -> bool:
-    place = override.partition("=")[0].rpartition("@")[2]  # of clock@sampler.grid.clock too
-    return place.split(".")[0] == _SAMPLER
-
-
-def _sampler(domain: "Domain", *, nfe: int | None, named: Sequence[str]) -> "AbstractSampler":
-    """The sampler that is named, or the domain's own at a number of evaluations."""
-    from ...methods.core.sampler import AbstractSampler
-    from ..build import build
+def _sampler(
+    record: "ModelRecord", domain: "Domain", *, nfe: int | None, named: Sequence[str]
+) -> "AbstractSampler":
+    """The sampler that is named, or the model's own at a number of evaluations."""
+    from ..evaluation.named_sampler import named_sampler, own_sampler
     from ..evaluation.sampling import samplers_at
 
     if not named:
-        ((_, sampler),) = samplers_at(domain, [1 if nfe is None else nfe])
+        wanted = [1 if nfe is None else nfe]
+        ((_, sampler),) = samplers_at(domain, wanted, named=own_sampler(record))
         return sampler
     if nfe is not None:
         raise ValueError(f"give either --nfe or a sampler with its own steps, got both: {named[0]}")
-    chosen = build(compose("sample", named)[_SAMPLER], AbstractSampler)
+    chosen = named_sampler(named)
+    if chosen is None:
+        raise ValueError(f"{named[0]} names no sampler: leave it out")
     chosen.check(domain)
     return chosen
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
+from ...methods.core.sampler import AbstractSampler
 from ..atomic import write_text
 from ..data.source import Dataset
 from ..registry.decoder import Decoder, load_decoder
@@ -18,6 +19,7 @@ from ..registry.record import ModelRecord
 from ..registry.store import Registry
 from .evaluate import benchmark_of, evaluate_on
 from .figures import quality_against_nfe, sample_grid, save_png, scatter_panels
+from .named_sampler import own_sampler
 from .report import Report
 from .sampling import clipped, draw_samples, samplers_at
 from .table import check_comparable, to_csv, to_markdown
@@ -135,7 +137,9 @@ def compare(
     first, record = _first(models)
     benchmark = benchmark_of(record, model=first, home=home, samples=samples, seed=seed)
     reports = {
-        reference: evaluate_on(benchmark, flow_map, nfes=nfes, ema=record.ema)
+        reference: evaluate_on(
+            benchmark, flow_map, nfes=nfes, ema=record.ema, sampler=own_sampler(record)
+        )
         for reference, (flow_map, record, _) in models.items()
     }
     return _side_by_side(models, benchmark.dataset, reports)
@@ -189,7 +193,12 @@ def _side_by_side(models: _Models, dataset: Dataset, reports: Mapping[str, Repor
         provenance = replace(report.provenance, model=name)
         named.append(replace(report, provenance=provenance))
         drawn[name] = same_noise(
-            flow_map, dataset, report.nfes, seed=provenance.seed, decoder=decoder
+            flow_map,
+            dataset,
+            report.nfes,
+            seed=provenance.seed,
+            decoder=decoder,
+            sampler=own_sampler(record),
         )
     return Comparison(dataset=dataset, reports=tuple(named), samples=drawn)
 
@@ -201,6 +210,7 @@ def same_noise(
     *,
     seed: int,
     decoder: Decoder | None = None,
+    sampler: AbstractSampler | None = None,
 ) -> dict[int, Tensor]:
     """Samples to look at: a few of each class, or points, the same noise for every model.
 
@@ -211,6 +221,7 @@ def same_noise(
             out.
         seed: Seed of the noise.
         decoder: What makes images of latents, or None.
+        sampler: Takes the place of the domain's own at its own number of evaluations, or None.
 
     Returns:
         Samples by number of evaluations; none of latents that nothing makes images of.
@@ -222,12 +233,12 @@ def same_noise(
     return {
         nfe: draw_samples(
             flow_map,
-            sampler,
+            way,
             n=n,
             shape=dataset.shape,
             seed=seed,
             condition=told,
             finish=clipped if decoder is None else decoder,
         )
-        for nfe, sampler in samplers_at(flow_map.domain, nfes)
+        for nfe, way in samplers_at(flow_map.domain, nfes, named=sampler)
     }

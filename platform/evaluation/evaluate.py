@@ -11,6 +11,7 @@ from torch import Tensor
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.guidance_scale import AtScale
 from ...methods.core.noise import draw_noise
+from ...methods.core.sampler import AbstractSampler
 from ..registry.decoder import Decoder
 from ..registry.model import dataset_of
 from ..registry.record import ModelRecord
@@ -71,6 +72,7 @@ def evaluate_on(
     nfes: Sequence[int] = NFES,
     ema: str = "",
     decoder: Decoder | None = None,
+    sampler: AbstractSampler | None = None,
 ) -> Report:
     """Evaluate one map on a prepared benchmark.
 
@@ -81,22 +83,21 @@ def evaluate_on(
         nfes: Numbers of evaluations; those that the map's domain does not allow are left out.
         ema: Which weights these are, for the report.
         decoder: What makes images of its samples, where the benchmark is one of decoded data.
+        sampler: Takes the place of the domain's own at its own number of evaluations, or None.
     """
     measurements: list[Measurement] = []
     shape = benchmark.dataset.shape if decoder is None else decoder.latent
-    for nfe, sampler in samplers_at(flow_map.domain, nfes):
+    for nfe, way in samplers_at(flow_map.domain, nfes, named=sampler):
         x = draw_samples(
             flow_map,
-            sampler,
+            way,
             n=benchmark.draws * benchmark.count,
             shape=shape,
             seed=benchmark.seed,
             condition=benchmark.asked,
             finish=finish_of(benchmark.dataset.latents) if decoder is None else decoder,
         )
-        measurements += measurements_of(
-            benchmark, benchmark.judge(x), nfe=nfe, sampler=str(sampler)
-        )
+        measurements += measurements_of(benchmark, benchmark.judge(x), nfe=nfe, sampler=str(way))
     measurements += _of_the_map(benchmark, flow_map, shape=shape)
     return Report(
         provenance=Provenance(

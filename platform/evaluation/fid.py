@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...methods.core.flow_map import FlowMap
+from ...methods.core.sampler import AbstractSampler
 from ..atomic import sha256_of
 from ..registry.decoder import Decoder
 from .benchmark import Benchmark
@@ -117,6 +118,7 @@ def fid_at(
     nfe: int,
     weights: InceptionWeights,
     decoder: Decoder | None = None,
+    sampler: AbstractSampler | None = None,
 ) -> Fid:
     """FID of a map's samples against the training data.
 
@@ -129,15 +131,16 @@ def fid_at(
         nfe: Evaluations for one sample.
         weights: What ``check_fid`` gave for the shape of the benchmark's images.
         decoder: What makes images of the samples, where the benchmark is one of decoded data.
+        sampler: Takes the place of the domain's own at its own number of evaluations, or None.
 
     Raises:
         ValueError: If the map has no sampler there.
     """
     dataset = benchmark.dataset
-    ((_, sampler),) = samplers_at(flow_map.domain, [nfe])
+    ((_, way),) = samplers_at(flow_map.domain, [nfe], named=sampler)
     samples = draw_samples(
         flow_map,
-        sampler,
+        way,
         n=benchmark.draws * benchmark.count,
         shape=dataset.shape if decoder is None else decoder.latent,
         seed=benchmark.seed,

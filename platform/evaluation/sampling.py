@@ -25,12 +25,16 @@ class SamplesNotFinite(ValueError):
     """A map gave infinite or undefined samples; the message says how many."""
 
 
-def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, AbstractSampler]]:
+def samplers_at(
+    domain: Domain, nfes: Iterable[int], *, named: AbstractSampler | None = None
+) -> list[tuple[int, AbstractSampler]]:
     """The sampler that a domain allows at each number of evaluations, where there is one.
 
     Args:
         domain: The map's domain.
         nfes: Numbers of evaluations, each at least 1.
+        named: Takes the place of the domain's own at its own number of evaluations; None for
+            nobody.
 
     Raises:
         ValueError: If a number is below 1, or there is no sampler at any of them.
@@ -38,7 +42,8 @@ def samplers_at(domain: Domain, nfes: Iterable[int]) -> list[tuple[int, Abstract
     wanted = list(nfes)
     if not wanted or min(wanted) < 1:
         raise ValueError(f"numbers of evaluations must be at least 1, got {wanted}")
-    asked = ((nfe, sampler_for(domain, nfe)) for nfe in wanted)
+    own = {} if named is None else {named.evaluations(domain): named}
+    asked = ((nfe, own.get(nfe) or sampler_for(domain, nfe)) for nfe in wanted)
     found = [(nfe, sampler) for nfe, sampler in asked if sampler is not None]
     if not found:
         ends = f", which ends at t = {domain.t_hi:g}," if domain.t_hi < 1.0 else ""

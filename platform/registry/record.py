@@ -38,6 +38,8 @@ class ModelRecord:
         origin: Where weights that were trained elsewhere come from: their licence, their source
             and the SHA-256 of their file; empty for a run of ours.
         latents: The space of the samples where they are latents, or None.
+        sampler: `_target_` node of the sampler that takes the place of the domain's own at its
+            number of evaluations, or None.
 
     Raises:
         ValueError: If a part contradicts another, or is not well formed.
@@ -61,6 +63,7 @@ class ModelRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
     latents: LatentSpace | None = None
+    sampler: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -71,9 +74,10 @@ class ModelRecord:
                 f"record must name each of its {self.classes} classes or none, "
                 f"got {len(self.label_names)} label names"
             )
-        for node in ("method", "net"):
-            if not isinstance(getattr(self, node).get("_target_"), str):
-                raise ValueError(f"record {node} must be a node with a _target_ path")
+        nodes = {"method": self.method, "net": self.net}
+        for name, node in (nodes | ({"sampler": self.sampler} if self.sampler else {})).items():
+            if not isinstance(node.get("_target_"), str):
+                raise ValueError(f"record {name} must be a node with a _target_ path")
         for role, parent in self.parents.items():
             if "@" in parent or not parent:
                 raise ValueError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...methods.core.flow_map import FlowMap
+from ...methods.core.sampler import AbstractSampler
 from ..data.pairs import PairSet
 from ..data.source import Dataset
 from ..evaluation.benchmark import Benchmark, held_out_rows
@@ -18,6 +19,23 @@ from . import checkpoint as checkpoints
 from .assembly import Assembly
 from .errand import Progress, run_errand
 from .place import place_of
+from .snapshot import average_of_width
+
+
+def averaged_map(assembly: Assembly, folder: Path, width: float) -> FlowMap:
+    """The moving average of a width, made from what a run has kept on its way.
+
+    Args:
+        assembly: The things of the experiment.
+        folder: Folder of the run.
+        width: Relative width of the average, in (0, 0.25].
+
+    Returns:
+        The network, in evaluation mode and with frozen parameters.
+    """
+    net = assembly.net()
+    net.load_state_dict(average_of_width(folder, width))
+    return net.float().eval().requires_grad_(False)
 
 
 def served_map(assembly: Assembly, checkpoint: Path, data: Dataset | PairSet) -> FlowMap:
@@ -36,6 +54,17 @@ def served_map(assembly: Assembly, checkpoint: Path, data: Dataset | PairSet) ->
     net = assembly.net()
     net.load_state_dict(averages[assembly.experiment.training.ema_served])
     return net.float().eval().requires_grad_(False)
+
+
+def generator_of(experiment: Experiment, flow_map: FlowMap) -> FlowMap:
+    """A trained map as it is sampled: where its trial computes, and at one guidance scale.
+
+    Args:
+        experiment: What was trained.
+        flow_map: The map.
+    """
+    scale, device = experiment.evaluation.guidance, place_of(experiment).device
+    return at_scale(flow_map.to(device), scale, model=experiment.name)
 
 
 def check_evaluation(experiment: Experiment, dataset: Dataset) -> None:
@@ -74,6 +103,8 @@ def measured(
     benchmark: Benchmark,
     *,
     nfes: Sequence[int] = (),
+    ema: str = "",
+    sampler: AbstractSampler | None = None,
 ) -> Report:
     """The report on a trained map.
 
@@ -82,6 +113,8 @@ def measured(
         flow_map: The map that it serves.
         benchmark: The yardstick.
         nfes: Numbers of network evaluations; none for those of the experiment.
+        ema: Which weights these are; empty for the average that the experiment serves.
+        sampler: Takes the place of the domain's own at its own number of evaluations, or None.
 
     Returns:
         The report.
@@ -90,14 +123,11 @@ def measured(
     half_life = training.ema_half_lives[training.ema_served]
     return evaluate_on(
         benchmark,
-        at_scale(
-            flow_map.to(place_of(experiment).device),
-            experiment.evaluation.guidance,
-            model=experiment.name,
-        ),
+        generator_of(experiment, flow_map),
         model=experiment.name,
         nfes=tuple(nfes) or experiment.evaluation.nfes,
-        ema=f"half-life {half_life:g} samples",
+        ema=ema or f"half-life {half_life:g} samples",
+        sampler=sampler,
     )
 
 

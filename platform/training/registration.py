@@ -9,11 +9,13 @@ from typing import final
 from matplotlib.figure import Figure
 
 from ...methods.core.flow_map import FlowMap
+from ...methods.core.sampler import AbstractSampler
+from ..build import build
 from ..data.pairs import PairSet
 from ..data.source import Dataset
 from ..evaluation.comparison import Comparison, same_noise
 from ..evaluation.report import Report
-from ..experiment import Experiment
+from ..experiment import Experiment, Node
 from ..registry.decoder import Decoder
 from ..registry.model import at_scale
 from ..registry.record import ModelRecord
@@ -53,6 +55,7 @@ def register(
     pairs: PairSet | None,
     registry: Registry,
     revision: str,
+    sampler: Node | None = None,
 ) -> Trained:
     """Register what was trained and evaluated, and write it down with its run.
 
@@ -65,6 +68,8 @@ def register(
         pairs: What it was trained on, if it was pairs.
         registry: Where it is registered.
         revision: Revision of the code that trained it.
+        sampler: Node of the sampler that takes the place of the domain's own at its number of
+            evaluations, or None.
 
     Returns:
         The registered model.
@@ -72,9 +77,10 @@ def register(
     experiment, dataset, decoder = ready.assembly.experiment, ready.dataset, ready.decoder
     flow_map.cpu()  # the evaluation may have moved it to the workers' kind of device
     # Before the version: whatever fails here is repeated, and the run has one version still.
-    figures = _figures(experiment, flow_map, dataset, report, decoder=decoder)
+    figures = _figures(experiment, flow_map, dataset, report, decoder=decoder, sampler=sampler)
     _log(run, report, figures, step=experiment.training.steps)
     record = _record(ready.assembly, dataset, report, pairs, revision=revision)
+    record = replace(record, sampler=sampler)
     reference = registry.register(
         record,
         flow_map.state_dict(),
@@ -101,10 +107,18 @@ def _figures(
     report: Report,
     *,
     decoder: Decoder | None,
+    sampler: Node | None,
 ) -> dict[str, Figure]:
     settings = experiment.evaluation
     shown = at_scale(flow_map, settings.guidance, model=experiment.name)
-    drawn = same_noise(shown, dataset, settings.nfes, seed=settings.seed, decoder=decoder)
+    drawn = same_noise(
+        shown,
+        dataset,
+        settings.nfes,
+        seed=settings.seed,
+        decoder=decoder,
+        sampler=None if sampler is None else build(sampler, AbstractSampler),
+    )
     alone = Comparison(dataset=dataset, reports=(report,), samples={report.provenance.model: drawn})
     return alone.figures()
 

@@ -15,7 +15,8 @@ from .power_average import PowerProfile, Snapshot, coefficients, combine
 
 WIDTHS: Final = (0.05, 0.10)
 """Relative widths of the two averages that are kept, those of arXiv:2312.02696."""
-_FOLDER: Final = "snapshots"
+SNAPSHOTS: Final = "snapshots"
+"""Where they lie in the folder of a run."""
 _PROFILES: Final = tuple(PowerProfile.of_width(width) for width in WIDTHS)
 
 
@@ -59,7 +60,7 @@ def write_snapshot(folder: Path, averages: PowerAverages, *, step: int) -> None:
         step: Steps taken.
     """
     for width, weights in zip(WIDTHS, averages.state(), strict=True):
-        write_safetensors(folder / _FOLDER / f"{step:09d}-{width:.2f}.safetensors", weights)
+        write_safetensors(folder / SNAPSHOTS / f"{step:09d}-{width:.2f}.safetensors", weights)
 
 
 def average_of_width(folder: Path, width: float) -> dict[str, Tensor]:
@@ -76,7 +77,7 @@ def average_of_width(folder: Path, width: float) -> dict[str, Tensor]:
         ValueError: If the width is out of range, or the run kept no snapshots.
     """
     profile = PowerProfile.of_width(width)
-    files = sorted((folder / _FOLDER).glob("*.safetensors"))
+    files = sorted((folder / SNAPSHOTS).glob("*.safetensors"))
     if not files:
         raise ValueError(
             f"an average of another width is made from snapshots, got none in {folder}; "

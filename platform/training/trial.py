@@ -57,6 +57,27 @@ def run_trial(
     Raises:
         ValueError: If the experiment asks for several workers or is refused, or diverges.
     """
+    last = train_trial(experiment, reporter, folder=folder, dataset=benchmark.dataset)
+    return measure(experiment, last, benchmark)
+
+
+def train_trial(
+    experiment: Experiment, reporter: Reporter, *, folder: Path, dataset: Dataset
+) -> Path:
+    """Train one experiment in this process, from its furthest checkpoint.
+
+    Args:
+        experiment: What to train, by one worker.
+        reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
+        folder: Where checkpoints are written.
+        dataset: Its data, loaded.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        ValueError: If the experiment asks for several workers or is refused, or diverges.
+    """
     check_trial(experiment)
     known = checkpoints.latest(folder / CHECKPOINTS)
     if known is not None:
@@ -67,10 +88,10 @@ def run_trial(
         reporter=reporter,
         folder=folder,
         resume=known,
-        dataset=benchmark.dataset,
+        dataset=dataset,
     )
     assert last is not None, "the leading worker writes a checkpoint at the end"
-    return measure(experiment, last, benchmark)
+    return last
 
 
 def check_trial(experiment: Experiment) -> None:

@@ -6,8 +6,11 @@ import torch
 from PIL import Image
 
 from onestep.methods.core.flow_map import Domain, DomainKind
+from onestep.methods.core.grid import ListGrid
 from onestep.methods.core.guidance_scale import AtScale
 from onestep.methods.core.noise import draw_noise
+from onestep.methods.core.sampler import Renoise
+from onestep.platform.registry.errors import ModelNotTrusted
 from onestep.serving.engine import MAX_IMAGES, MAX_SEED, Draw, Engine
 from onestep.serving.errors import RequestRefused
 from onestep.serving.image import encode_png, to_uint8
@@ -216,6 +219,26 @@ def test_a_consistency_map_draws_fresh_noise_for_each_step() -> None:
     assert not torch.equal(once, twice)
     # 32000 independent coordinates: the standard error of the mean is STD / 179.
     assert abs(twice.mean().item() - MEAN) < 5 * STD / 179
+
+
+def test_a_sampler_that_a_model_was_registered_with_is_used_at_its_number_of_steps() -> None:
+    inner = {"_target_": "onestep.methods.core.grid.ListGrid", "inner": [0.3]}
+    node = {"_target_": "onestep.methods.core.sampler.Renoise", "grid": inner}
+    plain = Engine(gaussian(), record_of(), bucket=4)
+    own = Engine(gaussian(), replace(record_of(), sampler=node), bucket=4)
+    for steps, is_same in ((1, True), (2, False), (3, True)):
+        (first,), (second,) = (one.sample([draw(n=2, steps=steps)]) for one in (plain, own))
+        assert torch.equal(first, second) is is_same
+    (found,) = own.sample([draw(n=2, steps=2)])
+    sampler = Renoise(grid=ListGrid(inner=(0.3,)))
+    wanted = sampler.sample(gaussian(), draw_noise(2, SHAPE, seed=0, draws=2))
+    assert torch.allclose(found, wanted.clamp(-1.0, 1.0), atol=1e-6)
+
+
+def test_a_sampler_of_another_package_is_not_built() -> None:
+    node = {"_target_": "subprocess.Popen"}
+    with pytest.raises(ModelNotTrusted, match=r"the sampler of a model 'digits' names subprocess"):
+        Engine(gaussian(), replace(record_of(), sampler=node))
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 8, 8), (8, 8)])

@@ -36,6 +36,7 @@ def test_the_sums_are_those_of_the_trials() -> None:
         "samples": 1790,
         "wall_s": 840.0,
         "training_s": 420.0,
+        "posthoc_s": 0.0,
         "gpu_s": 210.0,
         "money": pytest.approx(840.0 / 3600.0 * 9.0 / 2),
     }

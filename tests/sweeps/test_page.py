@@ -21,11 +21,13 @@ from onestep.sweeps.losses import add_loss
 from onestep.sweeps.note import SweepNote, folder_of
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.page import page_of, write_page
+from onestep.sweeps.posthoc import PostHoc
 from onestep.sweeps.record import folder_of_trial
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.stopping import Stopping
 from onestep.sweeps.study import begin, open_storage, storage_url
+from onestep.sweeps.subtrial import SubTrial, Way, substudy_of
 from onestep.sweeps.trial import experiment_of
 from onestep.sweeps.winner import MODELS
 
@@ -111,10 +113,17 @@ def begun(home: Path, settings: SweepSettings = _SETTINGS) -> Book:
     """A sweep that is about to begin."""
     folder_of(_NAME).mkdir(parents=True)
     SweepNote(asked=settings, settings=settings, revision="abc", code="").keep(_NAME)
-    study = begin(open_storage(storage_url(settings, home)), _NAME, settings.objectives)
+    storage = open_storage(storage_url(settings, home))
+    study = begin(storage, _NAME, settings.objectives)
     study.set_user_attr("data_digest", "d1g357")
-    budgets = settings.scheduler.budgets(256, batch=64)
-    return Book(study, settings, base=settings.base, budgets=budgets, folder=folder_of(_NAME))
+    return Book(
+        study,
+        settings,
+        base=settings.base,
+        budgets=settings.scheduler.budgets(256, batch=64),
+        folder=folder_of(_NAME),
+        substudy=substudy_of(storage, _NAME, settings),
+    )
 
 
 def numbers(*values: float) -> list[Number]:
@@ -171,7 +180,7 @@ def test_a_page_holds_all_that_a_sweep_found(home: Path, trained: tuple[Path, Re
     assert Findings.of(_NAME).ended[1].command in page.text
     titles = ["Trials", "Quality", "Keys", "Schedules", "Learning", "Samples"]
     assert len(page.all("h1")) == 1
-    assert len(page.all("section")) == len(page.all("h2")) == 1 + len(titles) + 3
+    assert len(page.all("section")) == len(page.all("h2")) == 1 + len(titles) + 4
     told = " ".join(str(one["alt"]) for one in page.all("img"))
     for shown in (
         "eval/w2 of the leading trials against the number of network evaluations",
@@ -303,6 +312,61 @@ def test_several_objectives_have_a_pareto_plot_and_a_column_each(
     assert "over 10 finished trials" in page.text
     assert "Winner: trial 0" in page.text
     assert {"0 (-0.25 to 0.5)", "0.5 (0.25 to 1)"} <= set(page.cells)
+
+
+def test_a_page_shows_what_was_tried_after_training_and_the_pareto_set_of_all_of_it(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    space = {"ema.width": {"kind": "uniform", "low": 0.02, "high": 0.2}}
+    plain = Stopping(kind="none")
+    settings = replace(
+        _SETTINGS, scheduler=plain, posthoc=PostHoc.from_dict({"space": space}), trials=1
+    )
+    book, report = begun(home, settings), trained[1]
+    number = start(book)
+    for place, (tuned, judged) in enumerate([(0.5, 0.625), (0.125, 0.375), (0.25, 0.75)]):
+        quality = numbers(judged)[0]
+        one = SubTrial(
+            place=place,
+            values={"ema.width": 0.1 * place} if place else {},
+            said=f"ema.width={0.1 * place}" if place else "as trained",
+            tuned=tuple(numbers(tuned)),
+            judged=(quality,),
+            ways=(Way(nfe=1, quality=quality, latency=None),),
+        )
+        book.tried(number, one)
+    book.tried(number, SubTrial(place=3, values={"ema.width": 0.15}, said="w", error="went wrong"))
+    chosen = {"place": 1, "values": {"ema.width": 0.1}, "said": "ema.width=0.1"}
+    book.end(
+        number,
+        numbers(0.375),
+        samples=256,
+        report=report.to_json(),
+        cost=Cost(wall_s=9.0, training_s=4.0, samples=256, posthoc_s=2.5),
+        chosen={**chosen, "as_trained": [[0.625, 0.375, 1.125]]},
+    )
+    page = read()
+    assert "It is used so: ema.width=0.1; as it was trained it had 0.625 (0.375 to 1.125)." in (
+        page.text
+    )
+    row = page.cells.index("chosen")
+    assert page.cells[row - 5 : row + 1] == [
+        "0",
+        "ema.width=0.1",
+        "0.125",
+        "0.375 (0.125 to 0.875)",
+        "0",
+        "chosen",
+    ]
+    assert "went wrong" in page.cells
+    # Two of the report, in the chosen way, and the other two ways at one evaluation.
+    assert "Each of the 4 points" in page.text
+    assert "eval/w2 against the cost of the training" in " ".join(
+        str(one["alt"]) for one in page.all("img")
+    )
+    assert "2.5" in page.cells
+    write_page(Findings.of(_NAME))
+    assert "ema.width=0.1" in (folder_of(_NAME) / "table.md").read_text()
 
 
 def test_a_sweep_whose_study_is_gone_is_refused(home: Path) -> None:

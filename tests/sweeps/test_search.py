@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
+from onestep.platform.api import Model
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
@@ -204,6 +205,82 @@ def test_a_killed_sweep_goes_on_past_a_diverged_trial_without_losing_or_repeatin
     assert {one.info.status for one in children} == {"FINISHED", "FAILED"}
     whole = {one.number for one in result.trials if one.outcome is Outcome.FINISHED}
     assert {int(file.parent.name) for file in folder.glob("trials/*/report.json")} == whole
+
+
+_KILLED_AFTER_TRAINING: Final = """
+import os, signal, sys
+from onestep.sweeps.book import Book
+from onestep.sweeps.search import sweep
+from onestep.sweeps.settings import settings_of
+
+write = Book.tried
+
+def write_and_die(self, number, one):
+    write(self, number, one)
+    if (number, one.place) == (1, 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Book.tried = write_and_die
+sweep(settings_of(sys.argv[1:]))
+"""
+_POSTHOC: Final = (
+    "sweep=few_steps_posthoc",
+    "data.samples=2000",
+    "data.held_out=400",
+    "training.samples=40960",
+    "evaluation.samples=100",
+    "evaluation.nfes=[1,2]",
+    "sweep.concurrency=1",
+    "sweep.trials=2",
+    "sweep.posthoc.trials=3",
+    "sweep.objectives.quality.name=eval/w2",
+    # It stays where it began, so that it is not the way of the training that is chosen.
+    "training.ema_half_lives=[1.0e9]",
+    "training.ema_ramp=1.0e6",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_settings_tried_before_a_kill_are_not_tried_again_and_the_winner_carries_its_own(
+    home: Path,
+) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED_AFTER_TRAINING, *_POSTHOC],
+        capture_output=True,
+        text=True,
+        cwd=home,
+    )
+    assert killed.returncode == -9, killed.stderr
+    (folder,) = (home / "sweeps").iterdir()
+    storage = f"sqlite:///{home / 'optuna.db'}"
+
+    def tried() -> list[optuna.trial.FrozenTrial]:
+        return optuna.load_study(study_name=f"{folder.name}-posthoc", storage=storage).trials
+
+    before = tried()
+    assert [one.user_attrs["parent"] for one in before] == [0, 0, 0, 0, 1, 1]
+    result = resume(folder.name)
+    after = tried()
+    assert after[: len(before)] == before
+    assert [one.user_attrs["subtrial"]["place"] for one in after] == [0, 1, 2, 3] * 2
+    best = result.best
+    assert best.chosen
+    sub = after[4 * best.number + best.chosen].user_attrs["subtrial"]
+    assert best.results[0].value == sub["judged"][0]["value"] != sub["tuned"][0]["value"]
+    assert best.cost.posthoc_s == pytest.approx(
+        sum(one.user_attrs["subtrial"]["seconds"] for one in after[4 * best.number :][:4])
+    )
+    entry = Registry(f"sqlite:///{home / 'mlflow.db'}").entry("eight_gaussians/1")
+    assert entry.record.ema == f"relative width {best.posthoc['ema.width']:g}"
+    assert entry.record.sampler is not None
+    assert entry.record.sampler["grid"]["inner"] == [best.posthoc["sampler.grid.inner"]]
+    again = Model.load("eight_gaussians/1").evaluate(nfes=[1, 2], samples=100)
+    assert again.find("eval/w2", nfe=2).value == best.results[0].value
+    run = runs_of(home)[f"{folder.name}-{best.number}"]
+    assert run.data.tags["onestep.posthoc"] == best.said
+    assert "posthoc/quality/judged" in run.data.metrics
 
 
 _SECRET: Final = "hunter2"

@@ -45,6 +45,8 @@ def test_every_sweep_over_images_improves_what_a_gaussian_per_class_does_not_rea
     """A Gaussian per class beats one-step models of digits in the sliced distance."""
     for name in SWEEPS:
         settings = settings_of([f"sweep={name}"])
+        if "experiment=eight_gaussians_consistency_training" in settings.base:
+            continue
         assert {"data=digits", "experiment=digits_short_mean_flow"} & set(settings.base), name
         assert settings.objectives.lead.name == "eval/1nn_deviation", name
 

@@ -24,7 +24,12 @@ def trial(number: int, outcome: Outcome, *, rung: int | None = None) -> TrialRec
 
 
 def weights_in(folder: Path) -> set[str]:
-    return {str(one.parent.relative_to(folder / "trials")) for one in folder.rglob("checkpoints")}
+    kinds = [
+        {str(one.parent.relative_to(folder / "trials")) for one in folder.rglob(kind)}
+        for kind in ("checkpoints", "snapshots")
+    ]
+    assert kinds[0] == kinds[1]
+    return kinds[0]
 
 
 def test_only_the_last_rungs_of_whole_leading_trials_keep_their_weights(tmp_path: Path) -> None:
@@ -33,8 +38,10 @@ def test_only_the_last_rungs_of_whole_leading_trials_keep_their_weights(tmp_path
     for one in (*whole, stopped):
         for rung in range((one.rung or 0) + 1):
             place = folder_of_trial(tmp_path, one.number, rung=rung)
-            (place / "checkpoints").mkdir(parents=True)
+            for kind in ("checkpoints", "snapshots"):
+                (place / kind).mkdir(parents=True)
     running = folder_of_trial(tmp_path, 99, rung=0)
-    (running / "checkpoints").mkdir(parents=True)
+    for kind in ("checkpoints", "snapshots"):
+        (running / kind).mkdir(parents=True)
     keep_leaders(tmp_path, [*whole, stopped], _OBJECTIVES)
     assert weights_in(tmp_path) == {*(f"{k}/rung-1" for k in range(KEPT)), "99/rung-0"}

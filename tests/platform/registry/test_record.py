@@ -16,6 +16,7 @@ def test_a_record_survives_its_json():
         experiment={"stages": [{"name": "one"}]},
         metrics={"eval/w2": 0.5, "eval/a": 1.0},
         provenance={"samples": 1000},
+        sampler={"_target_": "onestep.methods.core.sampler.Renoise"},
     )
     again = ModelRecord.from_json(full.to_json())
     assert again == full
@@ -36,6 +37,7 @@ def test_a_record_tells_models_from_checksums_among_its_parents():
         ({"shape": (0,)}, "record shape must hold positive sizes"),
         ({"classes": 3, "label_names": ("a",)}, "each of its 3 classes or none, got 1"),
         ({"method": {}}, "record method must be a node"),
+        ({"sampler": {"grid": 1}}, "record sampler must be a node"),
         ({"parents": {"teacher": "digits@champion"}}, "which do not move, got 'digits@champion'"),
         ({"metrics": {"eval/w2": float("nan")}}, "metric 'eval/w2' must be finite, got nan"),
     ],

@@ -1,0 +1,53 @@
+"""Samplers that are named: by overrides of ``onestep sample``, or by the record of a model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ...methods.core.sampler import AbstractSampler
+from ..build import build
+from ..configuration import compose
+from ..registry.record import ModelRecord
+from ..registry.trust import check_trusted
+
+SAMPLER: Final = "sampler"
+"""Group of the samplers that can be named."""
+
+
+def is_of_sampler(override: str) -> bool:
+    """Whether an override chooses a sampler or changes one."""
+    place = override.partition("=")[0].rpartition("@")[2]  # of clock@sampler.grid.clock too
+    return place.split(".")[0] == SAMPLER
+
+
+def sampler_node(overrides: Sequence[str]) -> Mapping[str, Any] | None:
+    """The node of a sampler that overrides name; None where they name none.
+
+    Args:
+        overrides: Such as ``sampler=renoise`` and ``sampler.grid.inner=[0.3]``.
+    """
+    node: Mapping[str, Any] | None = compose("sample", overrides)[SAMPLER] if overrides else None
+    return node
+
+
+def named_sampler(overrides: Sequence[str]) -> AbstractSampler | None:
+    """The sampler that overrides name; None where they name none.
+
+    Args:
+        overrides: Such as ``sampler=renoise`` and ``sampler.grid.inner=[0.3]``.
+    """
+    node = sampler_node(overrides)
+    return None if node is None else build(node, AbstractSampler)
+
+
+def own_sampler(record: ModelRecord) -> AbstractSampler | None:
+    """The sampler that a model was registered with; None for that of its domain.
+
+    It takes the place of the domain's own at its number of evaluations.
+
+    Args:
+        record: Record of the model.
+    """
+    if record.sampler is None:
+        return None
+    check_trusted(record.sampler, what=f"the sampler of a model {record.name!r}")
+    return build(record.sampler, AbstractSampler)
