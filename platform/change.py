@@ -34,7 +34,7 @@ class Change:
         if not isinstance(self.values, Mapping) or not self.values:
             raise ValueError(f"changes need values by dotted path, got {self.values!r}")
         for path, value in self.values.items():
-            _check_path(str(path))
+            check_path(str(path))
             if not is_movable(value):
                 raise ValueError(
                     f"{path} can become a number or a schedule in the middle of a run, "
@@ -84,11 +84,19 @@ def difference(before: Mapping[str, Node], after: Mapping[str, Node]) -> dict[st
     for name in before:
         found |= _apart(name, before[name], after[name])
     for path in found:
-        _check_path(path)
+        check_path(path)
     return found
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
+    """Refuse a path at which nothing may become another in the middle of a run.
+
+    Args:
+        path: Dotted path of an experiment.
+
+    Raises:
+        ValueError: If nothing may.
+    """
     group, _, rest = path.partition(".")
     if path == RATE or group == "learning_rate" or (group == "method" and rest):
         return

@@ -136,8 +136,25 @@ class Sweep:
         space = plan.settings.space
         for line in space.sentences(space.first):
             print(f"  with {line}")
+        if plan.settings.scheduler.is_population:
+            print(f"\n{generations_of(plan)}")
         print(f"\n{estimate_of(plan)}")
         return 0
+
+
+def generations_of(plan: "Plan") -> str:
+    """What a population does, in one sentence.
+
+    Args:
+        plan: The sweep.
+    """
+    settings, members = plan.settings, plan.settings.population
+    most = settings.scheduler.samples_of_a_trial(plan.budgets)
+    copies = max(1, int(settings.scheduler.quantile * members))
+    return (
+        f"{members} members of {plan.samples} samples in {settings.generations} generations of at "
+        f"most {most}; after each, the worst {copies} go on from the best {copies}"
+    )
 
 
 def estimate_of(plan: "Plan") -> str:
@@ -149,7 +166,7 @@ def estimate_of(plan: "Plan") -> str:
     from ..platform.training.cost import cost_of
 
     found = cost_of(plan.experiment, {}, is_measured=True)["time"]
-    each, trials = 3600.0 * found["hours"], plan.settings.trials
+    each, trials = 3600.0 * found["hours"] / plan.settings.generations, plan.settings.trials
     at_once = min(trials, plan.settings.concurrency)
     return (
         f"about {each:.3g} s to train a trial on {found['device']}, {trials} trials, {at_once} at "

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from .condition import Scalar
 from .cost import Cost
+from .lineage import LINEAGE, Lineage
 from .objective import Number
 
 OVERRIDES: Final = "overrides"
@@ -54,6 +55,7 @@ class TrialRecord:
         rung: The rung that it came to, where rungs are runs of their own; otherwise None.
         reason: Why it failed or was stopped; empty otherwise.
         returns: How often its guardian sent it back to an earlier checkpoint.
+        lineage: Its place in a population; None where there is none.
     """
 
     number: int
@@ -66,6 +68,7 @@ class TrialRecord:
     reason: str
     returns: int = 0
     rung: int | None = None
+    lineage: Lineage | None = None
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Self:
@@ -87,6 +90,7 @@ class TrialRecord:
             cost=Cost(**notes.get(COST, {})),
             returns=int(notes.get(RETURNS, 0)),
             rung=notes.get(RUNG),
+            lineage=Lineage.from_dict(notes[LINEAGE]) if LINEAGE in notes else None,
             reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )
 

@@ -109,6 +109,11 @@ def resume(
             f"sweep {name} was begun with code {note.revision}, this is {revision}: its trials "
             "would not compare; go back to that code, or accept it by --any-code"
         )
+    if note.settings.scheduler.is_population and trials not in (None, note.settings.trials):
+        raise ValueError(
+            f"sweep {name} trains a population in {note.settings.trials} trials, which cut its run "
+            f"into generations: it goes on with as many, got {trials}"
+        )
     settings = replace(
         note.settings,
         trials=note.settings.trials if trials is None else trials,
@@ -209,13 +214,13 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepR
             facts=_facts(plan, benchmark.dataset, name=name),
             say=say,
         )
-        keep_leaders(folder, ended(study), settings.objectives)
+        _keep_leaders(study, settings, folder)
         with _kept(journal, name):
             if not book.is_done:
                 progress = Progress(study, settings, budgets=plan.budgets, show=show)
                 _search(plan, book, [journal, progress], benchmark, home=home, folder=folder)
             book.close()
-            keep_leaders(folder, ended(study), settings.objectives)  # of all that are closed now
+            _keep_leaders(study, settings, folder)  # of all that are closed now
             if book.spent:
                 say(f"the budget is spent: {book.spent}")
             result = result_of_sweep(
@@ -228,6 +233,11 @@ def _run(plan: Plan, note: SweepNote, name: str, say: Say, show: Show) -> SweepR
             write_page(Findings(study=study, note=note, folder=folder))
             journal.keep(PAGE, TABLE, LEDGER)
     return replace(result, model=model)
+
+
+def _keep_leaders(study: optuna.Study, settings: SweepSettings, folder: Path) -> None:
+    generations = settings.generations
+    keep_leaders(folder, ended(study), settings.objectives, generations=generations)
 
 
 @contextmanager
@@ -261,7 +271,7 @@ def _search(
         partial(
             try_overrides,
             objectives=settings.objectives.to_dict(),
-            budgets=plan.budgets[:-1],
+            budgets=() if settings.scheduler.is_population else plan.budgets[:-1],
             folder=str(folder),
         ),
         # By way of Ray's memory, not of the files in which Ray Tune keeps what it runs: passwords

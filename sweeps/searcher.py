@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final, final
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -13,6 +14,8 @@ from .objective import Number
 from .record import COST, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
 
 NUMBER: Final = "number"
+BEGINNING: Final = "beginning"
+SPAN: Final = "span"
 REPORT: Final = "report"
 """Key of the whole report, as JSON, in the last result of a trial."""
 
@@ -44,11 +47,13 @@ class BookSearch(Searcher):
         suggestion = self._book.suggest()
         if suggestion is None:  # what is running may make others worth while
             return Searcher.FINISHED if self._book.is_done else None
-        self._numbers[trial_id] = suggestion.number
+        self._numbers[trial_id], beginning = suggestion.number, suggestion.beginning
         return {
             NUMBER: suggestion.number,
             OVERRIDES: list(suggestion.own),
             RUNG: suggestion.rung,
+            BEGINNING: None if beginning is None else asdict(beginning),
+            SPAN: None if suggestion.span is None else list(suggestion.span),
         }
 
     def on_trial_complete(

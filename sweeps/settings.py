@@ -15,6 +15,7 @@ from .stopping import Stopping, StoppingKind
 
 _MODULE: Final = "onestep.sweeps.conf"
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
+_OF_FOUNDERS: Final = (SamplerKind.RANDOM, SamplerKind.QMC)
 _OWN: Final = ("sweep=", "sweep.", "+sweep.", "++sweep.", "~sweep.")
 
 
@@ -32,7 +33,7 @@ class SweepSettings:
         concurrency: How many run at once.
         sampler: Who suggests the points.
         startup: Random trials before the sampler learns from the others.
-        population: Trials of a generation, for genetic search.
+        population: Trials of a generation, for genetic search and for populations of the scheduler.
         seed: Seed of the suggestions. They are the same again for a sampler that learns nothing,
             and for all others at one trial at a time.
         scheduler: Who may end a trial early.
@@ -82,11 +83,30 @@ class SweepSettings:
                 "sweep.space cannot hold training.samples where trials are stopped early: they are "
                 f"compared at equal samples, got sweep.scheduler.kind={self.scheduler.kind}"
             )
+        if self.scheduler.is_population:
+            self._check_population()
         if self.sampler in OF_ONE and len(self.objectives.all) > 1:
             raise ValueError(
                 f"sweep.sampler {self.sampler} improves one number, got "
                 f"{', '.join(self.objectives.labels)}"
             )
+
+    def _check_population(self) -> None:
+        if self.trials % self.population or self.trials < 2 * self.population:
+            raise ValueError(
+                "sweep.trials must be sweep.population times the generations of the run, at least "
+                f"2, got {self.trials} and {self.population}"
+            )
+        if self.sampler not in _OF_FOUNDERS:
+            raise ValueError(
+                f"sweep.sampler suggests the first generation alone with sweep.scheduler.kind="
+                f"{self.scheduler.kind}: it must be {' or '.join(_OF_FOUNDERS)}, got {self.sampler}"
+            )
+
+    @property
+    def generations(self) -> int:
+        """Parts of a run that are trials of their own; 1 where there is no population."""
+        return self.trials // self.population if self.scheduler.is_population else 1
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -19,13 +19,15 @@ from ..platform.evaluation.report import Report
 from ..platform.experiment import Experiment
 from ..platform.home import Home
 from ..platform.password import hide_passwords
+from ..platform.training.checkpoint import digest_of
 from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import measure, run_trial
 from .cost import Cost
+from .lineage import Beginning
 from .losses import add_loss
 from .objective import Objectives
 from .record import COST, ERROR, OVERRIDES, RESULTS, RUNG, SAMPLES, folder_of_trial
-from .searcher import NUMBER, REPORT
+from .searcher import BEGINNING, NUMBER, REPORT, SPAN
 
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
@@ -46,6 +48,7 @@ class TuneReporter:
         benchmark: The yardstick.
         folder: Folder of the trial.
         budgets: Samples at which checkpoints on the way are measured.
+        since: Samples that the state had seen from which the trial began.
         wandb: Told the same; None for nobody.
     """
 
@@ -57,12 +60,13 @@ class TuneReporter:
         *,
         folder: Path,
         budgets: Sequence[int],
+        since: int = 0,
         wandb: WandbReporter | None = None,
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
         self._folder, self._wandb = folder, wandb
         self._budgets, self._file, self._sent_at = budgets, folder / _SECONDS, 0.0
-        self._samples = 0
+        self._first = self._samples = since
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
         self.training_s: float = before.get("training_s", 0.0)
         """Seconds of processor time up to the last checkpoint, whatever process spent them."""
@@ -76,7 +80,7 @@ class TuneReporter:
             wall_s=wall_s,
             training_s=self.training_s,
             gpu_s=wall_s * workers.num_workers * workers.gpus_per_worker,
-            samples=self._samples,
+            samples=self._samples - self._first,
         )
 
     def report(
@@ -165,12 +169,26 @@ def try_overrides(
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
         place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
+        training = experiment.training
+        since, samples = config[SPAN] or (0, training.steps * training.batch_size)
         with _telling_wandb(experiment, config, Path(folder).name, is_asked=wandb) as told:
             reporter = TuneReporter(
-                experiment, wanted, benchmark, folder=place, budgets=budgets, wandb=told
+                experiment,
+                wanted,
+                benchmark,
+                folder=place,
+                budgets=budgets,
+                since=since,
+                wandb=told,
             )
-            report = run_trial(experiment, reporter, folder=place, benchmark=benchmark)
-            samples = experiment.training.steps * experiment.training.batch_size
+            report = run_trial(
+                experiment,
+                reporter,
+                folder=place,
+                benchmark=benchmark,
+                begin=_beginning(config[BEGINNING], Path(folder)),
+                until=samples // training.batch_size,
+            )
             last = {**reporter.row(report, samples), REPORT: report.to_json()}
         tune.report(last)
     except Exception as error:
@@ -179,6 +197,24 @@ def try_overrides(
         # A diverged or refused trial is a result; the sweep goes on.
         if not isinstance(error, ValueError | OSError):
             raise
+
+
+def _beginning(written: Mapping[str, str] | None, folder: Path) -> Path | None:
+    """The checkpoint that a trial of a population goes on from.
+
+    Raises:
+        ValueError: If it is not the one that the trial was to begin from.
+    """
+    if written is None:
+        return None
+    beginning = Beginning(**written)
+    place = folder / beginning.checkpoint
+    if (found := digest_of(place)) != beginning.sha256:
+        raise ValueError(
+            f"checkpoint {place} is another than the trial began from: its sha256 is "
+            f"{found[:12]}..., not {beginning.sha256[:12]}..."
+        )
+    return place
 
 
 @contextmanager

@@ -41,7 +41,13 @@ def measure(
 
 
 def run_trial(
-    experiment: Experiment, reporter: Reporter, *, folder: Path, benchmark: Benchmark
+    experiment: Experiment,
+    reporter: Reporter,
+    *,
+    folder: Path,
+    benchmark: Benchmark,
+    begin: Path | None = None,
+    until: int | None = None,
 ) -> Report:
     """Train one experiment in this process, from its furthest checkpoint, and measure it.
 
@@ -50,6 +56,9 @@ def run_trial(
         reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
         folder: Where checkpoints are written.
         benchmark: The yardstick.
+        begin: Checkpoint of another run that it goes on from where it has none of its own; None
+            for the start.
+        until: Steps after which it ends; None for the whole run.
 
     Returns:
         The report on the last checkpoint.
@@ -66,7 +75,8 @@ def run_trial(
         place=place_of(experiment),
         reporter=reporter,
         folder=folder,
-        resume=known,
+        resume=begin if known is None else known,
+        until=until,
     )
     assert last is not None, "the leading worker writes a checkpoint at the end"
     return measure(experiment, last, benchmark)
