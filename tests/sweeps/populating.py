@@ -26,7 +26,7 @@ from onestep.sweeps.trial import experiment_of
 from onestep.sweeps.winner import keep_leaders
 
 BATCH: Final = 16
-BUDGETS: Final = (2 * BATCH, 4 * BATCH, 7 * BATCH, 9 * BATCH)
+BUDGETS: Final = (2 * BATCH, 4 * BATCH, 7 * BATCH)
 BASE: Final = (
     "method=shortcut",
     "data=eight_gaussians",
@@ -35,7 +35,7 @@ BASE: Final = (
     "net=mlp",
     "net.width=8",
     "net.depth=1",
-    f"training.samples={9 * BATCH}",
+    f"training.samples={7 * BATCH}",
     f"training.batch_size={BATCH}",
     "training.threads=1",
 )
@@ -58,7 +58,7 @@ SETTINGS: Final = SweepSettings(
     ),
     objectives=Objectives(by_label={"size": Objective(name="eval/w2", nfe=1)}),
     population=3,
-    trials=12,
+    trials=9,
     sampler=SamplerKind.RANDOM,
     seed=1,
     scheduler=Stopping(kind=StoppingKind.PBT),

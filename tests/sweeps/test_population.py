@@ -66,13 +66,11 @@ def test_a_population_is_the_same_in_one_go_in_any_order_and_with_a_kill_after_e
     assert facts(again) == facts(study)
     lineages = [one.lineage for one in ended(study)]
     assert [(it.member, it.generation) for it in lineages if it] == [
-        (member, generation) for generation in range(4) for member in range(3)
+        (member, generation) for generation in range(3) for member in range(3)
     ]
     copies = [it for it in lineages if it and it.was_replaced]
-    assert len(copies) == 3  # one for each generation after the first
+    assert len(copies) == 2  # one for each generation after the first
     assert all(it.changes for it in copies)
-    other = opener("other", replace(settings, seed=2))
-    assert facts(run(lambda: other, tmp_path / "other")) != facts(study)
 
 
 def test_the_own_overrides_of_each_last_trial_train_its_whole_line_again_bit_for_bit(
@@ -86,7 +84,7 @@ def test_the_own_overrides_of_each_last_trial_train_its_whole_line_again_bit_for
     assert any(not lineages[number].changes for number in last)
     for number in last:
         line = ancestors(number, lineages)
-        assert [lineages[one].generation for one in line] == [0, 1, 2, 3]
+        assert [lineages[one].generation for one in line] == [0, 1, 2]
         again = work(
             experiment_of((*BASE, *lineages[number].own)).to_dict(),
             place=Place(),
@@ -101,8 +99,8 @@ def test_the_own_overrides_of_each_last_trial_train_its_whole_line_again_bit_for
         assert_equal(state_at(again), state_at(kept))
     trial = trials[last[0]]
     assert trial.command.startswith("onestep train method=shortcut")
-    assert trial.samples == 9 * BATCH
-    assert trial.cost.samples == 2 * BATCH
+    assert trial.samples == 7 * BATCH
+    assert trial.cost.samples == 3 * BATCH
 
 
 def test_a_trial_that_was_cut_off_begins_again_from_the_same_checkpoint(
@@ -168,7 +166,7 @@ def test_weights_stay_as_long_as_somebody_may_go_on_from_them(
         kept.append(sorted(int(one.parent.name) for one in found))
     assert kept[2] == [0, 1, 2]
     assert kept[3:6] == [[0, 1, 2, 3], [0, 1, 2, 3, 4], [3, 4, 5]]
-    assert kept[-1] == [9, 10, 11]
+    assert kept[-1] == [6, 7, 8]
 
 
 def test_a_failure_counts_to_its_generation_when_weights_are_deleted() -> None:
