@@ -1,14 +1,17 @@
 """Whether members that go on from each other beat as many that do not: benchmarks/population.py.
 
-    python benchmarks/population.py            all seeds
-    python benchmarks/population.py --judge    judge the stored numbers again
+    python benchmarks/population.py [SEED ...]  those sets of first points, or all
+    python benchmarks/population.py --judge     judge the stored numbers again
 
 Four members of MeanFlow on eight Gaussians, the same four first points and the same samples in each
 way: trained whole side by side (random search), as a population by pbt, and by pb2. The winner by
 the search's own measurement is measured again on other noise, and one is trained again from its
-overrides alone. Results go to benchmarks/results/population.json.
+overrides alone. Results go to benchmarks/results/population.json, where seeds that are not named
+keep their numbers.
 """
 
+import argparse
+import json
 import math
 import tempfile
 import time
@@ -19,9 +22,9 @@ from typing import Any, Final
 
 import torch
 
-from onestep.benchmarks.record import Bars, at_most, run
+from onestep.benchmarks.record import RESULTS, Bars, at_most, judged, machine, save
 from onestep.platform.evaluation.benchmark import Benchmark
-from onestep.platform.experiment import Experiment
+from onestep.platform.experiment import Evaluation, Experiment
 from onestep.platform.training import checkpoint as checkpoints
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
@@ -47,8 +50,8 @@ from onestep.sweeps.winner import keep_leaders
 NAME: Final = "population"
 SEEDS: Final = (0, 1, 2)
 MEMBERS: Final = 4
-GENERATIONS: Final = 6
-SAMPLES: Final = 48_000
+GENERATIONS: Final = 4
+SAMPLES: Final = 24_000
 _METRIC: Final = "eval/w2"
 _BASE: Final = (
     "experiment=eight_gaussians_mean_flow",
@@ -59,6 +62,8 @@ _BASE: Final = (
     "evaluation.nfes=[1]",
     "evaluation.samples=500",
 )
+ANEW: Final = Evaluation(nfes=(1,), samples=1000, seed=8)
+"""How winners are measured again."""
 _SPACE: Final = {
     "optimizer.lr": {"kind": "log_uniform", "low": 1e-4, "high": 3e-2},
     "method.times.diagonal.value": {"kind": "uniform", "low": 0.25, "high": 0.9},
@@ -112,12 +117,11 @@ def search(settings: SweepSettings, folder: Path, benchmark: Benchmark) -> list[
     return ranked(ended(study), settings.objectives)
 
 
-def measure_way(way: str, seed: int, folder: Path) -> dict[str, Any]:
-    """What one way comes to from one set of first points."""
+def measure_way(
+    way: str, seed: int, folder: Path, benchmark: Benchmark, anew: Benchmark
+) -> dict[str, Any]:
+    """What one way comes to from one set of first points, by two yardsticks."""
     settings = settings_of(way, seed)
-    experiment = experiment_of((*_BASE, "optimizer.lr=1e-3"))
-    dataset = assemble(experiment).source.load()
-    benchmark = prepare_benchmark(experiment, dataset)
     trials = search(settings, folder, benchmark)
     best, last = trials[0], [one for one in trials if one.samples == trials[0].samples]
     lineage = best.lineage
@@ -125,9 +129,7 @@ def measure_way(way: str, seed: int, folder: Path) -> dict[str, Any]:
     winner = experiment_of((*Plan.of(settings).base, *own))
     kept = checkpoints.latest(folder_of_trial(folder, best.number, rung=None) / CHECKPOINTS)
     assert kept is not None
-    again = replace(winner.evaluation, seed=8, samples=1000)
-    anew = prepare_benchmark(replace(experiment, evaluation=again), dataset)
-    measured = measure(replace(winner, evaluation=again), kept, anew).find(_METRIC, nfe=1)
+    measured = measure(replace(winner, evaluation=ANEW), kept, anew).find(_METRIC, nfe=1)
     return {
         "winner": round(measured.value, 5),
         "by_search": round(best.results[0].value, 5),
@@ -153,17 +155,20 @@ def repeats(experiment: Experiment, kept: Path, folder: Path) -> bool:
     )
 
 
-def measure_all() -> dict[str, Any]:
-    """All ways from all sets of first points."""
-    torch.set_num_threads(1)
-    seeds: dict[str, dict[str, Any]] = {}
-    for seed in SEEDS:
-        for way in WAYS:
-            with tempfile.TemporaryDirectory() as folder:
-                found = measure_way(way, seed, Path(folder))
-            seeds.setdefault(str(seed), {})[way] = found
-            print(seed, way, found, flush=True)
-    return {"members": MEMBERS, "generations": GENERATIONS, "samples": SAMPLES, "seeds": seeds}
+def measure_seed(seed: int) -> dict[str, Any]:
+    """All ways from one set of first points."""
+    experiment = experiment_of(_BASE)
+    dataset = assemble(experiment).source.load()
+    benchmark, anew = (
+        prepare_benchmark(replace(experiment, evaluation=one), dataset)
+        for one in (experiment.evaluation, ANEW)
+    )
+    found = {}
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[way] = measure_way(way, seed, Path(folder), benchmark, anew)
+        print(seed, way, found[way], flush=True)
+    return found
 
 
 def ratio(stored: dict[str, Any], way: str) -> float:
@@ -176,7 +181,7 @@ def ratio(stored: dict[str, Any], way: str) -> float:
 
 def bars(stored: dict[str, Any]) -> Bars:
     """A population is no worse than as many members side by side, and its winners repeat."""
-    failed = sum(not one["repeats"] for seed in stored["seeds"].values() for one in seed.values())
+    failed = sum(not seed[way]["repeats"] for seed in stored["seeds"].values() for way in WAYS)
     return [
         *(
             at_most(round(ratio(stored, way), 3), 1.0, ratio_to_random=way)
@@ -186,5 +191,25 @@ def bars(stored: dict[str, Any]) -> Bars:
     ]
 
 
+def main() -> None:
+    """Search from the named seeds, or all, or judge what is stored."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("seeds", nargs="*", type=int, metavar="SEED")
+    parser.add_argument("--judge", action="store_true", help="judge the stored numbers again")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    path, about = RESULTS / f"{NAME}.json", machine()
+    seeds = dict(json.loads(path.read_text())["seeds"]) if path.exists() else {}
+    size = {"members": MEMBERS, "generations": GENERATIONS, "samples": SAMPLES}
+    for seed in () if arguments.judge else arguments.seeds or SEEDS:
+        seeds[str(seed)] = {"machine": about, **measure_seed(seed)}
+        stored = {**size, "seeds": seeds}
+        save(NAME, judged(stored, bars(stored)))
+    stored = {**size, "seeds": seeds}
+    save(NAME, judged(stored, bars(stored)))
+
+
 if __name__ == "__main__":
-    run(NAME, measure_all, bars)
+    main()

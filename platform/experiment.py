@@ -402,7 +402,9 @@ class Experiment:
 
     def _check_changes(self) -> None:
         steps = [one.samples // self.training.batch_size for one in self.changes]
-        if steps and (steps != sorted(set(steps)) or not 0 < steps[0] <= steps[-1] < self.training.steps):
+        if steps and (
+            steps != sorted(set(steps)) or not 0 < steps[0] <= steps[-1] < self.training.steps
+        ):
             raise ValueError(
                 "changes must follow each other by whole batches, within the "
                 f"{self.training.samples} samples of the run, got them after "
@@ -494,9 +496,7 @@ class Experiment:
 def _changes(values: object) -> tuple[Change, ...]:
     if not isinstance(values, list | tuple):
         raise ValueError(f"changes must be a list, got {values!r}")
-    return tuple(
-        settings(Change, f"changes[{place}]", node) for place, node in enumerate(values)
-    )
+    return tuple(settings(Change, f"changes[{place}]", node) for place, node in enumerate(values))
 
 
 def module_of(node: Node) -> str:

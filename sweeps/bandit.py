@@ -142,4 +142,3 @@ def _gain(step: Step) -> list[float]:
     if not all(map(isfinite, step.after)):
         return [-np.inf] * len(step.before)
     return [before - after for before, after in zip(step.before, step.after, strict=True)]
-

@@ -38,4 +38,6 @@ def check_changeable(
                 assemble(replace(before.experiment, changes=changes))
     except ValueError as error:
         kind = settings.scheduler.kind
-        raise ValueError(f"sweep.scheduler.kind={kind} changes runs on their way: {error}") from error
+        raise ValueError(
+            f"sweep.scheduler.kind={kind} changes runs on their way: {error}"
+        ) from error

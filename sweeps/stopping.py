@@ -85,9 +85,7 @@ class Stopping:
         self._check_population()
 
     def _check_population(self) -> None:
-        if not (
-            0.0 < self.quantile <= 0.5 and self.factor > 1.0 and 0.0 <= self.resample <= 1.0
-        ):
+        if not (0.0 < self.quantile <= 0.5 and self.factor > 1.0 and 0.0 <= self.resample <= 1.0):
             raise ValueError(
                 f"{_KEY}.quantile must be in (0, 0.5], factor above 1 and resample in [0, 1], got "
                 f"{self.quantile:g}, {self.factor:g} and {self.resample:g}"
@@ -151,7 +149,6 @@ class Stopping:
                         f"{self.grace_samples} in batches of {batch}"
                     )
                 return (*range(every, total, every), total)
-
 
     def samples_of_a_trial(self, budgets: Sequence[int]) -> int:
         """The most samples that a trial is trained on.

@@ -12,10 +12,12 @@ from onestep.platform.training import checkpoint as checkpoints
 from onestep.platform.training.place import Place
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.worker import work
+from onestep.sweeps.ancestry import ancestry
 from onestep.sweeps.book import Book
 from onestep.sweeps.cost import Budget
 from onestep.sweeps.lineage import Lineage, ancestors, needed
 from onestep.sweeps.record import Outcome, folder_of_trial
+from onestep.sweeps.report import table
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.stopping import Stopping, StoppingKind
 from onestep.sweeps.study import ended, open_storage
@@ -101,6 +103,27 @@ def test_the_own_overrides_of_each_last_trial_train_its_whole_line_again_bit_for
     assert trial.command.startswith("onestep train method=shortcut")
     assert trial.samples == 7 * BATCH
     assert trial.cost.samples == 3 * BATCH
+
+
+def test_table_and_ancestry_tell_who_went_on_from_whom_and_with_which_numbers(
+    opener: Opener, tmp_path: Path
+) -> None:
+    book = opener("sweep", SETTINGS)
+    trials = ended(run(lambda: book, tmp_path / "sweep"))
+    copy = next(one for one in trials if one.lineage and one.lineage.was_replaced)
+    assert copy.lineage is not None
+    assert copy.lineage.parent is not None
+    parent = trials[copy.lineage.parent]
+    first, second = ancestry(copy, trials, SETTINGS.objectives)[:2]
+    old, new = (f"{one.values['optimizer.lr']:.4g}" for one in (parent, copy))
+    assert first.startswith(f"samples 0 to 32: trial {parent.number} of member")
+    assert f"with optimizer.lr {old}, " in first
+    assert second.startswith(f"samples 32 to 64: trial {copy.number} of member")
+    assert f"with optimizer.lr {new} (was {old}), " in second
+    text = table(trials, SETTINGS, name="toy")
+    row = next(line for line in text.splitlines() if line.startswith(f"| {copy.number} "))
+    assert f"trial {parent.number}" in row
+    assert "- samples 0 to 32: trial" in text
 
 
 def test_a_trial_that_was_cut_off_begins_again_from_the_same_checkpoint(

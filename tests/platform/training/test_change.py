@@ -51,9 +51,7 @@ def experiment(
     return {**made, "changes": list(changes)}
 
 
-def leg(
-    values: Mapping[str, Any], folder: Path, *, until: int, begin: Path | None = None
-) -> Path:
+def leg(values: Mapping[str, Any], folder: Path, *, until: int, begin: Path | None = None) -> Path:
     """Train a part of a run."""
     last = work(
         values, place=Place(), reporter=MemoryReporter(), folder=folder, resume=begin, until=until
@@ -84,7 +82,9 @@ def test_legs_without_a_change_have_the_bits_and_checkpoints_of_a_run_that_never
     first = leg(experiment(), tmp_path / "first", until=3)
     last = leg(experiment(same), tmp_path / "last", until=_STEPS, begin=first)
     assert_equal(state_at(last), whole)
-    recipes = {assemble(Experiment.from_dict(e)).recipe("") for e in (experiment(), experiment(same))}
+    recipes = {
+        assemble(Experiment.from_dict(e)).recipe("") for e in (experiment(), experiment(same))
+    }
     assert len(recipes) == 1
 
 
