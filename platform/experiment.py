@@ -422,7 +422,13 @@ class Experiment:
         """The steps before which something becomes different, and the experiment from there on."""
         found, before = dict[int, Self](), replace(self, changes=()) if self.changes else self
         for one in self.changes:
-            after = replace(before, **one.applied(before.nodes))
+            made = one.applied(before.nodes)
+            after = replace(
+                before,
+                method=made["method"],
+                optimizer=made["optimizer"],
+                learning_rate=made["learning_rate"],
+            )
             if after.nodes != before.nodes:
                 found[one.samples // self.training.batch_size] = after
             before = after
@@ -437,8 +443,10 @@ class Experiment:
         Returns:
             The experiment, without changes where it has some.
         """
-        first = replace(self, changes=()) if self.changes else self
-        return [first, *(one for since, one in self.turns.items() if since <= step)][-1]
+        found = replace(self, changes=()) if self.changes else self
+        for since, one in self.turns.items():
+            found = one if since <= step else found
+        return found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Self:

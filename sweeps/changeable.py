@@ -1,4 +1,4 @@
-"""Changeable spaces: whether each point of a population's space can become each other on the way."""
+"""Changeable spaces: whether the points of a population's space can become each other."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -19,6 +19,7 @@ Search for better settings with Ray Tune and Optuna. A trial is a list of overri
 
   onestep sweep                                     the sweep mean_flow_curriculum
   onestep sweep sweep=mean_flow_curriculum sweep.trials=20 sweep.concurrency=4
+  onestep sweep sweep=mean_flow_population          members that go on from each other
   onestep sweep data=moons net=mlp training.samples=50000   overrides of every trial
   onestep sweep --dry-run                           the resolved sweep and one trial
   onestep sweep --resume NAME [sweep.trials=40]     go on after an interruption, or further

@@ -171,7 +171,7 @@ def _lineage(findings: Findings) -> list[Html]:
     for one in sorted(findings.ended, key=lambda each: each.number):
         lineage = one.lineage
         assert lineage is not None
-        numbers = [_number(each) for each in one.results] or ["-"] * len(findings.objectives.all)
+        numbers = [str(each) for each in one.results] or ["-"] * len(findings.objectives.all)
         begun = "the start" if lineage.parent is None else f"trial {lineage.parent}"
         state = "" if lineage.beginning is None else f"sha256 {lineage.beginning.sha256[:12]}"
         rows.append(

@@ -202,6 +202,13 @@ def try_overrides(
 def _beginning(written: Mapping[str, str] | None, folder: Path) -> Path | None:
     """The checkpoint that a trial of a population goes on from.
 
+    Args:
+        written: Where it begins, as the searcher wrote it, or None.
+        folder: Folder of the sweep.
+
+    Returns:
+        The checkpoint, or None.
+
     Raises:
         ValueError: If it is not the one that the trial was to begin from.
     """

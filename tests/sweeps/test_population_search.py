@@ -1,4 +1,4 @@
-"""A population by Ray Tune whose driver is killed goes on to the same trials, models and lineages."""
+"""A population by Ray Tune whose driver is killed goes on to the same trials and lineages."""
 
 import os
 import shlex
