@@ -445,7 +445,8 @@ class Experiment:
         """
         found = replace(self, changes=()) if self.changes else self
         for since, one in self.turns.items():
-            found = one if since <= step else found
+            if since <= step:
+                found = one
         return found
 
     @classmethod
