@@ -418,9 +418,10 @@ class Experiment:
         return {name: getattr(self, name) for name in GROUPS}
 
     @property
-    def turns(self) -> dict[int, Self]:
+    def turns(self) -> dict[int, "Experiment"]:
         """The steps before which something becomes different, and the experiment from there on."""
-        found, before = dict[int, Self](), replace(self, changes=()) if self.changes else self
+        found = dict[int, Experiment]()
+        before: Experiment = replace(self, changes=()) if self.changes else self
         for one in self.changes:
             made = one.applied(before.nodes)
             after = replace(
@@ -434,7 +435,7 @@ class Experiment:
             before = after
         return found
 
-    def at(self, step: int) -> Self:
+    def at(self, step: int) -> "Experiment":
         """The experiment by whose settings a step is taken.
 
         Args:
@@ -443,7 +444,7 @@ class Experiment:
         Returns:
             The experiment, without changes where it has some.
         """
-        found = replace(self, changes=()) if self.changes else self
+        found: Experiment = replace(self, changes=()) if self.changes else self
         for since, one in self.turns.items():
             if since <= step:
                 found = one
