@@ -3,10 +3,11 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Self, final
 
 from ..methods.core.precision import Precision
+from .change import GROUPS, Change
 from .settings import settings, typed_value
 
 Node = Mapping[str, Any]
@@ -353,6 +354,7 @@ class Experiment:
         optimizer: Node of the optimizer, a partial constructor.
         learning_rate: Node of the schedule that multiplies the optimizer's learning rate.
         training: How long and how.
+        changes: Numbers and schedules that become others on the way, in their order.
         guardian: Whether it is probed on the way, and what follows where it is lost.
         workers: On what.
         parents: From which models and pairs.
@@ -362,7 +364,8 @@ class Experiment:
         overrides: The command line that composed all this.
 
     Raises:
-        ValueError: If the seed is negative, or a name is no name of a folder.
+        ValueError: If the seed is negative, a name is no name of a folder, or changes are not in
+            their order or change what is not there.
     """
 
     seed: int
@@ -375,6 +378,7 @@ class Experiment:
     name: str = ""
     run: str = ""
     published: str = ""
+    changes: tuple[Change, ...] = ()
     guardian: Guardian = Guardian()
     workers: Workers = Workers()
     parents: Parents = Parents()
@@ -394,6 +398,57 @@ class Experiment:
                 )
         if not self.name:
             object.__setattr__(self, "name", name_of(data=self.data, method=self.method))
+        self._check_changes()
+
+    def _check_changes(self) -> None:
+        steps = [one.samples // self.training.batch_size for one in self.changes]
+        if steps and (
+            steps != sorted(set(steps)) or not 0 < steps[0] <= steps[-1] < self.training.steps
+        ):
+            raise ValueError(
+                "changes must follow each other by whole batches, within the "
+                f"{self.training.samples} samples of the run, got them after "
+                f"{', '.join(str(one.samples) for one in self.changes)}"
+            )
+        _ = self.turns
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """The nodes in which changes are made, by name."""
+        return {name: getattr(self, name) for name in GROUPS}
+
+    @property
+    def turns(self) -> dict[int, "Experiment"]:
+        """The steps before which something becomes different, and the experiment from there on."""
+        found = dict[int, Experiment]()
+        before: Experiment = replace(self, changes=()) if self.changes else self
+        for one in self.changes:
+            made = one.applied(before.nodes)
+            after = replace(
+                before,
+                method=made["method"],
+                optimizer=made["optimizer"],
+                learning_rate=made["learning_rate"],
+            )
+            if after.nodes != before.nodes:
+                found[one.samples // self.training.batch_size] = after
+            before = after
+        return found
+
+    def at(self, step: int) -> "Experiment":
+        """The experiment by whose settings a step is taken.
+
+        Args:
+            step: Steps taken before it.
+
+        Returns:
+            The experiment, without changes where it has some.
+        """
+        found: Experiment = replace(self, changes=()) if self.changes else self
+        for since, one in self.turns.items():
+            if since <= step:
+                found = one
+        return found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Self:
@@ -423,6 +478,8 @@ class Experiment:
         for name, record in records.items():
             if name in parts:
                 parts[name] = settings(record, name, parts[name])
+        if "changes" in parts:
+            parts["changes"] = _changes(parts["changes"])
         unknown = sorted(set(parts) - {f.name for f in fields(cls)})
         if unknown:
             allowed = ", ".join(f.name for f in fields(cls))
@@ -444,6 +501,12 @@ class Experiment:
         values = asdict(self)
         values["training"]["precision"] = str(self.training.precision)
         return values
+
+
+def _changes(values: object) -> tuple[Change, ...]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"changes must be a list, got {values!r}")
+    return tuple(settings(Change, f"changes[{place}]", node) for place, node in enumerate(values))
 
 
 def module_of(node: Node) -> str:

@@ -14,14 +14,16 @@ import optuna
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.study import Study
-from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
 from .condition import Scalar
 from .cost import NOTHING, Cost
 from .halving import Promotion, Rung, promotable
+from .lineage import LINEAGE, Beginning, Lineage
 from .objective import Number
+from .population import Population
 from .ranking import Values, ranked
 from .record import (
     CHOSEN,
@@ -61,12 +63,16 @@ class Suggestion:
         own: The overrides that are its own.
         rung: Its rung, where rungs are runs of their own.
         known: What was tried on its weights before it was cut off.
+        beginning: The checkpoint that it goes on from, in a population.
+        span: The samples from which to which it trains, in a population.
     """
 
     number: int
     own: tuple[str, ...]
     rung: int | None = None
     known: tuple[SubTrial, ...] = ()
+    beginning: Beginning | None = None
+    span: tuple[int, int] | None = None
 
 
 @final
@@ -98,6 +104,9 @@ class Book:
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
         self._budgets, self.spent = budgets, ""
         """Which limit of the budget has been reached, or nothing."""
+        self._population: Population | None = None
+        if settings.scheduler.is_population:
+            self._population = Population(settings, base=base, budgets=budgets, folder=folder)
         study.pruner = NopPruner()
         self._waiting: list[FrozenTrial] = []
         self._open: dict[int, Trial] = {}
@@ -124,6 +133,8 @@ class Book:
         if self._waiting or self._open:
             return False
         if self._is_exhausted or self._is_spent():
+            return True
+        if self._population is not None and self._population.is_extinct(self._all()):
             return True
         return self._promotion() is None and self._begun >= self._settings.trials
 
@@ -153,6 +164,8 @@ class Book:
             return self._begin(trial, self._settings.space.suggest(trial))
         if self._begun >= self._settings.trials:
             return None
+        if self._population is not None and self._begun >= self._settings.population:
+            return self._child(self._population)
         return self._new()
 
     def measured(self, number: int, numbers: Sequence[Number], *, samples: int, cost: Cost) -> bool:
@@ -310,7 +323,26 @@ class Book:
             self._reject(trial, broken)
         raise ValueError(f"{_TRIES} points in a row break sweep.constraints, the last {broken}")
 
+    def _child(self, population: Population) -> Suggestion | None:
+        """A trial that goes on from another, written down at once or not at all."""
+        child = population.next(self._all())
+        if child is None:
+            return None
+        dimensions = self._settings.space.dimensions
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=child.point,
+                distributions={key: dimensions[key].distribution for key in child.point},
+                user_attrs={LINEAGE: child.lineage.to_dict()},
+            )
+        )
+        self._count, self._begun = self._count + 1, self._begun + 1
+        return self._begin(self._again(self._all()[-1]), child.point)
+
     def _begin(self, trial: Trial, values: Mapping[str, Scalar]) -> Suggestion:
+        if self._population is not None:
+            return self._begin_in(self._population, trial, values)
         rung = trial.user_attrs.get(RUNG)
         own = self._settings.space.overrides(values)
         if rung is not None:
@@ -321,6 +353,26 @@ class Book:
         self._open[trial.number] = trial
         known = () if self._substudy is None else self._substudy.of_trial(trial.number, rung=rung)
         return Suggestion(number=trial.number, own=own, rung=rung, known=known)
+
+    def _begin_in(
+        self, population: Population, trial: Trial, values: Mapping[str, Scalar]
+    ) -> Suggestion:
+        """Begin a trial of a population."""
+        known = trial.user_attrs.get(LINEAGE)
+        if known is None:
+            own = self._settings.space.overrides(values)
+            lineage = population.founder(trial.number, self._all(), own)
+            trial.set_user_attr(LINEAGE, lineage.to_dict())
+        else:
+            lineage = Lineage.from_dict(known)
+        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *lineage.own]))
+        self._open[trial.number] = trial
+        return Suggestion(
+            number=trial.number,
+            own=lineage.own,
+            beginning=lineage.beginning,
+            span=population.samples(lineage),
+        )
 
     def _again(self, frozen: FrozenTrial) -> Trial:
         """A trial that is in the study already, under its own number."""
@@ -369,7 +421,7 @@ class Book:
         self.spent = self._settings.budget.spent(
             [Cost(**note[COST]) for note in notes if COST in note],
             running=len(self._open),
-            samples_of_a_trial=self._budgets[-1],
+            samples_of_a_trial=self._settings.scheduler.samples_of_a_trial(self._budgets),
         )
         return bool(self.spent)
 

@@ -21,6 +21,7 @@ Search for better settings with Ray Tune and Optuna. A trial is a list of overri
 
   onestep sweep                                     the sweep mean_flow_curriculum
   onestep sweep sweep=mean_flow_curriculum sweep.trials=20 sweep.concurrency=4
+  onestep sweep sweep=mean_flow_population          members that go on from each other
   onestep sweep data=moons net=mlp training.samples=50000   overrides of every trial
   onestep sweep --dry-run                           the resolved sweep and one trial
   onestep sweep --resume NAME [sweep.trials=40]     go on after an interruption, or further
@@ -140,8 +141,25 @@ class Sweep:
         space = plan.settings.space
         for line in space.sentences(space.first):
             print(f"  with {line}")
+        if plan.settings.scheduler.is_population:
+            print(f"\n{generations_of(plan)}")
         print(f"\n{estimate_of(plan)}")
         return 0
+
+
+def generations_of(plan: "Plan") -> str:
+    """What a population does, in one sentence.
+
+    Args:
+        plan: The sweep.
+    """
+    settings, members = plan.settings, plan.settings.population
+    most = settings.scheduler.samples_of_a_trial(plan.budgets)
+    copies = max(1, int(settings.scheduler.quantile * members))
+    return (
+        f"{members} members of {plan.samples} samples in {settings.generations} generations of at "
+        f"most {most}; after each, the worst {copies} go on from the best {copies}"
+    )
 
 
 def estimate_of(plan: "Plan") -> str:
@@ -153,7 +171,7 @@ def estimate_of(plan: "Plan") -> str:
     from ..platform.training.cost import cost_of
 
     found = cost_of(plan.experiment, {}, is_measured=True)["time"]
-    each, trials = 3600.0 * found["hours"], plan.settings.trials
+    each, trials = 3600.0 * found["hours"] / plan.settings.generations, plan.settings.trials
     at_once = min(trials, plan.settings.concurrency)
     samples = plan.settings.scheduler.expected_samples(trials, plan.budgets)
     share = samples / (trials * plan.samples)

@@ -20,7 +20,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def curves_of(assembly: Assembly) -> dict[str, Curve]:
-    """The schedules of an experiment, evaluated from its first step to its last.
+    """The schedules of an experiment, with its changes, from its first step to its last.
 
     Args:
         assembly: The experiment, built.
@@ -35,9 +35,15 @@ def curves_of(assembly: Assembly) -> dict[str, Curve]:
         Moment(step=int(step), total=training.steps, rng=rng, batch_size=training.batch_size)
         for step in steps
     ]
+    held = {since: schedules_of(assembly.at(since)) for since in (0, *assembly.experiment.turns)}
+    standing = [held[max(since for since in held if since <= now.step)] for now in moments]
     return {
-        path: (steps / training.steps, np.array([schedule(now) for now in moments]))
-        for path, schedule in schedules_of(assembly).items()
+        path: (
+            steps / training.steps,
+            np.array([at[path](now) for at, now in zip(standing, moments, strict=True)]),
+        )
+        for path in held[0]
+        if all(path in schedules for schedules in held.values())
     }
 
 

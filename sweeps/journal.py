@@ -113,7 +113,12 @@ class Journal(Callback):
             self._say(f"trial {number}: {found} after a run of {record.samples} samples")
             return
         self._say(line_of(record, self._settings))
-        keep_leaders(self._folder, ended(self._study), self._settings.objectives)
+        keep_leaders(
+            self._folder,
+            ended(self._study),
+            self._settings.objectives,
+            generations=self._settings.generations,
+        )
         try:
             self._record(record)
         except RegistryUnreachable as error:  # the study has the trial, and others are running
@@ -130,7 +135,8 @@ class Journal(Callback):
         )
         with self._connection.asking():
             run = Run.start(self._connection, facts)
-            run.set_tags({_PARENT: self.run.run_id})
+            tags = {} if record.lineage is None else record.lineage.tags
+            run.set_tags({_PARENT: self.run.run_id, **tags})
             if report is not None:
                 run.log_json(json.loads(report.to_json()), "report.json")
                 run.log_metrics(report.metrics(), step=record.samples)

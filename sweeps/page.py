@@ -13,6 +13,7 @@ from ..platform.evaluation.figures import png_of, quality_against_nfe
 from ..platform.evaluation.report import Report
 from ..platform.password import hide_passwords, without_passwords
 from . import charts, curricula
+from .ancestry import ancestry
 from .findings import Findings
 from .gallery import gallery_of
 from .importance import EVALUATOR, importances_of
@@ -60,6 +61,7 @@ def page_of(findings: Findings, *, now: datetime.datetime) -> str:
     title = f"Sweep {findings.name}"
     sections = [
         _section("Trials", _trials(findings)),
+        *([_section("Lineage", _lineage(findings))] if _is_population(findings) else []),
         _section("Quality", _quality(findings)),
         *([_section("After training", tried)] if (tried := after_training(findings)) else []),
         _section("Pareto set", pareto_section(findings)),
@@ -168,6 +170,46 @@ def _row(trial: TrialRecord, keys: list[str], objectives: int) -> list[str]:
     samples = f"{trial.samples:,}" if trial.samples else "-"
     end = tag("span", *ending, class_=trial.outcome)
     return [str(trial.number), *numbers, *values, samples, f"{trial.cost.wall_s:.4g}", end]
+
+
+def _is_population(findings: Findings) -> bool:
+    return findings.settings.scheduler.is_population
+
+
+def _lineage(findings: Findings) -> list[Html]:
+    measured = [one for one in findings.measured if one.lineage is not None]
+    if not measured:
+        return [tag("p", "No trial has been measured yet.")]
+    best = measured[0]
+    rows = []
+    for one in sorted(findings.ended, key=lambda each: each.number):
+        lineage = one.lineage
+        assert lineage is not None
+        numbers = [str(each) for each in one.results] or ["-"] * len(findings.objectives.all)
+        begun = "the start" if lineage.parent is None else f"trial {lineage.parent}"
+        state = "" if lineage.beginning is None else f"sha256 {lineage.beginning.sha256[:12]}"
+        rows.append(
+            [
+                str(one.number),
+                str(lineage.generation),
+                str(lineage.member),
+                joined(begun, tag("br"), tag("small", state)) if state else begun,
+                "copied" if lineage.was_replaced else "-",
+                *numbers,
+            ]
+        )
+    told = [tag("li", one) for one in ancestry(best, findings.ended, findings.objectives)]
+    head = ["trial", "generation", "member", "began from", "", *map(str, findings.objectives.all)]
+    repeats = (
+        "The line that repeats the winner trains all of this again in one run, to the same bits: "
+        "its changes stand in it, each with the samples after which it holds."
+    )
+    return [
+        tag("p", f"How trial {best.number} came about, from the first sample on:"),
+        tag("ol", *told),
+        tag("p", repeats),
+        tag("details", tag("summary", "All trials by generation"), table(head, rows)),
+    ]
 
 
 def _quality(findings: Findings) -> list[Html]:

@@ -1,6 +1,5 @@
 """The plan of a sweep: its keys and bounds, parents and data are tried here, before Ray starts."""
 
-import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -8,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self, final
 
-import optuna
 import torch
-from optuna.samplers import RandomSampler
 
 from ..methods.core.flow_map import Domain
 from ..methods.core.schedule import Schedule
@@ -29,8 +26,10 @@ from ..platform.training.measurement import prepare_benchmark
 from ..platform.training.parent import ROLES, with_versions
 from ..platform.training.preparation import Preparation
 from ..platform.training.trial import check_trial
+from .changeable import check_changeable
 from .condition import Scalar
 from .dimension import Dimension, Kind
+from .evolution import drawn
 from .fairness import require_fair
 from .objective import COSTS, OF_THE_MAP
 from .posthoc_check import check_posthoc
@@ -85,10 +84,14 @@ class Plan:
         outermost = _try_edges(space, base)
         plan = cls(settings=settings, base=base, assembly=assembly, budgets=budgets)
         plan._check_workers()
-        plan._check_fair(outermost)
+        if settings.scheduler.is_population:
+            check_changeable(settings, assembly, outermost, samples=budgets[0])
+        else:
+            plan._check_fair(outermost)
         plan._check_objectives()
         check_posthoc(settings, outermost)
-        settings.budget.check(samples_of_a_trial=plan.samples)
+        samples = settings.scheduler.samples_of_a_trial(budgets)
+        settings.budget.check(samples_of_a_trial=samples)
         return plan
 
     @property
@@ -217,8 +220,9 @@ class Plan:
     def _check_fair(self, outermost: Sequence[Assembly]) -> None:
         stopping, space = self.settings.scheduler, self.settings.space
         if stopping.kind is not StoppingKind.NONE:
-            drawn = [assemble(self.experiment_of(point)) for point in _drawn(space, _POINTS)]
-            require_fair(stopping, [*outermost, *drawn], self.budgets)
+            points = drawn(space, count=_POINTS, seed=0)
+            inner = [assemble(self.experiment_of(point)) for point in points]
+            require_fair(stopping, [*outermost, *inner], self.budgets)
 
     def _check_objectives(self) -> None:
         domain: Domain = self.assembly.learner.domain
@@ -326,18 +330,11 @@ def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...
                 f"are measured after whole batches, got {swept.kind}"
             )
         batches = [int(str(value)) for value in swept.values]
-    budgets = stopping.budgets(training.samples, batch=math.lcm(*batches))
-    if not stopping.replan:
+    batch, generations = math.lcm(*batches), settings.generations
+    budgets = stopping.budgets(training.samples, batch=batch, generations=generations)
+    if not stopping.replan and not stopping.is_population:
         base = (*base, override("training.checkpoint_every", budgets[0]))
     return base, budgets
-
-
-def _drawn(space: Space, count: int) -> list[dict[str, Scalar]]:
-    """Points of a space at random, always the same ones, without those that break a constraint."""
-    optuna.logging.set_verbosity(logging.WARNING)
-    study = optuna.create_study(sampler=RandomSampler(seed=0))
-    points = [space.suggest(study.ask()) for _ in range(count)]
-    return [point for point in points if space.violated(point) is None]
 
 
 def _versions(models: Dimension, registry: Registry) -> dict[Scalar, Scalar]:

@@ -13,7 +13,7 @@ from typing import Final, final
 
 import numpy as np
 import optuna
-from optuna.samplers import RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
 from .condition import Scalar
@@ -125,18 +125,14 @@ class _Points:
     def __init__(self, posthoc: PostHoc, objectives: Objectives, *, seed: int, number: int) -> None:
         optuna.logging.set_verbosity(logging.WARNING)
         self._posthoc, self._sign = posthoc, objectives.lead.sign
-        # One sampler for all points: it is begun anew with the trial, and its numbers with it.
-        own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-        self._sampler = sampler_of(
-            posthoc.sampler, seed=own, number=0, startup=posthoc.startup, population=2
-        )
-        self._study = optuna.create_study(sampler=self._sampler)
+        self._seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        self._study = optuna.create_study()
         self._open: optuna.Trial | None = None
 
     def __iter__(self) -> Iterator[dict[str, Scalar]]:
         space, seen, missed = self._posthoc.space, list[dict[str, Scalar]](), 0
         while len(seen) < self._posthoc.trials and missed < _TRIES:
-            self._study.sampler = self._sampler
+            self._study.sampler = self._sampler(len(self._study.trials))
             self._open = self._study.ask()
             values = space.suggest(self._open)
             if space.violated(values) is not None or values in seen:
@@ -146,6 +142,16 @@ class _Points:
             missed = 0
             seen.append(values)
             yield values
+
+    def _sampler(self, place: int) -> BaseSampler:
+        return sampler_of(
+            self._posthoc.sampler,
+            {key: one.distribution for key, one in self._posthoc.space.dimensions.items()},
+            seed=self._seed,
+            number=place,
+            startup=self._posthoc.startup,
+            population=2,
+        )
 
     def tell(self, one: SubTrial) -> None:
         """What became of the last point."""

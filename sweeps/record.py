@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from .condition import Scalar
 from .cost import Cost
+from .lineage import LINEAGE, Lineage
 from .objective import Number
 
 OVERRIDES: Final = "overrides"
@@ -67,6 +68,7 @@ class TrialRecord:
         returns: How often its guardian sent it back to an earlier checkpoint.
         deaths: How its processes died that were killed; each but the last allowed was followed by
             another.
+        lineage: Its place in a population; None where there is none.
     """
 
     number: int
@@ -84,6 +86,7 @@ class TrialRecord:
     posthoc: Mapping[str, Scalar] = field(default_factory=dict)
     said: str = ""
     as_trained: tuple[Number, ...] = ()
+    lineage: Lineage | None = None
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Self:
@@ -111,6 +114,7 @@ class TrialRecord:
             posthoc=dict(chosen.get("values", {})),
             said=str(chosen.get("said", "")),
             as_trained=_numbers(chosen.get("as_trained", ())),
+            lineage=Lineage.from_dict(notes[LINEAGE]) if LINEAGE in notes else None,
             reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )
 

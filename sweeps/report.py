@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, final
 
 from ..platform.atomic import write_json, write_text
+from .ancestry import ancestry
 from .objective import Mode, Objectives
 from .ranking import fronts_of
 from .record import Outcome, TrialRecord
@@ -136,8 +137,11 @@ def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) 
         name: Name of the sweep.
     """
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
+    is_population = any(one.lineage for one in trials)
+    of_lineage = ["member", "goes on from"] if is_population else []
     used = ["used so"] if settings.posthoc is not None else []
-    rows = [["trial", *keys, *map(str, settings.objectives.all), *used, "samples", "outcome"]]
+    objectives = map(str, settings.objectives.all)
+    rows = [["trial", *of_lineage, *keys, *objectives, *used, "samples", "outcome"]]
     ordered = ranked(trials, settings.objectives)
     for trial in ordered:
         values = [shown(trial.values[key]) if key in trial.values else "-" for key in keys]
@@ -145,6 +149,7 @@ def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) 
         rows.append(
             [
                 str(trial.number),
+                *(_place(trial) if is_population else []),
                 *values,
                 *numbers,
                 *([trial.said or "-"] if used else []),
@@ -160,9 +165,18 @@ def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) 
         for row in rows
     ]
     best = [trial for trial in ordered[:1] if trial.results]
+    line = ancestry(best[0], trials, settings.objectives) if best and best[0].lineage else []
     again = [line for one in best for line in ("The best trial, again:", "", f"    {one.command}")]
     title = f"Sweep {name}: {wanted(settings)}, with intervals at 95 %"
-    return "\n".join([title, "", *lines, "", *again, ""])
+    told = ["The line of the best trial:", "", *(f"- {one}" for one in line), ""] if line else []
+    return "\n".join([title, "", *lines, "", *told, *again, ""])
+
+
+def _place(trial: TrialRecord) -> list[str]:
+    lineage = trial.lineage
+    if lineage is None:
+        return ["-", "-"]
+    return [str(lineage.member), "-" if lineage.parent is None else f"trial {lineage.parent}"]
 
 
 def promotion(model: str, name: str) -> str:

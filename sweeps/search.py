@@ -115,6 +115,11 @@ def resume(
             f"is {code[:12]} ({code_revision()}): its trials would not compare; go back to that "
             "code, or accept it by --any-code"
         )
+    if note.settings.scheduler.is_population and trials not in (None, note.settings.trials):
+        raise ValueError(
+            f"sweep {name} trains a population in {note.settings.trials} trials, which cut its run "
+            f"into generations: it goes on with as many, got {trials}"
+        )
     settings = replace(
         note.settings,
         trials=note.settings.trials if trials is None else trials,
@@ -234,14 +239,14 @@ def _run(
             facts=_facts(plan, benchmark.dataset, name=name),
             say=say,
         )
-        keep_leaders(folder, ended(study), settings.objectives)
+        _keep_leaders(study, settings, folder)
         with _kept(journal, name):
             if not book.is_done:
                 progress = Progress(study, settings, budgets=plan.budgets, show=show)
                 callbacks = [journal, progress]
                 _search(plan, book, callbacks, benchmark, tuning, home=home, folder=folder)
             book.close()
-            keep_leaders(folder, ended(study), settings.objectives)  # of all that are closed now
+            _keep_leaders(study, settings, folder)  # of all that are closed now
             if book.spent:
                 say(f"the budget is spent: {book.spent}")
             result = result_of_sweep(
@@ -254,6 +259,11 @@ def _run(
             write_page(Findings(study=study, note=note, folder=folder))
             journal.keep(PAGE, TABLE, LEDGER)
     return replace(result, model=model)
+
+
+def _keep_leaders(study: optuna.Study, settings: SweepSettings, folder: Path) -> None:
+    generations = settings.generations
+    keep_leaders(folder, ended(study), settings.objectives, generations=generations)
 
 
 @contextmanager
@@ -288,7 +298,7 @@ def _search(
         partial(
             try_overrides,
             objectives=settings.objectives.to_dict(),
-            budgets=plan.budgets[:-1],
+            budgets=() if settings.scheduler.is_population else plan.budgets[:-1],
             folder=str(folder),
             posthoc=settings.posthoc and settings.posthoc.to_dict(),
             latency=asdict(settings.latency),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final, final
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -19,6 +20,8 @@ KNOWN: Final = "known"
 """Key of the sub-trials that are known already, in the configuration of a trial."""
 SUBTRIAL: Final = "subtrial"
 """Key of a sub-trial, as JSON, in what a trial reports after its training."""
+BEGINNING: Final = "beginning"
+SPAN: Final = "span"
 REPORT: Final = "report"
 """Key of the whole report, as JSON, in the last result of a trial."""
 
@@ -50,12 +53,14 @@ class BookSearch(Searcher):
         suggestion = self._book.suggest()
         if suggestion is None:  # what is running may make others worth while
             return Searcher.FINISHED if self._book.is_done else None
-        self._numbers[trial_id] = suggestion.number
+        self._numbers[trial_id], beginning = suggestion.number, suggestion.beginning
         return {
             NUMBER: suggestion.number,
             OVERRIDES: list(suggestion.own),
             RUNG: suggestion.rung,
             KNOWN: [one.to_dict() for one in suggestion.known],
+            BEGINNING: None if beginning is None else asdict(beginning),
+            SPAN: None if suggestion.span is None else list(suggestion.span),
         }
 
     def on_trial_complete(

@@ -20,6 +20,7 @@ _MODULE: Final = "onestep.sweeps.conf"
 _LARGEST_SEED: Final = 2**32 - 1
 """Of NumPy's older generators, which some samplers use."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
+_OF_FOUNDERS: Final = (SamplerKind.RANDOM, SamplerKind.QMC)
 _OWN: Final = ("sweep=", "sweep.", "+sweep.", "++sweep.", "~sweep.")
 
 
@@ -40,7 +41,8 @@ class SweepSettings:
         retries: How often a trial goes on from its last checkpoint after its process or node died.
         sampler: Who suggests the points.
         startup: Random trials before the sampler learns from the others.
-        population: Trials of a generation, for genetic search and CMA-ES.
+        population: Trials of a generation, for genetic search, CMA-ES and populations of the
+            scheduler.
         seed: Seed of the suggestions. They are the same again for a sampler that learns nothing,
             and for all others at one trial at a time.
         scheduler: Who may end a trial early.
@@ -99,6 +101,8 @@ class SweepSettings:
                 "sweep.space cannot hold training.samples where trials are stopped early: they are "
                 f"compared at equal samples, got sweep.scheduler.kind={self.scheduler.kind}"
             )
+        if self.scheduler.is_population:
+            self._check_population()
         if self.sampler in OF_ONE and len(self.objectives.all) > 1:
             raise ValueError(
                 f"sweep.sampler {self.sampler} improves one number, got "
@@ -118,6 +122,29 @@ class SweepSettings:
             raise ValueError(
                 f"sweep.sampler {self.sampler} moves numbers, got choices alone: {', '.join(laws)}"
             )
+
+    def _check_population(self) -> None:
+        if self.posthoc is not None:
+            raise ValueError(
+                "sweep.posthoc tries what a whole training gives, and trials of a population are "
+                f"parts of one: take it out, or another sweep.scheduler.kind than "
+                f"{self.scheduler.kind}"
+            )
+        if self.trials % self.population or self.trials < 2 * self.population:
+            raise ValueError(
+                "sweep.trials must be sweep.population times the generations of the run, at least "
+                f"2, got {self.trials} and {self.population}"
+            )
+        if self.sampler not in _OF_FOUNDERS:
+            raise ValueError(
+                f"sweep.sampler suggests the first generation alone with sweep.scheduler.kind="
+                f"{self.scheduler.kind}: it must be {' or '.join(_OF_FOUNDERS)}, got {self.sampler}"
+            )
+
+    @property
+    def generations(self) -> int:
+        """Parts of a run that are trials of their own; 1 where there is no population."""
+        return self.trials // self.population if self.scheduler.is_population else 1
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

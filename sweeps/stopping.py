@@ -1,7 +1,7 @@
 """Early stopping: rules that end a trial by what it and the others have reported until then."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
@@ -23,12 +23,16 @@ class StoppingKind(StrEnum):
     """Halving in several brackets, which begin at different rungs."""
     MEDIAN = "median"
     """The better half goes on from each measurement."""
+    PBT = "pbt"
+    """Nobody is ended: the worst of a population go on from the best, with numbers moved."""
+    PB2 = "pb2"
+    """The same, with numbers that a Gaussian process chooses."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Stopping:
-    """A rule that ends trials early.
+    """A rule that ends trials early, or lets them go on from each other.
 
     Attributes:
         kind: The rule.
@@ -39,6 +43,11 @@ class Stopping:
         startup: Trials that have to be measured beside one before the median may end it.
         replan: Whether each rung is a complete run of its own, planned on its samples, and the best
             of a rung are run again on those of the next.
+        quantile: Share of a population that goes on from as large a share of the best, at least one
+            member, in (0, 0.5].
+        factor: What numbers are multiplied or divided by, above 1; on a linear scale they move by
+            as large a share of their range as it is above 1.
+        resample: Chance with which a number is drawn anew instead, in [0, 1].
 
     Raises:
         ValueError: If a setting is out of range or has no effect on the rule.
@@ -49,6 +58,9 @@ class Stopping:
     reduction: int = 3
     startup: int = 5
     replan: bool = False
+    quantile: float = 0.25
+    factor: float = 1.2
+    resample: float = 0.25
 
     def __post_init__(self) -> None:
         if self.kind not in list(StoppingKind):
@@ -71,19 +83,45 @@ class Stopping:
                 f"{_KEY}.replan needs rungs to be planned on: {_KEY}.kind must be asha or "
                 f"hyperband, got {self.kind}"
             )
+        self._check_population()
+
+    def _check_population(self) -> None:
+        if not (0.0 < self.quantile <= 0.5 and self.factor > 1.0 and 0.0 <= self.resample <= 1.0):
+            raise ValueError(
+                f"{_KEY}.quantile must be in (0, 0.5], factor above 1 and resample in [0, 1], got "
+                f"{self.quantile:g}, {self.factor:g} and {self.resample:g}"
+            )
+        moving = (StoppingKind.PBT,)
+        for name, kinds in {
+            "quantile": (*moving, StoppingKind.PB2),
+            "factor": moving,
+            "resample": moving,
+        }.items():
+            got, default = getattr(self, name), getattr(Stopping, name)
+            if got != default and self.kind not in kinds:
+                raise ValueError(
+                    f"{_KEY}.{name} has no effect with {_KEY}.kind={self.kind}: leave it at "
+                    f"{default:g}, got {got:g}"
+                )
+
+    @property
+    def is_population(self) -> bool:
+        """Whether trials are generations of members, which go on from each other."""
+        return self.kind in (StoppingKind.PBT, StoppingKind.PB2)
 
     @property
     def is_halving(self) -> bool:
         """Whether the rule has rungs, each some times as long as the one below."""
         return self.kind in (StoppingKind.ASHA, StoppingKind.HYPERBAND)
 
-    def budgets(self, total: int, *, batch: int = 1) -> tuple[int, ...]:
+    def budgets(self, total: int, *, batch: int = 1, generations: int = 1) -> tuple[int, ...]:
         """Samples at which trials are measured, the whole run last.
 
         Args:
             total: Samples of a whole run.
             batch: Samples after which every trial can be measured: the least common multiple of
                 the sizes of their batches.
+            generations: Equal parts of the run of a population.
 
         Returns:
             The samples, rising. Trials are compared at all but the last.
@@ -94,6 +132,14 @@ class Stopping:
         match self.kind:
             case StoppingKind.NONE:
                 return (total,)
+            case StoppingKind.PBT | StoppingKind.PB2:
+                steps = total // batch
+                if steps < generations:
+                    raise ValueError(
+                        f"a run of {steps} batches cannot be cut into {generations} generations: "
+                        "lower sweep.trials, or set sweep.population higher"
+                    )
+                return tuple(steps * k // generations * batch for k in range(1, generations + 1))
             case StoppingKind.ASHA | StoppingKind.HYPERBAND:
                 return ladder(self.grace_samples, total, self.reduction, batch=batch)
             case StoppingKind.MEDIAN:
@@ -116,7 +162,7 @@ class Stopping:
             The samples; those of whole trials where the rule does not say.
         """
         if not self.is_halving:
-            return trials * budgets[-1]
+            return trials * self.samples_of_a_trial(budgets)
         if self.replan or self.kind is StoppingKind.ASHA:
             return bracket_cost(budgets, trials, self.reduction, replan=self.replan)
         brackets = Counter(bracket_of(n, len(budgets), self.reduction) for n in range(trials))
@@ -124,6 +170,16 @@ class Stopping:
             bracket_cost(budgets[first:], count, self.reduction, replan=False)
             for first, count in brackets.items()
         )
+
+    def samples_of_a_trial(self, budgets: Sequence[int]) -> int:
+        """The most samples that a trial is trained on.
+
+        Args:
+            budgets: Samples at which trials are measured.
+        """
+        if not self.is_population:
+            return budgets[-1]
+        return max(b - a for a, b in zip((0, *budgets), budgets, strict=False))
 
 
 @final

@@ -19,11 +19,13 @@ from ..platform.evaluation.report import Report
 from ..platform.experiment import Experiment
 from ..platform.home import Home
 from ..platform.password import hide_passwords
+from ..platform.training.checkpoint import digest_of
 from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import train_trial
 from .after_training import AfterTraining
 from .bench import Bench
 from .cost import Cost
+from .lineage import Beginning
 from .losses import add_loss
 from .objective import Objectives
 from .posthoc import PostHoc, Timing
@@ -38,7 +40,7 @@ from .record import (
     SAMPLES,
     folder_of_trial,
 )
-from .searcher import KNOWN, NUMBER, REPORT, SUBTRIAL
+from .searcher import BEGINNING, KNOWN, NUMBER, REPORT, SPAN, SUBTRIAL
 from .subtrial import SubTrial
 
 LOSS: Final = "loss"
@@ -61,6 +63,7 @@ class TuneReporter:
         folder: Folder of the trial.
         budgets: Samples at which checkpoints on the way are measured.
         timing: How latency is measured.
+        since: Samples that the state had seen from which the trial began.
         wandb: Told the same; None for nobody.
     """
 
@@ -73,12 +76,13 @@ class TuneReporter:
         folder: Path,
         budgets: Sequence[int],
         timing: Timing,
+        since: int = 0,
         wandb: WandbReporter | None = None,
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
         self._folder, self._timing, self._wandb = folder, timing, wandb
         self._budgets, self._file, self._sent_at = budgets, folder / _SECONDS, 0.0
-        self._samples = 0
+        self._first = self._samples = since
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
         self.training_s: float = before.get("training_s", 0.0)
         """Seconds of processor time up to the last checkpoint, whatever process spent them."""
@@ -93,7 +97,7 @@ class TuneReporter:
             wall_s=wall_s,
             training_s=self.training_s,
             gpu_s=wall_s * workers.num_workers * workers.gpus_per_worker,
-            samples=self._samples,
+            samples=self._samples - self._first,
             posthoc_s=self._posthoc_s,
         )
 
@@ -218,6 +222,8 @@ def try_overrides(
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
         place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
+        training = experiment.training
+        since, samples = config[SPAN] or (0, training.steps * training.batch_size)
         with _telling_wandb(experiment, config, Path(folder).name, is_asked=wandb) as told:
             reporter = TuneReporter(
                 experiment,
@@ -226,9 +232,17 @@ def try_overrides(
                 folder=place,
                 budgets=budgets,
                 timing=after.timing,
+                since=since,
                 wandb=told,
             )
-            checkpoint = train_trial(experiment, reporter, folder=place, dataset=benchmark.dataset)
+            checkpoint = train_trial(
+                experiment,
+                reporter,
+                folder=place,
+                dataset=benchmark.dataset,
+                begin=_beginning(config[BEGINNING], Path(folder)),
+                until=samples // training.batch_size,
+            )
             known = [SubTrial.from_dict(one) for one in config.get(KNOWN, ())]
             for one in known:
                 reporter.add_posthoc(one, is_known=True)
@@ -245,7 +259,6 @@ def try_overrides(
                 known=known,
                 told=reporter.add_posthoc,
             )
-            samples = experiment.training.steps * experiment.training.batch_size
             last = {**reporter.row(judged.report, samples), REPORT: judged.report.to_json()}
             last |= {CHOSEN: json.dumps(judged.chosen)} if judged.chosen else {}
         tune.report(last)
@@ -255,6 +268,31 @@ def try_overrides(
         # A diverged or refused trial is a result; the sweep goes on.
         if not isinstance(error, ValueError | OSError):
             raise
+
+
+def _beginning(written: Mapping[str, str] | None, folder: Path) -> Path | None:
+    """The checkpoint that a trial of a population goes on from.
+
+    Args:
+        written: Where it begins, as the searcher wrote it, or None.
+        folder: Folder of the sweep.
+
+    Returns:
+        The checkpoint, or None.
+
+    Raises:
+        ValueError: If it is not the one that the trial was to begin from.
+    """
+    if written is None:
+        return None
+    beginning = Beginning(**written)
+    place = folder / beginning.checkpoint
+    if (found := digest_of(place)) != beginning.sha256:
+        raise ValueError(
+            f"checkpoint {place} is another than the trial began from: its sha256 is "
+            f"{found[:12]}..., not {beginning.sha256[:12]}..."
+        )
+    return place
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from ..platform.training.registration import register
 from ..platform.training.snapshot import SNAPSHOTS
 from ..platform.training.worker import CHECKPOINTS
 from .bench import Used
+from .lineage import needed
 from .objective import Objectives
 from .plan import Plan
 from .posthoc_setting import setting_of
 from .record import Outcome, TrialRecord, folder_of_trial, report_file
 from .report import ranked
+from .trial import experiment_of
 
 KEPT: Final = 4
 """Trials whose weights are kept."""
@@ -32,20 +34,32 @@ MODELS: Final = "models"
 
 
 def leaders_of(order: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials whose weights are kept, of trials in order."""
-    return [one for one in order if one.outcome is Outcome.FINISHED][:KEPT]
+    """The trials whose weights are kept to the end, of trials in order."""
+    finished = [one for one in order if one.outcome is Outcome.FINISHED]
+    # Of a population those of one generation: the weights of earlier ones are gone.
+    return [one for one in finished if one.samples == finished[0].samples or not one.lineage][:KEPT]
 
 
-def keep_leaders(folder: Path, trials: Sequence[TrialRecord], objectives: Objectives) -> None:
-    """Delete the weights of all ended trials but the leading ones.
+def keep_leaders(
+    folder: Path,
+    trials: Sequence[TrialRecord],
+    objectives: Objectives,
+    *,
+    generations: int = 1,
+) -> None:
+    """Delete the weights of all ended trials but the leading ones, and those others go on from.
 
     Args:
         folder: Folder of the sweep.
         trials: The trials that have ended.
         objectives: The numbers to improve.
+        generations: Those of a population; 1 where there is none.
     """
     leaders = leaders_of(ranked(trials, objectives))
     kept = {folder_of_trial(folder, one.number, rung=one.rung) for one in leaders}
+    lineages = {one.number: one.lineage for one in trials if one.lineage is not None}
+    going_on = needed(lineages, generations=generations)
+    kept |= {folder_of_trial(folder, number, rung=None) for number in going_on}
     for trial in trials:
         place = folder_of_trial(folder, trial.number, rung=None)
         for one in (place, *place.glob("rung-*")):
@@ -71,7 +85,8 @@ def register_winner(
     Returns:
         The registered model, or None where the best trial did not come to its end.
     """
-    if best.outcome is not Outcome.FINISHED:
+    is_part = best.lineage is not None and best.samples < plan.samples
+    if best.outcome is not Outcome.FINISHED or is_part:
         return None
     known = registry_of(plan.experiment).made_by(run.run_id)
     model = _register(best, plan, ready, run, folder=folder) if known is None else str(known)
@@ -85,7 +100,9 @@ def _register(best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, fo
     last = checkpoints.latest(place / CHECKPOINTS)
     assert last is not None, "the weights of the leading trials are kept"
     setting = setting_of(best, plan.settings.posthoc)
-    assembly = assemble(plan.experiment_of(best.values, *setting.train))
+    lineage = best.lineage
+    own = plan.settings.space.overrides(best.values) if lineage is None else lineage.own
+    assembly = assemble(experiment_of((*plan.base, *own, *setting.train)))
     used = Used.of(assembly, setting, last, folder=place, data=ready.dataset)
     made = register(
         replace(ready, assembly=assembly),

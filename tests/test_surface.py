@@ -35,6 +35,7 @@ VERBS: Final = (
 )
 CONFIGURATION: Final = {
     "": [
+        "changes",
         "data",
         "evaluation",
         "guardian",

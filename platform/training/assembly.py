@@ -97,11 +97,21 @@ class Assembly:
             nets[role] = net.to(self.experiment.training.precision.dtype)
         return nets
 
-    def recipe(self, data_digest: str) -> str:
+    def at(self, step: int) -> "Assembly":
+        """The things with which a step is taken, where some become others on the way.
+
+        Args:
+            step: Steps taken before it.
+        """
+        return parts_of(self.experiment.at(step)) if self.experiment.changes else self
+
+    def recipe(self, data_digest: str, *, after: int | None = None) -> str:
         """Digest of what a checkpoint has to fit.
 
         Args:
             data_digest: Digest of the data.
+            after: Steps of the checkpoint, by which changes that come later mean nothing yet; None
+                for the whole run.
 
         Returns:
             sha256 of network, method, optimizer, data and everything else that decides the
@@ -138,6 +148,13 @@ class Assembly:
                 guardian.lr_factor,
                 training.checkpoint_every,
             ]
+        turns = [
+            [step, *one.nodes.values()]
+            for step, one in e.turns.items()
+            if after is None or step < after
+        ]
+        if turns:
+            decisive["turns"] = turns
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -205,6 +222,8 @@ def assemble(experiment: Experiment) -> Assembly:
     _check_conditions(assembly, net)
     _check_parents(assembly)
     _check_nfes(assembly)
+    for step in experiment.turns:
+        _check_turn(assembly, assembly.at(step), net)
     return assembly
 
 
@@ -249,6 +268,37 @@ def _check_optimizer(assembly: Assembly, net: FlowMap) -> None:
         ) from error
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimizer {node['_target_']} is no torch.optim.Optimizer")
+
+
+def _check_turn(assembly: Assembly, later: Assembly, net: FlowMap) -> None:
+    """Refuse changes after which the state of the run would not fit."""
+    require_range("learning_rate", later.learning_rate, 0.0, math.inf)
+    ours, theirs = (_held(each.learner, net) for each in (assembly, later))
+    for what, held in ours.items():
+        if theirs[what] != held:
+            raise ValueError(
+                f"changes cannot make another {what} in the middle of a run, on which its state "
+                f"depends, got method {later.experiment.method}"
+            )
+
+
+def _held(learner: Learner, net: FlowMap) -> dict[str, object]:
+    """What the state of a run depends on."""
+    needs = learner.needs
+    with torch.random.fork_rng(devices=[]):
+        companions = {name: make(net) for name, make in needs.companions.items()}
+    return {
+        "domain": learner.domain,
+        "coupling": learner.coupling,
+        "target": needs.target is None,
+        "choice of frozen models": needs.frozen,
+        "choice of pairs": needs.pairs is None,
+        "range of scales": needs.scales,
+        "companion": {
+            name: {key: value.shape for key, value in part.state_dict().items()}
+            for name, part in companions.items()
+        },
+    }
 
 
 def _check_end(assembly: Assembly, net: FlowMap) -> None:

@@ -92,10 +92,10 @@ def load(place: Path, *, recipe: str) -> Checkpoint:
         CheckpointAltered: If a file is missing, truncated or altered.
         CheckpointMismatch: If it belongs to another network, method or data set.
     """
+    expected = digest_of(place)
     try:
-        expected = str(json.loads((place / _MANIFEST).read_text())["sha256"])
         payload = (place / _STATE).read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
         raise CheckpointAltered(f"checkpoint {place} cannot be read: {error}") from error
     found = sha256(payload)
     if found != expected:
@@ -112,6 +112,24 @@ def load(place: Path, *, recipe: str) -> Checkpoint:
             f"run's is {recipe[:12]}..."
         )
     return Checkpoint(**content)
+
+
+def digest_of(place: Path) -> str:
+    """The SHA-256 that a checkpoint says of its state.
+
+    Args:
+        place: Folder of the checkpoint.
+
+    Returns:
+        The digest, which ``load`` holds against the state.
+
+    Raises:
+        CheckpointAltered: If it cannot be read.
+    """
+    try:
+        return str(json.loads((place / _MANIFEST).read_text())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointAltered(f"checkpoint {place} cannot be read: {error}") from error
 
 
 def latest(folder: Path) -> Path | None:

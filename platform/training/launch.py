@@ -21,7 +21,7 @@ from ..registry.revision import code_revision
 from ..registry.run import Run, RunFacts
 from ..registry.store import Registry
 from . import checkpoint as checkpoints
-from .assembly import assemble, home_of, registry_of
+from .assembly import Assembly, assemble, home_of, registry_of
 from .errors import TrainingDiverged
 from .guard import returns_in
 from .measurement import measured_at_workers, served_map
@@ -90,7 +90,7 @@ def _carry_out(
     watcher.say(f"run {folder.name}: {assembly.name} on {dataset.name}, {rows}")
     pairs = None if ready.pairing is None else ready.pairing.pairs(watcher)
     data = dataset if pairs is None else pairs
-    _check_checkpoint(folder, recipe=assembly.recipe(data.digest))
+    _check_checkpoint(folder, assembly, data.digest)
     if choice is not None:
         choice.keep(folder)
         watcher.say(f"derivative: {choice}")
@@ -109,10 +109,11 @@ def _carry_out(
         )
 
 
-def _check_checkpoint(folder: Path, *, recipe: str) -> None:
+def _check_checkpoint(folder: Path, assembly: Assembly, digest: str) -> None:
     """Refuse a checkpoint that does not fit, before the run that it belongs to is touched."""
     found = latest(folder)
     if found is not None:
+        recipe = assembly.recipe(digest, after=checkpoints.step_of(found))
         checkpoints.load(found, recipe=recipe)
 
 

@@ -43,13 +43,14 @@ def served_map(assembly: Assembly, checkpoint: Path, data: Dataset | PairSet) ->
 
     Args:
         assembly: The things of the experiment.
-        checkpoint: Its last checkpoint.
+        checkpoint: One of its checkpoints.
         data: What was trained on.
 
     Returns:
         The network, in evaluation mode and with frozen parameters.
     """
-    found = checkpoints.load(checkpoint, recipe=assembly.recipe(data.digest))
+    recipe = assembly.recipe(data.digest, after=checkpoints.step_of(checkpoint))
+    found = checkpoints.load(checkpoint, recipe=recipe)
     averages: list[dict[str, Tensor]] = found.state["averages"]
     net = assembly.net()
     net.load_state_dict(averages[assembly.experiment.training.ema_served])

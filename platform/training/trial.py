@@ -62,7 +62,13 @@ def run_trial(
 
 
 def train_trial(
-    experiment: Experiment, reporter: Reporter, *, folder: Path, dataset: Dataset
+    experiment: Experiment,
+    reporter: Reporter,
+    *,
+    folder: Path,
+    dataset: Dataset,
+    begin: Path | None = None,
+    until: int | None = None,
 ) -> Path:
     """Train one experiment in this process, from its furthest checkpoint.
 
@@ -71,6 +77,9 @@ def train_trial(
         reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
         folder: Where checkpoints are written.
         dataset: Its data, loaded.
+        begin: Checkpoint of another run that it goes on from where it has none of its own; None
+            for the start.
+        until: Steps after which it ends; None for the whole run.
 
     Returns:
         The last checkpoint.
@@ -87,7 +96,8 @@ def train_trial(
         place=place_of(experiment),
         reporter=reporter,
         folder=folder,
-        resume=known,
+        resume=begin if known is None else known,
+        until=until,
         dataset=dataset,
     )
     assert last is not None, "the leading worker writes a checkpoint at the end"

@@ -42,6 +42,7 @@ def work(
     folder: Path,
     kept: Path | None = None,
     resume: Path | None = None,
+    until: int | None = None,
     stream: BatchStream | None = None,
     dataset: Dataset | None = None,
 ) -> Path | None:
@@ -55,6 +56,8 @@ def work(
         folder: Where checkpoints are written.
         kept: Where snapshots of averages are written; None for the same folder.
         resume: Checkpoint to go on from, or None.
+        until: Steps after which to stop, with a checkpoint; None for those of the whole run, whose
+            clock does not depend on this.
         stream: Batches of this worker, where the data are streamed.
         dataset: The data where they have been loaded; None to load them here.
 
@@ -80,6 +83,7 @@ def work(
             dataset=dataset,
             guard=Guard(assembly.experiment, place),
             last=resume,
+            until=assembly.experiment.training.steps if until is None else until,
         )
         lost = run.go()
         while lost is not None:
@@ -110,27 +114,35 @@ class _Run:
     dataset: Dataset | None
     guard: Guard
     last: Path | None
-    _recipe: str = ""
+    until: int
+    _data: tuple[AbstractFeed, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._data = _feed_of(self.assembly, self.stream, self.dataset)
 
     def go(self) -> _Lost | None:
         """Walk to the end, or until the run is lost and may go back."""
-        learning, self._recipe = start(
-            self.assembly, self.place, stream=self.stream, dataset=self.dataset
-        )
-        found = None if self.last is None else checkpoints.load(self.last, recipe=self._recipe)
-        return self._go_on(learning, found)
+        return self._go_on(self._read())
 
     def go_back(self, lost: _Lost) -> _Lost | None:
         """Walk again from the last checkpoint, or from the start, as the guard has it."""
         # The leading worker alone knows the checkpoint, which may lie on its node.
-        content = None if self.last is None else checkpoints.load(self.last, recipe=self._recipe)
-        found = self.place.told(content)
+        found = self.place.told(self._read())
         to = 0 if found is None else found.step
         self.guard.turn_back(lost.why, step=lost.step, to=to, reporter=self.reporter)
-        learning, _ = start(self.assembly, self.place, dataset=self.dataset)
-        return self._go_on(learning, found)
+        return self._go_on(found)
 
-    def _go_on(self, learning: Learning, found: Checkpoint | None) -> _Lost | None:
+    def _read(self) -> Checkpoint | None:
+        if self.last is None:
+            return None
+        recipe = self._recipe(checkpoints.step_of(self.last))
+        return checkpoints.load(self.last, recipe=recipe)
+
+    def _recipe(self, step: int) -> str:
+        return self.assembly.recipe(self._data[1], after=step)
+
+    def _go_on(self, found: Checkpoint | None) -> _Lost | None:
+        learning = self._learning(0 if found is None else found.step)
         if found is None:
             learning.solve_coupling()
         else:
@@ -139,25 +151,39 @@ class _Run:
                 # Earlier versions kept no position, and began with the first epoch.
                 self.stream.go_to(found.state.get(_STREAM, FIRST))
         self.guard.attend(learning, {} if found is None else found.state)
+        meter = _Meter(training=self.assembly.experiment.training, seen=learning.step)
         try:
-            self._walk(learning)
+            for turn in (*self.assembly.experiment.turns, self.until):
+                if learning.step < turn <= self.until:
+                    self._walk(learning, meter, to=turn)
+                    learning = learning if turn == self.until else self._turned(learning)
         except TrainingDiverged as error:
             self.guard.check_return(error)
             # Its traceback would keep the whole state in memory beside the next one.
             return _Lost(why=error.with_traceback(None), step=learning.step)
         return None
 
-    def _walk(self, learning: Learning) -> None:
+    def _learning(self, step: int) -> Learning:
+        """The state before the first step, with the settings of another."""
+        return learning_on(self.assembly.at(step), self._data[0], self.place)
+
+    def _turned(self, learning: Learning) -> Learning:
+        """The same state with the settings that hold from its next step on."""
+        made = self._learning(learning.step)
+        made.load(learning.step, learning.state())
+        made.slowed = learning.slowed
+        return made
+
+    def _walk(self, learning: Learning, meter: "_Meter", *, to: int) -> None:
         training, place, guard = self.assembly.experiment.training, self.place, self.guard
-        meter = _Meter(training=training, seen=learning.step)
         keep_at = training.every(training.checkpoint_every) if training.checkpoint_every else 0
-        while learning.step < training.steps:
+        while learning.step < to:
             logs = learning.advance()
             meter.add(logs)
             guard.note(logs, learning)
             if learning.power_averages and place.leads and _is_snapshot(learning.step, training):
                 write_snapshot(self.kept, learning.power_averages, step=learning.step)
-            is_end = learning.step == training.steps
+            is_end = learning.step == self.until
             is_due = is_end or (keep_at > 0 and learning.step % keep_at == 0)
             # A reading refuses losses that are no numbers: such a state must not be kept.
             if is_due or learning.step % training.every(training.log_every) == 0:
@@ -176,7 +202,8 @@ class _Run:
         # All workers take their batches in step: the position of one is that of all.
         where = {} if self.stream is None else {_STREAM: dict(self.stream.position)}
         state = learning.state() | where | self.guard.state()
-        content = Checkpoint(step=learning.step, recipe=self._recipe, state=state)
+        recipe = self._recipe(learning.step)
+        content = Checkpoint(step=learning.step, recipe=recipe, state=state)
         path = None
         if self.place.leads:
             path = checkpoints.save(self.folder / CHECKPOINTS, content)
@@ -218,12 +245,18 @@ def start(
     Raises:
         ValueError: If data, parents or pairs are missing or do not fit.
     """
-    if stream is None:
-        data = _data(assembly, dataset)
-        digest, feed = data.digest, feed_on(assembly, data)
-    else:
-        digest, feed = "", _streamed(assembly, stream)
-    return learning_on(assembly, feed, place), assembly.recipe(digest)
+    feed, digest = _feed_of(assembly, stream, dataset)
+    return learning_on(assembly.at(0), feed, place), assembly.recipe(digest)
+
+
+def _feed_of(
+    assembly: Assembly, stream: BatchStream | None, dataset: Dataset | None
+) -> tuple[AbstractFeed, str]:
+    """Where rows come from, and the digest of the data, which a stream does not tell."""
+    if stream is not None:
+        return _streamed(assembly, stream), ""
+    data = _data(assembly, dataset)
+    return feed_on(assembly, data), data.digest
 
 
 def has_ended(experiment: Experiment, checkpoint: Path) -> bool:
@@ -241,7 +274,8 @@ def has_ended(experiment: Experiment, checkpoint: Path) -> bool:
     """
     assembly = assemble(experiment)
     digest = "" if experiment.training.stream else _data(assembly).digest
-    found = checkpoints.load(checkpoint, recipe=assembly.recipe(digest))
+    recipe = assembly.recipe(digest, after=checkpoints.step_of(checkpoint))
+    found = checkpoints.load(checkpoint, recipe=recipe)
     return found.step >= experiment.training.steps
 
 
