@@ -47,7 +47,7 @@ class SweepNote:
         Raises:
             ValueError: If there is no such sweep.
         """
-        folder = folder_of(name)
+        folder = folder_of(name if "/" not in name else "")
         try:
             values = json.loads((folder / _FILE).read_text())
         except FileNotFoundError:

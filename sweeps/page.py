@@ -23,6 +23,7 @@ from .objective import Number
 from .pareto_page import after_training, pareto_section
 from .record import Outcome, TrialRecord
 from .report import promotion, shown, wanted, write_report
+from .sampler import LEARNS_NOT
 from .style import STYLE
 from .warm_start import FirstPoints
 from .winner import KEPT
@@ -391,7 +392,8 @@ def _provenance(findings: Findings) -> list[Html]:
     scheduler = without_passwords(settings.to_dict()["scheduler"])
     facts = {
         "objectives": wanted(settings),
-        "sampler": f"{settings.sampler}, {settings.startup} random trials first",
+        "sampler": str(settings.sampler)
+        + ("" if settings.sampler in LEARNS_NOT else f", {settings.startup} random trials first"),
         "seed": str(settings.seed),
         "early stopping": ", ".join(f"{key} {value}" for key, value in scheduler.items())
         if str(settings.scheduler.kind) != "none"

@@ -18,7 +18,7 @@ from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.remaining import remaining
 from ..platform.evaluation.sampling import samplers_at
-from ..platform.experiment import ALL_SAMPLES, Experiment, Workers
+from ..platform.experiment import ALL_SAMPLES, Experiment, Training, Workers
 from ..platform.ray_instance import names_cluster
 from ..platform.registry.store import Registry
 from ..platform.training.assembly import Assembly, assemble
@@ -38,7 +38,12 @@ from .space import Space, override
 from .stopping import StoppingKind
 from .trial import experiment_of
 
+_CHECKPOINTS: Final = "training.checkpoint_every"
+_SAMPLES: Final = "training.samples"
 _BATCH: Final = "training.batch_size"
+_DRAWS: Final = 2000
+_LEAST_FOUND: Final = 10
+"""Points that must satisfy the constraints, of so many at random."""
 _POINTS: Final = 8
 """Points at random beside the outermost ones, in which schedules are compared."""
 _FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
@@ -77,6 +82,7 @@ class Plan:
         space = settings.space
         for key in space.parts:
             _check_key(key, settings.base, is_schedule=key in space.schedules)
+        _check_constraints(space)
         base, budgets = _completed(settings)
         for key in space.schedules:
             _check_schedule(key, space, base)
@@ -243,12 +249,23 @@ def _check_key(key: str, base: tuple[str, ...], *, is_schedule: bool) -> None:
             f"{', '.join(_FIXED)}, and a key that is added belongs in sweep.base first"
         )
     for one in base:
-        given = one.partition("=")[0]
-        is_within = is_schedule and f"{given.lstrip('+~')}.".startswith(f"{key}.")
+        written = one.partition("=")[0]
+        given = written.lstrip("+~")
+        is_within = is_schedule and f"{given}.".startswith(f"{key}.")
         if given == key or is_within:
             raise ValueError(
-                f"{given} stands both in sweep.space and among the overrides of all trials"
+                f"{written} stands both in sweep.space and among the overrides of all trials"
             )
+
+
+def _check_constraints(space: Space) -> None:
+    """Refuse constraints that hardly a point satisfies, for samplers draw point after point."""
+    found = len(drawn(space, count=_DRAWS, seed=0)) if space.constraints else _DRAWS
+    if found < _LEAST_FOUND:
+        raise ValueError(
+            f"sweep.constraints must leave at least {_LEAST_FOUND / _DRAWS:.1%} of the points of "
+            f"sweep.space, got {found} of {_DRAWS} that were drawn: narrow the bounds to them"
+        )
 
 
 def _check_schedule(key: str, space: Space, base: tuple[str, ...]) -> None:
@@ -321,7 +338,7 @@ def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...
         cpus = max(1, int(experiment.workers.cpus_per_worker))
         base = (*base, override("training.threads", cpus))
     if stopping.kind is StoppingKind.NONE:
-        return base, (training.steps * training.batch_size,)
+        return base, (_most_samples(settings.space, training),)
     batches = [training.batch_size]
     if (swept := settings.space.dimensions.get(_BATCH)) is not None:
         if swept.kind is not Kind.CHOICE:
@@ -329,12 +346,34 @@ def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...
                 f"sweep.space[{_BATCH}] must be a choice where trials are stopped early, for they "
                 f"are measured after whole batches, got {swept.kind}"
             )
-        batches = [int(str(value)) for value in swept.values]
+        values = [int(str(value)) for value in swept.values]
+        batches = [*batches, *values] if swept.when else values
     batch, generations = math.lcm(*batches), settings.generations
     budgets = stopping.budgets(training.samples, batch=batch, generations=generations)
     if not stopping.replan and not stopping.is_population:
-        base = (*base, override("training.checkpoint_every", budgets[0]))
+        base = _with_checkpoints(base, training.checkpoint_every, at=budgets[0])
     return base, budgets
+
+
+def _with_checkpoints(base: tuple[str, ...], every: int, *, at: int) -> tuple[str, ...]:
+    """The overrides of trials that keep a checkpoint wherever they are measured."""
+    if not any(one.startswith(f"{_CHECKPOINTS}=") for one in base):
+        return (*base, override(_CHECKPOINTS, at))
+    if every == 0 or at % every:
+        raise ValueError(
+            f"{_CHECKPOINTS} must divide the {at} samples at which trials are first measured, so "
+            f"that there is a checkpoint of them, got {every}"
+        )
+    return base
+
+
+def _most_samples(space: Space, training: Training) -> int:
+    """Samples of the longest trial."""
+    batch, swept = training.batch_size, space.dimensions.get(_SAMPLES)
+    if swept is None:
+        return training.steps * batch
+    longest = max(int(str(one)) for one in (*swept.extremes, training.samples))
+    return longest // batch * batch
 
 
 def _versions(models: Dimension, registry: Registry) -> dict[Scalar, Scalar]:

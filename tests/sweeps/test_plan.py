@@ -10,6 +10,7 @@ from onestep.platform.home import Home
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.launch import launch
 from onestep.platform.training.watcher import Silence
+from onestep.sweeps.cost import Budget
 from onestep.sweeps.note import SweepNote
 from onestep.sweeps.plan import Plan
 from onestep.sweeps.record import command_line
@@ -99,6 +100,37 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
     assert plan.base[-1] == "training.checkpoint_every=512"
 
 
+def test_checkpoints_between_the_rungs_are_kept_where_they_are_asked_for() -> None:
+    plan = Plan.of(over(_POWER, *_HALVED, "training.checkpoint_every=256")())
+    assert [one for one in plan.base if "checkpoint_every" in one] == [
+        "training.checkpoint_every=256"
+    ]
+
+
+def without(key: str, settings: SweepSettings) -> SweepSettings:
+    """The same sweep without an override of all its trials."""
+    return replace(settings, base=[one for one in settings.base if not one.startswith(f"{key}=")])
+
+
+def test_rungs_fit_the_batches_of_trials_without_a_key_under_a_condition_too() -> None:
+    batch = {"kind": "choice", "values": [48, 96], "when": _RADAM}
+    space = {"optimizer": _OPTIMIZER, "training.batch_size": batch}
+    plan = Plan.of(without("training.batch_size", over(space, *_HALVED)()))
+    own = experiment_of(plan.base).training.batch_size
+    assert own % 48
+    assert len(plan.budgets) > 1
+    assert all(samples % own == samples % 96 == 0 for samples in plan.budgets[:-1])
+
+
+def test_a_budget_is_one_for_the_longest_trial() -> None:
+    space = {"training.samples": {"kind": "choice", "values": [1024, 4096]}}
+    short = without("training.samples", over(space, "sweep.budget.samples=4095")())
+    with pytest.raises(ValueError, match=r"at least the \d+ of a trial, got 4095"):
+        Plan.of(short)
+    fits = replace(short, budget=Budget(samples=1_000_000))
+    assert Plan.of(fits).samples >= 4096
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -153,6 +185,23 @@ def test_halving_measures_each_trial_at_its_rungs() -> None:
                 }
             ),
             r"sweep.space\[optimizer\]: no point with optimizer 'radam' satisfies",
+        ),
+        (
+            over(
+                {
+                    "method.weighting.power": _POWER["method.weighting.power"],
+                    "method.times.diagonal": _RAMP,
+                    "constraints": [
+                        "method.weighting.power + method.times.diagonal.end <= 0.02",
+                    ],
+                }
+            ),
+            r"sweep.constraints must leave at least 0.5% of the points .* got \d of 2000",
+        ),
+        (over(_POWER, "++method.weighting.power=0.5"), r"\+\+method.weighting.power stands both"),
+        (
+            over(_POWER, *_HALVED, "training.checkpoint_every=300"),
+            "training.checkpoint_every must divide the 512 samples at .*got 300",
         ),
         (over({"method.path": _RAMP}), r"\[method.path\] draws .*it has LinearPath"),
         (over({"method.weighting.power": _RAMP}), r"\[method.weighting.power\] .*it has 1.0"),
