@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from .engine import Draw, Engine
 from .errors import Overloaded
 
 _Waiting = tuple[Draw, "asyncio.Future[Tensor]"]
+_Found = tuple["asyncio.Future[Tensor]", Tensor | Exception]
 
 
 @final
@@ -62,24 +64,34 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while self._arrived or len(self._company):
             arrived, self._arrived = self._arrived, deque()
-            try:
-                ended = await loop.run_in_executor(self._thread, self._advance, arrived)
-            except Exception as error:  # raised again where each of the requests is awaited
-                for future in (*(future for _, future in arrived), *self._company.clear()):
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for future, images in ended:
-                if not future.done():
-                    future.set_result(images)
+            for future, found in await loop.run_in_executor(self._thread, self._advance, arrived):
+                if future.done():
+                    continue
+                if isinstance(found, Exception):  # raised again where the request is awaited
+                    future.set_exception(found)
+                else:
+                    future.set_result(found)
 
-    def _advance(
-        self, arrived: Sequence[_Waiting]
-    ) -> list[tuple["asyncio.Future[Tensor]", Tensor]]:
+    @torch.inference_mode()
+    def _advance(self, arrived: Sequence[_Waiting]) -> list[_Found]:
+        """Run one forward: images, or why there are none, of the requests that end by it."""
         self._company.keep(lambda future: not future.done())  # the client of others went away
+        found: list[_Found] = []
         for draw, future in arrived:
             if not future.done():
-                self._company.add(future, self._engine.begin(draw))
+                try:
+                    self._company.add(future, self._engine.begin(draw))
+                except Exception as error:
+                    found.append((future, error))
         if not len(self._company):
-            return []
-        return [(future, self._engine.images(x)) for future, x in self._company.advance()]
+            return found
+        try:
+            ended = self._company.advance()
+        except Exception as error:
+            return [*found, *((future, error) for future in self._company.clear())]
+        for future, x in ended:
+            try:
+                found.append((future, self._engine.images(x)))
+            except Exception as error:
+                found.append((future, error))
+        return found

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ..platform.change import Change, check_path, difference
 from ..platform.training.assembly import Assembly, assemble
+from .objective import TRAINING_S
 from .settings import SweepSettings
 
 
@@ -27,6 +28,21 @@ def check_changeable(
         raise ValueError(
             "training.ema_snapshots are those of one run from its start, which a trial of a "
             f"population is not: leave them at 0, got {training.ema_snapshots}"
+        )
+    if first.experiment.guardian.retries:
+        raise ValueError(
+            "guardian.retries takes a run back to its start, which no trial of a population "
+            f"has: leave it at 0, got {first.experiment.guardian.retries}"
+        )
+    if first.experiment.changes:
+        raise ValueError(
+            "a population changes runs on their way, and changes of its own would be lost: leave "
+            f"changes out, got {len(first.experiment.changes)}"
+        )
+    if TRAINING_S in (one.name for one in settings.objectives.all):
+        raise ValueError(
+            f"{TRAINING_S} is that of a part of a run in a population, whose members all train as "
+            "long: take it out of sweep.objectives"
         )
     try:
         for key in settings.space.parts:

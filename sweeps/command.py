@@ -171,11 +171,12 @@ def estimate_of(plan: "Plan") -> str:
     from ..platform.training.cost import cost_of
 
     found = cost_of(plan.experiment, {}, is_measured=True)["time"]
-    each, trials = 3600.0 * found["hours"] / plan.settings.generations, plan.settings.trials
+    each, trials = 3600.0 * found["hours"], plan.settings.trials
     at_once = min(trials, plan.settings.concurrency)
     samples = plan.settings.scheduler.expected_samples(trials, plan.budgets)
     share = samples / (trials * plan.samples)
-    early = "" if share == 1.0 else f", {share:.0%} of their samples with early stopping"
+    why = "of the run each" if plan.settings.scheduler.is_population else "with early stopping"
+    early = "" if share == 1.0 else f", {share:.0%} of their samples {why}"
     return (
         f"about {each:.3g} s to train a whole trial on {found['device']}, {trials} trials{early}, "
         f"{at_once} at once: {each * trials * share / at_once:.3g} s in all if the cores do not "

@@ -56,7 +56,12 @@ def _of_sweep(name: str, settings: SweepSettings) -> Iterator[FirstPoint]:
             f"sweep.warm_start.sweeps: sweep {name} improved {findings.objectives}, this one "
             f"improves {settings.objectives}"
         )
-    whole = [one for one in findings.ranked if one.outcome is Outcome.FINISHED]
+    most = max((one.samples for one in findings.ranked), default=0)
+    whole = [
+        one
+        for one in findings.ranked
+        if one.outcome is Outcome.FINISHED and (one.lineage is None or one.samples == most)
+    ]
     if not whole:
         raise ValueError(f"sweep.warm_start.sweeps: sweep {name} has no finished trial")
     for one in whole[: settings.warm_start.best]:
@@ -74,6 +79,7 @@ def _of_registry(plan: Plan) -> FirstPoint:
         one
         for one in registry_of(experiment).list()
         if isinstance(one, ModelEntry)
+        and not one.record.experiment.get("changes")  # such a run has no one point
         and one.record.method["_target_"] == method
         and one.record.experiment.get("data") == data
         and _metric(lead) in one.metrics

@@ -85,7 +85,7 @@ def explored(
         rng: Its random numbers.
 
     Returns:
-        A point that satisfies all constraints; after many that do not, the one that is left.
+        Another point, which satisfies all constraints; after many tries, the one that is left.
     """
     for _ in range(_TRIES):
         fresh, made = _study(int(rng.integers(2**31))).ask(), dict[str, Scalar]()
@@ -98,7 +98,7 @@ def explored(
                 made[key] = one.suggest(fresh, key)
             else:
                 made[key] = moved(one, point[key], factor=settings.factor, is_up=is_up)
-        if space.violated(made) is None:
+        if made != dict(point) and space.violated(made) is None:
             return made
     return dict(point)
 

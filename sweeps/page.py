@@ -255,6 +255,9 @@ def _keys(findings: Findings) -> list[Html]:
         for key, law in findings.keys.items()
     ]
     parts = [tag("p", f"Intervals are at 95 %. {_CROSSES}"), _flow(figures)]
+    if findings.settings.scheduler.is_population:
+        said = "No importances: trials of a population are parts of runs, of different lengths."
+        return [*parts, tag("p", said)]
     try:
         found = importances_of(findings.study, findings.objectives)
     except ValueError as error:

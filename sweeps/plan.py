@@ -46,7 +46,7 @@ _LEAST_FOUND: Final = 10
 """Points that must satisfy the constraints, of so many at random."""
 _POINTS: Final = 8
 """Points at random beside the outermost ones, in which schedules are compared."""
-_FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment")
+_FIXED: Final = ("data", "evaluation", "storage", "workers", "run", "name", "experiment", "changes")
 
 
 @final

@@ -35,6 +35,7 @@ from .note import SweepNote, changes, folder_of, latest_of
 from .page import PAGE, write_page
 from .plan import Plan
 from .progress import Progress
+from .remembered import RememberedStorage
 from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
@@ -211,7 +212,9 @@ def _run(
     ready = plan.prepare(folder)
     benchmark, tuning = plan.benchmark(ready.dataset), plan.tuning_benchmark(ready.dataset)
     settings, url = plan.settings, storage_url(plan.settings, home.root)
-    storage = open_storage(url)  # last: it makes the file of a new database
+    # Last: it makes the file of a new database. Sub-trials are a study of their own, which the
+    # sweep's reads, too.
+    storage = RememberedStorage(open_storage(url))
     with alone(folder, what="sweep"):  # two processes would run each other's trials twice
         note.keep(name)
         study = begin(storage, name, settings.objectives)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import event
@@ -50,7 +50,7 @@ def open_storage(url: str) -> RDBStorage:
     optuna.logging.set_verbosity(logging.WARNING)
     address = address_of(url)
     try:
-        if address.get_backend_name() == "sqlite" and address.database:
+        if address.get_backend_name() == "sqlite" and address.database and not address.host:
             return _open_file(url, Path(address.database))
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError) as error:
@@ -79,18 +79,19 @@ def _log_ahead(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def begin(storage: RDBStorage, name: str, objectives: Objectives) -> Study:
+def begin(storage: BaseStorage, name: str, objectives: Objectives) -> Study:
     """The study of a sweep, which is made if it is missing; no other process writes into it.
 
     Args:
-        storage: Optuna's database.
+        storage: Optuna's database, or what remembers it: studies that are read and written in
+            turn share one of these.
         name: Name of the sweep.
         objectives: The numbers to improve.
     """
     least, most = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
     directions = [least if one.mode is Mode.MIN else most for one in objectives.all]
     study = optuna.create_study(
-        storage=RememberedStorage(storage),
+        storage=RememberedStorage(storage) if isinstance(storage, RDBStorage) else storage,
         study_name=name,
         directions=directions,
         load_if_exists=True,

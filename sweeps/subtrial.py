@@ -6,7 +6,7 @@ from typing import Any, Final, Self, final
 
 from optuna import Study, load_study
 from optuna.distributions import BaseDistribution
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from .condition import Scalar
@@ -100,7 +100,7 @@ class SubStudy:
 
     def __init__(
         self,
-        storage: RDBStorage,
+        storage: BaseStorage,
         sweep: str,
         objectives: Objectives,
         laws: Mapping[str, BaseDistribution],
@@ -142,7 +142,7 @@ class SubStudy:
         )
 
 
-def substudy_of(storage: RDBStorage, sweep: str, settings: SweepSettings) -> SubStudy | None:
+def substudy_of(storage: BaseStorage, sweep: str, settings: SweepSettings) -> SubStudy | None:
     """The study of a sweep's sub-trials, made if it is missing; None where there are none.
 
     Args:

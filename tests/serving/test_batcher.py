@@ -118,6 +118,38 @@ def test_an_error_reaches_its_forward_and_the_next_still_runs() -> None:
     assert same(asyncio.run(one_after_the_other())[1], draws[1])
 
 
+def test_what_fails_at_the_beginning_or_at_the_end_of_a_walk_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = Held()
+    held.gate.set()
+    begin, images = held.engine.begin, held.engine.images
+
+    def may_begin(one: Draw) -> Any:
+        if one.seed == 1:
+            raise ValueError("no beginning")
+        return begin(one)
+
+    def may_end(x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 2:
+            raise ValueError("no end")
+        return images(x)
+
+    monkeypatch.setattr(held.engine, "begin", may_begin)
+    monkeypatch.setattr(held.engine, "images", may_end)
+    draws = [draw(0, steps=5), draw(1), draw(2, n=2, steps=3), draw(3, steps=2)]
+
+    async def all_of_them() -> list[torch.Tensor | BaseException]:
+        batcher = Batcher(held.engine, max_waiting=9)
+        asked = [batcher.submit(one) for one in draws]
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 20.0)
+
+    whole, *refused, last = asyncio.run(all_of_them())
+    assert same(whole, draws[0])
+    assert [str(one) for one in refused] == ["no beginning", "no end"]
+    assert same(last, draws[3])
+
+
 def leaving(
     held: Held, gone: Draw, *stay: Draw
 ) -> Callable[[], Coroutine[Any, Any, list[torch.Tensor]]]:
