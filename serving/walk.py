@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from greenlet import getcurrent, greenlet
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -86,7 +87,7 @@ class Walk:
         self._way = greenlet(lambda: sampler.sample(asking, noise, condition))
         self._end: Tensor | None = None
         self.question: Question | None = None
-        self._stop_at(self._way.switch())
+        self._go()
 
     @property
     def end(self) -> Float[Tensor, " b *d"]:
@@ -100,8 +101,11 @@ class Walk:
         Args:
             u: Average velocity of each row of the question.
         """
-        self._stop_at(self._way.switch(u))
+        self._go(u)
 
-    def _stop_at(self, found: Question | Tensor) -> None:
+    def _go(self, *answers: Tensor) -> None:
+        # Samplers turn gradients off until their end, for the thread: others must not see it.
+        with torch.no_grad():
+            found: Question | Tensor = self._way.switch(*answers)
         self.question = found if isinstance(found, Question) else None
         self._end = found if isinstance(found, Tensor) else None

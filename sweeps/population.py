@@ -18,7 +18,6 @@ from ..platform.change import GROUPS, difference
 from ..platform.configuration import compose
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.worker import CHECKPOINTS
-from .bandit import Step, chosen
 from .condition import Scalar
 from .evolution import Point, drawn, explored, sources
 from .lineage import LINEAGE, Beginning, Lineage
@@ -145,6 +144,8 @@ class Population:
         generation: int,
     ) -> Point:
         """The numbers of a copy, in place of those of the one that it copies."""
+        from .bandit import Step, chosen  # scikit-learn is slow to import
+
         space, scheduler = self._settings.space, self._settings.scheduler
         if scheduler.kind is StoppingKind.PBT:
             return explored(space, point, scheduler, rng)

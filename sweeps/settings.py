@@ -17,6 +17,7 @@ from .stopping import Stopping, StoppingKind
 from .warm_start import WarmStart
 
 _MODULE: Final = "onestep.sweeps.conf"
+_LEAST_OF_CMAES: Final = 5
 _LARGEST_SEED: Final = 2**32 - 1
 """Of NumPy's older generators, which some samplers use."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
@@ -117,6 +118,11 @@ class SweepSettings:
             raise ValueError(
                 f"sweep.sampler grid takes keys of the kinds {Kind.CHOICE}, {Kind.INT} and "
                 f"{Kind.LOG_INT}, got {laws[endless[0]].kind} for {endless[0]}"
+            )
+        if self.sampler in OF_ONE and self.population < _LEAST_OF_CMAES:
+            raise ValueError(
+                f"sweep.population must be at least {_LEAST_OF_CMAES} with sweep.sampler "
+                f"{self.sampler}, got {self.population}"
             )
         if self.sampler in OF_ONE and all(one.kind is Kind.CHOICE for one in laws.values()):
             raise ValueError(

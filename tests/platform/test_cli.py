@@ -66,7 +66,7 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
     ("override", "sentence"),
     [
         # A key that does not exist: what is there instead.
-        ("trainin.samples=1", "no key trainin.samples, allowed: data, evaluation,"),
+        ("trainin.samples=1", "no key trainin.samples, allowed: changes, data, evaluation,"),
         ("training.sampels=1", "no key training.sampels, allowed in training: accumulate, batch_"),
         ("method.tangent.valu=1", "no key method.tangent.valu, allowed in method.tangent: value"),
         ("+training.speed=1", "training has no setting speed, allowed: samples, batch_size"),

@@ -70,6 +70,20 @@ def test_a_sampler_refuses_the_domain_before_it_asks() -> None:
         Walk(Heun(), Asking(domain=Domain(kind=DomainKind.FROM_NOISE)), noise(Heun(), 1), None)
 
 
+def test_walks_under_way_leave_gradients_as_they_are() -> None:
+    for mode in (True, False):
+        with torch.set_grad_enabled(mode):
+            steps = (Jumps(grid=UniformGrid(steps=n)) for n in (2, 3))
+            walks = [Walk(one, Asking(domain=Domain()), noise(one, 2), None) for one in steps]
+            while walks:
+                for walk in walks:
+                    assert torch.is_grad_enabled() is mode
+                    assert walk.question is not None
+                    walk.answer(torch.zeros_like(walk.question.x))
+                    assert torch.is_grad_enabled() is mode
+                walks = [walk for walk in walks if walk.question is not None]
+
+
 def test_what_is_left_in_company_is_told_and_gone() -> None:
     company: Company[str] = Company(lambda question: 1 / 0 * question.x, rows=1)
     for key in ("running", "waiting"):

@@ -41,7 +41,7 @@ _SETTINGS: Final = SweepSettings(
     ),
     objectives=Objectives(by_label={"quality": _QUALITY}),
     startup=3,
-    population=4,
+    population=5,
 )
 
 

@@ -57,7 +57,10 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         (["sweep.objectives.quality.nfe=0"], "nfe must be at least 1, got 0"),
         (["sweep.seed=-1"], "sweep.seed must be at least 0, got -1"),
         (["sweep.objectives.quality.mode=least"], "must be min or max, got 'least'"),
-        (["sweep.scheduler.kind=best"], "one of none, asha, hyperband, median, got 'best'"),
+        (
+            ["sweep.scheduler.kind=best"],
+            "one of none, asha, hyperband, median, pbt, pb2, got 'best'",
+        ),
         (["sweep.scheduler.reduction=1"], "reduction at least 2"),
         (["sweep.name=../x"], "sweep.name must be"),
         (

@@ -245,7 +245,10 @@ def test_measurements_are_at_whole_batches() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"kind": "fast"}, "kind must be one of none, asha, hyperband, median, got 'fast'"),
+        (
+            {"kind": "fast"},
+            "kind must be one of none, asha, hyperband, median, pbt, pb2, got 'fast'",
+        ),
         ({"grace_samples": 0}, "must be at least 1 and reduction at least 2, got 0, 5 and 3"),
         ({"reduction": 1}, "reduction at least 2"),
         ({"kind": "asha", "startup": 4}, "startup has no effect with sweep.scheduler.kind=asha"),

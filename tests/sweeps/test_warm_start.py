@@ -67,7 +67,7 @@ def small(**changes: Any) -> SweepSettings:
 def ran_before(home: Path, settings: SweepSettings, *values: float) -> list[dict[str, Any]]:
     """An earlier sweep with these results; its points."""
     folder_of(EARLIER).mkdir(parents=True)
-    SweepNote(asked=settings, settings=settings, revision="abc").keep(EARLIER)
+    SweepNote(asked=settings, settings=settings, revision="abc", code="").keep(EARLIER)
     storage = open_storage(storage_url(settings, home))
     study = begin(storage, EARLIER, settings.objectives)
     settings = replace(settings, trials=max(1, len(values)), sampler=SamplerKind.RANDOM)
@@ -217,7 +217,7 @@ def test_first_points_are_tried_first_and_a_killed_sweep_goes_on_as_it_would_hav
     kind: SamplerKind, tmp_path: Path, empty_study: Path
 ) -> None:
     """The sampler learns from them: there are as many as it waits for."""
-    settings = small(sampler=kind, startup=1, population=2, trials=6)
+    settings = small(sampler=kind, startup=1, population=5, trials=6)
     settings = replace(settings, space=_TOY)
 
     def points(folder: str, *, killed_after: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -255,7 +255,7 @@ def test_first_points_are_tried_first_and_a_killed_sweep_goes_on_as_it_would_hav
 
 def test_a_grid_does_not_try_a_first_point_again(tmp_path: Path, empty_study: Path) -> None:
     space = Space.from_dict({"k": {"kind": "choice", "values": ["a", "b", "c"]}})
-    settings = replace(small(sampler=SamplerKind.GRID, trials=9), space=space)
+    settings = replace(small(), sampler=SamplerKind.GRID, trials=9, space=space)
     study = begin(new_storage(tmp_path / "g", empty_study), "toy", settings.objectives)
     first = (FirstPoint(values={"k": "b"}, origin="elsewhere"),)
     book = Book(study, settings, base=(), budgets=(9,), folder=tmp_path, first=first)

@@ -7,7 +7,8 @@ from typing import Any, Final
 import pytest
 import torch
 
-from onestep.platform.experiment import Experiment, Guardian
+from onestep.platform.experiment import Experiment
+from onestep.platform.guardian import Guardian
 from onestep.platform.home import Home
 from onestep.platform.registry.store import Registry
 from onestep.platform.training import checkpoint
