@@ -59,7 +59,7 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         (["sweep.objectives.quality.mode=least"], "must be min or max, got 'least'"),
         (
             ["sweep.scheduler.kind=best"],
-            "one of none, asha, hyperband, median, pbt, pb2, got 'best'",
+            "hyperband, median, pbt, pb2, got 'best'",
         ),
         (["sweep.scheduler.reduction=1"], "reduction at least 2"),
         (["sweep.name=../x"], "sweep.name must be"),
