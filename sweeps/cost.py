@@ -89,17 +89,15 @@ class Budget:
         """What a trial costs in money."""
         return cost.wall_s / _HOUR_S * self.price_per_node_hour / self.trials_per_node
 
-    def spent(self, costs: Sequence[Cost], *, running: int, samples_of_a_trial: int) -> str:
-        """Which limit does not allow another trial, or nothing.
+    def spent(self, costs: Sequence[Cost], *, planned: int) -> str:
+        """Which limit does not allow another run, or nothing.
 
         Args:
-            costs: Those of the trials that are not running.
-            running: Trials that are running.
-            samples_of_a_trial: Samples of a whole one.
+            costs: Those of the runs that have ended.
+            planned: Samples of those that are running and of the other one.
         """
         samples = sum(one.samples for one in costs)
-        planned = samples + (running + 1) * samples_of_a_trial
-        if self.samples and planned > self.samples:
+        if self.samples and samples + planned > self.samples:
             return f"{samples} of {self.samples} samples"
         for unit, limit, done in (
             ("seconds of trials", self.seconds, sum(one.wall_s for one in costs)),
