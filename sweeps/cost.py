@@ -16,7 +16,8 @@ class Cost:
         wall_s: Seconds in which it held its place: training, measuring, loading.
         training_s: Seconds of processor time of the training alone.
         gpu_s: Seconds of GPUs that it held.
-        samples: Samples that it was trained on.
+        samples: Samples that it was trained on, again after a return of its guardian, too; what a
+            process that died had trained after its last checkpoint is in none of these numbers.
         posthoc_s: Seconds in which settings were tried on its weights when it had been trained.
     """
 
