@@ -1,7 +1,8 @@
 """Sweeps whose rungs are runs of their own, at the level of the book and its study."""
 
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from onestep.sweeps.book import Book, has_ended
 from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.halving import bracket_of
 from onestep.sweeps.objective import Mode, Objective, Objectives
-from onestep.sweeps.record import Outcome
+from onestep.sweeps.record import SECONDS_FILE, Outcome, folder_of_trial
 from onestep.sweeps.remembered import RememberedStorage
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings
@@ -297,3 +298,18 @@ def test_a_sweep_that_has_ended_early_is_known_as_one_until_it_gets_more(
     richer = replace(settings, **more)
     assert not has_ended(again.study, richer)
     assert not open_book(storage, tmp_path, richer).is_done
+
+
+def test_a_trial_without_a_retry_has_taken_what_its_last_checkpoint_says(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    settings = replace(_REPLANNED, retries=0)
+    book = open_book(storage, tmp_path, settings)
+    assert book.suggest() is not None
+    place = folder_of_trial(tmp_path, 0, rung=0)
+    place.mkdir(parents=True)
+    kept = Cost(samples=100, wall_s=3.0)
+    (place / SECONDS_FILE).write_text(json.dumps(asdict(kept)))
+    assert not book.lose(0, "it was killed")
+    (failed,) = ended(book.study)
+    assert (failed.outcome, failed.cost) == (Outcome.FAILED, kept)
