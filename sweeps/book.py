@@ -4,6 +4,7 @@ Nothing that decides how a sweep goes on lives in its process alone. The trials 
 when it was killed are the next ones that it starts, under their own numbers.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,14 +21,14 @@ from ..platform.atomic import write_text
 from ..platform.password import without_passwords
 from .condition import Scalar
 from .cost import NOTHING, Cost
-from .halving import Promotion, Rung, promotable
+from .halving import Promotion
 from .lineage import LINEAGE, Beginning, Lineage
 from .objective import Number
 from .population import Population
-from .ranking import Values, ranked
 from .record import (
     CHOSEN,
     COST,
+    COSTS,
     CURVE,
     DEATHS,
     ERROR,
@@ -39,8 +40,11 @@ from .record import (
     SAMPLES,
     STOPPED,
     UNTRIED,
+    cost_until_checkpoint,
     report_file,
 )
+from .rung_sampler import RungSampler
+from .rungs import Rungs, curve_of
 from .sampler import SamplerKind, given_point, sampler_of
 from .settings import SweepSettings
 from .space import override
@@ -51,6 +55,8 @@ from .warm_start import FirstPoint
 _TRIES: Final = 1000
 """Points that break a constraint, one after the other, before a sweep gives up."""
 UNEXPECTED: Final = "the trial's process failed; Ray Tune's folder of the sweep has its error"
+_ENDED: Final = "ended"
+"""With how many trials, and on which budget, a sweep came to its end."""
 
 
 @final
@@ -104,6 +110,7 @@ class Book:
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
         self._budgets, self.spent = budgets, ""
         """Which limit of the budget has been reached, or nothing."""
+        self._rungs = Rungs(settings, budgets) if settings.scheduler.replan else None
         self._population: Population | None = None
         if settings.scheduler.is_population:
             self._population = Population(settings, base=base, budgets=budgets, folder=folder)
@@ -117,9 +124,7 @@ class Book:
         for frozen in known:
             if frozen.state != TrialState.RUNNING or self._is_between(frozen):
                 continue
-            if STOPPED in frozen.user_attrs:  # all but told
-                self._close_stopped(self._again(frozen))
-            else:
+            if not self._settle(Trial(study, frozen._trial_id)):
                 self._waiting.append(frozen)
 
     @property
@@ -132,11 +137,15 @@ class Book:
         """Whether nothing is left to start, now or when what is running has ended."""
         if self._waiting or self._open:
             return False
-        if self._is_exhausted or self._is_spent():
+        if has_ended(self.study, self._settings):
+            return True
+        if self._rungs is not None:
+            return self._next_run(self._rungs) is None
+        if self._is_exhausted or self._is_spent(self._samples_of_a_trial):
             return True
         if self._population is not None and self._population.is_extinct(self._all()):
             return True
-        return self._promotion() is None and self._begun >= self._settings.trials
+        return self._begun >= self._settings.trials
 
     def suggest(self) -> Suggestion | None:
         """The next trial.
@@ -156,13 +165,9 @@ class Book:
                 return self._begin(trial, values)
             self._begun -= 1
             self._reject(trial, broken)  # it was killed before this
-        if self._is_spent():
-            return None
-        if (promotion := self._promotion()) is not None:
-            trial = self._again(self._all()[promotion.number])
-            trial.set_user_attr(RUNG, promotion.rung)
-            return self._begin(trial, self._settings.space.suggest(trial))
-        if self._begun >= self._settings.trials:
+        if self._rungs is not None:
+            return self._at_a_rung(self._rungs)
+        if self._is_spent(self._samples_of_a_trial) or self._begun >= self._settings.trials:
             return None
         if self._population is not None and self._begun >= self._settings.population:
             return self._child(self._population)
@@ -181,21 +186,27 @@ class Book:
             Whether it is to be stopped.
         """
         trial = self._open[number]
-        if samples in _curve(trial):
+        if samples in curve_of(trial):
             return False  # it was judged before it was cut off, and goes on
-        self._note(trial, numbers, samples=samples)
+        if bad := _not_finite(numbers):
+            self._charge(trial, cost)
+            trial.set_user_attr(ERROR, bad)
+            return True
+        values = self._settings.objectives.smaller_is_better(numbers)
         curves = [
-            Curve(number=one.number, values=_curve(one))
+            Curve(number=one.number, values=curve_of(one))
             for one in self._all()
             if CURVE in one.user_attrs
         ]
-        own = Curve(number=number, values=_curve(trial))
+        own = Curve(number=number, values={**curve_of(trial), samples: tuple(values)})
         verdict = judge(self._settings.scheduler, own, curves, self._budgets)
-        if verdict is None or verdict.goes_on:
-            return False
-        self._keep(trial, numbers, samples=samples, cost=cost)
-        trial.set_user_attr(STOPPED, f"{self._settings.scheduler.kind}, {verdict}")
-        return True
+        is_over = verdict is not None and not verdict.goes_on
+        if is_over:
+            self._keep(trial, numbers, samples=samples, cost=cost)
+            trial.set_user_attr(STOPPED, f"{self._settings.scheduler.kind}, {verdict}")
+        # Last: what stands in the curve has been judged, also if a kill comes before this.
+        self._note(trial, numbers, samples=samples)
+        return is_over
 
     def tried(self, number: int, one: SubTrial) -> None:
         """Write down what was tried on the weights of a trial.
@@ -234,17 +245,15 @@ class Book:
             trial.set_user_attr(CHOSEN, dict(chosen))
         if returns:
             trial.set_user_attr(RETURNS, returns)
-        if STOPPED in trial.user_attrs:
-            self._close_stopped(trial)
+        if self._settle(trial):
             return
-        bad = [one.value for one in numbers if not math.isfinite(one.value)]
-        if bad:
-            self.fail(number, f"an objective is {bad[0]}", cost=cost)
+        if bad := _not_finite(numbers):
+            self.fail(number, bad, cost=cost)
             return
         rung = trial.user_attrs.get(RUNG)
         # Before the study says that it has ended, or a kill would lose it.
         write_text(report_file(self._folder, number, rung=rung), report)
-        self._keep(trial, numbers, samples=samples, cost=_sum(trial.user_attrs, cost))
+        self._keep(trial, numbers, samples=samples, cost=cost)
         if rung is None or rung == len(self._budgets) - 1:
             self._tell(trial, values=[one.value for one in numbers])
         else:
@@ -260,8 +269,8 @@ class Book:
             cost: What it took.
         """
         trial = self._open[number]
+        self._charge(trial, cost)
         trial.set_user_attr(ERROR, reason)
-        trial.set_user_attr(COST, asdict(_sum(trial.user_attrs, cost)))
         self._tell(trial, state=TrialState.FAIL)
 
     def lose(self, number: int, reason: str) -> bool:
@@ -276,31 +285,34 @@ class Book:
             has failed, for that was its last retry.
         """
         trial = self._open[number]
-        if STOPPED in trial.user_attrs:  # all but told
-            self._close_stopped(trial)
+        if self._settle(trial):
             return False
         deaths = [*trial.user_attrs.get(DEATHS, ()), reason]
         trial.set_user_attr(DEATHS, deaths)
         if len(deaths) > self._settings.retries:
-            self.fail(number, f"no retry is left after: {reason}")
+            rung = trial.user_attrs.get(RUNG)
+            cost = cost_until_checkpoint(self._folder, number, rung=rung)
+            self.fail(number, f"no retry is left after: {reason}", cost=cost)
             return False
         del self._open[number]
         self._waiting.append(self._all()[number])
         return True
 
     def close(self) -> None:
-        """Close the trials that wait at a rung for a promotion that will not come."""
+        """Close the trials that wait at a rung for a promotion that will not come.
+
+        The study remembers that the sweep has ended, until it is to have other counts.
+        """
+        is_over, kind = self.is_done, self._settings.scheduler.kind
         between = [one for one in self._all() if self._is_between(one)]
-        for frozen in between:
-            rung = int(frozen.user_attrs[RUNG])
-            order = ranked(self._rungs()[rung].results)
-            place = f"place {order.index(frozen.number) + 1} of {len(order)}"
-            trial = self._again(frozen)
-            samples = self._budgets[rung]
-            reason = f"{self._settings.scheduler.kind}, {place} among runs of {samples} samples"
-            trial.set_user_attr(STOPPED, reason)
+        if self._rungs is not None:
+            for frozen in between:
+                place = self._rungs.place(frozen, self._all())
+                self._again(frozen).set_user_attr(STOPPED, f"{kind}, {place}")
         for frozen in between:
             self._close_stopped(self._again(frozen))
+        if is_over:
+            self.study.set_user_attr(_ENDED, _counts(self._settings))
 
     def _new(self) -> Suggestion | None:
         """A point that has not been tried."""
@@ -316,8 +328,6 @@ class Book:
                 self._is_exhausted = True
                 return None
             if not broken:
-                if self._settings.scheduler.replan:
-                    trial.set_user_attr(RUNG, 0)
                 self._begun += 1
                 return self._begin(trial, values)
             self._reject(trial, broken)
@@ -343,6 +353,10 @@ class Book:
     def _begin(self, trial: Trial, values: Mapping[str, Scalar]) -> Suggestion:
         if self._population is not None:
             return self._begin_in(self._population, trial, values)
+        if self._rungs is not None and RUNG not in trial.user_attrs:
+            before = self._all()[: trial.number]
+            begun = sum(UNTRIED not in one.user_attrs for one in before)
+            trial.set_user_attr(RUNG, self._rungs.first(begun))
         rung = trial.user_attrs.get(RUNG)
         own = self._settings.space.overrides(values)
         if rung is not None:
@@ -379,7 +393,21 @@ class Book:
         # A sampler that has had its turn must not have another one.
         is_whole = self._is_whole(frozen)
         self.study.sampler = RandomSampler() if is_whole else self._sampler(frozen.number)
-        return Trial(self.study, frozen._trial_id)
+        trial = Trial(self.study, frozen._trial_id)
+        if not is_whole:
+            self._draw_again(trial, frozen)
+        return trial
+
+    def _draw_again(self, trial: Trial, frozen: FrozenTrial) -> None:
+        """Have the sampler draw what a trial has, so that the rest is what it would have been."""
+        before = copy.copy(frozen)
+        before.params, before.distributions = {}, {}
+        for key in (one for one in self._settings.space.dimensions if one in frozen.params):
+            law = frozen.distributions[key]
+            if not law.single() and key not in trial.relative_params:
+                self.study.sampler.sample_independent(self.study, before, key, law)
+            before.params = {**before.params, key: frozen.params[key]}
+            before.distributions = {**before.distributions, key: law}
 
     def _is_whole(self, frozen: FrozenTrial) -> bool:
         """Whether all that is asked of a trial was suggested before it was cut off."""
@@ -398,7 +426,7 @@ class Book:
                 number=number,
                 population=settings.population,
             )
-        return sampler_of(
+        sampler = sampler_of(
             settings.sampler,
             {key: one.distribution for key, one in settings.space.dimensions.items()},
             seed=settings.seed,
@@ -406,6 +434,8 @@ class Book:
             startup=settings.startup,
             population=settings.population,
         )
+        learns = settings.scheduler.replan and settings.sampler is SamplerKind.TPE
+        return RungSampler(sampler) if learns else sampler
 
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -414,59 +444,107 @@ class Book:
         """Whether an earlier trial has the same values."""
         return any(one.params == trial.params for one in self._all()[: trial.number])
 
-    def _is_spent(self) -> bool:
+    @property
+    def _samples_of_a_trial(self) -> int:
+        return self._settings.scheduler.samples_of_a_trial(self._budgets)
+
+    def _is_spent(self, samples: int) -> bool:
+        """Whether nothing is left for a run.
+
+        Args:
+            samples: What it takes, and what is to be left after it.
+        """
         if not self._settings.budget.is_limited:
             return False
-        notes = [one.user_attrs for one in self._all() if one.number not in self._open]
-        self.spent = self._settings.budget.spent(
-            [Cost(**note[COST]) for note in notes if COST in note],
-            running=len(self._open),
-            samples_of_a_trial=self._settings.scheduler.samples_of_a_trial(self._budgets),
-        )
+        running = [
+            self._samples_of_a_trial if rung is None else self._budgets[rung]
+            for rung in (one.user_attrs.get(RUNG) for one in self._open.values())
+        ]
+        paid = [self._paid(one) for one in self._all()]
+        self.spent = self._settings.budget.spent(paid, planned=sum(running) + samples)
         return bool(self.spent)
+
+    def _paid(self, frozen: FrozenTrial) -> Cost:
+        """What a trial took before the run that it is in."""
+        notes = frozen.user_attrs
+        if frozen.number not in self._open:
+            return Cost(**notes.get(COST, {}))
+        below = [one for rung, one in notes.get(COSTS, {}).items() if int(rung) < notes[RUNG]]
+        return sum((Cost(**one) for one in below), NOTHING)
 
     def _is_between(self, frozen: FrozenTrial) -> bool:
         """Whether a trial has ended at a rung and may go on to the next."""
-        rung = frozen.user_attrs.get(RUNG)
-        is_running = frozen.state == TrialState.RUNNING and STOPPED not in frozen.user_attrs
-        return is_running and rung is not None and self._budgets[rung] in _curve(frozen)
+        return self._rungs is not None and self._rungs.is_between(frozen)
 
-    def _rungs(self) -> list[Rung]:
-        """What is known of each rung, where rungs are runs of their own."""
-        rungs, trials = [], self._all()
-        for rung, samples in enumerate(self._budgets):
-            results: dict[int, Values] = {}
-            running = set()
-            for one in trials:
-                came_to = one.user_attrs.get(RUNG, -1)
-                if samples in (curve := _curve(one)):
-                    results[one.number] = curve[samples]
-                elif came_to == rung and one.state == TrialState.RUNNING:
-                    running.add(one.number)
-                elif came_to == rung and ERROR in one.user_attrs:
-                    results[one.number] = (math.inf,) * len(self._settings.objectives.all)
-                elif came_to == rung and one.state == TrialState.COMPLETE:
-                    results[one.number] = tuple(one.values)
-            rungs.append(Rung(results=results, running=frozenset(running)))
-        return rungs
+    def _next_run(self, rungs: Rungs) -> Promotion | None:
+        """What is to be run next, where rungs are runs of their own; a new trial by its number.
 
-    def _promotion(self) -> Promotion | None:
-        if not self._settings.scheduler.replan:
-            return None
-        reduction = self._settings.scheduler.reduction
-        return promotable(self._rungs(), count=self._settings.trials, reduction=reduction)
+        New trials and promotions leave what the whole run takes with which a sweep ends.
+        """
+        trials = self._all()
+        found = rungs.promotion(trials)
+        if found is None and self._begun < self._settings.trials and not self._is_exhausted:
+            found = Promotion(number=self._count, rung=rungs.first(self._begun))
+        if found is None or self._is_too_dear(rungs, found):
+            found = rungs.last(trials)
+            if found is not None and self._is_too_dear(rungs, found):
+                return None
+        return found
+
+    def _is_too_dear(self, rungs: Rungs, found: Promotion) -> bool:
+        reserve = rungs.reserve(self._all(), found.rung)
+        return self._is_spent(self._budgets[found.rung] + reserve)
+
+    def _at_a_rung(self, rungs: Rungs) -> Suggestion | None:
+        """A trial that goes on to the next rung, or a new one."""
+        while (found := self._next_run(rungs)) is not None:
+            if found.number < self._count:
+                trial = self._again(self._all()[found.number])
+                trial.set_user_attr(RUNG, found.rung)
+                return self._begin(trial, self._settings.space.suggest(trial))
+            if (new := self._new()) is not None:
+                return new
+        return None
 
     def _note(self, trial: Trial, numbers: Sequence[Number], *, samples: int) -> None:
         """Write down a point of a trial's learning curve."""
+        told = self._all()[trial.number].intermediate_values
+        if len(numbers) == 1 and samples not in told:
+            trial.report(numbers[0].value, step=samples)  # for Optuna and its dashboard
         values = list(self._settings.objectives.smaller_is_better(numbers))
         trial.set_user_attr(CURVE, {**trial.user_attrs.get(CURVE, {}), str(samples): values})
-        if len(numbers) == 1 and math.isfinite(numbers[0].value):
-            trial.report(numbers[0].value, step=samples)  # for Optuna and its dashboard
+
+    def _charge(self, trial: Trial, cost: Cost) -> None:
+        """Write down what a run took, beside what the trial took at lower rungs."""
+        if (rung := trial.user_attrs.get(RUNG)) is not None:
+            costs = {**trial.user_attrs.get(COSTS, {}), str(rung): asdict(cost)}
+            trial.set_user_attr(COSTS, costs)
+            cost = sum((Cost(**one) for one in costs.values()), NOTHING)
+        trial.set_user_attr(COST, asdict(cost))
 
     def _keep(self, trial: Trial, numbers: Sequence[Number], *, samples: int, cost: Cost) -> None:
         trial.set_user_attr(SAMPLES, samples)
-        trial.set_user_attr(COST, asdict(cost))
+        self._charge(trial, cost)
         trial.set_user_attr(RESULTS, [[one.value, one.low, one.high] for one in numbers])
+
+    def _settle(self, trial: Trial) -> bool:
+        """Tell the study of an end that is written down, if one is.
+
+        Args:
+            trial: The trial.
+
+        Returns:
+            Whether it has ended.
+        """
+        notes = trial.user_attrs
+        if ERROR in notes:
+            self._tell(trial, state=TrialState.FAIL)
+        elif STOPPED in notes:
+            if notes[SAMPLES] not in curve_of(trial):
+                numbers = [Number(value=v, low=low, high=high) for v, low, high in notes[RESULTS]]
+                self._note(trial, numbers, samples=notes[SAMPLES])
+            self._close_stopped(trial)
+        return ERROR in notes or STOPPED in notes
 
     def _close_stopped(self, trial: Trial) -> None:
         # Several objectives know no pruned trials; a failed one teaches the sampler nothing.
@@ -483,12 +561,25 @@ class Book:
         self._open.pop(trial.number, None)
 
 
-def _curve(trial: Trial | FrozenTrial) -> dict[int, Values]:
-    """Objectives by samples; JSON has made texts of the samples."""
-    curve: Mapping[str, Sequence[float]] = trial.user_attrs.get(CURVE, {})
-    return {int(samples): tuple(map(float, values)) for samples, values in curve.items()}
+def has_ended(study: Study, settings: SweepSettings) -> bool:
+    """Whether a sweep has come to its end, with as many trials and on such a budget.
+
+    Args:
+        study: Its study.
+        settings: Its settings.
+    """
+    return bool(study.user_attrs.get(_ENDED) == _counts(settings))
 
 
-def _sum(notes: Mapping[str, Any], cost: Cost) -> Cost:
-    """What a trial took at lower rungs and at this one."""
-    return cost if RUNG not in notes or COST not in notes else Cost(**notes[COST]) + cost
+def _counts(settings: SweepSettings) -> dict[str, Any]:
+    return {"trials": settings.trials, "budget": asdict(settings.budget)}
+
+
+def _not_finite(numbers: Sequence[Number]) -> str:
+    """What is no number among objectives and the ends of their intervals, or nothing."""
+    for one in numbers:
+        if not math.isfinite(one.value):
+            return f"an objective is {one.value}"
+        if not (math.isfinite(one.low) and math.isfinite(one.high)):
+            return f"an objective is {one.value:.4g}, but its interval is {one.low} to {one.high}"
+    return ""

@@ -16,7 +16,8 @@ class Cost:
         wall_s: Seconds in which it held its place: training, measuring, loading.
         training_s: Seconds of processor time of the training alone.
         gpu_s: Seconds of GPUs that it held.
-        samples: Samples that it was trained on.
+        samples: Samples that it was trained on, again after a return of its guardian, too; what a
+            process that died had trained after its last checkpoint is in none of these numbers.
         posthoc_s: Seconds in which settings were tried on its weights when it had been trained.
     """
 
@@ -89,17 +90,15 @@ class Budget:
         """What a trial costs in money."""
         return cost.wall_s / _HOUR_S * self.price_per_node_hour / self.trials_per_node
 
-    def spent(self, costs: Sequence[Cost], *, running: int, samples_of_a_trial: int) -> str:
-        """Which limit does not allow another trial, or nothing.
+    def spent(self, costs: Sequence[Cost], *, planned: int) -> str:
+        """Which limit does not allow another run, or nothing.
 
         Args:
-            costs: Those of the trials that are not running.
-            running: Trials that are running.
-            samples_of_a_trial: Samples of a whole one.
+            costs: Those of the runs that have ended.
+            planned: Samples of those that are running and of the other one.
         """
         samples = sum(one.samples for one in costs)
-        planned = samples + (running + 1) * samples_of_a_trial
-        if self.samples and planned > self.samples:
+        if self.samples and samples + planned > self.samples:
             return f"{samples} of {self.samples} samples"
         for unit, limit, done in (
             ("seconds of trials", self.seconds, sum(one.wall_s for one in costs)),

@@ -18,10 +18,12 @@ class Rung:
         results: Values of the runs that have ended, by configuration; not finite for one that
             failed.
         running: Configurations whose runs have been started and have not ended.
+        closed: Configurations that cannot go on any more, whatever their results; they count.
     """
 
     results: Mapping[int, Values] = field(default_factory=dict)
     running: frozenset[int] = frozenset()
+    closed: frozenset[int] = frozenset()
 
     @property
     def entered(self) -> frozenset[int]:
@@ -143,11 +145,20 @@ def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotio
         quota = len(rungs[low].results) // reduction
         if (found := _next(rungs, low, quota)) is not None:
             return found
-    is_idle = len(rungs[0].results) >= count and not any(rung.running for rung in rungs)
-    if is_idle and not rungs[-1].entered:
-        for low in reversed(range(len(rungs) - 1)):
-            if (found := _next(rungs, low, len(rungs[low].results))) is not None:
-                return found
+    return to_the_top(rungs) if len(rungs[0].results) >= count else None
+
+
+def to_the_top(rungs: Sequence[Rung]) -> Promotion | None:
+    """Who is to go on so that a sweep ends with a whole run, if none has begun and nothing runs.
+
+    Args:
+        rungs: What is known of each rung, the lowest first.
+    """
+    if rungs[-1].entered or any(rung.running for rung in rungs):
+        return None
+    for low in reversed(range(len(rungs) - 1)):
+        if (found := _next(rungs, low, len(rungs[low].results))) is not None:
+            return found
     return None
 
 
@@ -191,7 +202,8 @@ def _cycle(brackets: int, reduction: int) -> tuple[int, ...]:
 def _next(rungs: Sequence[Rung], low: int, quota: int) -> Promotion | None:
     """The first of a rung's best that has not gone on; one whose run failed never does."""
     results, gone = rungs[low].results, rungs[low + 1].entered
-    for number in ranked(results)[:quota]:
+    shut = rungs[low].closed - gone  # the next best go in their places
+    for number in [one for one in ranked(results) if one not in shut][:quota]:
         if number not in gone and all(map(isfinite, results[number])):
             return Promotion(number=number, rung=low + 1)
     return None

@@ -112,8 +112,13 @@ def _winner(findings: Findings) -> Html:
         tag("div", tag("dt", breakable(key)), tag("dd", shown(value)))
         for key, value in best.values.items()
     ]
+    title = f"{'Winner' if is_over else 'Best so far'}: trial {best.number}"
+    if best.outcome is not Outcome.FINISHED:
+        title = f"No whole run yet, best that was stopped: trial {best.number}"
+    if best.outcome is not Outcome.FINISHED and is_over:
+        title = f"No trial ran whole, best that was stopped: trial {best.number}"
     parts = [
-        tag("h2", f"{'Winner' if is_over else 'Best so far'}: trial {best.number}"),
+        tag("h2", title),
         tag("dl", *numbers, class_="numbers"),
         tag("dl", *values, class_="values"),
         tag("p", "This line repeats it:"),

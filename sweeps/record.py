@@ -1,5 +1,6 @@
 """What a sweep remembers of a trial, kept with the trial in Optuna's database."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Final, Self, final
 from optuna.trial import FrozenTrial, TrialState
 
 from .condition import Scalar
-from .cost import Cost
+from .cost import NOTHING, Cost
 from .lineage import LINEAGE, Lineage
 from .objective import Number
 
@@ -21,6 +22,8 @@ STOPPED: Final = "stopped"
 """Why a trial was ended early."""
 ERROR: Final = "error"
 COST: Final = "cost"
+COSTS: Final = "costs"
+"""What each rung of a trial took, where rungs are runs of their own."""
 CURVE: Final = "curve"
 """Objectives of a trial by samples, as the study would have them, which takes one only."""
 RUNG: Final = "rung"
@@ -33,6 +36,8 @@ ORIGIN: Final = "origin"
 CHOSEN: Final = "chosen"
 """The post-hoc setting that a trial is judged in, and what it gives as it was trained."""
 AS_TRAINED_FILE: Final = "as_trained.json"
+SECONDS_FILE: Final = "seconds.json"
+"""What a trial has taken up to its last checkpoint."""
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 
@@ -155,6 +160,12 @@ def report_file(folder: Path, number: int, *, rung: int | None) -> Path:
 def as_trained_file(folder: Path, number: int, *, rung: int | None) -> Path:
     """Where the report on a trial as it was trained lies, if it is judged in another way."""
     return folder_of_trial(folder, number, rung=rung) / AS_TRAINED_FILE
+
+
+def cost_until_checkpoint(folder: Path, number: int, *, rung: int | None) -> Cost:
+    """What a trial took up to its last checkpoint; nothing where it has none."""
+    file = folder_of_trial(folder, number, rung=rung) / SECONDS_FILE
+    return Cost(**json.loads(file.read_text())) if file.exists() else NOTHING
 
 
 def _numbers(rows: Sequence[Sequence[float]]) -> tuple[Number, ...]:

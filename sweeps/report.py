@@ -166,10 +166,16 @@ def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) 
     ]
     best = [trial for trial in ordered[:1] if trial.results]
     line = ancestry(best[0], trials, settings.objectives) if best and best[0].lineage else []
-    again = [line for one in best for line in ("The best trial, again:", "", f"    {one.command}")]
+    again = [line for one in best for line in (f"{_named(one)}, again:", "", f"    {one.command}")]
     title = f"Sweep {name}: {wanted(settings)}, with intervals at 95 %"
     told = ["The line of the best trial:", "", *(f"- {one}" for one in line), ""] if line else []
     return "\n".join([title, "", *lines, "", *told, *again, ""])
+
+
+def _named(best: TrialRecord) -> str:
+    if best.outcome is Outcome.FINISHED:
+        return "The best trial"
+    return "No trial ran whole. The best of those that were stopped"
 
 
 def _place(trial: TrialRecord) -> list[str]:

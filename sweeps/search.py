@@ -25,7 +25,7 @@ from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
 from ..platform.training.reporter import check_wandb
 from .board import Show
-from .book import Book
+from .book import Book, has_ended
 from .cost import Budget
 from .earlier import first_points
 from .findings import DIGEST, Findings
@@ -179,7 +179,8 @@ def _sweep_or_resume(
             say=say,
             show=show,
         )
-    if len(ended(_study_of(name, note.settings))) >= note.settings.trials:
+    study = _study_of(name, note.settings)
+    if has_ended(study, note.settings) or len(ended(study)) >= note.settings.trials:
         return sweep(settings, say=say, show=show)
     raise ValueError(
         f"sweep {name} has not ended and is another one ({found}): bring it to its end by "

@@ -11,7 +11,7 @@ from .cost import Budget
 from .dimension import Kind
 from .objective import Objectives
 from .posthoc import PostHoc, Timing
-from .sampler import OF_ONE, SamplerKind
+from .sampler import LEARNS_NOT, OF_ONE, SamplerKind
 from .space import Space
 from .stopping import Stopping, StoppingKind
 from .warm_start import WarmStart
@@ -104,10 +104,21 @@ class SweepSettings:
             )
         if self.scheduler.is_population:
             self._check_population()
+        self._check_replan()
         if self.sampler in OF_ONE and len(self.objectives.all) > 1:
             raise ValueError(
                 f"sweep.sampler {self.sampler} improves one number, got "
                 f"{', '.join(self.objectives.labels)}"
+            )
+
+    def _check_replan(self) -> None:
+        """Refuse a sampler that learns nothing from trials that wait at a rung."""
+        learns = self.sampler is SamplerKind.TPE and len(self.objectives.all) == 1
+        if self.scheduler.replan and not learns and self.sampler not in LEARNS_NOT:
+            raise ValueError(
+                f"sweep.scheduler.replan=true takes sweep.sampler {', '.join(LEARNS_NOT)}, or "
+                f"{SamplerKind.TPE} with one objective, for others learn nothing from a trial that "
+                f"waits at a rung; got {self.sampler} and {len(self.objectives.all)} objectives"
             )
 
     def _check_kinds(self) -> None:

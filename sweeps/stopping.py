@@ -163,11 +163,11 @@ class Stopping:
         """
         if not self.is_halving:
             return trials * self.samples_of_a_trial(budgets)
-        if self.replan or self.kind is StoppingKind.ASHA:
+        if self.kind is StoppingKind.ASHA:
             return bracket_cost(budgets, trials, self.reduction, replan=self.replan)
         brackets = Counter(bracket_of(n, len(budgets), self.reduction) for n in range(trials))
         return sum(
-            bracket_cost(budgets[first:], count, self.reduction, replan=False)
+            bracket_cost(budgets[first:], count, self.reduction, replan=self.replan)
             for first, count in brackets.items()
         )
 
@@ -177,6 +177,8 @@ class Stopping:
         Args:
             budgets: Samples at which trials are measured.
         """
+        if self.replan:
+            return sum(budgets)
         if not self.is_population:
             return budgets[-1]
         return max(b - a for a, b in zip((0, *budgets), budgets, strict=False))

@@ -14,14 +14,18 @@ from ray import tune
 
 from ..platform.atomic import write_json
 from ..platform.configuration import compose
+from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.report import Report
 from ..platform.experiment import Experiment
 from ..platform.home import Home
 from ..platform.password import hide_passwords
+from ..platform.training import checkpoint as checkpoints
+from ..platform.training.assembly import assemble
 from ..platform.training.checkpoint import digest_of
+from ..platform.training.guard import RETURNED_TO, returns_in
 from ..platform.training.reporter import WandbReporter
-from ..platform.training.trial import train_trial
+from ..platform.training.trial import train_trial, trained_on
 from .after_training import AfterTraining
 from .bench import Bench
 from .cost import Cost
@@ -36,8 +40,10 @@ from .record import (
     ERROR,
     OVERRIDES,
     RESULTS,
+    RETURNS,
     RUNG,
     SAMPLES,
+    SECONDS_FILE,
     folder_of_trial,
 )
 from .searcher import BEGINNING, KNOWN, NUMBER, REPORT, SPAN, SUBTRIAL
@@ -45,7 +51,6 @@ from .subtrial import SubTrial
 
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
-_SECONDS: Final = "seconds.json"
 _ONLINE: Final = "loss/online"
 _PROJECT: Final = "onestep"
 
@@ -81,11 +86,13 @@ class TuneReporter:
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
         self._folder, self._timing, self._wandb = folder, timing, wandb
-        self._budgets, self._file, self._sent_at = budgets, folder / _SECONDS, 0.0
+        self._budgets, self._file, self._sent_at = budgets, folder / SECONDS_FILE, 0.0
         self._first = self._samples = since
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
         self.training_s: float = before.get("training_s", 0.0)
         """Seconds of processor time up to the last checkpoint, whatever process spent them."""
+        self._trained_before: int | None = before.get("samples")
+        self._repeated = 0
         self._posthoc_s = 0.0
         self._since, self._begin = time.process_time(), time.monotonic() - before.get("wall_s", 0.0)
 
@@ -97,7 +104,7 @@ class TuneReporter:
             wall_s=wall_s,
             training_s=self.training_s,
             gpu_s=wall_s * workers.num_workers * workers.gpus_per_worker,
-            samples=self._samples - self._first,
+            samples=self._samples - self._first + self._repeated,
             posthoc_s=self._posthoc_s,
         )
 
@@ -120,7 +127,13 @@ class TuneReporter:
         """Take metrics or a checkpoint."""
         training = self._experiment.training
         self._samples = samples = step * training.batch_size
+        if (to := metrics.get(RETURNED_TO)) is not None:  # what follows is trained once more
+            self._repeated += samples - int(to) * training.batch_size
+            self._samples = int(to) * training.batch_size
         if checkpoint is not None:
+            if self._trained_before is not None:  # the checkpoint that is gone on from
+                self._repeated = self._trained_before - (samples - self._first)
+                self._trained_before = None
             self.training_s += time.process_time() - self._since
             write_json(self._file, asdict(self.cost))
             if samples in self._budgets and step < training.steps:
@@ -261,6 +274,7 @@ def try_overrides(
             )
             last = {**reporter.row(judged.report, samples), REPORT: judged.report.to_json()}
             last |= {CHOSEN: json.dumps(judged.chosen)} if judged.chosen else {}
+            last |= {RETURNS: _returns(experiment, checkpoint, benchmark.dataset)}
         tune.report(last)
     except Exception as error:
         cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost
@@ -268,6 +282,14 @@ def try_overrides(
         # A diverged or refused trial is a result; the sweep goes on.
         if not isinstance(error, ValueError | OSError):
             raise
+
+
+def _returns(experiment: Experiment, checkpoint: Path, dataset: Dataset) -> int:
+    """How often a trial was sent back to an earlier checkpoint."""
+    assembly = assemble(experiment)
+    step, data = checkpoints.step_of(checkpoint), trained_on(assembly, dataset)
+    recipe = assembly.recipe(data.digest, after=step)
+    return len(returns_in(checkpoints.load(checkpoint, recipe=recipe).state))
 
 
 def _beginning(written: Mapping[str, str] | None, folder: Path) -> Path | None:

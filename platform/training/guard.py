@@ -19,6 +19,8 @@ from .reporter import Reporter
 GUARDIAN: Final = "guardian"
 """Its part of a checkpoint."""
 _HEALTH: Final = "health"
+RETURNED_TO: Final = "guardian/returned_to"
+"""Key of the steps that a run goes back to, in what it reports."""
 _RETURNS: Final = "returns"
 _FORGETS: Final = 0.1
 """Half-life of an average, as a share of the samples seen, up to which it forgets its start."""
@@ -147,8 +149,8 @@ class Guard:
         factor = self._settings.lr_factor**many
         self._returns.append({"step": step, "to": to, "lr_factor": factor, "why": str(lost)})
         if self._place.leads:
-            row = {"returns": float(many), "returned_to": float(to), "lr_factor": factor}
-            reporter.report({f"guardian/{name}": v for name, v in row.items()}, step=step)
+            row = {"guardian/returns": float(many), RETURNED_TO: float(to)}
+            reporter.report({**row, "guardian/lr_factor": factor}, step=step)
 
     def state(self) -> dict[str, Any]:
         """Its part of a checkpoint; nothing where there are no probes."""

@@ -1,6 +1,9 @@
+import itertools
+import json
 import math
 import pickle
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -8,7 +11,6 @@ from typing import Any, Final
 import optuna
 import pytest
 from optuna.storages import RDBStorage
-from optuna.study import Study
 from optuna.trial import TrialState
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import TrialScheduler
@@ -16,33 +18,29 @@ from ray.tune.search import Searcher
 
 from onestep.sweeps.book import UNEXPECTED, Book
 from onestep.sweeps.cost import Budget, Cost
-from onestep.sweeps.objective import Mode, Number, Objective, Objectives
+from onestep.sweeps.objective import Number, Objectives
 from onestep.sweeps.record import Outcome
+from onestep.sweeps.remembered import RememberedStorage
+from onestep.sweeps.report import write_report
 from onestep.sweeps.sampler import LEARNS_NOT, SamplerKind
 from onestep.sweeps.searcher import NUMBER, BookScheduler, BookSearch
-from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.stopping import Stopping, StoppingKind
-from onestep.sweeps.study import begin, ended, open_storage, storage_url
-from onestep.tests.sweeps.failing import failed_trial
-
-_TOTAL: Final = 1000
-_COST_OF_ONE: Final = Cost(wall_s=60.0, training_s=50.0, gpu_s=30.0, samples=_TOTAL)
-_QUALITY: Final = Objective(name="eval/w2", nfe=1, mode=Mode.MAX)
-_COST: Final = Objective(name="cost/training_s")
-_SETTINGS: Final = SweepSettings(
-    name="toy",
-    base=("method=mean_flow",),
-    space=Space.from_dict(
-        {
-            "x": {"kind": "uniform", "low": 0.0, "high": 1.0},
-            "k": {"kind": "choice", "values": ["a", "b", "c"]},
-        }
-    ),
-    objectives=Objectives(by_label={"quality": _QUALITY}),
-    startup=3,
-    population=5,
+from onestep.sweeps.study import ended, open_storage, storage_url
+from onestep.tests.sweeps.booking import (
+    COST,
+    COST_OF_ONE,
+    QUALITY,
+    SETTINGS,
+    TOTAL,
+    finish,
+    new_storage,
+    number,
+    open_book,
+    params,
+    suggested,
 )
+from onestep.tests.sweeps.failing import failed_trial
 
 
 @pytest.fixture
@@ -55,50 +53,16 @@ def book(storage: RDBStorage, tmp_path: Path) -> Book:
     return open_book(storage, tmp_path)
 
 
-def new_storage(folder: Path, empty_study: Path) -> RDBStorage:
-    """A database with the tables that take long to make."""
-    folder.mkdir()
-    shutil.copy(empty_study, folder / "optuna.db")
-    return open_storage(storage_url(_SETTINGS, folder))
-
-
-def open_book(storage: RDBStorage, folder: Path, settings: SweepSettings = _SETTINGS) -> Book:
-    """The book as a process finds it that has just been started."""
-    study = begin(storage, "toy-1", settings.objectives)
-    budgets = settings.scheduler.budgets(_TOTAL)
-    return Book(study, settings, base=settings.base, budgets=budgets, folder=folder)
-
-
-def number(value: float) -> Number:
-    return Number(value=value, low=value - 1, high=value + 1)
-
-
-def finish(book: Book, which: int, *values: float) -> None:
-    book.end(
-        which, [number(value) for value in values], samples=_TOTAL, report="{}", cost=_COST_OF_ONE
-    )
-
-
-def suggested(book: Book) -> int:
-    suggestion = book.suggest()
-    assert suggestion is not None
-    return suggestion.number
-
-
-def params(study: Study) -> list[dict[str, Any]]:
-    return [trial.params for trial in study.get_trials()]
-
-
 def test_a_trial_is_kept_with_the_overrides_that_repeat_it(book: Book) -> None:
     suggestion = book.suggest()
     assert suggestion is not None
     finish(book, suggestion.number, 2.0)
     (trial,) = ended(book.study)
-    assert trial.overrides == (*_SETTINGS.base, *suggestion.own)
+    assert trial.overrides == (*SETTINGS.base, *suggestion.own)
     x, k = trial.values["x"], trial.values["k"]
     assert trial.command == f"onestep train method=mean_flow x={x!r} k={k}"
     assert trial.outcome is Outcome.FINISHED
-    assert (trial.results, trial.samples) == ((Number(value=2.0, low=1.0, high=3.0),), _TOTAL)
+    assert (trial.results, trial.samples) == ((Number(value=2.0, low=1.0, high=3.0),), TOTAL)
     assert book.study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert book.study.metric_names == ["quality"]
 
@@ -125,6 +89,39 @@ def test_an_objective_that_is_no_number_fails_the_trial(book: Book, value: float
     assert trial.reason == f"an objective is {value}"
 
 
+@pytest.mark.parametrize("is_on_its_way", [True, False])
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Number(value=math.nan, low=math.nan, high=math.nan), "an objective is nan"),
+        (
+            Number(value=1.0, low=-math.inf, high=math.inf),
+            "an objective is 1, but its interval is -inf to inf",
+        ),
+    ],
+)
+def test_a_trial_without_finite_numbers_fails_when_it_is_measured_and_is_reported(
+    found: Number, said: str, is_on_its_way: bool, storage: RDBStorage, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, scheduler=_ASHA)
+    book = open_book(storage, tmp_path, settings)
+    first, second = suggested(book), suggested(book)
+    finish(book, first, 1.0)
+    if is_on_its_way:
+        assert book.measured(second, [found], samples=500, cost=Cost(samples=500))
+        book = open_book(storage, tmp_path, settings)  # killed before Ray Tune has stopped it
+    else:
+        book.end(second, [found], samples=TOTAL, report="{}", cost=Cost(samples=500))
+    write_report(ended(book.study), settings, name="toy-1", folder=tmp_path)
+    records = json.loads((tmp_path / "trials.json").read_text())
+    assert [(one["outcome"], one["reason"]) for one in records] == [
+        ("finished", ""),
+        ("failed", said),
+    ]
+    assert records[second]["cost"]["samples"] == 500
+    assert book.interrupted == 0
+
+
 def test_a_trial_that_was_cut_off_is_the_next_one_under_its_own_number(
     storage: RDBStorage, tmp_path: Path
 ) -> None:
@@ -146,23 +143,61 @@ def test_a_trial_that_was_cut_off_is_the_next_one_under_its_own_number(
     assert open_book(storage, tmp_path).interrupted == 0
 
 
-def test_a_trial_that_was_cut_off_while_it_was_suggested_keeps_what_it_has(
-    storage: RDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*args: object, **kwargs: object) -> None:
-        raise KeyboardInterrupt
+_CONDITIONAL: Final = Space.from_dict(
+    {
+        "k": {"kind": "choice", "values": ["a", "b"]},
+        "x": {"kind": "uniform", "low": 0.0, "high": 1.0},
+        "y": {"kind": "uniform", "low": 0.0, "high": 1.0, "when": {"k": "a"}},
+        "z": {"kind": "uniform", "low": 0.0, "high": 1.0},
+    }
+)
 
-    first = open_book(storage, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(optuna.trial.Trial, "suggest_categorical", killed)
-        with pytest.raises(KeyboardInterrupt):
-            first.suggest()
-    (half,) = params(first.study)
-    assert set(half) == {"x"}
-    second = open_book(storage, tmp_path)
-    assert suggested(second) == 0
-    (whole,) = params(second.study)
-    assert whole == {**half, "k": whole["k"]}
+
+@pytest.mark.parametrize("kind", [SamplerKind.RANDOM, SamplerKind.TPE, SamplerKind.QMC])
+@pytest.mark.parametrize("which", [1, 5], ids=["startup", "later"])
+def test_a_trial_that_was_cut_off_while_it_was_suggested_has_the_point_that_it_would_have_had(
+    which: int, kind: SamplerKind, tmp_path: Path, empty_study: Path
+) -> None:
+    settings = replace(SETTINGS, sampler=kind, space=_CONDITIONAL)
+
+    def point(folder: str, *, keys: int | None) -> tuple[dict[str, Any], int]:
+        """The point of a trial that is cut off after some keys, and how many it then had."""
+        storage = new_storage(tmp_path / folder, empty_study)
+        book = open_book(storage, tmp_path / folder, settings)
+        for _ in range(which):
+            finish(book, suggested(book), book.study.trials[-1].params["x"])
+        had = 0
+        if keys is not None:
+            with (
+                _killed_after(keys, RememberedStorage, "set_trial_param"),
+                pytest.raises(KeyboardInterrupt),
+            ):
+                book.suggest()
+            book = open_book(
+                open_storage(storage_url(settings, tmp_path / folder)), tmp_path, settings
+            )
+            had = len(book.study.trials[which].params)
+        assert suggested(book) == which
+        return book.study.trials[which].params, had
+
+    whole, _ = point("whole", keys=None)
+    for keys in range(len(whole)):
+        assert point(f"cut-{keys}", keys=keys) == (whole, keys)
+
+
+@contextmanager
+def _killed_after(count: int, owner: type, method: str) -> Iterator[None]:
+    """A kill just before one call of a method, when some have returned."""
+    called, whole = itertools.count(), getattr(owner, method)
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        if next(called) == count:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, method, limited)
+        yield
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SamplerKind if kind is not SamplerKind.GRID])
@@ -172,7 +207,7 @@ def test_a_sweep_that_is_killed_again_and_again_suggests_what_it_would_have_sugg
     trials = 6
 
     def points(folder: str, *, killed_after: tuple[int, ...]) -> list[dict[str, Any]]:
-        settings = replace(_SETTINGS, sampler=kind)
+        settings = replace(SETTINGS, sampler=kind)
         storage = new_storage(tmp_path / folder, empty_study)
         book = open_book(storage, tmp_path / folder, settings)
         for count in range(trials):
@@ -195,7 +230,7 @@ def test_a_sampler_that_learns_nothing_suggests_the_same_however_many_trials_run
     kind: SamplerKind, tmp_path: Path, empty_study: Path
 ) -> None:
     def points(folder: str, *, at_once: int) -> list[dict[str, Any]]:
-        settings = replace(_SETTINGS, sampler=kind)
+        settings = replace(SETTINGS, sampler=kind)
         storage = new_storage(tmp_path / folder, empty_study)
         book = open_book(storage, tmp_path / folder, settings)
         # The first point of Sobol's sequence is drawn before its space is known.
@@ -211,7 +246,7 @@ def test_a_sampler_that_learns_nothing_suggests_the_same_however_many_trials_run
 
 def test_the_seed_decides_the_suggestions(tmp_path: Path, empty_study: Path) -> None:
     def first(folder: str, seed: int) -> list[dict[str, Any]]:
-        settings = replace(_SETTINGS, seed=seed)
+        settings = replace(SETTINGS, seed=seed)
         book = open_book(new_storage(tmp_path / folder, empty_study), tmp_path, settings)
         book.suggest()
         book.suggest()
@@ -230,7 +265,7 @@ def test_a_grid_tries_each_point_once_also_when_it_is_killed(
             "b": {"kind": "choice", "values": [True, None]},
         }
     )
-    settings = replace(_SETTINGS, sampler=SamplerKind.GRID, space=space)
+    settings = replace(SETTINGS, sampler=SamplerKind.GRID, space=space)
     book = open_book(storage, tmp_path, settings)
     for count in range(6):
         which = suggested(book)
@@ -252,13 +287,13 @@ _ASHA: Final = Stopping(kind=StoppingKind.ASHA, grace_samples=500, reduction=2)
 def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
     storage: RDBStorage, tmp_path: Path
 ) -> None:
-    settings = replace(_SETTINGS, scheduler=_ASHA)
+    settings = replace(SETTINGS, scheduler=_ASHA)
     book = open_book(storage, tmp_path, settings)
     good, bad, worse = (suggested(book) for _ in range(3))
-    assert not book.measured(good, [number(3.0)], samples=500, cost=_COST_OF_ONE)
-    assert book.measured(bad, [number(2.0)], samples=500, cost=_COST_OF_ONE)
-    book.end(bad, [number(2.0)], samples=500, report="", cost=_COST_OF_ONE)
-    assert book.measured(worse, [number(1.0)], samples=500, cost=_COST_OF_ONE)
+    assert not book.measured(good, [number(3.0)], samples=500, cost=COST_OF_ONE)
+    assert book.measured(bad, [number(2.0)], samples=500, cost=COST_OF_ONE)
+    book.end(bad, [number(2.0)], samples=500, report="", cost=COST_OF_ONE)
+    assert book.measured(worse, [number(1.0)], samples=500, cost=COST_OF_ONE)
 
     book = open_book(storage, tmp_path, settings)  # killed after the decision
     assert book.interrupted == 1
@@ -270,7 +305,7 @@ def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
     assert stopped[0].reason == "asha, place 2 of 2 after 500 samples, of which 1 go on"
     assert suggested(book) == good
     assert not book.measured(
-        good, [number(3.0)], samples=500, cost=_COST_OF_ONE
+        good, [number(3.0)], samples=500, cost=COST_OF_ONE
     )  # it is measured again
     finish(book, good, 4.0)
     states = [trial.state for trial in book.study.get_trials()]
@@ -278,9 +313,41 @@ def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
     assert book.study.get_trials()[good].intermediate_values == {500: 3.0}
 
 
+def test_a_kill_while_a_verdict_is_written_does_not_change_it(
+    tmp_path: Path, empty_study: Path
+) -> None:
+    settings, steps = replace(SETTINGS, scheduler=_ASHA), 0
+    while True:
+        folder = tmp_path / str(steps)
+        storage = new_storage(folder, empty_study)
+        book = open_book(storage, folder, settings)
+        good, bad = suggested(book), suggested(book)
+        assert not book.measured(good, [number(3.0)], samples=500, cost=COST_OF_ONE)
+        try:
+            with _killed_after(steps, RememberedStorage, "set_trial_user_attr"):
+                is_over = book.measured(bad, [number(2.0)], samples=500, cost=COST_OF_ONE)
+        except KeyboardInterrupt:
+            is_over = False
+            book = open_book(open_storage(storage_url(settings, folder)), folder, settings)
+            assert suggested(book) == good
+            if book.interrupted:
+                assert suggested(book) == bad
+                assert book.measured(bad, [number(2.0)], samples=500, cost=COST_OF_ONE)
+                book.end(bad, [number(2.0)], samples=500, report="", cost=COST_OF_ONE)
+            (stopped,) = ended(book.study)
+            assert (stopped.number, stopped.outcome) == (bad, Outcome.STOPPED)
+            # It counts among the rivals of the next one: the best of three, and not of two.
+            assert book.measured(suggested(book), [number(2.5)], samples=500, cost=COST_OF_ONE)
+            assert book.study.trials[bad].intermediate_values == {500: 2.0}
+        if is_over:
+            break
+        steps += 1
+    assert steps == 5
+
+
 def test_several_objectives_are_kept_in_their_order(storage: RDBStorage, tmp_path: Path) -> None:
-    objectives = Objectives(by_label={"quality": _QUALITY, "cost": _COST})
-    settings = replace(_SETTINGS, objectives=objectives)
+    objectives = Objectives(by_label={"quality": QUALITY, "cost": COST})
+    settings = replace(SETTINGS, objectives=objectives)
     book = open_book(storage, tmp_path, settings)
     for quality, cost in ((1.0, 5.0), (2.0, 9.0), (0.5, 7.0)):
         finish(book, suggested(book), quality, cost)
@@ -290,7 +357,7 @@ def test_several_objectives_are_kept_in_their_order(storage: RDBStorage, tmp_pat
 
 
 _REPLANNED: Final = replace(
-    _SETTINGS,
+    SETTINGS,
     trials=5,
     scheduler=Stopping(kind=StoppingKind.ASHA, grace_samples=250, reduction=2, replan=True),
 )
@@ -337,7 +404,7 @@ def test_a_trial_that_waits_for_a_promotion_is_not_started_again_after_a_kill(
     first, second = book.suggest(), book.suggest()
     assert first is not None
     assert second is not None
-    book.end(first.number, [number(1.0)], samples=250, report="{}", cost=_COST_OF_ONE)
+    book.end(first.number, [number(1.0)], samples=250, report="{}", cost=COST_OF_ONE)
     book = open_book(storage, tmp_path, _REPLANNED)
     assert book.interrupted == 1
     assert book.suggest() == second
@@ -367,7 +434,7 @@ def test_while_runs_are_waited_for_nothing_is_started_and_nothing_is_over(
 def test_what_ray_tune_says_of_a_trial_reaches_the_book(
     storage: RDBStorage, tmp_path: Path
 ) -> None:
-    book = open_book(storage, tmp_path, replace(_SETTINGS, scheduler=_ASHA))
+    book = open_book(storage, tmp_path, replace(SETTINGS, scheduler=_ASHA))
     searcher, scheduler = BookSearch(book), BookScheduler(book)
     configs = {name: searcher.suggest(name) for name in ("whole", "stopped", "told", "lost")}
     assert [config[NUMBER] for config in configs.values()] == [0, 1, 2, 3]
@@ -388,7 +455,7 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
     failed = failed_trial(tmp_path, configs["lost"], RayTaskError("try_overrides", "", error))
     scheduler.on_trial_error(None, failed)
     searcher.on_trial_complete("lost", None, error=True)
-    last = {"samples": _TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}", "returns": 2}
+    last = {"samples": TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}", "returns": 2}
     assert decided("whole", last) == TrialScheduler.CONTINUE
     searcher.on_trial_complete("whole", last)
     outcomes = [(trial.outcome, trial.reason) for trial in ended(book.study)]
@@ -405,8 +472,8 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
 @pytest.mark.parametrize(
     ("budget", "trials", "said"),
     [
-        (Budget(samples=3 * _TOTAL), 3, "3000 of 3000 samples"),
-        (Budget(samples=4 * _TOTAL - 1), 3, "3000 of 3999 samples"),
+        (Budget(samples=3 * TOTAL), 3, "3000 of 3000 samples"),
+        (Budget(samples=4 * TOTAL - 1), 3, "3000 of 3999 samples"),
         (Budget(seconds=119.0), 2, "120 of 119 seconds of trials"),
         (Budget(gpu_seconds=30.0), 1, "30 of 30 seconds of GPUs"),
         (Budget(money=3.0, price_per_node_hour=120.0, trials_per_node=2), 3, "3 of 3 of the money"),
@@ -415,7 +482,7 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
 def test_no_trial_is_started_when_the_budget_is_spent(
     budget: Budget, trials: int, said: str, storage: RDBStorage, tmp_path: Path
 ) -> None:
-    settings = replace(_SETTINGS, budget=budget)
+    settings = replace(SETTINGS, budget=budget)
     for _ in range(trials):  # also if the sweep is killed after each trial
         book = open_book(storage, tmp_path, settings)
         finish(book, suggested(book), 1.0)
@@ -425,7 +492,7 @@ def test_no_trial_is_started_when_the_budget_is_spent(
 
 
 def test_trials_that_are_running_have_their_samples(storage: RDBStorage, tmp_path: Path) -> None:
-    settings = replace(_SETTINGS, budget=Budget(samples=2 * _TOTAL))
+    settings = replace(SETTINGS, budget=Budget(samples=2 * TOTAL))
     book = open_book(storage, tmp_path, settings)
     assert (suggested(book), suggested(book)) == (0, 1)
     assert book.suggest() is None
@@ -449,13 +516,13 @@ def test_a_bad_budget_is_refused(limits: dict[str, Any], said: str) -> None:
 
 def test_a_budget_of_less_than_a_trial_is_refused() -> None:
     with pytest.raises(ValueError, match="0 or at least the 1000 of a trial, got 999"):
-        Budget(samples=999).check(samples_of_a_trial=_TOTAL)
+        Budget(samples=999).check(samples_of_a_trial=TOTAL)
 
 
 def test_what_ray_tune_keeps_of_a_search_holds_no_password(
     storage: RDBStorage, tmp_path: Path
 ) -> None:
-    settings = replace(_SETTINGS, base=("storage.tracking_uri=mysql://ada:secret@host/db",))
+    settings = replace(SETTINGS, base=("storage.tracking_uri=mysql://ada:secret@host/db",))
     book = open_book(storage, tmp_path, settings)
     searcher = BookSearch(book)
     suggested = searcher.suggest("a")

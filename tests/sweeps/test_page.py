@@ -375,3 +375,14 @@ def test_a_sweep_whose_study_is_gone_is_refused(home: Path) -> None:
         file.unlink()
     with pytest.raises(ValueError, match=rf"optuna.db has no study of sweep {_NAME}"):
         Findings.of(_NAME)
+
+
+def test_a_page_calls_no_trial_a_winner_that_was_stopped(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    replanned = Stopping(kind="asha", grace_samples=64, reduction=2, replan=True)
+    book = begun(home, replace(_SETTINGS, scheduler=replanned, trials=1))
+    book.end(start(book), numbers(1.0), samples=64, report=trained[1].to_json(), cost=Cost())
+    book.close()
+    assert "No trial ran whole, best that was stopped: trial 0" in read().text
+    assert "Winner" not in read().text

@@ -99,6 +99,14 @@ def test_the_table_has_a_column_for_each_key_that_some_trial_has() -> None:
     assert by_trial["3"][1:4] == ["0.4", "adam", "-"]
 
 
+def test_a_table_says_when_no_trial_ran_whole() -> None:
+    text = table(_TRIALS, _SETTINGS, name="toy-1")
+    assert "The best trial, again:" in text
+    text = table(_TRIALS[1:3], _SETTINGS, name="toy-1")
+    assert "No trial ran whole. The best of those that were stopped, again:" in text
+    assert "The best trial" not in text
+
+
 def test_a_table_without_a_measured_trial_repeats_none() -> None:
     assert "onestep train" not in table(_TRIALS[1:2], _SETTINGS, name="toy-1")
 

@@ -1,0 +1,75 @@
+"""What a sampler learns from where rungs are runs of their own: trials that wait at one, too."""
+
+import copy
+from collections.abc import Container
+from typing import Any, final
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+
+@final
+class RungSampler(BaseSampler):
+    """Shows a sampler a trial that has been measured at a rung as one that was stopped there.
+
+    For the study it is running, since it may go on, and would count as a bad one that has told
+    nothing.
+
+    Args:
+        sampler: The sampler.
+    """
+
+    def __init__(self, sampler: BaseSampler) -> None:
+        self._sampler = sampler
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """As the sampler has it."""
+        return self._sampler.infer_relative_search_space(_MeasuredStudy(study), trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As the sampler has it."""
+        return self._sampler.sample_relative(_MeasuredStudy(study), trial, search_space)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """As the sampler has it."""
+        return self._sampler.sample_independent(
+            _MeasuredStudy(study), trial, param_name, param_distribution
+        )
+
+
+@final
+class _MeasuredStudy(Study):
+    """A study in which trials that have been measured on their way are pruned."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__(study.study_name, study._storage)
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        del use_cache
+        trials = map(_seen, super()._get_trials(deepcopy=deepcopy))
+        return [one for one in trials if states is None or one.state in states]
+
+
+def _seen(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state != TrialState.RUNNING or not trial.intermediate_values:
+        return trial
+    shown = copy.copy(trial)
+    shown.state = TrialState.PRUNED
+    return shown

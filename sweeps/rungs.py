@@ -1,0 +1,145 @@
+"""Rungs as runs of their own: what a study knows of them, who goes on, and what that takes."""
+
+import math
+from collections.abc import Sequence
+from typing import final
+
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from .halving import Promotion, Rung, bracket_of, promotable, to_the_top
+from .ranking import Values, ranked
+from .record import CURVE, ERROR, RUNG, STOPPED
+from .settings import SweepSettings
+from .stopping import StoppingKind
+
+
+@final
+class Rungs:
+    """Reads the rungs of a sweep from the trials of its study.
+
+    A trial belongs to the bracket of the lowest rung that it ran at, and has its rivals there.
+
+    Args:
+        settings: The sweep.
+        budgets: Samples of the rungs, the whole run last.
+    """
+
+    def __init__(self, settings: SweepSettings, budgets: Sequence[int]) -> None:
+        self._settings, self._budgets = settings, tuple(budgets)
+
+    def first(self, place: int) -> int:
+        """The rung that a trial begins at.
+
+        Args:
+            place: How many trials were begun before it.
+        """
+        if self._settings.scheduler.kind is not StoppingKind.HYPERBAND:
+            return 0
+        return bracket_of(place, len(self._budgets), self._settings.scheduler.reduction)
+
+    def is_between(self, trial: FrozenTrial) -> bool:
+        """Whether a trial has ended at a rung and may go on to the next."""
+        rung = trial.user_attrs.get(RUNG)
+        is_running = trial.state == TrialState.RUNNING and STOPPED not in trial.user_attrs
+        return is_running and rung is not None and self._budgets[rung] in curve_of(trial)
+
+    def promotion(self, trials: Sequence[FrozenTrial]) -> Promotion | None:
+        """Who is to go on now, if anybody, to the highest rung first.
+
+        Args:
+            trials: All trials of the study.
+        """
+        firsts = [self.first(place) for place in range(self._settings.trials)]
+        reduction = self._settings.scheduler.reduction
+        found = {
+            bracket: promotable(
+                self._known(trials, bracket), count=firsts.count(bracket), reduction=reduction
+            )
+            for bracket in sorted(set(firsts))
+        }
+        return _highest(found)
+
+    def last(self, trials: Sequence[FrozenTrial]) -> Promotion | None:
+        """Who is to go on so that a sweep that begins no other trial ends with a whole run.
+
+        Args:
+            trials: All trials of the study.
+
+        Returns:
+            The promotion; None if a whole run has begun, or a run of any rung is to be waited for.
+        """
+        brackets = {b: self._known(trials, b) for b in range(len(self._budgets))}
+        rungs = [rung for some in brackets.values() for rung in some]
+        if any(rung.running for rung in rungs) or any(b[-1].entered for b in brackets.values()):
+            return None
+        return _highest({bracket: to_the_top(some) for bracket, some in brackets.items()})
+
+    def reserve(self, trials: Sequence[FrozenTrial], rung: int) -> int:
+        """Samples that the whole run still takes with which a sweep ends.
+
+        Args:
+            trials: All trials of the study.
+            rung: The rung of the run that is to be started.
+        """
+        come_to = [one.user_attrs[RUNG] for one in trials if RUNG in one.user_attrs]
+        if len(self._budgets) - 1 in come_to:
+            return 0
+        live = [
+            one.user_attrs[RUNG]
+            for one in trials
+            if RUNG in one.user_attrs and one.state == TrialState.RUNNING
+        ]
+        return sum(self._budgets[max([rung, *live]) + 1 :])
+
+    def place(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
+        """The place of a trial at the rung that it came to, in words.
+
+        Args:
+            trial: The trial, which waits there.
+            trials: All trials of the study.
+        """
+        rung, bracket = int(trial.user_attrs[RUNG]), self._bracket(trial)
+        order = ranked(self._known(trials, bracket)[rung - bracket].results)
+        place = f"place {order.index(trial.number) + 1} of {len(order)}"
+        return f"{place} among runs of {self._budgets[rung]} samples"
+
+    def _bracket(self, trial: FrozenTrial) -> int:
+        measured = [self._budgets.index(samples) for samples in curve_of(trial)]
+        return min([trial.user_attrs[RUNG], *measured])
+
+    def _known(self, trials: Sequence[FrozenTrial], bracket: int) -> list[Rung]:
+        """What is known of each rung of a bracket, the lowest first."""
+        some = [one for one in trials if RUNG in one.user_attrs and self._bracket(one) == bracket]
+        closed = frozenset(one.number for one in some if one.state != TrialState.RUNNING)
+        rungs = []
+        for rung, samples in list(enumerate(self._budgets))[bracket:]:
+            results: dict[int, Values] = {}
+            running = set()
+            for one in some:
+                is_here = one.user_attrs[RUNG] == rung
+                if samples in (curve := curve_of(one)):
+                    results[one.number] = curve[samples]
+                elif is_here and one.state == TrialState.RUNNING:
+                    running.add(one.number)
+                elif is_here and ERROR in one.user_attrs:
+                    results[one.number] = (math.inf,) * len(self._settings.objectives.all)
+                elif is_here and one.state == TrialState.COMPLETE:
+                    results[one.number] = tuple(one.values)
+            rungs.append(Rung(results=results, running=frozenset(running), closed=closed))
+        return rungs
+
+
+def curve_of(trial: Trial | FrozenTrial) -> dict[int, Values]:
+    """Objectives of a trial by samples; JSON has made texts of the samples."""
+    curve = trial.user_attrs.get(CURVE, {})
+    return {int(samples): tuple(map(float, values)) for samples, values in curve.items()}
+
+
+def _highest(found: dict[int, Promotion | None]) -> Promotion | None:
+    """The promotion to the highest rung, of those in brackets whose lowest rung is their number."""
+    some = [
+        Promotion(number=one.number, rung=bracket + one.rung)
+        for bracket, one in found.items()
+        if one is not None
+    ]
+    return max(some, key=lambda one: one.rung, default=None)

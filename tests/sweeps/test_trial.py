@@ -1,0 +1,93 @@
+"""A trial as Ray Tune calls it, in this process: what it tells of itself at its end."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from ray import tune
+
+from onestep.platform.training.assembly import assemble
+from onestep.sweeps.objective import Objectives
+from onestep.sweeps.plan import Plan
+from onestep.sweeps.record import (
+    COST,
+    ERROR,
+    OVERRIDES,
+    RETURNS,
+    RUNG,
+    SAMPLES,
+    cost_until_checkpoint,
+    folder_of_trial,
+)
+from onestep.sweeps.searcher import BEGINNING, NUMBER, SPAN
+from onestep.sweeps.settings import SweepSettings
+from onestep.sweeps.space import Space
+from onestep.sweeps.trial import try_overrides
+
+_BATCH: Final = 32
+_TIMES: Final = 65536.0
+_BASE: Final = (
+    "method=mean_flow",
+    "data=eight_gaussians",
+    "data.samples=500",
+    "data.held_out=80",
+    "net=mlp",
+    "net.width=8",
+    f"training.samples={12 * _BATCH}",
+    f"training.batch_size={_BATCH}",
+    f"training.checkpoint_every={4 * _BATCH}",
+    "training.threads=1",
+    "evaluation.nfes=[1]",
+    "evaluation.samples=64",
+    # Far too high from the seventh step on, until the guardian has sent the run back once.
+    "~learning_rate",
+    "+learning_rate={_target_:onestep.methods.core.schedule.Piecewise,"
+    f"values:[1.0,{_TIMES}],boundaries:[0.5]}}",
+    f"guardian.every={_BATCH}",
+    "guardian.retries=1",
+    f"guardian.lr_factor={1 / _TIMES}",
+)
+
+_SETTINGS: Final = SweepSettings(
+    name="toy",
+    base=_BASE,
+    space=Space.from_dict({"optimizer.lr": {"kind": "uniform", "low": 0.01, "high": 0.02}}),
+    objectives=Objectives.from_dict({"quality": {"name": "eval/w2", "nfe": 1}}),
+)
+
+
+def test_a_trial_tells_how_often_its_guardian_sent_it_back_and_all_that_it_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    plan = Plan.of(_SETTINGS)
+    benchmark = plan.benchmark(assemble(plan.experiment).source.load())
+    rows: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune, "report", rows.append)
+
+    def run() -> dict[str, Any]:
+        (lr,) = plan.settings.space.overrides(plan.settings.space.first)
+        config = {NUMBER: 3, OVERRIDES: [lr], RUNG: None, BEGINNING: None, SPAN: None}
+        try_overrides(
+            config,
+            objectives=plan.settings.objectives.to_dict(),
+            budgets=(),
+            folder=str(tmp_path),
+            base=plan.base,
+            benchmark=benchmark,
+            environment={},
+            wandb=False,
+        )
+        assert ERROR not in rows[-1]
+        return rows[-1]
+
+    for last in (run(), run()):  # the second one goes on from the last checkpoint
+        assert (last[RETURNS], last[SAMPLES]) == (1, 12 * _BATCH)
+        trained = json.loads(last[COST])["samples"]
+        assert trained > 12 * _BATCH
+        assert trained % _BATCH == 0
+    kept = cost_until_checkpoint(tmp_path, 3, rung=None)
+    assert kept.samples == trained
+    assert (folder_of_trial(tmp_path, 3, rung=None) / "seconds.json").exists()
+    assert cost_until_checkpoint(tmp_path, 4, rung=None).samples == 0
