@@ -56,7 +56,7 @@ _CURVE: Final = "evaluation.nfes=[1,2,4,8]"  # those that a map allows
 PILOT: Final = 0.05
 """Share of a recipe's samples in the pilot, which is not measured but timed."""
 LEAST_STEPS: Final = 20
-CURVES: Final = 8
+CURVES: Final = 7
 """Recipes whose quality over evaluations is drawn."""
 
 
