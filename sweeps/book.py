@@ -4,26 +4,26 @@ Nothing that decides how a sweep goes on lives in its process alone. The trials 
 when it was killed are the next ones that it starts, under their own numbers.
 """
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, final
 
-import optuna
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.study import Study
-from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
 from .condition import Scalar
 from .cost import NOTHING, Cost
+from .ending import has_ended, mark_ended
 from .halving import Promotion
-from .lineage import LINEAGE, Beginning, Lineage
+from .lineage import LINEAGE, Lineage
 from .objective import Number
+from .points import Points
 from .population import Population
 from .record import (
     CHOSEN,
@@ -43,42 +43,18 @@ from .record import (
     cost_until_checkpoint,
     report_file,
 )
-from .rung_sampler import RungSampler
 from .rungs import Rungs, curve_of
-from .sampler import SamplerKind, given_point, sampler_of
+from .sampler import SamplerKind
 from .settings import SweepSettings
 from .space import override
 from .stopping import Curve, judge
 from .subtrial import SubStudy, SubTrial
+from .suggestion import Suggestion
 from .warm_start import FirstPoint
 
 _TRIES: Final = 1000
 """Points that break a constraint, one after the other, before a sweep gives up."""
 UNEXPECTED: Final = "the trial's process failed; Ray Tune's folder of the sweep has its error"
-_ENDED: Final = "ended"
-"""With how many trials, and on which budget, a sweep came to its end."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Suggestion:
-    """A trial that is to be started.
-
-    Attributes:
-        number: Its number in the study.
-        own: The overrides that are its own.
-        rung: Its rung, where rungs are runs of their own.
-        known: What was tried on its weights before it was cut off.
-        beginning: The checkpoint that it goes on from, in a population.
-        span: The samples from which to which it trains, in a population.
-    """
-
-    number: int
-    own: tuple[str, ...]
-    rung: int | None = None
-    known: tuple[SubTrial, ...] = ()
-    beginning: Beginning | None = None
-    span: tuple[int, int] | None = None
 
 
 @final
@@ -107,6 +83,7 @@ class Book:
         substudy: SubStudy | None = None,
     ) -> None:
         self._first, self._substudy = first, substudy
+        self._points = Points(study, settings, first)
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
         self._budgets, self.spent = budgets, ""
         """Which limit of the budget has been reached, or nothing."""
@@ -158,7 +135,7 @@ class Book:
             ValueError: If no point is found that keeps the constraints.
         """
         while self._waiting:
-            trial = self._again(self._waiting.pop(0))
+            trial = self._points.again(self._waiting.pop(0))
             values = self._settings.space.suggest(trial)
             broken = self._settings.space.violated(values)
             if broken is None:
@@ -308,22 +285,22 @@ class Book:
         if self._rungs is not None:
             for frozen in between:
                 place = self._rungs.place(frozen, self._all())
-                self._again(frozen).set_user_attr(STOPPED, f"{kind}, {place}")
+                self._points.again(frozen).set_user_attr(STOPPED, f"{kind}, {place}")
         for frozen in between:
-            self._close_stopped(self._again(frozen))
+            self._close_stopped(self._points.again(frozen))
         if is_over:
-            self.study.set_user_attr(_ENDED, _counts(self._settings))
+            mark_ended(self.study, self._settings)
 
     def _new(self) -> Suggestion | None:
         """A point that has not been tried."""
         space, broken = self._settings.space, ""
         for _ in range(_TRIES):
-            self.study.sampler = self._sampler(self._count)
+            self.study.sampler = self._points.sampler(self._count)
             trial = self.study.ask()
             self._count += 1
             values = space.suggest(trial)
             broken = space.violated(values) or ""
-            if self._settings.sampler is SamplerKind.GRID and self._is_known(trial):
+            if self._settings.sampler is SamplerKind.GRID and self._points.is_known(trial):
                 self._reject(trial, "the grid has no points left")
                 self._is_exhausted = True
                 return None
@@ -348,7 +325,7 @@ class Book:
             )
         )
         self._count, self._begun = self._count + 1, self._begun + 1
-        return self._begin(self._again(self._all()[-1]), child.point)
+        return self._begin(self._points.again(self._all()[-1]), child.point)
 
     def _begin(self, trial: Trial, values: Mapping[str, Scalar]) -> Suggestion:
         if self._population is not None:
@@ -388,61 +365,8 @@ class Book:
             span=population.samples(lineage),
         )
 
-    def _again(self, frozen: FrozenTrial) -> Trial:
-        """A trial that is in the study already, under its own number."""
-        # A sampler that has had its turn must not have another one.
-        is_whole = self._is_whole(frozen)
-        self.study.sampler = RandomSampler() if is_whole else self._sampler(frozen.number)
-        trial = Trial(self.study, frozen._trial_id)
-        if not is_whole:
-            self._draw_again(trial, frozen)
-        return trial
-
-    def _draw_again(self, trial: Trial, frozen: FrozenTrial) -> None:
-        """Have the sampler draw what a trial has, so that the rest is what it would have been."""
-        before = copy.copy(frozen)
-        before.params, before.distributions = {}, {}
-        for key in (one for one in self._settings.space.dimensions if one in frozen.params):
-            law = frozen.distributions[key]
-            if not law.single() and key not in trial.relative_params:
-                self.study.sampler.sample_independent(self.study, before, key, law)
-            before.params = {**before.params, key: frozen.params[key]}
-            before.distributions = {**before.distributions, key: law}
-
-    def _is_whole(self, frozen: FrozenTrial) -> bool:
-        """Whether all that is asked of a trial was suggested before it was cut off."""
-        try:
-            self._settings.space.suggest(FixedTrial(frozen.params))
-        except ValueError:
-            return False
-        return True
-
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        settings = self._settings
-        if number < len(self._first):
-            return given_point(
-                self._first[number].values,
-                settings.sampler,
-                number=number,
-                population=settings.population,
-            )
-        sampler = sampler_of(
-            settings.sampler,
-            {key: one.distribution for key, one in settings.space.dimensions.items()},
-            seed=settings.seed,
-            number=number,
-            startup=settings.startup,
-            population=settings.population,
-        )
-        learns = settings.scheduler.replan and settings.sampler is SamplerKind.TPE
-        return RungSampler(sampler) if learns else sampler
-
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
-
-    def _is_known(self, trial: Trial) -> bool:
-        """Whether an earlier trial has the same values."""
-        return any(one.params == trial.params for one in self._all()[: trial.number])
 
     @property
     def _samples_of_a_trial(self) -> int:
@@ -499,7 +423,7 @@ class Book:
         """A trial that goes on to the next rung, or a new one."""
         while (found := self._next_run(rungs)) is not None:
             if found.number < self._count:
-                trial = self._again(self._all()[found.number])
+                trial = self._points.again(self._all()[found.number])
                 trial.set_user_attr(RUNG, found.rung)
                 return self._begin(trial, self._settings.space.suggest(trial))
             if (new := self._new()) is not None:
@@ -559,20 +483,6 @@ class Book:
         self.study.sampler = RandomSampler()  # a grid's own would refuse to be told its last trial
         self.study.tell(trial, **result)
         self._open.pop(trial.number, None)
-
-
-def has_ended(study: Study, settings: SweepSettings) -> bool:
-    """Whether a sweep has come to its end, with as many trials and on such a budget.
-
-    Args:
-        study: Its study.
-        settings: Its settings.
-    """
-    return bool(study.user_attrs.get(_ENDED) == _counts(settings))
-
-
-def _counts(settings: SweepSettings) -> dict[str, Any]:
-    return {"trials": settings.trials, "budget": asdict(settings.budget)}
 
 
 def _not_finite(numbers: Sequence[Number]) -> str:

@@ -25,9 +25,10 @@ from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
 from ..platform.training.reporter import check_wandb
 from .board import Show
-from .book import Book, has_ended
+from .book import Book
 from .cost import Budget
 from .earlier import first_points
+from .ending import has_ended
 from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER

@@ -12,7 +12,7 @@ from onestep.platform.training import checkpoint as checkpoints
 from onestep.platform.training.place import Place
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.worker import CHECKPOINTS, work
-from onestep.sweeps.book import Book, Suggestion
+from onestep.sweeps.book import Book
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.lineage import LINEAGE
 from onestep.sweeps.objective import Number, Objective, Objectives
@@ -22,6 +22,7 @@ from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.stopping import Stopping, StoppingKind
 from onestep.sweeps.study import begin, ended
+from onestep.sweeps.suggestion import Suggestion
 from onestep.sweeps.trial import experiment_of
 from onestep.sweeps.winner import keep_leaders
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import pytest
 from optuna.storages import RDBStorage
 
-from onestep.sweeps.book import Book, has_ended
+from onestep.sweeps.book import Book
 from onestep.sweeps.cost import Budget, Cost
+from onestep.sweeps.ending import has_ended
 from onestep.sweeps.halving import bracket_of
 from onestep.sweeps.objective import Mode, Objective, Objectives
 from onestep.sweeps.record import SECONDS_FILE, Outcome, folder_of_trial

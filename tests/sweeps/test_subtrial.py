@@ -7,7 +7,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from onestep.sweeps.book import Book, Suggestion
+from onestep.sweeps.book import Book
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.posthoc import PostHoc
@@ -17,6 +17,7 @@ from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.study import begin, ended, open_storage
 from onestep.sweeps.subtrial import SubTrial, Way, substudy_of, subtrials_of
+from onestep.sweeps.suggestion import Suggestion
 
 _SETTINGS: Final = SweepSettings(
     name="toy",
