@@ -89,6 +89,11 @@ class Walk:
         self.question: Question | None = None
         self._go()
 
+    def __del__(self) -> None:
+        # One that is left half way ends its sampler's blocks here, which would turn gradients off.
+        with torch.no_grad():
+            del self._way
+
     @property
     def end(self) -> Float[Tensor, " b *d"]:
         """The samples, where nothing is left to ask."""

@@ -84,6 +84,14 @@ def test_walks_under_way_leave_gradients_as_they_are() -> None:
                 walks = [walk for walk in walks if walk.question is not None]
 
 
+def test_a_walk_that_is_left_half_way_leaves_gradients_as_they_are() -> None:
+    sampler = Jumps(grid=UniformGrid(steps=2))
+    walk = Walk(sampler, Asking(domain=Domain()), noise(sampler, 1), None)
+    assert walk.question is not None
+    del walk
+    assert torch.is_grad_enabled()
+
+
 def test_what_is_left_in_company_is_told_and_gone() -> None:
     company: Company[str] = Company(lambda question: 1 / 0 * question.x, rows=1)
     for key in ("running", "waiting"):

@@ -247,7 +247,7 @@ def test_measurements_are_at_whole_batches() -> None:
     [
         (
             {"kind": "fast"},
-            "kind must be hyperband, median, pbt, pb2, got 'fast'",
+            "hyperband, median, pbt, pb2, got 'fast'",
         ),
         ({"grace_samples": 0}, "must be at least 1 and reduction at least 2, got 0, 5 and 3"),
         ({"reduction": 1}, "reduction at least 2"),
@@ -280,5 +280,5 @@ def test_what_a_rule_does_not_say_beforehand_is_expected_whole() -> None:
     budgets = (100, 300, 900)
     assert Stopping().expected_samples(9, (900,)) == 9 * 900
     assert _MEDIAN.expected_samples(9, budgets) == 9 * 900
-    again = Stopping(kind=StoppingKind.HYPERBAND, replan=True)
+    again = Stopping(kind=StoppingKind.ASHA, replan=True)
     assert again.expected_samples(9, budgets) == 9 * 100 + 3 * 300 + 900
