@@ -40,8 +40,10 @@ FOLDER: Final = RESULTS / "recorded_sweep"
 TRIALS: Final = 64
 SAMPLES: Final = 65_536
 GRACE: Final = 4_096
-SMALLER: Final = ("net=mlp", "training.batch_size=128", f"training.samples={SAMPLES}")
+SLOW: Final = ("net=mlp", "training.batch_size=128", f"training.samples={SAMPLES}")
 """What makes hundreds of runs out of hours of one core; otherwise the sweep is the shipped one."""
+FAST: Final = ("net=mlp", "optimizer.lr=0.005", *SLOW[1:])
+"""The same with a learning rate for short runs, with which a lower rung has learned something."""
 OTHER_NOISE: Final = 8
 """Seed of the second evaluation of a whole run."""
 OTHER_SEEDS: Final = (1, 2)
@@ -68,6 +70,7 @@ class Recorded:
 
     Attributes:
         name: What it is called.
+        base: Overrides of every trial beside those of the shipped sweep.
         objectives: What is measured of a run, by label.
         more: Keys of the space beside those of the shipped one.
         reductions: A ladder for each; the first is that of the bars.
@@ -76,6 +79,7 @@ class Recorded:
     """
 
     name: str
+    base: tuple[str, ...]
     objectives: Mapping[str, Mapping[str, Any]]
     more: Mapping[str, Any] = field(default_factory=dict)
     reductions: tuple[int, ...] = (3, 2, 4)
@@ -87,7 +91,7 @@ class Recorded:
         nfes = sorted({each["nfe"] for each in self.objectives.values() if "nfe" in each})
         common = ["training.threads=1", f"evaluation.nfes={nfes}", "sweep.sampler=random"]
         own = [f"sweep.trials={TRIALS}", "sweep.concurrency=1"]
-        values = settings_of(["sweep=alpha_flow_curriculum", *SMALLER, *common, *own]).to_dict()
+        values = settings_of(["sweep=alpha_flow_curriculum", *self.base, *common, *own]).to_dict()
         values["space"] = {**values["space"], **self.more}
         values["objectives"] = dict(self.objectives)
         found = SweepSettings.from_dict(values)
@@ -150,17 +154,19 @@ class Recorded:
         return len(stored["trials"]) == len(self.points) and len(stored["again"]) == again
 
 
+ONE: Final = {"quality": QUALITY, "deviation": {"name": "eval/1nn_deviation", "nfe": 1}}
 CURRICULA: Final = Recorded(
     name="curricula",
-    objectives={
-        "quality": QUALITY,
-        "deviation": {"name": "eval/1nn_deviation", "nfe": 1},
-    },
+    base=(*FAST, "net.width=256", "net.depth=2"),
+    objectives=ONE,
     on_the_way=True,
 )
 """The shipped space of curricula as it is."""
+SLOW_CURRICULA: Final = Recorded(name="slow_curricula", base=SLOW, objectives=ONE, on_the_way=True)
+"""The same where the lower rungs are too short to learn in; its record may stop anywhere."""
 SIZES: Final = Recorded(
     name="sizes",
+    base=FAST,
     objectives={"quality": QUALITY, "cost": {"name": "cost/training_s"}},
     more={
         "net.width": {"kind": "log_int", "low": 32, "high": 256},
@@ -169,7 +175,7 @@ SIZES: Final = Recorded(
     reductions=(3,),
 )
 """The same space with the size of the network, on which quality and cost do not agree."""
-RECORDED: Final = {each.name: each for each in (CURRICULA, SIZES)}
+RECORDED: Final = {each.name: each for each in (CURRICULA, SLOW_CURRICULA, SIZES)}
 
 
 def _unseen(experiment: Experiment, checkpoint: Path, step: int) -> None:
