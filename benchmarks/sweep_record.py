@@ -166,7 +166,7 @@ SLOW_CURRICULA: Final = Recorded(name="slow_curricula", base=SLOW, objectives=ON
 """The same where the lower rungs are too short to learn in; its record may stop anywhere."""
 SIZES: Final = Recorded(
     name="sizes",
-    base=FAST,
+    base=SLOW,
     objectives={"quality": QUALITY, "cost": {"name": "cost/training_s"}},
     more={
         "net.width": {"kind": "log_int", "low": 32, "high": 256},
