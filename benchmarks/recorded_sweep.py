@@ -31,12 +31,21 @@ from onestep.benchmarks.sweep_findings import (
     points,
     took,
 )
-from onestep.benchmarks.sweep_record import CURRICULA, RECORDED, SIZES, Recorded, record
+from onestep.benchmarks.sweep_record import (
+    CURRICULA,
+    RECORDED,
+    SIZES,
+    SLOW_CURRICULA,
+    Recorded,
+    record,
+)
 from onestep.platform.evaluation.figures import save_png
 from onestep.sweeps.plan import Plan
 from onestep.sweeps.stopping import StoppingKind
 
 NAME: Final = "recorded_sweep"
+JUDGED: Final = (CURRICULA.name, SIZES.name)
+"""Records that have to be whole."""
 AT_ONCE: Final = (1, 4)
 INSIDE: Final = 0.95
 """Share of the orders in which the winner has to lie within the interval of the best."""
@@ -56,7 +65,7 @@ def refusal(recorded: Recorded) -> str:
     return ""
 
 
-def measure(curricula: Stored, sizes: Stored) -> dict[str, Any]:
+def measure(curricula: Stored, slow: Stored, sizes: Stored) -> dict[str, Any]:
     """All that is made of the records."""
     quality, deviation = 0, CURRICULA.settings.objectives.labels.index("deviation")
     rules = [
@@ -73,7 +82,7 @@ def measure(curricula: Stored, sizes: Stored) -> dict[str, Any]:
         "budgets": list(CURRICULA.budgets),
         "records": {
             each.name: {"digest": stored["digest"], "sessions": stored["sessions"]}
-            for each, stored in ((CURRICULA, curricula), (SIZES, sizes))
+            for each, stored in ((CURRICULA, curricula), (SLOW_CURRICULA, slow), (SIZES, sizes))
         },
         "refusal": refusal(CURRICULA),
         "rules": rules,
@@ -81,9 +90,15 @@ def measure(curricula: Stored, sizes: Stored) -> dict[str, Any]:
         "agreement": {
             "quality": agreement(CURRICULA, curricula, quality),
             "deviation": agreement(CURRICULA, curricula, deviation),
+            "quality of slow learners": agreement(SLOW_CURRICULA, slow, quality),
+        },
+        "slow": {
+            "trials": len(slow["trials"]),
+            "noise": noise(slow, quality),
+            "rule": fair(SLOW_CURRICULA, slow, quality, SLOW_CURRICULA.reductions[0], 1),
         },
         "noise": noise(curricula, quality),
-        "took": took([curricula, sizes]),
+        "took": took([curricula, slow, sizes]),
         "conflict": conflict(SIZES, sizes),
         "fronts": [fronts(SIZES, sizes, at_once) for at_once in AT_ONCE],
     }
@@ -119,16 +134,16 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1, help="processes that train")
     arguments = parser.parse_args()
     if not arguments.judge:
-        for name in [arguments.record] if arguments.record else RECORDED:
+        for name in [arguments.record] if arguments.record else JUDGED:
             record(name, arguments.at_once)
         if arguments.record:
             return
-    curricula, sizes = (CURRICULA, CURRICULA.stored()), (SIZES, SIZES.stored())
-    numbers = measure(curricula[1], sizes[1])
+    curricula, slow, sizes = CURRICULA.stored(), SLOW_CURRICULA.stored(), SIZES.stored()
+    numbers = measure(curricula, slow, sizes)
     stored = judged(numbers, bars(numbers))
     save(NAME, stored)
     PAGE.write_text(page(stored))
-    save_png(picture(stored, curves(*curricula), points(*sizes)), PICTURE)
+    save_png(picture(stored, curves(CURRICULA, curricula), points(SIZES, sizes)), PICTURE)
 
 
 if __name__ == "__main__":

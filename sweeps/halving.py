@@ -139,10 +139,8 @@ def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotio
     no run has had the whole budget, the best that is left of the highest rung goes on: a sweep ends
     with a whole run.
 
-    Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5, Alg. 2, get_job; Li et al. 2022
-        (Hyper-Tune), arXiv:2201.06834, D-ASHA, which delays promotions.
-    Differs from the papers: that nobody is delayed any more once all have started, and the last
-        clause.
+    Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5, Alg. 2, get_job.
+    Differs from the paper: the waiting, and the last clause.
 
     Args:
         rungs: What is known of each rung, the lowest first.
