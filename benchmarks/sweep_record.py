@@ -38,12 +38,15 @@ from onestep.sweeps.trial import experiment_of
 
 FOLDER: Final = RESULTS / "recorded_sweep"
 TRIALS: Final = 64
-SAMPLES: Final = 65_536
+SHORT: Final = 65_536
+LONG: Final = 196_608
 GRACE: Final = 4_096
-SLOW: Final = ("net=mlp", "training.batch_size=128", f"training.samples={SAMPLES}")
+LONG_GRACE: Final = 16_384
+"""By less than this, short runs tell nothing of long ones."""
+SMALL: Final = ("net=mlp", "training.batch_size=128")
 """What makes hundreds of runs out of hours of one core; otherwise the sweep is the shipped one."""
-FAST: Final = ("net=mlp", "optimizer.lr=0.005", *SLOW[1:])
-"""The same with a learning rate for short runs, with which a lower rung has learned something."""
+FAST: Final = ("net=mlp", "optimizer.lr=0.005", SMALL[1], "net.width=256", "net.depth=2")
+"""The same with a learning rate for short runs."""
 OTHER_NOISE: Final = 8
 """Seed of the second evaluation of a whole run."""
 OTHER_SEEDS: Final = (1, 2)
@@ -58,11 +61,6 @@ Numbers = list[list[float]]
 _DIGITS: Final = 6
 
 
-def stopping(reduction: int, kind: StoppingKind = StoppingKind.ASHA) -> Stopping:
-    """Halving whose rungs are runs of their own."""
-    return Stopping(kind=kind, grace_samples=GRACE, reduction=reduction, replan=True)
-
-
 @final
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
@@ -71,6 +69,8 @@ class Recorded:
     Attributes:
         name: What it is called.
         base: Overrides of every trial beside those of the shipped sweep.
+        samples: Samples of a whole run.
+        grace: Samples before which no trial is judged.
         objectives: What is measured of a run, by label.
         more: Keys of the space beside those of the shipped one.
         reductions: A ladder for each; the first is that of the bars.
@@ -80,6 +80,8 @@ class Recorded:
 
     name: str
     base: tuple[str, ...]
+    samples: int
+    grace: int
     objectives: Mapping[str, Mapping[str, Any]]
     more: Mapping[str, Any] = field(default_factory=dict)
     reductions: tuple[int, ...] = (3, 2, 4)
@@ -89,19 +91,28 @@ class Recorded:
     def settings(self) -> SweepSettings:
         """The sweep as the platform has it."""
         nfes = sorted({each["nfe"] for each in self.objectives.values() if "nfe" in each})
-        common = ["training.threads=1", f"evaluation.nfes={nfes}", "sweep.sampler=random"]
+        common = [
+            f"training.samples={self.samples}",
+            "training.threads=1",
+            f"evaluation.nfes={nfes}",
+            "sweep.sampler=random",
+        ]
         own = [f"sweep.trials={TRIALS}", "sweep.concurrency=1"]
         values = settings_of(["sweep=alpha_flow_curriculum", *self.base, *common, *own]).to_dict()
         values["space"] = {**values["space"], **self.more}
         values["objectives"] = dict(self.objectives)
         found = SweepSettings.from_dict(values)
-        return replace(found, scheduler=stopping(self.reductions[0]))
+        return replace(found, scheduler=self.stopping(self.reductions[0]))
+
+    def stopping(self, reduction: int, kind: StoppingKind = StoppingKind.ASHA) -> Stopping:
+        """Halving whose rungs are runs of their own."""
+        return Stopping(kind=kind, grace_samples=self.grace, reduction=reduction, replan=True)
 
     @cached_property
     def ladders(self) -> dict[int, tuple[int, ...]]:
         """Samples of the rungs, by reduction, as the platform lays and checks them."""
         scheduled = {
-            one: replace(self.settings, scheduler=stopping(one)) for one in self.reductions
+            one: replace(self.settings, scheduler=self.stopping(one)) for one in self.reductions
         }
         return {one: Plan.of(settings).budgets for one, settings in scheduled.items()}
 
@@ -157,16 +168,27 @@ class Recorded:
 ONE: Final = {"quality": QUALITY, "deviation": {"name": "eval/1nn_deviation", "nfe": 1}}
 CURRICULA: Final = Recorded(
     name="curricula",
-    base=(*FAST, "net.width=256", "net.depth=2"),
+    base=FAST,
+    samples=LONG,
+    grace=LONG_GRACE,
     objectives=ONE,
+    reductions=(3,),
     on_the_way=True,
 )
 """The shipped space of curricula as it is."""
-SLOW_CURRICULA: Final = Recorded(name="slow_curricula", base=SLOW, objectives=ONE, on_the_way=True)
-"""The same where the lower rungs are too short to learn in; its record may stop anywhere."""
+SHORT_CURRICULA: Final = Recorded(
+    name="short_curricula", base=FAST, samples=SHORT, grace=GRACE, objectives=ONE, on_the_way=True
+)
+"""The same with lower rungs that tell nothing; its record may stop anywhere."""
+SLOW_CURRICULA: Final = Recorded(
+    name="slow_curricula", base=SMALL, samples=SHORT, grace=GRACE, objectives=ONE, on_the_way=True
+)
+"""The same again, with a learning rate with which a rung tells even less."""
 SIZES: Final = Recorded(
     name="sizes",
-    base=SLOW,
+    base=SMALL,
+    samples=SHORT,
+    grace=GRACE,
     objectives={"quality": QUALITY, "cost": {"name": "cost/training_s"}},
     more={
         "net.width": {"kind": "log_int", "low": 32, "high": 256},
@@ -175,7 +197,7 @@ SIZES: Final = Recorded(
     reductions=(3,),
 )
 """The same space with the size of the network, on which quality and cost do not agree."""
-RECORDED: Final = {each.name: each for each in (CURRICULA, SLOW_CURRICULA, SIZES)}
+RECORDED: Final = {each.name: each for each in (CURRICULA, SHORT_CURRICULA, SLOW_CURRICULA, SIZES)}
 
 
 def _unseen(experiment: Experiment, checkpoint: Path, step: int) -> None:
