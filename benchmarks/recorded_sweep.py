@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from onestep.benchmarks.misses import Misses, misses_of
 from onestep.benchmarks.record import Bars, at_least, at_most, judged, save
 from onestep.benchmarks.recorded_sweep_page import PAGE, PICTURE, page, picture
 from onestep.benchmarks.sweep_findings import (
@@ -30,12 +31,15 @@ from onestep.benchmarks.sweep_findings import (
     noise,
     points,
     took,
+    trials_of,
 )
 from onestep.benchmarks.sweep_record import (
     CURRICULA,
     RECORDED,
+    SHORT_CURRICULA,
     SIZES,
     SLOW_CURRICULA,
+    TRIALS,
     Recorded,
     record,
 )
@@ -46,6 +50,8 @@ from onestep.sweeps.stopping import StoppingKind
 NAME: Final = "recorded_sweep"
 JUDGED: Final = (CURRICULA.name, SIZES.name)
 """Records that have to be whole."""
+EXPLAINED: Final[dict[str, dict[str, str]]] = {}
+"""By record and number, why it is missed."""
 AT_ONCE: Final = (1, 4)
 INSIDE: Final = 0.95
 """Share of the orders in which the winner has to lie within the interval of the best."""
@@ -65,40 +71,43 @@ def refusal(recorded: Recorded) -> str:
     return ""
 
 
-def measure(curricula: Stored, slow: Stored, sizes: Stored) -> dict[str, Any]:
+def measure(records: Mapping[str, Stored]) -> dict[str, Any]:
     """All that is made of the records."""
+    curricula, sizes = records[CURRICULA.name], records[SIZES.name]
     quality, deviation = 0, CURRICULA.settings.objectives.labels.index("deviation")
-    rules = [
-        fair(CURRICULA, curricula, quality, reduction, at_once)
-        for reduction in sorted(CURRICULA.reductions)
-        for at_once in AT_ONCE
-    ]
+    first = CURRICULA.reductions[0]
+    rules = [fair(CURRICULA, curricula, quality, first, at_once) for at_once in AT_ONCE]
     kinds = (StoppingKind.ASHA, StoppingKind.HYPERBAND)
     rules += [naive(CURRICULA, curricula, kind) for kind in kinds]
-    rules += [fair(CURRICULA, curricula, deviation, CURRICULA.reductions[0], 1)]
+    rules += [fair(CURRICULA, curricula, deviation, first, 1)]
+    for one in (SHORT_CURRICULA, SLOW_CURRICULA):
+        stored = records[one.name]
+        rules += [fair(one, stored, quality, each, 1) for each in sorted(one.reductions)]
+        rules += [naive(one, stored, StoppingKind.ASHA)]
+    of_curricula = (CURRICULA, SHORT_CURRICULA, SLOW_CURRICULA)
     return {
-        "trials": len(curricula["trials"]),
         "orders": {"one": ORDERS, "front": FRONT_ORDERS},
         "budgets": list(CURRICULA.budgets),
         "records": {
-            each.name: {"digest": stored["digest"], "sessions": stored["sessions"]}
-            for each, stored in ((CURRICULA, curricula), (SLOW_CURRICULA, slow), (SIZES, sizes))
+            name: {
+                "digest": stored["digest"],
+                "sessions": stored["sessions"],
+                "trials": len(trials_of(stored)),
+            }
+            for name, stored in records.items()
         },
         "refusal": refusal(CURRICULA),
         "rules": rules,
         "fewer": fewer(curricula, quality),
         "agreement": {
-            "quality": agreement(CURRICULA, curricula, quality),
-            "deviation": agreement(CURRICULA, curricula, deviation),
-            "quality of slow learners": agreement(SLOW_CURRICULA, slow, quality),
-        },
-        "slow": {
-            "trials": len(slow["trials"]),
-            "noise": noise(slow, quality),
-            "rule": fair(SLOW_CURRICULA, slow, quality, SLOW_CURRICULA.reductions[0], 1),
+            one.name: {
+                label: agreement(one, records[one.name], place)
+                for label, place in (("quality", quality), ("deviation", deviation))
+            }
+            for one in of_curricula
         },
         "noise": noise(curricula, quality),
-        "took": took([curricula, slow, sizes]),
+        "took": took(list(records.values()), curricula),
         "conflict": conflict(SIZES, sizes),
         "fronts": [fronts(SIZES, sizes, at_once) for at_once in AT_ONCE],
     }
@@ -106,22 +115,33 @@ def measure(curricula: Stored, slow: Stored, sizes: Stored) -> dict[str, Any]:
 
 def bars(numbers: Mapping[str, Any]) -> Bars:
     """The winner of fair halving is as good as the best, and its front as large, for less."""
-    found: Bars = []
+    found: Bars = [
+        at_least(numbers["records"][name]["trials"], TRIALS, record=name, number="trials")
+        for name in JUDGED
+    ]
     for row in numbers["rules"]:
-        if row["rule"] != "fair" or row["number"] != "quality":
-            continue
-        about = {"reduction": row["reduction"], "at_once": row["at_once"]}
-        found += [
-            at_least(row["inside"], INSIDE, **about, number="inside"),
-            at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost"),
-        ]
+        if (row["record"], row["rule"], row["number"]) == (CURRICULA.name, "fair", "quality"):
+            about = {"record": row["record"], "at_once": row["at_once"]}
+            found += [
+                at_least(row["inside"], INSIDE, **about, number="inside"),
+                at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost"),
+            ]
     for row in numbers["fronts"]:
-        about = {"reduction": row["reduction"], "at_once": row["at_once"]}
+        about = {"record": SIZES.name, "at_once": row["at_once"]}
         found += [
             at_least(row["volume"], LEAST_VOLUME, **about, number="volume"),
-            at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost of the front"),
+            at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost"),
         ]
     return found
+
+
+def misses(numbers: Mapping[str, Any]) -> Misses:
+    """The bars that records do not reach, with the reasons that are known."""
+    failed: dict[str, list[str]] = {name: [] for name in JUDGED}
+    for bar in bars(numbers):
+        if not bar["reached"]:
+            failed[bar["record"]].append(bar["number"])
+    return misses_of(failed, list, EXPLAINED)
 
 
 def main() -> None:
@@ -138,12 +158,14 @@ def main() -> None:
             record(name, arguments.at_once)
         if arguments.record:
             return
-    curricula, slow, sizes = CURRICULA.stored(), SLOW_CURRICULA.stored(), SIZES.stored()
-    numbers = measure(curricula, slow, sizes)
+    records = {name: one.stored() for name, one in RECORDED.items()}
+    numbers = measure(records)
+    numbers["misses"] = misses(numbers)
     stored = judged(numbers, bars(numbers))
     save(NAME, stored)
     PAGE.write_text(page(stored))
-    save_png(picture(stored, curves(CURRICULA, curricula), points(SIZES, sizes)), PICTURE)
+    drawn = curves(CURRICULA, records[CURRICULA.name]), points(SIZES, records[SIZES.name])
+    save_png(picture(stored, *drawn), PICTURE)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from onestep.benchmarks.sweep_record import Recorded, stopping
+from onestep.benchmarks.sweep_record import Recorded
 from onestep.benchmarks.sweep_replay import (
     Replay,
     Table,
@@ -54,8 +54,11 @@ def on_the_way(stored: Stored, place: int) -> Table:
 
 
 def trials_of(stored: Stored) -> list[dict[str, Any]]:
-    """The trials in the order of their numbers."""
-    return [stored["trials"][str(number)] for number in range(len(stored["trials"]))]
+    """The trials in the order of their numbers, up to the first that is missing."""
+    found: list[dict[str, Any]] = []
+    while (trial := stored["trials"].get(str(len(found)))) is not None:
+        found.append(trial)
+    return found
 
 
 def _values(numbers: Sequence[Sequence[float]] | None, places: Sequence[int]) -> tuple[float, ...]:
@@ -169,16 +172,18 @@ def fair(
     recorded: Recorded, stored: Stored, place: int, reduction: int, at_once: int
 ) -> dict[str, Any]:
     """What halving comes to in which each rung is planned on its samples, by one number."""
-    budgets, count = recorded.ladders[reduction], len(stored["trials"])
+    budgets, count = recorded.ladders[reduction], len(trials_of(stored))
     replays = replayed(recorded, stored, [place], reduction, at_once, orders(ORDERS, count))
     paid = costs(recorded, stored, budgets)
     return {
+        "record": recorded.name,
         "rule": "fair",
         "number": recorded.settings.objectives.labels[place],
         "reduction": reduction,
         "at_once": at_once,
         "rungs": list(budgets),
         "cost": shares(replays, paid, paid),
+        "trials": count,
         **winners(replays, table(recorded, stored, budgets, [place]), wholes(stored, place)),
         "first": [[list(run) for run in replay.runs] for replay in replays[:FEW]],
     }
@@ -198,24 +203,26 @@ def replayed_on_the_way(
     Returns:
         A replay for each order.
     """
-    rule = replace(stopping(recorded.reductions[0], kind), replan=False)
+    rule = replace(recorded.stopping(recorded.reductions[0], kind), replan=False)
     budgets, values = recorded.ladders[rule.reduction], on_the_way(stored, 0)
     return [stopped(values, order, stopping=rule, budgets=budgets) for order in arrivals]
 
 
 def naive(recorded: Recorded, stored: Stored, kind: StoppingKind) -> dict[str, Any]:
     """What these come to."""
-    reduction, count = recorded.reductions[0], len(stored["trials"])
+    reduction, count = recorded.reductions[0], len(trials_of(stored))
     budgets = recorded.ladders[reduction]
     replays = replayed_on_the_way(recorded, stored, kind, orders(ORDERS, count))
     paid, whole = costs_on_the_way(stored, budgets), costs(recorded, stored, budgets)
     return {
+        "record": recorded.name,
         "rule": f"naive {kind}",
         "number": recorded.settings.objectives.labels[0],
         "reduction": reduction,
         "at_once": 1,
         "rungs": list(budgets),
         "cost": shares(replays, paid, whole),
+        "trials": count,
         **winners(replays, on_the_way(stored, 0), wholes(stored, 0)),
         "first": [[list(run) for run in replay.runs] for replay in replays[:FEW]],
     }
@@ -338,10 +345,10 @@ def curves(recorded: Recorded, stored: Stored) -> list[list[float]]:
     return [[value for (value,) in each] for each in every]
 
 
-def took(records: Sequence[Stored]) -> dict[str, float]:
-    """What the records took, and whole runs of the first on the average."""
+def took(records: Sequence[Stored], first: Stored) -> dict[str, float]:
+    """What all records took, and whole runs of one on the average."""
     runs = [run for stored in records for each in trials_of(stored) for run in each["runs"]]
-    last = [each["runs"][-1] for each in trials_of(records[0])]
+    last = [each["runs"][-1] for each in trials_of(first)]
     seconds = sum(run["training_s"] + run["evaluation_s"] for run in runs)
     return {
         "runs": len(runs),
