@@ -50,7 +50,14 @@ from onestep.sweeps.stopping import StoppingKind
 NAME: Final = "recorded_sweep"
 JUDGED: Final = (CURRICULA.name, SIZES.name)
 """Records that have to be whole."""
-EXPLAINED: Final[dict[str, dict[str, str]]] = {}
+_UNFINISHED: Final = "a part of the record says nothing of it"
+EXPLAINED: Final = {
+    "curricula": {
+        "trials": "hours come in parts: the same command goes on with the record",
+        "inside": _UNFINISHED,
+        "cost": _UNFINISHED,
+    },
+}
 """By record and number, why it is missed."""
 AT_ONCE: Final = (1, 4)
 INSIDE: Final = 0.95

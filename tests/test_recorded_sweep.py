@@ -12,8 +12,9 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from onestep.benchmarks import recorded_sweep, recorded_sweep_page, sweep_findings, sweep_replay
+from onestep.benchmarks.misses import is_explained
 from onestep.benchmarks.record import RESULTS
-from onestep.benchmarks.sweep_record import CURRICULA, RECORDED, SIZES, Recorded, stopping
+from onestep.benchmarks.sweep_record import CURRICULA, RECORDED, SIZES, Recorded
 from onestep.sweeps.book import Book
 from onestep.sweeps.cost import NOTHING
 from onestep.sweeps.objective import Number
@@ -72,7 +73,7 @@ def test_one_whose_run_failed_never_wins() -> None:
 
 def test_a_stopped_run_is_paid_for_up_to_its_rung() -> None:
     values = [[(1.0,), (1.0,), (1.0,)], [(2.0,), (2.0,), (2.0,)], [(0.0,), (3.0,), (3.0,)]]
-    rule = replace(stopping(3), replan=False)
+    rule = replace(SIZES.stopping(3), replan=False)
     found = sweep_replay.stopped(values, range(3), stopping=rule, budgets=(1, 3, 9))
     assert found.runs == ((0, 2), (1, 0), (2, 1))
     assert found.whole == (0,)
@@ -105,19 +106,32 @@ def test_a_record_is_of_the_sweep_of_today(recorded: Recorded) -> None:
         assert len(trial["runs"]) == len(recorded.budgets)
 
 
-def test_what_was_replayed_is_what_the_platform_decides_today() -> None:
-    order = sweep_findings.orders(1, STORED["trials"])[0]
-    stored = CURRICULA.stored()
-    for row in STORED["rules"]:
-        if row["rule"] == "fair":
-            place = CURRICULA.settings.objectives.labels.index(row["number"])
-            again = sweep_findings.replayed(
-                CURRICULA, stored, [place], row["reduction"], row["at_once"], [order]
-            )
-        else:
-            kind = StoppingKind(row["rule"].removeprefix("naive "))
-            again = sweep_findings.replayed_on_the_way(CURRICULA, stored, kind, [order])
-        assert [list(run) for run in again[0].runs] == row["first"][0]
+@pytest.mark.parametrize("row", STORED["rules"], ids=lambda row: "{record}-{rule}".format(**row))
+def test_what_was_replayed_is_what_the_platform_decides_today(row: dict[str, Any]) -> None:
+    recorded, order = RECORDED[row["record"]], sweep_findings.orders(1, row["trials"])
+    stored = recorded.stored()
+    if row["rule"] == "fair":
+        places = [recorded.settings.objectives.labels.index(row["number"])]
+        about = row["reduction"], row["at_once"]
+        (again,) = sweep_findings.replayed(recorded, stored, places, *about, order)
+    else:
+        kind = StoppingKind(row["rule"].removeprefix("naive "))
+        (again,) = sweep_findings.replayed_on_the_way(recorded, stored, kind, order)
+    assert [list(run) for run in again.runs] == row["first"][0]
+
+
+@pytest.mark.parametrize("row", STORED["fronts"], ids=lambda row: str(row["at_once"]))
+def test_what_was_replayed_by_two_numbers_is_what_the_platform_decides_today(
+    row: dict[str, Any],
+) -> None:
+    about = row["reduction"], row["at_once"], sweep_findings.orders(1, recorded_sweep.TRIALS)
+    (again,) = sweep_findings.replayed(SIZES, SIZES.stored(), [0, 1], *about)
+    assert [list(run) for run in again.runs] == row["first"][0]
+
+
+def test_what_is_missed_is_what_the_bars_of_today_say_and_has_its_reason() -> None:
+    assert STORED["misses"] == recorded_sweep.misses(STORED)
+    assert is_explained(STORED["misses"])
 
 
 def test_the_page_is_that_of_its_numbers() -> None:
