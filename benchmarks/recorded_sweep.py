@@ -57,6 +57,10 @@ EXPLAINED: Final = {
         "inside": _UNFINISHED,
         "cost": _UNFINISHED,
     },
+    "sizes": {
+        "cost": "a ladder of 3 costs a third; trials that are found later to be among the best come"
+        " on top, and those that go on have larger networks than most: by samples it is below",
+    },
 }
 """By record and number, why it is missed."""
 AT_ONCE: Final = (1, 4)
