@@ -56,13 +56,12 @@ SEEN: Final = """## What a rung tells of the end
 
 Rank correlation, over all trials, of what is seen at a rung with what the whole budget gives: of
 runs planned on the rung, and of whole runs on their way. Of these the platform says: *{refusal}*.
-Two records, of {short} and {slow} trials, were broken off when they had shown this: with a whole
-run of 65,536 samples, runs of less than 16,000 put trials in an order that has nothing to do with
-that of the end, or turns it round, and halving that begins there finds a wrong winner, however
-fair it is. The slow record has the default learning rate, with which 65,536 samples teach less
-than 7,168 with the other. `sweep.scheduler.grace_samples` has to lie above that.
-`eval/1nn_deviation` falls, rises and falls again as models learn, so that no short run tells
-anything by it.
+Runs of less than 16,000 samples put trials in an order that has nothing to do with that of 65,536,
+or turns it round, and halving that begins there finds a wrong winner, however fair it is:
+`sweep.scheduler.grace_samples` has to lie above. A second record, of {slow} trials, has the
+default learning rate, with which 65,536 samples teach less than 7,168 with the other, and no rung
+but the last before the whole tells anything. `eval/1nn_deviation` falls, rises and falls again as
+models learn, so that short runs tell little by it.
 
 """
 NOISE: Final = """
@@ -109,7 +108,7 @@ def page(stored: Mapping[str, Any]) -> str:
     session = records["sizes"]["sessions"][0]["machine"]
     parts = [
         HEAD.format(
-            trials=records["curricula"]["trials"],
+            trials=records["short_curricula"]["trials"],
             orders=stored["orders"]["one"],
             rungs=" and ".join(rungs),
             whole=whole,
@@ -119,12 +118,11 @@ def page(stored: Mapping[str, Any]) -> str:
         _misses(stored["misses"]),
         SEEN.format(
             refusal=stored["refusal"].partition(": ")[0],
-            short=records["short_curricula"]["trials"],
             slow=records["slow_curricula"]["trials"],
         ),
         _agreement(stored["agreement"]),
         NOISE.format(
-            trials=records["curricula"]["trials"],
+            trials=records["short_curricula"]["trials"],
             interval=best["interval"],
             least=least,
             middle=middle,
@@ -192,7 +190,7 @@ def _rules(stored: Mapping[str, Any]) -> str:
     for share in CHANCES:
         count = round(share * len(inside))
         regret = f"{stored['fewer']['regret'][count - 1]:.3f}"
-        cells = ["curricula", str(len(inside)), f"{count} whole trials, by chance", "", ""]
+        cells = ["short curricula", str(len(inside)), f"{count} whole trials, by chance", "", ""]
         rows.append([*cells, f"{inside[count - 1]:.1%}", "", "", regret, f"{share:.1%}", "", ""])
     return _table(head, rows)
 
@@ -276,7 +274,7 @@ def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
             row
             for row in stored["rules"]
             if (row["record"], row["rule"], row["number"], row["at_once"])
-            == ("curricula", name, "quality", 1)
+            == ("short_curricula", name, "quality", 1)
         ]
         x = [row["cost"]["training_s"] for row in rows]
         y = [row["regret"] for row in rows]
