@@ -54,8 +54,7 @@ JUDGED: Final = (MAIN.name, SIZES.name)
 EXPLAINED: Final = {
     MAIN.name: {
         "trials": "hours come in parts: the same command goes on with the record",
-        "inside": "the lower rungs are too short: their order has nothing to do with the last one's",
-        "cost": "trials that are found later to be among the best come on top of the ladder's own",
+        "inside": "the lower rungs are too short: their order is not that of the last",
     },
     "sizes": {
         "cost": "a ladder of 3 costs a third; trials that are found later to be among the best come"
