@@ -15,6 +15,8 @@ PICTURE: Final = DOCS / "images" / "recorded_sweep.png"
 FAIR: Final = "#0072b2"
 COLOURS: Final = {"fair": FAIR, "naive asha": "#d55e00", "naive hyperband": "#e69f00"}
 GREY: Final = "#bbbbbb"
+LEVELS: Final = (2, 3, 5, 10, 20)
+"""Where an axis of quality has numbers."""
 CHANCES: Final = (0.2, 0.4)
 """Shares of the compute for which the best of as many whole trials is told."""
 Curves = Sequence[Sequence[float]]
@@ -72,7 +74,7 @@ of a value in the median, the values range from {least:.3g} over {middle:.3g} to
 measurements of the whole runs from different noise put them in orders that correlate by
 {noise:.3f}: all trials are measured from the same noise, so that they compare better than their
 intervals say. The best, trial {winner}, has {value:.4g} ({low:.4g} to {high:.4g}), {inside} trials
-lie within, and it is in place {again} by the second noise with {other:.4g} ({other_low:.4g} to
+within, and it is in place {again} by the second noise with {other:.4g} ({other_low:.4g} to
 {other_high:.4g}). The best trials, trained from three seeds each:
 
 """
@@ -110,7 +112,7 @@ def page(stored: Mapping[str, Any]) -> str:
         HEAD.format(
             trials=records["short_curricula"]["trials"],
             orders=stored["orders"]["one"],
-            rungs=" and ".join(rungs),
+            rungs=", ".join(rungs),
             whole=whole,
         ),
         _rules(stored),
@@ -258,6 +260,9 @@ def _curves(axis: Axes, stored: Mapping[str, Any], curves: Curves) -> None:
     axis.plot(stored["budgets"], curves[best], "o-", color=FAIR, linewidth=1.6, markersize=3.5)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.set_xticks(stored["budgets"], [f"{n / 1000:.0f}k" for n in stored["budgets"]])
+    axis.minorticks_off()
+    axis.set_yticks(LEVELS, [f"{level:g}" for level in LEVELS])
     axis.set_xlabel("samples on which a run is planned", fontsize=9)
     axis.set_ylabel("quality: Frechet distance at 1 NFE", fontsize=9)
 
@@ -284,10 +289,10 @@ def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
                 str(row["reduction"]), at, xytext=(4, 4), textcoords="offset points", fontsize=8
             )
     axis.set_xlim(0.0, 1.0)
-    axis.set_ylim(-0.3, max(regret[len(regret) // 8], 3 * (high - value)))
+    axis.set_ylim(-0.02, 1.2 * max(regret[len(regret) // 8], 3 * (high - value)))
     axis.set_xlabel("training, over that of all whole runs", fontsize=9)
     axis.set_ylabel("regret", fontsize=9)
-    axis.legend(fontsize=7, frameon=False)
+    axis.legend(fontsize=7, frameon=False, loc="upper right")
 
 
 def _front(axis: Axes, stored: Mapping[str, Any], points: Points) -> None:
@@ -304,6 +309,8 @@ def _front(axis: Axes, stored: Mapping[str, Any], points: Points) -> None:
     front = [p for k, p in enumerate(best) if all(p[0] < other[0] for other in best[:k])]
     axis.step([p[1] for p in front], [p[0] for p in front], where="post", color="#333333", lw=0.8)
     axis.set_yscale("log")
+    axis.minorticks_off()
+    axis.set_yticks(LEVELS[2:], [f"{level:g}" for level in LEVELS[2:]])
     axis.set_xlabel("cost: seconds of training", fontsize=9)
     axis.set_ylabel("quality", fontsize=9)
     axis.legend(fontsize=7, frameon=False)
