@@ -124,13 +124,15 @@ def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotio
 
     Of n results of a rung the best n // reduction may go on; who has not is taken from the highest
     rung first, the best first. This depends on which results are there, never on the order in which
-    they came; a promotion once made stays, though, so that with several runs at once a late result
-    may find that a worse one has gone on before it, which is then one more run, not a wrong winner.
-    Where nothing else is left to do and no run has had the whole budget, the best that is left of
-    the highest rung goes on: a sweep ends with a whole run.
+    they came; a promotion once made stays, though, so that a late result may find that a worse one
+    has gone on before it. While configurations are still to start it waits until n // reduction is
+    more than have gone on, or every change among the best would be one more run; once all have
+    started it goes on, so that the winner is not a wrong one. Where nothing else is left to do and
+    no run has had the whole budget, the best that is left of the highest rung goes on: a sweep ends
+    with a whole run.
 
     Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5, Alg. 2, get_job.
-    Differs from the paper: the last clause.
+    Differs from the paper: the waiting, and the last clause.
 
     Args:
         rungs: What is known of each rung, the lowest first.
@@ -141,8 +143,11 @@ def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotio
         The promotion; None where a new configuration is to start, if fewer than ``count`` have,
         and otherwise runs are to be waited for, or all is done.
     """
+    is_filling = len(rungs[0].entered) < count
     for low in reversed(range(len(rungs) - 1)):
         quota = len(rungs[low].results) // reduction
+        if is_filling and len(rungs[low + 1].entered) >= quota:
+            continue
         if (found := _next(rungs, low, quota)) is not None:
             return found
     return to_the_top(rungs) if len(rungs[0].results) >= count else None

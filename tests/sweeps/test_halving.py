@@ -138,6 +138,29 @@ def run_all(quality: dict[int, float], *, reduction: int, rungs: int) -> list[di
         held[rung][number] = (quality[number],)
 
 
+def test_a_place_that_was_taken_on_few_results_is_not_given_twice_while_more_are_to_come() -> None:
+    overtaken = [Rung(results=results(a=0.5, b=0.6, c=0.7, d=0.1)), Rung(results=results(a=0.5))]
+    assert promotable(overtaken, count=9, reduction=3) is None
+    assert promotable(overtaken, count=4, reduction=3) == Promotion(number=3, rung=1)
+    second = [Rung(results={**overtaken[0].results, 4: (0.8,), 5: (0.9,)}), overtaken[1]]
+    assert promotable(second, count=9, reduction=3) == Promotion(number=3, rung=1)
+
+
+@pytest.mark.parametrize("rungs", [2, 3, 4])
+def test_until_all_have_started_no_rung_has_more_than_it_was_planned_to(rungs: int) -> None:
+    """Each result is worse than those before it at one rung and better at the next."""
+    held: list[dict[int, Values]] = [{} for _ in range(rungs)]
+    for number in range(64):
+        held[0][number] = (float(-number),)
+        while True:
+            known = [Rung(results=each) for each in held]
+            found = promotable(known, count=65, reduction=3)
+            if found is None:
+                break
+            held[found.rung][found.number] = (float(found.number),)
+    assert [len(each) for each in held] == list(sizes(64, rungs, 3))
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 9, 27])
 def test_the_best_has_a_whole_run_in_the_end(count: int) -> None:
     """Where every rung tells the truth, whatever the order in which they start."""

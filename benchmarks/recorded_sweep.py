@@ -1,0 +1,187 @@
+"""Early stopping judged on recorded trials: python benchmarks/recorded_sweep.py.
+
+    python benchmarks/recorded_sweep.py --at-once 2            train what is missing, and judge
+    python benchmarks/recorded_sweep.py --record curricula     train what one record is missing
+    python benchmarks/recorded_sweep.py --judge                train nothing
+
+Trials of a shipped space are trained on digits at every rung of every ladder, once. On these
+numbers the decisions of the platform are replayed in many random orders of arrival, and compared
+with what the whole budget for every trial finds. A record that was broken off goes on.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from onestep.benchmarks.misses import Misses, misses_of
+from onestep.benchmarks.record import Bars, at_least, at_most, judged, save
+from onestep.benchmarks.recorded_sweep_page import PAGE, PICTURE, page, picture
+from onestep.benchmarks.sweep_findings import (
+    FRONT_ORDERS,
+    ORDERS,
+    Stored,
+    agreement,
+    conflict,
+    curves,
+    fair,
+    fewer,
+    fronts,
+    naive,
+    noise,
+    points,
+    took,
+    trials_of,
+)
+from onestep.benchmarks.sweep_record import (
+    RECORDED,
+    SHORT_CURRICULA,
+    SIZES,
+    SLOW_CURRICULA,
+    TRIALS,
+    Recorded,
+    record,
+)
+from onestep.platform.evaluation.figures import save_png
+from onestep.sweeps.plan import Plan
+from onestep.sweeps.stopping import StoppingKind
+
+NAME: Final = "recorded_sweep"
+MAIN: Final = SHORT_CURRICULA
+"""The record of curricula that is judged."""
+JUDGED: Final = (MAIN.name, SIZES.name)
+"""Records that have to be whole."""
+EXPLAINED: Final = {
+    MAIN.name: {
+        "trials": "hours come in parts: the same command goes on with the record",
+        "inside": "the lower rungs are too short: their order is not that of the last",
+    },
+    "sizes": {
+        "cost": "a ladder of 3 costs a third; trials that are found later to be among the best come"
+        " on top, and those that go on have larger networks than most: by samples it is below",
+    },
+}
+"""By record and number, why it is missed."""
+AT_ONCE: Final = (1, 4)
+INSIDE: Final = 0.95
+"""Share of the orders in which the winner has to lie within the interval of the best."""
+MOST_COST: Final = 0.4
+"""Of the processor time of training every trial on the whole budget."""
+LEAST_VOLUME: Final = 0.95
+
+
+def refusal(recorded: Recorded) -> str:
+    """What the platform says of comparing the trials on the way of whole runs."""
+    settings = recorded.settings
+    rule = replace(settings.scheduler, replan=False)
+    try:
+        Plan.of(replace(settings, scheduler=rule))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def measure(records: Mapping[str, Stored]) -> dict[str, Any]:
+    """All that is made of the records."""
+    curricula, sizes = records[MAIN.name], records[SIZES.name]
+    quality, deviation = 0, MAIN.settings.objectives.labels.index("deviation")
+    first = MAIN.reductions[0]
+    rules = [
+        fair(MAIN, curricula, quality, reduction, at_once)
+        for reduction in sorted(MAIN.reductions)
+        for at_once in AT_ONCE
+    ]
+    kinds = (StoppingKind.ASHA, StoppingKind.HYPERBAND)
+    rules += [naive(MAIN, curricula, kind) for kind in kinds]
+    rules += [fair(MAIN, curricula, deviation, first, 1)]
+    slow = records[SLOW_CURRICULA.name]
+    rules += [
+        fair(SLOW_CURRICULA, slow, quality, each, 1) for each in sorted(SLOW_CURRICULA.reductions)
+    ]
+    rules += [naive(SLOW_CURRICULA, slow, StoppingKind.ASHA)]
+    of_curricula = (MAIN, SLOW_CURRICULA)
+    return {
+        "orders": {"one": ORDERS, "front": FRONT_ORDERS},
+        "budgets": list(MAIN.budgets),
+        "records": {
+            name: {
+                "digest": stored["digest"],
+                "sessions": stored["sessions"],
+                "trials": len(trials_of(stored)),
+            }
+            for name, stored in records.items()
+        },
+        "refusal": refusal(MAIN),
+        "rules": rules,
+        "fewer": fewer(curricula, quality),
+        "agreement": {
+            one.name: {
+                label: agreement(one, records[one.name], place)
+                for label, place in (("quality", quality), ("deviation", deviation))
+            }
+            for one in of_curricula
+        },
+        "noise": noise(curricula, quality),
+        "took": took(list(records.values()), curricula),
+        "conflict": conflict(SIZES, sizes),
+        "fronts": [fronts(SIZES, sizes, at_once) for at_once in AT_ONCE],
+    }
+
+
+def bars(numbers: Mapping[str, Any]) -> Bars:
+    """The winner of fair halving is as good as the best, and its front as large, for less."""
+    found: Bars = [
+        at_least(numbers["records"][name]["trials"], TRIALS, record=name, number="trials")
+        for name in JUDGED
+    ]
+    for row in numbers["rules"]:
+        if (row["record"], row["rule"], row["number"]) == (MAIN.name, "fair", "quality"):
+            about = {name: row[name] for name in ("record", "reduction", "at_once")}
+            found += [
+                at_least(row["inside"], INSIDE, **about, number="inside"),
+                at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost"),
+            ]
+    for row in numbers["fronts"]:
+        about = {"record": SIZES.name, "at_once": row["at_once"]}
+        found += [
+            at_least(row["volume"], LEAST_VOLUME, **about, number="volume"),
+            at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost"),
+        ]
+    return found
+
+
+def misses(numbers: Mapping[str, Any]) -> Misses:
+    """The bars that records do not reach, with the reasons that are known."""
+    failed: dict[str, list[str]] = {name: [] for name in JUDGED}
+    for bar in bars(numbers):
+        if not bar["reached"]:
+            failed[bar["record"]].append(bar["number"])
+    return misses_of(failed, list, EXPLAINED)
+
+
+def main() -> None:
+    """Train what is missing, replay, and write what is made of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--judge", action="store_true", help="train nothing")
+    parser.add_argument("--record", choices=RECORDED, help="train this record alone")
+    parser.add_argument("--at-once", type=int, default=1, help="processes that train")
+    arguments = parser.parse_args()
+    if not arguments.judge:
+        for name in [arguments.record] if arguments.record else JUDGED:
+            record(name, arguments.at_once)
+        if arguments.record:
+            return
+    records = {name: one.stored() for name, one in RECORDED.items()}
+    numbers = measure(records)
+    numbers["misses"] = misses(numbers)
+    stored = judged(numbers, bars(numbers))
+    save(NAME, stored)
+    PAGE.write_text(page(stored))
+    drawn = curves(MAIN, records[MAIN.name]), points(SIZES, records[SIZES.name])
+    save_png(picture(stored, *drawn), PICTURE)
+
+
+if __name__ == "__main__":
+    main()
