@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _PREFIX: Final = "os-"  # short: Ray's sockets, which lie in there, have a limit of 107 bytes
-_LOCK: Final = ".lock"
+_LOCK: Final = ".onestep.lock"  # whose folder it is: others may have names that begin the same
 
 
 @contextmanager
