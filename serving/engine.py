@@ -74,7 +74,7 @@ class Engine:
         guidance: Guidance scale where a request names none; None for a model that takes none.
 
     Raises:
-        ValueError: If the model makes no images.
+        ValueError: If the model makes no images, or has a sampler of too many evaluations.
     """
 
     def __init__(
@@ -113,6 +113,11 @@ class Engine:
         self._device = next(tensors).device
         self._decoder = None if decoder is None else decoder.to(self._device)
         own = own_sampler(record)
+        if own is not None and (evaluations := own.evaluations(flow_map.domain) or 0) > MAX_STEPS:
+            raise ValueError(
+                f"a served model is sampled in at most {MAX_STEPS} evaluations, got {record.name} "
+                f"with a sampler of {evaluations}"
+            )
         self._samplers = dict(samplers_at(flow_map.domain, range(1, MAX_STEPS + 1), named=own))
         self.steps = tuple(self._samplers)
 

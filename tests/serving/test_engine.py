@@ -235,6 +235,13 @@ def test_a_sampler_that_a_model_was_registered_with_is_used_at_its_number_of_ste
     assert torch.allclose(found, wanted.clamp(-1.0, 1.0), atol=1e-6)
 
 
+def test_a_sampler_of_more_evaluations_than_are_served_is_refused() -> None:
+    grid = {"_target_": "onestep.methods.core.grid.UniformGrid", "steps": 65}
+    node = {"_target_": "onestep.methods.core.sampler.Jumps", "grid": grid}
+    with pytest.raises(ValueError, match="at most 64 evaluations, got digits with a sampler of 65"):
+        Engine(gaussian(), replace(record_of(), sampler=node))
+
+
 def test_a_sampler_of_another_package_is_not_built() -> None:
     node = {"_target_": "subprocess.Popen"}
     with pytest.raises(ModelNotTrusted, match=r"the sampler of a model 'digits' names subprocess"):
