@@ -136,7 +136,8 @@ class Recorded:
     def digest(self) -> str:
         """What decides the record, in short."""
         experiment = experiment_of((*self.settings.base, *self.points[0]))
-        parts = [self.settings.to_dict(), self.budgets, self.points, recipe_of(experiment)]
+        base, space = self.settings.base, self.settings.space.to_dict()
+        parts = [base, space, self.budgets, self.points, recipe_of(experiment)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
