@@ -308,7 +308,9 @@ class Book:
                 self._begun += 1
                 return self._begin(trial, values)
             self._reject(trial, broken)
-        raise ValueError(f"{_TRIES} points in a row break sweep.constraints, the last {broken}")
+        raise ValueError(
+            f"{_TRIES} points in a row break sweep.space.constraints, the last {broken}"
+        )
 
     def _child(self, population: Population) -> Suggestion | None:
         """A trial that goes on from another, written down at once or not at all."""

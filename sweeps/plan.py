@@ -263,8 +263,8 @@ def _check_constraints(space: Space) -> None:
     found = len(drawn(space, count=_DRAWS, seed=0)) if space.constraints else _DRAWS
     if found < _LEAST_FOUND:
         raise ValueError(
-            f"sweep.constraints must leave at least {_LEAST_FOUND / _DRAWS:.1%} of the points of "
-            f"sweep.space, got {found} of {_DRAWS} that were drawn: narrow the bounds to them"
+            f"sweep.space.constraints must leave at least {_LEAST_FOUND / _DRAWS:.1%} of the "
+            f"points of sweep.space, got {found} of {_DRAWS} that were drawn: narrow the bounds to them"
         )
 
 

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import final
 
+import numpy as np
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.study import Study
@@ -27,6 +28,11 @@ class Points:
 
     def __init__(self, study: Study, settings: SweepSettings, first: Sequence[FirstPoint]) -> None:
         self._study, self._settings, self._first = study, settings, first
+        # With the seed of the sweep that they come from, its random points would come again, too.
+        self._seed = settings.seed
+        if first:
+            drawn = np.random.SeedSequence((settings.seed, len(first))).generate_state(1)
+            self._seed = int(drawn[0])
 
     def again(self, frozen: FrozenTrial) -> Trial:
         """A trial that is in the study already, under its own number."""
@@ -74,7 +80,7 @@ class Points:
         sampler = sampler_of(
             settings.sampler,
             {key: one.distribution for key, one in settings.space.dimensions.items()},
-            seed=settings.seed,
+            seed=self._seed,
             number=number,
             startup=settings.startup,
             population=settings.population,

@@ -196,7 +196,7 @@ def test_a_budget_is_one_for_the_longest_trial() -> None:
                     ],
                 }
             ),
-            r"sweep.constraints must leave at least 0.5% of the points .* got \d of 2000",
+            r"sweep.space.constraints must leave at least 0.5% of the points .* got \d of 2000",
         ),
         (over(_POWER, "++method.weighting.power=0.5"), r"\+\+method.weighting.power stands both"),
         (

@@ -253,6 +253,27 @@ def test_first_points_are_tried_first_and_a_killed_sweep_goes_on_as_it_would_hav
     assert len({point["x"] for point in once}) > 3
 
 
+@pytest.mark.parametrize("kind", [SamplerKind.RANDOM, SamplerKind.QMC, SamplerKind.TPE])
+def test_a_warm_start_does_not_draw_the_points_of_an_earlier_sweep_again(
+    kind: SamplerKind, tmp_path: Path, empty_study: Path
+) -> None:
+    """Both have the same seed, and the earlier one's first points are those of the later one."""
+    settings = replace(small(sampler=kind, startup=9, trials=6), space=_TOY)
+
+    def points(name: str, first: tuple[FirstPoint, ...]) -> list[dict[str, Any]]:
+        study = begin(new_storage(tmp_path / name, empty_study), "toy", settings.objectives)
+        book = Book(study, settings, base=(), budgets=(9,), folder=tmp_path, first=first)
+        for _ in range(settings.trials):
+            assert book.suggest() is not None
+        return [trial.params for trial in study.get_trials()]
+
+    earlier = points("earlier", ())
+    best = (FirstPoint(values=earlier[1], origin="elsewhere"),)
+    later = points("later", best)
+    assert later[0] == earlier[1]
+    assert not {point["x"] for point in later[1:]} & {point["x"] for point in earlier}
+
+
 def test_a_grid_does_not_try_a_first_point_again(tmp_path: Path, empty_study: Path) -> None:
     space = Space.from_dict({"k": {"kind": "choice", "values": ["a", "b", "c"]}})
     settings = replace(small(), sampler=SamplerKind.GRID, trials=9, space=space)
