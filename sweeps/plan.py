@@ -264,7 +264,8 @@ def _check_constraints(space: Space) -> None:
     if found < _LEAST_FOUND:
         raise ValueError(
             f"sweep.space.constraints must leave at least {_LEAST_FOUND / _DRAWS:.1%} of the "
-            f"points of sweep.space, got {found} of {_DRAWS} that were drawn: narrow the bounds to them"
+            f"points of sweep.space, got {found} of {_DRAWS} that were drawn: narrow the bounds "
+            "to them"
         )
 
 
