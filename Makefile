@@ -42,7 +42,8 @@ check: $(VENV)/.installed
 	@mkdir -p build/typed && ln -sfn $(CURDIR) build/typed/onestep
 	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 		--namespace-packages --explicit-package-bases \
-		-p onestep.methods -p onestep.platform -p onestep.sweeps -p onestep.serving
+		-p onestep.methods -p onestep.platform -p onestep.sweeps -p onestep.serving \
+		-p onestep.benchmarks
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix --select I .

@@ -30,7 +30,7 @@ from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.place import Place
 from onestep.platform.training.reporter import MemoryReporter
-from onestep.platform.training.trial import measure, run_trial
+from onestep.platform.training.trial import measure, train_trial
 from onestep.platform.training.worker import CHECKPOINTS, work
 from onestep.sweeps.ancestry import ancestry
 from onestep.sweeps.book import Book
@@ -101,14 +101,15 @@ def search(settings: SweepSettings, folder: Path, benchmark: Benchmark) -> list[
         experiment = experiment_of((*plan.base, *asked.own))
         since, samples = asked.span or (0, plan.samples)
         since_s = time.process_time()
-        report = run_trial(
+        last = train_trial(
             experiment,
             MemoryReporter(),
             folder=folder_of_trial(folder, asked.number, rung=None),
-            benchmark=benchmark,
+            dataset=benchmark.dataset,
             begin=folder / asked.beginning.checkpoint if asked.beginning else None,
             until=samples // experiment.training.batch_size,
         )
+        report = measure(experiment, last, benchmark)
         cost = Cost(training_s=time.process_time() - since_s, samples=samples - since)
         found = settings.objectives.of(report, training_s=cost.training_s)
         book.end(asked.number, found, samples=samples, report=report.to_json(), cost=cost)

@@ -301,7 +301,7 @@ def fronts(recorded: Recorded, stored: Stored, at_once: int) -> dict[str, Any]:
     paid, everything = costs(recorded, stored, budgets), np.array([each[-1] for each in values])
     arrivals = orders(FRONT_ORDERS, len(values))
     replays = replayed(recorded, stored, [0, 1], reduction, at_once, arrivals)
-    found = {
+    found: dict[str, Any] = {
         "reduction": reduction,
         "at_once": at_once,
         "rungs": list(budgets),

@@ -260,13 +260,10 @@ class Recorder:
         """A trial at every rung, each a run of its own."""
         *lower, _ = self._recorded.budgets
         own = self._recorded.points[number]
-        found = {
-            "own": list(own),
-            "runs": [self._run((*own, f"training.samples={samples}")) for samples in lower],
-        }
+        runs = [self._run((*own, f"training.samples={samples}")) for samples in lower]
         whole = self._whole(own) if self._recorded.on_the_way else {"run": self._run(own)}
-        found["runs"].append(whole.pop("run"))
-        return found | whole
+        runs.append(whole.pop("run"))
+        return {"own": list(own), "runs": runs, **whole}
 
     def again(self, number: int) -> list[Any]:
         """The numbers of a trial's whole run, trained from other seeds."""

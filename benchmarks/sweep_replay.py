@@ -7,6 +7,7 @@ from typing import Final, final
 
 import moocore
 import numpy as np
+from scipy import stats
 
 from onestep.sweeps.halving import Promotion, Rung, promotable
 from onestep.sweeps.ranking import Values
@@ -131,8 +132,7 @@ def hypervolume(points: np.ndarray, everything: np.ndarray, *, is_strict: bool =
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's; 1 where two numbers put trials in one order."""
-    ranks = [np.argsort(np.argsort(one)) for one in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(stats.spearmanr(a, b).statistic)
 
 
 def expected_best(values: Sequence[float]) -> list[float]:

@@ -163,7 +163,8 @@ def keep_samples(dataset: str, recipe: str, workshop: Workshop, result: Mapping[
     drawn = same_noise(flow_map, data_of(dataset), report.nfes, seed=report.provenance.seed)
     path = _samples(dataset, recipe)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **{str(nfe): x.half().numpy() for nfe, x in drawn.items()})
+    kept: dict[str, Any] = {str(nfe): x.half().numpy() for nfe, x in drawn.items()}
+    np.savez_compressed(path, **kept)
 
 
 def pictures(dataset: str, results: Sequence[Mapping[str, Any]]) -> None:
