@@ -26,6 +26,7 @@ from onestep.sweeps import search
 from onestep.sweeps.record import RUNG, folder_of_trial
 from onestep.sweeps.searcher import NUMBER
 from onestep.sweeps.settings import settings_of
+from onestep.sweeps.stepped import Row
 from onestep.sweeps.trial import try_overrides
 
 TRIALS: Final = 8
@@ -45,7 +46,7 @@ _STAMPS: Final = "stamps.json"
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
-def stamped(config: Mapping[str, Any], *, folder: str, **parts: Any) -> None:
+def stamped(config: Mapping[str, Any], *, folder: str, **parts: Any) -> Row:
     """A trial that leaves stamps of its parts in its folder."""
     stamps = {"pid": os.getpid(), "begin": time.time()}
 
@@ -65,10 +66,11 @@ def stamped(config: Mapping[str, Any], *, folder: str, **parts: Any) -> None:
         return timed
 
     with _around(Learning, "advance", stepped), _around(training_trial, "measure", measured):
-        try_overrides(config, folder=folder, **parts)
+        last = try_overrides(config, folder=folder, **parts)
     stamps["end"] = time.time()
     place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
     (place / _STAMPS).write_text(json.dumps(stamps))
+    return last
 
 
 @contextmanager

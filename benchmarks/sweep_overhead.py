@@ -24,6 +24,7 @@ from onestep.sweeps.book import Book
 from onestep.sweeps.record import RESULTS, SAMPLES
 from onestep.sweeps.searcher import NUMBER, REPORT
 from onestep.sweeps.settings import settings_of
+from onestep.sweeps.stepped import Row, Tell
 from onestep.sweeps.study import begin, ended, open_storage, storage_url
 from onestep.sweeps.tuning import run_trials
 
@@ -34,10 +35,11 @@ MOST_BYTES: Final = 2**30
 _SAMPLES: Final = 1000
 
 
-def simulated(config: Mapping[str, Any]) -> None:
+def simulated(config: Mapping[str, Any], *, tell: Tell) -> Row:
     """A trial that trains nothing."""
+    del tell
     value = config[NUMBER] % 7 / 7.0
-    tune.report({SAMPLES: _SAMPLES, RESULTS: [[value, value, value]], REPORT: "{}"})
+    return {SAMPLES: _SAMPLES, RESULTS: [[value, value, value]], REPORT: "{}"}
 
 
 class Ends(tune.Callback):
@@ -60,8 +62,14 @@ def measure() -> dict[str, Any]:
         folder, ends = Path(name), Ends()
         study = begin(open_storage(storage_url(settings, folder)), "s", settings.objectives)
         book = Book(study, settings, base=settings.base, budgets=(_SAMPLES,), folder=folder)
-        trainable = tune.with_resources(simulated, {"cpu": 1})
-        run_trials(trainable, book, concurrency=CONCURRENCY, callbacks=[ends], folder=folder)
+        run_trials(
+            simulated,
+            book,
+            resources={"cpu": 1},
+            concurrency=CONCURRENCY,
+            callbacks=[ends],
+            folder=folder,
+        )
         done = len(ended(study))
     # What comes before the first end is the start of Ray Tune.
     each = (ends.at[-1] - ends.at[0]) / (len(ends.at) - 1)

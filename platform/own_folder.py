@@ -1,4 +1,8 @@
-"""Temporary folders that do not outlive their process for long, even if it is killed."""
+"""Temporary folders that do not outlive their process for long, even if it is killed.
+
+Nor do those that work in them: Ray's agents notice after a minute that all others of a killed
+instance are gone, and hold a port meanwhile for which a new one waits.
+"""
 
 import fcntl
 import os
@@ -8,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 _PREFIX: Final = "os-"  # short: Ray's sockets, which lie in there, have a limit of 107 bytes
 _LOCK: Final = ".onestep.lock"  # whose folder it is: others may have names that begin the same
@@ -43,4 +49,17 @@ def _delete_those_of_the_dead() -> None:
                 fcntl.flock(
                     lock, fcntl.LOCK_EX | fcntl.LOCK_NB
                 )  # the system frees those of the dead
+                _kill_those_in(path.parent)
                 shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _kill_those_in(folder: Path) -> None:
+    """Kill the processes that have a file open in a folder of this one.
+
+    Who has the lock itself open only looks whether its holder lives.
+    """
+    for process in psutil.process_iter():
+        # It is another user's, or has ended.
+        with suppress(psutil.Error):
+            if any(folder in Path(file.path).parents[1:] for file in process.open_files()):
+                process.kill()

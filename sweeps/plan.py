@@ -14,7 +14,7 @@ from ..methods.core.schedule import Schedule
 from ..platform.build import class_at
 from ..platform.configuration import compose
 from ..platform.data.source import Dataset
-from ..platform.evaluation.benchmark import Benchmark
+from ..platform.evaluation.benchmark import Benchmark, metric_names
 from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.remaining import remaining
 from ..platform.evaluation.sampling import samplers_at
@@ -22,7 +22,7 @@ from ..platform.experiment import ALL_SAMPLES, Experiment, Training, Workers
 from ..platform.ray_instance import names_cluster
 from ..platform.registry.store import Registry
 from ..platform.training.assembly import Assembly, assemble
-from ..platform.training.measurement import prepare_benchmark
+from ..platform.training.measurement import check_evaluation, prepare_benchmark
 from ..platform.training.parent import ROLES, with_versions
 from ..platform.training.preparation import Preparation
 from ..platform.training.trial import check_trial
@@ -153,11 +153,14 @@ class Plan:
             What was found and made.
 
         Raises:
-            ValueError: If parents or data are refused, or the loss refuses them.
+            ValueError: If parents or data are refused, the loss refuses them, or they cannot be
+                measured.
         """
         # GPUs are the trials' own, and may be those of other machines.
         experiment = replace(self.experiment, workers=Workers())
-        return Preparation.of(replace(self.assembly, experiment=experiment), folder)
+        found = Preparation.of(replace(self.assembly, experiment=experiment), folder)
+        self.check_measurable(found.dataset)
+        return found
 
     def benchmark(self, dataset: Dataset) -> Benchmark:
         """The yardstick of all trials.
@@ -167,19 +170,8 @@ class Plan:
 
         Returns:
             The yardstick.
-
-        Raises:
-            ValueError: If it does not know an objective.
         """
-        benchmark = prepare_benchmark(self.experiment, dataset)
-        known = (*benchmark.floors, *OF_THE_MAP, LATENCY, *COSTS)
-        for label, one in self.settings.objectives.by_label.items():
-            if one.name not in known:
-                raise ValueError(
-                    f"sweep.objectives.{label}.name must be one of {', '.join(known)}, "
-                    f"got {one.name!r}"
-                )
-        return benchmark
+        return prepare_benchmark(self.experiment, dataset)
 
     def tuning_benchmark(self, dataset: Dataset) -> Benchmark | None:
         """The yardstick that post-hoc settings are chosen by: other held-out data, other noise.
@@ -189,16 +181,36 @@ class Plan:
 
         Returns:
             The yardstick; None where no settings are tried.
-
-        Raises:
-            ValueError: If too few held-out data are left by that which trials are judged by.
         """
         if self.settings.posthoc is None:
             return None
         asked = self.experiment.evaluation
-        samples, seed = asked.samples or ALL_SAMPLES, asked.seed
-        other = replace(self.experiment, evaluation=replace(asked, seed=seed + 1))
-        return prepare_benchmark(other, remaining(dataset, samples=samples, seed=seed))
+        other = replace(self.experiment, evaluation=replace(asked, seed=asked.seed + 1))
+        return prepare_benchmark(other, self._remaining(dataset))
+
+    def check_measurable(self, dataset: Dataset) -> None:
+        """Refuse what cannot be measured on a data set.
+
+        Args:
+            dataset: The data of the trials.
+
+        Raises:
+            ValueError: If no yardstick knows an objective, or there are too few held-out data.
+        """
+        known = (*metric_names(dataset), *OF_THE_MAP, LATENCY, *COSTS)
+        for label, one in self.settings.objectives.by_label.items():
+            if one.name not in known:
+                raise ValueError(
+                    f"sweep.objectives.{label}.name must be one of {', '.join(known)}, "
+                    f"got {one.name!r}"
+                )
+        check_evaluation(self.experiment, dataset)
+        if self.settings.posthoc is not None:
+            self._remaining(dataset)
+
+    def _remaining(self, dataset: Dataset) -> Dataset:
+        asked = self.experiment.evaluation
+        return remaining(dataset, samples=asked.samples or ALL_SAMPLES, seed=asked.seed)
 
     def _check_workers(self) -> None:
         check_trial(self.experiment)

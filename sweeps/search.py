@@ -6,14 +6,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import optuna
 from ray import tune
 
 from ..platform.data.source import Dataset
-from ..platform.evaluation.benchmark import Benchmark
 from ..platform.home import Home
 from ..platform.lock import alone
 from ..platform.ray_instance import ray_instance
@@ -33,7 +31,6 @@ from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER
 from .note import SweepNote, changes, folder_of, latest_of
-from .page import PAGE, write_page
 from .plan import Plan
 from .progress import Progress
 from .remembered import RememberedStorage
@@ -44,6 +41,7 @@ from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
 from .warm_start import FirstPoints
+from .warmth import warm_up
 from .winner import keep_leaders, register_winner
 
 
@@ -212,7 +210,6 @@ def _run(
 ) -> SweepResult:
     home, folder = home_of(plan.experiment), folder_of(name)
     ready = plan.prepare(folder)
-    benchmark, tuning = plan.benchmark(ready.dataset), plan.tuning_benchmark(ready.dataset)
     settings, url = plan.settings, storage_url(plan.settings, home.root)
     # Last: it makes the file of a new database. Sub-trials are a study of their own, which the
     # sweep's reads, too.
@@ -220,7 +217,7 @@ def _run(
     with alone(folder, what="sweep"):  # two processes would run each other's trials twice
         note.keep(name)
         study = begin(storage, name, settings.objectives)
-        _check_data(study, benchmark)
+        _check_data(study, ready.dataset)
         first = _first_of(study, plan, first, say)
         book = Book(
             study,
@@ -241,7 +238,7 @@ def _run(
             settings,
             folder=folder,
             connection=Connection(home.tracking_uri, artifacts=home.artifacts),
-            facts=_facts(plan, benchmark.dataset, name=name),
+            facts=_facts(plan, ready.dataset, name=name),
             say=say,
         )
         _keep_leaders(study, settings, folder)
@@ -249,7 +246,7 @@ def _run(
             if not book.is_done:
                 progress = Progress(study, settings, budgets=plan.budgets, show=show)
                 callbacks = [journal, progress]
-                _search(plan, book, callbacks, benchmark, tuning, home=home, folder=folder)
+                _search(plan, book, callbacks, ready.dataset, home=home, folder=folder)
             book.close()
             _keep_leaders(study, settings, folder)  # of all that are closed now
             if book.spent:
@@ -261,6 +258,9 @@ def _run(
             journal.catch_up()
             run = journal.run_of(result.best.number)
             model = register_winner(result.best, plan, ready, run, study=study, folder=folder)
+            # What draws is slow to import, and a sweep begins without it.
+            from .page import PAGE, write_page
+
             write_page(Findings(study=study, note=note, folder=folder))
             journal.keep(PAGE, TABLE, LEDGER)
     return replace(result, model=model)
@@ -290,8 +290,7 @@ def _search(
     plan: Plan,
     book: Book,
     callbacks: list[tune.Callback],
-    benchmark: Benchmark,
-    tuning: Benchmark | None,
+    dataset: Dataset,
     *,
     home: Home,
     folder: Path,
@@ -299,31 +298,32 @@ def _search(
     settings = plan.settings
     workers = plan.experiment.workers
     resources = {"cpu": workers.cpus_per_worker, "gpu": workers.gpus_per_worker}
-    trainable = tune.with_parameters(
-        partial(
-            try_overrides,
-            objectives=settings.objectives.to_dict(),
-            budgets=() if settings.scheduler.is_population else plan.budgets[:-1],
-            folder=str(folder),
-            posthoc=settings.posthoc and settings.posthoc.to_dict(),
-            latency=asdict(settings.latency),
-            seed=settings.seed,
-        ),
-        # By way of Ray's memory, not of the files in which Ray Tune keeps what it runs: passwords
-        # of stores are among them.
-        base=plan.base,
-        benchmark=benchmark,
-        tuning=tuning,
-        environment=home.variables(os.environ) | _wandb_variables(settings),
-        wandb=settings.wandb,
-    )
+    # Passwords of stores are among them.
+    parts = {
+        "objectives": settings.objectives.to_dict(),
+        "budgets": () if settings.scheduler.is_population else plan.budgets[:-1],
+        "folder": str(folder),
+        "posthoc": settings.posthoc and settings.posthoc.to_dict(),
+        "latency": asdict(settings.latency),
+        "seed": settings.seed,
+        "base": plan.base,
+        "environment": home.variables(os.environ) | _wandb_variables(settings),
+        "wandb": settings.wandb,
+    }
     with ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
+        warm_up(min(settings.concurrency, settings.trials), cpus=resources["cpu"])
+        yardsticks = {
+            "benchmark": plan.benchmark(dataset),
+            "tuning": plan.tuning_benchmark(dataset),
+        }
         # On the nodes that may get a trial: where they do not share the folder, checkpoints of
         # trials would be lost with their nodes.
         check_shared(folder, needed={"CPU": resources["cpu"], "GPU": resources["gpu"]})
         run_trials(
-            tune.with_resources(trainable, resources),
+            try_overrides,
             book,
+            resources=resources,
+            parts=parts | yardsticks,
             concurrency=settings.concurrency,
             callbacks=callbacks,
             folder=folder,
@@ -363,12 +363,12 @@ def _facts(plan: Plan, dataset: Dataset, *, name: str) -> RunFacts:
     )
 
 
-def _check_data(study: optuna.Study, benchmark: Benchmark) -> None:
-    digest = benchmark.dataset.digest
+def _check_data(study: optuna.Study, dataset: Dataset) -> None:
+    digest = dataset.digest
     known = study.user_attrs.get(DIGEST, digest)
     if known != digest:
         raise ValueError(
             f"sweep {study.study_name} was begun on other data: their digest is {known[:12]}..., "
-            f"that of {benchmark.dataset.name} is now {digest[:12]}..."
+            f"that of {dataset.name} is now {digest[:12]}..."
         )
     study.set_user_attr(DIGEST, digest)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-from ray import tune
 
 from ..platform.atomic import write_json
 from ..platform.configuration import compose
@@ -47,6 +46,7 @@ from .record import (
     folder_of_trial,
 )
 from .searcher import BEGINNING, KNOWN, NUMBER, REPORT, SPAN, SUBTRIAL
+from .stepped import Row, Tell
 from .subtrial import SubTrial
 
 LOSS: Final = "loss"
@@ -68,6 +68,7 @@ class TuneReporter:
         folder: Folder of the trial.
         budgets: Samples at which checkpoints on the way are measured.
         timing: How latency is measured.
+        tell: Told rows.
         since: Samples that the state had seen from which the trial began.
         wandb: Told the same; None for nobody.
     """
@@ -81,11 +82,12 @@ class TuneReporter:
         folder: Path,
         budgets: Sequence[int],
         timing: Timing,
+        tell: Tell,
         since: int = 0,
         wandb: WandbReporter | None = None,
     ) -> None:
         self._experiment, self._objectives, self._benchmark = experiment, objectives, benchmark
-        self._folder, self._timing, self._wandb = folder, timing, wandb
+        self._folder, self._timing, self._wandb, self._tell = folder, timing, wandb, tell
         self._budgets, self._file, self._sent_at = budgets, folder / SECONDS_FILE, 0.0
         self._first = self._samples = since
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
@@ -119,7 +121,7 @@ class TuneReporter:
         if is_known:
             self._begin -= one.seconds
         else:
-            tune.report({SUBTRIAL: json.dumps(one.to_dict())})
+            self._tell({SUBTRIAL: json.dumps(one.to_dict())})
 
     def report(
         self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
@@ -148,7 +150,7 @@ class TuneReporter:
         add_loss(self._folder, samples, loss)
         if time.monotonic() - self._sent_at >= _PAUSE_S:
             self._sent_at = time.monotonic()
-            tune.report({SAMPLES: samples, LOSS: loss})
+            self._tell({SAMPLES: samples, LOSS: loss})
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -162,7 +164,7 @@ class TuneReporter:
         )
         nfes = self._objectives.nfes
         (report,) = bench.reports(Setting(), [self._benchmark], nfes=nfes)
-        tune.report(self.row(report, samples))
+        self._tell(self.row(report, samples))
 
     def row(self, report: Report, samples: int) -> dict[str, Any]:
         """What Ray Tune is told of a measured checkpoint.
@@ -189,6 +191,7 @@ def experiment_of(overrides: tuple[str, ...]) -> Experiment:
 def try_overrides(
     config: Mapping[str, Any],
     *,
+    tell: Tell,
     objectives: Mapping[str, Any],
     budgets: Sequence[int],
     folder: str,
@@ -200,11 +203,12 @@ def try_overrides(
     latency: Mapping[str, int] | None = None,
     seed: int = 0,
     tuning: Benchmark | None = None,
-) -> None:
-    """Run one trial, from its last checkpoint if it was cut off; Ray Tune calls this.
+) -> Row:
+    """Run one trial, from its last checkpoint if it was cut off.
 
     Args:
         config: What the searcher suggested.
+        tell: Told rows on the way.
         objectives: The numbers to improve, as plain values.
         budgets: Samples at which checkpoints on the way are measured.
         folder: Folder of the sweep.
@@ -216,6 +220,9 @@ def try_overrides(
         latency: How latency is measured, as plain values; None for the defaults.
         seed: Seed of the sweep.
         tuning: The yardstick that settings are chosen by; None where none are tried.
+
+    Returns:
+        The last row: what it has reached, or how it failed.
 
     Raises:
         Exception: Whatever the trial did not foresee.
@@ -245,6 +252,7 @@ def try_overrides(
                 folder=place,
                 budgets=budgets,
                 timing=after.timing,
+                tell=tell,
                 since=since,
                 wandb=told,
             )
@@ -275,13 +283,15 @@ def try_overrides(
             last = {**reporter.row(judged.report, samples), REPORT: judged.report.to_json()}
             last |= {CHOSEN: json.dumps(judged.chosen)} if judged.chosen else {}
             last |= {RETURNS: _returns(experiment, checkpoint, benchmark.dataset)}
-        tune.report(last)
+        return last
     except Exception as error:
         cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost
-        tune.report({ERROR: _sentence(error), COST: json.dumps(asdict(cost))})
+        failure = {ERROR: _sentence(error), COST: json.dumps(asdict(cost))}
         # A diverged or refused trial is a result; the sweep goes on.
-        if not isinstance(error, ValueError | OSError):
-            raise
+        if isinstance(error, ValueError | OSError):
+            return failure
+        tell(failure)
+        raise
 
 
 def _returns(experiment: Experiment, checkpoint: Path, dataset: Dataset) -> int:

@@ -3,7 +3,7 @@
 import logging
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,13 +12,15 @@ from ray import tune
 from .book import Book
 from .record import RUNG
 from .searcher import NUMBER, BookScheduler, BookSearch
+from .stepped import SteppedTrial, TrialFunction
 
 _TUNE: Final = {
     # Trials find data by the folder that the sweep was started in.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # An interrupt ends the sweep at once; the study knows what has ended.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # The study, the journal and MLflow keep the results.
+    # The study, the journal and MLflow keep the results, and a sweep goes on from its study.
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # The new output prints a panel whatever the verbosity.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -26,9 +28,11 @@ _TUNE: Final = {
 
 
 def run_trials(
-    trainable: Callable[..., None] | type[tune.Trainable],
+    run: TrialFunction,
     book: Book,
     *,
+    resources: Mapping[str, float],
+    parts: Mapping[str, Any] | None = None,
     concurrency: int,
     callbacks: Sequence[tune.Callback],
     folder: Path,
@@ -36,8 +40,11 @@ def run_trials(
     """Run trials until the book has no more; Ray is up.
 
     Args:
-        trainable: What a trial does, with its resources.
+        run: Runs a trial.
         book: Who suggests them.
+        resources: What each takes.
+        parts: What else each is given. It goes by way of Ray's memory, not of the files in which
+            Ray Tune keeps what it runs.
         concurrency: Trials at once.
         callbacks: Told what becomes of them.
         folder: Folder of the sweep.
@@ -48,8 +55,9 @@ def run_trials(
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     # It misses the files of the loggers that are off.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    trial = tune.with_parameters(SteppedTrial, run=run, **(parts or {}))
     tune.Tuner(
-        trainable,
+        tune.with_resources(trial, dict(resources)),
         tune_config=tune.TuneConfig(
             num_samples=-1,  # the book says when it is enough
             max_concurrent_trials=concurrency,
@@ -64,6 +72,8 @@ def run_trials(
             storage_path=str(folder),
             callbacks=list(callbacks),
             verbose=0,
+            # Trials keep their own.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
 

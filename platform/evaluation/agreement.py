@@ -18,6 +18,11 @@ class ClassAgreement(AbstractMetric):
     """Share of samples in which the feature classifier sees the class that was asked for."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return ("eval/class_agreement",)
+
+    @property
     def space(self) -> Space:
         """Features of the classifier."""
         return Space.FEATURES
@@ -42,6 +47,11 @@ class ClassAgreement(AbstractMetric):
 @dataclass(frozen=True, kw_only=True)
 class ForbiddenSquares(AbstractMetric):
     """Share of samples in the light squares of the checkerboard or off the board."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return ("eval/forbidden_share",)
 
     @property
     def space(self) -> Space:

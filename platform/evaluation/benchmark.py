@@ -76,6 +76,16 @@ def pooled(dataset: Dataset) -> tuple[AbstractMetric, ...]:
     return () if dataset.mixture is None else (Modes(),)
 
 
+def metric_names(dataset: Dataset) -> tuple[str, ...]:
+    """What a benchmark of a data set finds; it takes no time to say.
+
+    Args:
+        dataset: The set.
+    """
+    metrics = (*COMPARISONS, *shares(dataset), *MATCHED, *pooled(dataset))
+    return tuple(name for metric in metrics for name in metric.names)
+
+
 def held_out_rows(dataset: Dataset, samples: int, seed: int) -> Int[Tensor, " n"]:
     """The held-out data that samples are compared with; it takes no time to find them.
 

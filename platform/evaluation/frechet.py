@@ -64,6 +64,11 @@ class FrechetFeatures(AbstractMetric):
     """Frechet distance on the features of the platform's own classifier; no FID."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return ("eval/frechet_features",)
+
+    @property
     def space(self) -> Space:
         """Features of the classifier."""
         return Space.FEATURES

@@ -90,6 +90,11 @@ class EnergyDistance(AbstractMetric):
     """Energy distance, in units of the data."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return ("eval/energy_distance",)
+
+    @property
     def space(self) -> Space:
         """Coordinates or pixels."""
         return Space.DATA
@@ -103,6 +108,11 @@ class EnergyDistance(AbstractMetric):
 @dataclass(frozen=True, kw_only=True)
 class SquaredMmd(AbstractMetric):
     """Squared MMD under a Gaussian kernel whose width is the median distance of held-out data."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return ("eval/squared_mmd",)
 
     @property
     def space(self) -> Space:

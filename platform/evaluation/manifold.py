@@ -97,6 +97,14 @@ class PrecisionRecall(AbstractMetric):
     neighbours: int = 3
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return (
+            "eval/precision",
+            "eval/recall",
+        )
+
+    @property
     def space(self) -> Space:
         """Features of the classifier."""
         return Space.FEATURES
@@ -119,6 +127,14 @@ class DensityCoverage(AbstractMetric):
     """
 
     neighbours: int = 5
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return (
+            "eval/density",
+            "eval/coverage",
+        )
 
     @property
     def space(self) -> Space:

@@ -37,6 +37,14 @@ class Memorisation(AbstractMetric):
     """
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return (
+            "eval/memorisation_ratio",
+            "eval/memorisation_rank",
+        )
+
+    @property
     def space(self) -> Space:
         """Coordinates or pixels."""
         return Space.DATA

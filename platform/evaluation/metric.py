@@ -25,12 +25,17 @@ class AbstractMetric(ABC):
 
     @property
     @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """What its numbers are called, ``family/name``."""
+
+    @property
+    @abstractmethod
     def space(self) -> Space:
         """Where the metric looks at points."""
 
     @abstractmethod
     def compute(self, samples: Population, reference: Reference) -> Mapping[str, float]:
-        """The numbers by name, ``family/name``.
+        """The numbers by name.
 
         Args:
             samples: Points to judge.

@@ -77,6 +77,16 @@ class Modes(AbstractMetric):
             raise ValueError(f"radius must be positive, got {self.radius}")
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return (
+            "eval/mode_mass_tv",
+            "eval/mode_std_ratio_min",
+            "eval/mode_std_ratio_max",
+            "eval/outside_modes",
+        )
+
+    @property
     def space(self) -> Space:
         """Coordinates."""
         return Space.DATA

@@ -61,6 +61,16 @@ class OneNearestNeighbour(AbstractMetric):
     """
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return (
+            "eval/1nn_accuracy",
+            "eval/1nn_deviation",
+            "eval/1nn_samples",
+            "eval/1nn_data",
+        )
+
+    @property
     def space(self) -> Space:
         """Coordinates or pixels."""
         return Space.DATA

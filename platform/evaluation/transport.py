@@ -95,6 +95,11 @@ class Wasserstein2(AbstractMetric):
     """Exact 2-Wasserstein distance, in units of the data; its time grows with the cube."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return ("eval/w2",)
+
+    @property
     def space(self) -> Space:
         """Coordinates or pixels."""
         return Space.DATA
@@ -123,6 +128,11 @@ class SlicedWasserstein2(AbstractMetric):
     def __post_init__(self) -> None:
         if self.projections < 1:
             raise ValueError(f"projections must be at least 1, got {self.projections}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it finds."""
+        return ("eval/sliced_w2",)
 
     @property
     def space(self) -> Space:

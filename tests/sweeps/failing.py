@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-from ray import cloudpickle, tune
+from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
 from onestep.sweeps.record import RESULTS, SAMPLES
 from onestep.sweeps.searcher import NUMBER, REPORT
+from onestep.sweeps.stepped import Row, Tell
 
 RAISES: Final = 1
 DIES_ONCE: Final = 2
@@ -53,13 +54,18 @@ def failed_trial(
     )
 
 
-def fail_by_number(config: Mapping[str, Any], *, folder: str) -> None:
+def fail_by_number(config: Mapping[str, Any], *, tell: Tell, folder: str) -> Row:
     """A trial of which the number says how it fails; the others train nothing and end well.
 
     Args:
         config: What the searcher suggested.
+        tell: Told nothing.
         folder: Where those that die say so first.
+
+    Returns:
+        The last row.
     """
+    del tell
     number, times = config[NUMBER], len(list(Path(folder).glob(f"{config[NUMBER]}-*")))
     if number == RAISES:
         raise RuntimeError("no such thing")
@@ -67,4 +73,4 @@ def fail_by_number(config: Mapping[str, Any], *, folder: str) -> None:
         Path(folder, f"{number}-{times}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     value = float(number)
-    tune.report({SAMPLES: 1000, RESULTS: [[value, value, value]], REPORT: "{}"})
+    return {SAMPLES: 1000, RESULTS: [[value, value, value]], REPORT: "{}"}

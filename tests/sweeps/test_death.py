@@ -3,12 +3,10 @@
 import os
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from ray import tune
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -217,8 +215,15 @@ def test_ray_tune_has_its_trials_retried_if_they_die_and_not_if_they_raise(
     deaths.mkdir()
     before = dict(os.environ)
     with ray_instance(num_cpus=1):
-        trainable = tune.with_resources(partial(fail_by_number, folder=str(deaths)), {"cpu": 1})
-        run_trials(trainable, book, concurrency=1, callbacks=[], folder=tmp_path / "one")
+        run_trials(
+            fail_by_number,
+            book,
+            resources={"cpu": 1},
+            parts={"folder": str(deaths)},
+            concurrency=1,
+            callbacks=[],
+            folder=tmp_path / "one",
+        )
     os.environ.clear()
     os.environ.update(before)
     trials = ended(book.study)

@@ -2,10 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from ray import tune
 
 from onestep.platform.training.assembly import assemble
 from onestep.sweeps.objective import Objectives
@@ -23,6 +22,7 @@ from onestep.sweeps.record import (
 from onestep.sweeps.searcher import BEGINNING, NUMBER, SPAN
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
+from onestep.sweeps.stepped import Row
 from onestep.sweeps.trial import try_overrides
 
 _BATCH: Final = 32
@@ -63,14 +63,14 @@ def test_a_trial_tells_how_often_its_guardian_sent_it_back_and_all_that_it_train
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
     plan = Plan.of(_SETTINGS)
     benchmark = plan.benchmark(assemble(plan.experiment).source.load())
-    rows: list[dict[str, Any]] = []
-    monkeypatch.setattr(tune, "report", rows.append)
+    rows: list[Row] = []
 
-    def run() -> dict[str, Any]:
+    def run() -> Row:
         (lr,) = plan.settings.space.overrides(plan.settings.space.first)
         config = {NUMBER: 3, OVERRIDES: [lr], RUNG: None, BEGINNING: None, SPAN: None}
-        try_overrides(
+        last = try_overrides(
             config,
+            tell=rows.append,
             objectives=plan.settings.objectives.to_dict(),
             budgets=(),
             folder=str(tmp_path),
@@ -79,8 +79,8 @@ def test_a_trial_tells_how_often_its_guardian_sent_it_back_and_all_that_it_train
             environment={},
             wandb=False,
         )
-        assert ERROR not in rows[-1]
-        return rows[-1]
+        assert ERROR not in last
+        return last
 
     for last in (run(), run()):  # the second one goes on from the last checkpoint
         assert (last[RETURNS], last[SAMPLES]) == (1, 12 * _BATCH)

@@ -44,6 +44,7 @@ class MetricContract:
         self, metric: AbstractMetric, reference: Reference
     ) -> None:
         rows = [metric.compute(draw(10 + k), reference) for k in range(8)]
+        assert tuple(rows[0]) == metric.names
         assert set(rows[0]) == set(self.at_the_floor)
         for name, (low, high) in self.at_the_floor.items():
             mean = sum(row[name] for row in rows) / len(rows)
