@@ -20,9 +20,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from onestep.benchmarks.budgets import tree
 from onestep.benchmarks.record import Bars, at_least, at_most, run
-from onestep.platform.training import trial as training_trial
 from onestep.platform.training.learning import Learning
 from onestep.sweeps import search
+from onestep.sweeps.after_training import AfterTraining
 from onestep.sweeps.record import RUNG, folder_of_trial
 from onestep.sweeps.searcher import NUMBER
 from onestep.sweeps.settings import settings_of
@@ -65,7 +65,7 @@ def stamped(config: Mapping[str, Any], *, folder: str, **parts: Any) -> Row:
 
         return timed
 
-    with _around(Learning, "advance", stepped), _around(training_trial, "measure", measured):
+    with _around(Learning, "advance", stepped), _around(AfterTraining, "judge", measured):
         last = try_overrides(config, folder=folder, **parts)
     stamps["end"] = time.time()
     place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])

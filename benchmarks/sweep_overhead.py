@@ -1,8 +1,8 @@
 """What a sweep costs beside its trials: python benchmarks/sweep_overhead.py.
 
-A thousand trials that train nothing go through book, searcher, scheduler and Ray Tune, on two
-processes, with the sampler that learns most. What they take is overhead, and so is the memory of
-the process that drives them. Nothing else should run meanwhile.
+A thousand trials that train nothing go through book, searcher, scheduler and Ray Tune, one at a
+time, with the sampler that learns most. What they take is overhead, and so is the memory of the
+process that drives them. Nothing else should run meanwhile.
 """
 
 import os
@@ -29,7 +29,8 @@ from onestep.sweeps.study import begin, ended, open_storage, storage_url
 from onestep.sweeps.tuning import run_trials
 
 TRIALS: Final = 1000
-CONCURRENCY: Final = 2
+CONCURRENCY: Final = 1
+"""With more, trials that end at once have Ray Tune start processes that it does not need."""
 MOST_MS: Final = 50.0
 MOST_BYTES: Final = 2**30
 _SAMPLES: Final = 1000

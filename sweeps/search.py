@@ -4,6 +4,7 @@ import datetime
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,7 +42,6 @@ from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
 from .warm_start import FirstPoints
-from .warmth import warm_up
 from .winner import keep_leaders, register_winner
 
 
@@ -310,24 +310,25 @@ def _search(
         "environment": home.variables(os.environ) | _wandb_variables(settings),
         "wandb": settings.wandb,
     }
-    with ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus))):
-        warm_up(min(settings.concurrency, settings.trials), cpus=resources["cpu"])
-        yardsticks = {
-            "benchmark": plan.benchmark(dataset),
-            "tuning": plan.tuning_benchmark(dataset),
-        }
-        # On the nodes that may get a trial: where they do not share the folder, checkpoints of
-        # trials would be lost with their nodes.
-        check_shared(folder, needed={"CPU": resources["cpu"], "GPU": resources["gpu"]})
-        run_trials(
-            try_overrides,
-            book,
-            resources=resources,
-            parts=parts | yardsticks,
-            concurrency=settings.concurrency,
-            callbacks=callbacks,
-            folder=folder,
-        )
+    instance = ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus)))
+    with ThreadPoolExecutor(1) as beside:
+        # Ray's start is mostly waiting.
+        judging = beside.submit(plan.benchmark, dataset)
+        tuning = beside.submit(plan.tuning_benchmark, dataset)
+        with instance as is_own:
+            if not is_own:
+                # On the nodes that may get a trial: where they do not share the folder,
+                # checkpoints of trials would be lost with their nodes.
+                check_shared(folder, needed={"CPU": resources["cpu"], "GPU": resources["gpu"]})
+            run_trials(
+                try_overrides,
+                book,
+                resources=resources,
+                parts=parts | {"benchmark": judging.result(), "tuning": tuning.result()},
+                concurrency=settings.concurrency,
+                callbacks=callbacks,
+                folder=folder,
+            )
 
 
 def _wandb_variables(settings: SweepSettings) -> dict[str, str]:
