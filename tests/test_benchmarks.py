@@ -32,6 +32,8 @@ from onestep.benchmarks import (
     sampling_speed,
     step_time,
     sweep_occupancy,
+    sweep_overhead,
+    sweep_restart,
     tournament,
     tournament_page,
     training,
@@ -72,9 +74,12 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "recorded_sweep": recorded_sweep.bars,
     "sampling_speed": sampling_speed.bars,
     "step_time": step_time.bars,
+    "sweep_occupancy": sweep_occupancy.bars,
+    "sweep_overhead": sweep_overhead.bars,
+    "sweep_restart": sweep_restart.bars,
     "budgets": budgets.bars,
 }
-MAY_MISS: Final = {"learning_digits", "recorded_sweep", "tournament"}
+MAY_MISS: Final = {"learning_digits", "recorded_sweep", "sweep_restart", "tournament"}
 STORED: Final = sorted(path.stem for path in RESULTS.glob("*.json"))
 
 
@@ -131,6 +136,10 @@ def test_the_bars_are_those_that_the_platform_has_to_reach() -> None:
         "recommended_memory_ratio": 1.2,
     }
     assert ray_overhead.LEAST == 0.95
+    assert (sweep_overhead.TRIALS, sweep_overhead.MOST_MS) == (1000, 50.0)
+    assert sweep_overhead.MOST_BYTES == 2**30
+    assert (sweep_occupancy.MOST_S, sweep_occupancy.LEAST_BUSY) == (3.0, 0.9)
+    assert sweep_restart.MOST_S == 20.0
     assert sampling_speed.LEAST == 40.0
     assert digits.AT_MOST == {("eval/1nn_accuracy", 1): 0.62, ("eval/1nn_accuracy", 2): 0.59}
     assert digits.AT_MOST_FLOORS == {("eval/sliced_w2", 1): 1.4, ("eval/sliced_w2", 2): 1.15}
@@ -578,6 +587,39 @@ def test_the_guardian_judges_the_stored_rounds_by_the_rule_of_today() -> None:
         assert run["verdict"] == guardian.verdict(run), name
         asked = guardian.runs()[name]
         assert tuple(run["overrides"][: len(asked)]) == asked, name
+
+
+def test_a_killed_sweep_is_judged_by_its_slowest_trial_and_by_what_it_lost() -> None:
+    stored = read("sweep_restart")
+    assert stored["command"] == list(sweep_restart.COMMAND)
+    found = sweep_restart.summary(stored["rounds"], stored["trials"])
+    assert {name: stored[name] for name in found} == found
+    rounds = [{"seconds": {"0": 1.0, "1": 19.9}, "outlived_s": 1.0}] * sweep_restart.ROUNDS
+    slow = [*rounds[1:], {"seconds": {"0": 1.0, "1": 20.1}, "outlived_s": 1.0}]
+    for some, trials, misses in (
+        (rounds, ["0", "1"], 0),
+        (slow, ["0", "1"], 1),
+        (rounds[1:], ["0", "1"], 1),
+        (rounds, ["0", "1", "2"], 1),
+    ):
+        verdicts = sweep_restart.bars(sweep_restart.summary(some, trials))
+        assert [bar["reached"] for bar in verdicts].count(False) == misses
+
+
+def test_a_core_that_waits_between_trials_is_seen() -> None:
+    trials = [
+        {"begin": 0.0, "first_step": 2.0, "end": 10.0},
+        {"begin": 0.0, "first_step": 2.0, "end": 12.0},
+        {"begin": 10.5, "first_step": 11.0, "end": 20.0},
+        {"begin": 15.0, "first_step": 15.5, "end": 22.0},
+    ]
+    found = sweep_occupancy.gaps(trials)
+    assert [gap["gap_s"] for gap in found] == [1.0, 3.5]
+    stored = read("sweep_occupancy")
+    verdicts = sweep_occupancy.bars({**stored, "gaps": found})
+    assert [bar["number"] for bar in verdicts if not bar["reached"]] == [
+        "seconds from a trial's end to the next one's first step"
+    ]
 
 
 def test_runs_that_the_guardian_calls_lost_have_learned_nothing() -> None:
