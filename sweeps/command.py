@@ -131,11 +131,13 @@ class Sweep:
         return 0
 
     def _show(self, overrides: Sequence[str]) -> int:
+        from ..platform.data.stream_sample import load
         from .plan import Plan
         from .record import command_line
         from .settings import settings_of
 
         plan = Plan.of(settings_of(overrides))
+        plan.check_measurable(load(plan.assembly.source, stream=plan.experiment.training.stream))
         print(json.dumps(without_passwords(plan.settings.to_dict()), indent=2))
         print(f"\none trial:\n  {command_line(tuple(map(hide_passwords, plan.example)))}")
         space = plan.settings.space
@@ -144,6 +146,8 @@ class Sweep:
         if plan.settings.scheduler.is_population:
             print(f"\n{generations_of(plan)}")
         print(f"\n{estimate_of(plan)}")
+        if (posthoc := plan.settings.posthoc) is not None:
+            print(f"then the weights of each trial are measured in {1 + posthoc.trials} settings")
         return 0
 
 

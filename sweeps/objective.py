@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Self, final
 
@@ -13,8 +13,14 @@ from ..platform.settings import settings
 TRAINING_S: Final = "cost/training_s"
 """Seconds of processor time of the training."""
 COSTS: Final = (TRAINING_S,)
-_LABEL: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
 """Numbers that are not of the evaluation, and have no interval."""
+AUTO: Final = "auto"
+OF_IMAGES: Final = "eval/frechet_features"
+"""It falls from noise over a Gaussian per class to the data, and as a model learns. The deviation
+of nearest neighbours tells good models better apart, but rises again meanwhile."""
+OF_POINTS: Final = "eval/w2"
+"""Features of points are their coordinates, in which one Gaussian may be as good as many modes."""
+_LABEL: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
 OF_THE_MAP: Final = ("eval/straightness", "eval/semigroup_error")
 """Numbers that no samples are drawn for."""
 
@@ -53,8 +59,8 @@ class Objective:
     """A number that a sweep improves.
 
     Attributes:
-        name: Metric of the evaluation, ``family/name``, ``latency/sample_ms`` or
-            ``cost/training_s``.
+        name: Metric of the evaluation, ``family/name``, ``latency/sample_ms``,
+            ``cost/training_s``, or ``auto`` for the quality that suits the data.
         nfe: Network evaluations at which it is taken; None for a property of the map itself and
             for a cost.
         mode: Which values are better.
@@ -190,6 +196,19 @@ class Objectives:
     def nfes(self) -> tuple[int, ...]:
         """Numbers of evaluations that they are taken at, ascending."""
         return tuple(sorted({one.nfe for one in self.all if one.nfe is not None}))
+
+    def on(self, shape: Sequence[int]) -> Self:
+        """The objectives where no name is left to the data.
+
+        Args:
+            shape: Shape of a datum.
+        """
+        name = OF_IMAGES if len(shape) > 1 else OF_POINTS
+        named = {
+            label: replace(one, name=name) if one.name == AUTO else one
+            for label, one in self.by_label.items()
+        }
+        return type(self)(by_label=named)
 
     def smaller_is_better(self, numbers: Sequence[Number]) -> tuple[float, ...]:
         """The values of a trial's numbers, turned so that smaller ones are better."""

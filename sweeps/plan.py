@@ -55,7 +55,7 @@ class Plan:
     """A sweep whose every key and bound has been tried on the experiment.
 
     Attributes:
-        settings: The sweep.
+        settings: The sweep; its objectives are named.
         base: Overrides of every trial, with those that the sweep itself adds.
         assembly: The first point of the space, built.
         budgets: Samples at which trials are measured, the whole trial last.
@@ -88,6 +88,7 @@ class Plan:
             _check_schedule(key, space, base)
         assembly = assemble(experiment_of((*base, *space.overrides(space.first))))
         outermost = _try_edges(space, base)
+        settings = replace(settings, objectives=settings.objectives.on(assembly.source.shape))
         plan = cls(settings=settings, base=base, assembly=assembly, budgets=budgets)
         plan._check_workers()
         if settings.scheduler.is_population:

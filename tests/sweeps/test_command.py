@@ -62,6 +62,7 @@ def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(
     assert of_all == pytest.approx(1.5 * each, rel=0.01)
     settings = SweepSettings.from_dict(json.loads(shown))
     assert settings.trials == 3
+    assert str(settings.objectives) == "eval/w2 at 1 NFE"
     line, said = line.strip().splitlines()
     assert said.strip() == (
         "with method.times.diagonal: linear from 1 to 0.25 between 0 and 0.5, on the clock progress"
@@ -72,6 +73,25 @@ def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(
     assert experiment.method["times"]["diagonal"]["end"] == 0.25
     assert experiment.training.threads == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_a_dry_run_tells_of_settings_that_are_tried_after_each_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    words = ("sweep=improved_mean_flow_posthoc", "net=mlp_digits", "sweep.posthoc.trials=5")
+    assert Sweep().run(arguments("--dry-run", *words)) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "then the weights of each trial are measured in 6 settings"
+
+
+def test_a_dry_run_refuses_what_a_sweep_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    words = ("data=moons", "net=mlp", "sweep.objectives.quality.name=eval/w3")
+    with pytest.raises(ValueError, match=r"quality.name must be one of .*eval/w2, .*'eval/w3'"):
+        Sweep().run(arguments("--dry-run", *words))
 
 
 def test_a_dry_run_shows_no_password(

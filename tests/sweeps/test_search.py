@@ -22,6 +22,7 @@ from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
 from onestep.sweeps.losses import losses_of
+from onestep.sweeps.objective import OF_POINTS
 from onestep.sweeps.record import Outcome
 from onestep.sweeps.report import SweepResult
 from onestep.sweeps.search import resume, sweep_or_resume
@@ -151,7 +152,7 @@ def repeated(result: SweepResult, folder: Path) -> float:
     experiment = experiment_of(result.best_overrides)
     benchmark = prepare_benchmark(experiment, assemble(experiment).source.load())
     report = run_trial(experiment, MemoryReporter(), folder=folder, benchmark=benchmark)
-    return report.find("eval/1nn_deviation", nfe=1).value
+    return report.find(OF_POINTS, nfe=1).value
 
 
 def runs_of(home: Path) -> dict[str, Run]:

@@ -51,8 +51,8 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         (["sweep.seed=5000000000"], "sweep.seed must be at most 4294967295, got 5000000000"),
         (["sweep.sampler=grid"], r"grid takes keys of the kinds choice, int .*got .*uniform for m"),
         (
-            ["+sweep.objectives.twice={name: eval/1nn_deviation, nfe: 1}"],
-            "must be different numbers, got eval/1nn_deviation at 1 NFE, eval/1nn_dev",
+            ["+sweep.objectives.twice={name: auto, nfe: 1}"],
+            "must be different numbers, got auto at 1 NFE, auto at 1",
         ),
         (["sweep.objectives.quality.nfe=0"], "nfe must be at least 1, got 0"),
         (["sweep.seed=-1"], "sweep.seed must be at least 0, got -1"),

@@ -66,6 +66,7 @@ def small(**changes: Any) -> SweepSettings:
 
 def ran_before(home: Path, settings: SweepSettings, *values: float) -> list[dict[str, Any]]:
     """An earlier sweep with these results; its points."""
+    settings = replace(settings, objectives=settings.objectives.on((2,)))
     folder_of(EARLIER).mkdir(parents=True)
     SweepNote(asked=settings, settings=settings, revision="abc", code="").keep(EARLIER)
     storage = open_storage(storage_url(settings, home))
@@ -174,7 +175,7 @@ def test_a_warm_start_without_a_point_in_the_space_is_refused(home: Path) -> Non
 
 
 def test_a_registry_without_a_model_that_fits_is_refused(home: Path) -> None:
-    with pytest.raises(ValueError, match=r"no registered model has eval/1nn_deviation at 1 NFE"):
+    with pytest.raises(ValueError, match=r"no registered model has eval/w2 at 1 NFE"):
         first_points(Plan.of(small(warm_start=WarmStart(registry=True))))
 
 
