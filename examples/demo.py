@@ -227,9 +227,10 @@ def publish(files: Sequence[Path]) -> None:
             head = (
                 "# Results of the demo\n\nWritten by `python examples/demo.py --publish`, after a "
                 f"minute or two of training each, with the plan `{plan_digest()}`.\n"
-                "A model above the row *Gaussian per class* in 1nn_accuracy or 1nn_deviation has "
-                "not yet learned more than that row. The deviation also sees noise on top of data, "
-                "which deceives the accuracy.\n\n"
+                "A model above the row *Gaussian per class* in 1nn_accuracy, 1nn_deviation or "
+                "frechet_features has not yet learned more than that row. The last two also see "
+                "noise on top of data, which deceives the accuracy; the last one chooses the "
+                "champion.\n\n"
             )
             (docs / "results.md").write_text(head + file.read_text())
 

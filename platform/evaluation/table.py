@@ -11,6 +11,7 @@ from .report import Measurement, Report
 HEADLINES: Final = (
     "eval/1nn_accuracy",
     "eval/1nn_deviation",
+    "eval/frechet_features",
     "eval/sliced_w2",
     "eval/coverage",
     "eval/class_agreement",
