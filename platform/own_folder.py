@@ -1,7 +1,7 @@
 """Temporary folders that do not outlive their process for long, even if it is killed.
 
-Nor do those that work in them: Ray's agents notice after a minute that all others of a killed
-instance are gone, and hold a port meanwhile for which a new one waits.
+Nor do the agents of a Ray that worked in one: by themselves they notice after a minute that it is
+gone, and hold a port meanwhile for which the next one waits.
 """
 
 import fcntl
@@ -16,6 +16,7 @@ from typing import Final
 import psutil
 
 _PREFIX: Final = "os-"  # short: Ray's sockets, which lie in there, have a limit of 107 bytes
+_RAY: Final = "ray::"  # how Ray names its processes
 _LOCK: Final = ".onestep.lock"  # whose folder it is: others may have names that begin the same
 
 
@@ -49,17 +50,15 @@ def _delete_those_of_the_dead() -> None:
                 fcntl.flock(
                     lock, fcntl.LOCK_EX | fcntl.LOCK_NB
                 )  # the system frees those of the dead
-                _kill_those_in(path.parent)
+                _kill_agents_in(path.parent)
                 shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _kill_those_in(folder: Path) -> None:
-    """Kill the processes that have a file open in a folder of this one.
-
-    Who has the lock itself open only looks whether its holder lives.
-    """
+def _kill_agents_in(folder: Path) -> None:
+    """Kill the processes of Ray that have a file below a folder open."""
     for process in psutil.process_iter():
         # It is another user's, or has ended.
         with suppress(psutil.Error):
-            if any(folder in Path(file.path).parents[1:] for file in process.open_files()):
+            is_ray = "".join(process.cmdline()[:1]).startswith(_RAY)
+            if is_ray and any(folder in Path(f.path).parents for f in process.open_files()):
                 process.kill()

@@ -45,6 +45,8 @@ COMMAND: Final = (
 )
 VICTIM: Final = 1
 _WITHIN_S: Final = 300.0
+_TRIAL: Final = (b"SteppedTrial", b"ResourceTrainable")
+"""What Ray calls a process that runs a trial."""
 
 
 @final
@@ -163,8 +165,10 @@ def trials_alive(home: Path) -> list[int]:
     found, wanted = [], f"ONESTEP_HOME={home}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile, or is somebody else's
-            is_trial = b"ImplicitFunc" in (process / "cmdline").read_bytes()
-            if is_trial and wanted in (process / "environ").read_bytes().split(b"\0"):
+            name = (process / "cmdline").read_bytes()
+            if any(one in name for one in _TRIAL) and wanted in (
+                process / "environ"
+            ).read_bytes().split(b"\0"):
                 found.append(int(process.name))
     return found
 

@@ -83,7 +83,7 @@ def check_same(home: Path, whole: Study) -> None:
     assert [one.params for one in study.get_trials()] == [one.params for one in whole.get_trials()]
     assert [one.values for one in study.get_trials()] == [one.values for one in whole.get_trials()]
     assert {one.outcome for one in ended(study)} == {Outcome.FINISHED}
-    (folder,) = (home / "sweeps").iterdir()
+    (folder,) = (home / "sweeps").glob("[!.]*")
     said = (home / "said").read_text()
     assert [said.count(f"\ntrial {number}: eval/") for number in range(3)] == [1, 1, 1]
     for name in ("optuna.db", "mlflow.db"):

@@ -67,7 +67,7 @@ def onestep(home: Path, script: str, *words: str) -> subprocess.CompletedProcess
 
 def trials_of(home: Path) -> list[tuple[Any, ...]]:
     """All that decides a population, trial by trial."""
-    (folder,) = (home / "sweeps").iterdir()
+    (folder,) = (home / "sweeps").glob("[!.]*")
     study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{home / 'optuna.db'}")
     return [
         (one.number, one.state, one.params, one.values, one.user_attrs[LINEAGE])
@@ -77,6 +77,7 @@ def trials_of(home: Path) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
 def test_a_killed_population_goes_on_to_the_one_that_it_would_have_been(tmp_path: Path) -> None:
     killed = onestep(tmp_path / "killed", _KILLED, *_OVERRIDES)
     assert killed.returncode == -9, killed.stderr
@@ -93,7 +94,7 @@ def test_a_killed_population_goes_on_to_the_one_that_it_would_have_been(tmp_path
 
 def check_told(home: Path, found: list[tuple[Any, ...]]) -> None:
     """Page, MLflow and the winner's record tell the lineage; its line trains the same model."""
-    (folder,) = (home / "sweeps").iterdir()
+    (folder,) = (home / "sweeps").glob("[!.]*")
     page = (folder / "report.html").read_text()
     assert "How trial" in page
     lineages = [Lineage.from_dict(one[-1]) for one in found]
