@@ -208,28 +208,15 @@ class Jumps(AbstractSampler):
         return finish(flow_map, x, condition)
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
-class Renoise(AbstractSampler):
-    """Jumps to the data, each from fresh noise mixed into the last result.
-
-    Exact in law for an exact map whose noise is independent of the data; with a learned one its
-    errors add up as steps are added. A map that was trained with paired noise, such as that of
-    optimal transport, has not seen what this mixes, and gets worse with every step: its sampler is
-    ``AnchoredJumps``.
-
-    Reference: Song et al. 2023, arXiv:2303.01469v2, Alg. 1, on the linear path.
+class MixedJumps(AbstractSampler):
+    """Jumps to the data, each from noise mixed into the last result: x_t = (1 - t) noise + t x.
 
     Attributes:
         grid: Times at which the jumps begin.
     """
 
     grid: AbstractGrid = UniformGrid(steps=2)
-
-    @property
-    def draws(self) -> int:
-        """Independent draws of noise that one sample takes."""
-        return self.grid.steps
 
     def evaluations(self, domain: Domain) -> int:
         """Evaluations of the map for one sample: the jumps, which all end at the data."""
@@ -246,16 +233,55 @@ class Renoise(AbstractSampler):
             ValueError: If the map has no jump to the data, its range ends before them, or noise is
                 to be mixed in on another path than the linear one.
         """
-        require_jumps_to_data("Renoise", domain)
+        require_jumps_to_data(type(self).__name__, domain)
         if self.grid.steps > 1:
-            require_linear("renoising", domain)
+            require_linear(type(self).__name__, domain)
 
     def _walk(
         self, flow_map: FlowMap, noise: Float[Tensor, "draws b *d"], condition: Condition | None
     ) -> Float[Tensor, " b *d"]:
         domain = flow_map.domain
         x = torch.zeros_like(noise[0])
-        for s, fresh in zip(self.grid.times(domain.t_lo, domain.t_hi), noise, strict=False):
-            state = s * x + (1.0 - s) * fresh
+        for k, s in enumerate(self.grid.times(domain.t_lo, domain.t_hi)[:-1]):
+            state = s * x + (1.0 - s) * noise[k % self.draws]
             x = flow_map.jump(state, times_like(s, x), times_like(1.0, x), condition)
         return x
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Renoise(MixedJumps):
+    """Jumps to the data, each from fresh noise mixed into the last result.
+
+    Exact in law for an exact map whose noise is independent of the data; with a learned one its
+    errors add up as steps are added. A map that was trained with paired noise, such as that of
+    optimal transport, has not seen what this mixes, and gets worse with every step: its sampler is
+    ``AnchoredJumps``.
+
+    Reference: Song et al. 2023, arXiv:2303.01469v2, Alg. 1, on the linear path.
+    """
+
+    @property
+    def draws(self) -> int:
+        """Independent draws of noise that one sample takes."""
+        return self.grid.steps
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AnchoredJumps(MixedJumps):
+    """Jumps to the data, each from the first noise mixed into the last result.
+
+    For maps that were trained with noise paired to the data, such as that of optimal transport. An
+    exact map leads noise to its own data, so that what is mixed is a state on which it was trained;
+    with fresh noise, as in ``Renoise``, it is none. In law this is exact as far as the noise
+    determines its data. For a map of independent noise it is not: samples come out too wide.
+
+    Reference: arXiv:2303.01469v2, Alg. 1, with one noise for all steps; no paper has it for paired
+        noise.
+    """
+
+    @property
+    def draws(self) -> int:
+        """Independent draws of noise that one sample takes."""
+        return 1

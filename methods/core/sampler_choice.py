@@ -2,11 +2,10 @@
 
 from typing import Final
 
-from .anchored_jumps import AnchoredJumps
 from .flow_map import Domain, DomainKind
 from .grid import UniformGrid
 from .ode import Euler, Heun
-from .sampler import AbstractSampler, Jumps, Renoise, finishing
+from .sampler import AbstractSampler, AnchoredJumps, Jumps, Renoise, finishing
 
 _LEAST_FOR_HEUN: Final = 4
 """With fewer evaluations of a velocity, short Euler steps beat half as many of Heun's; from here on

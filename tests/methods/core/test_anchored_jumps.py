@@ -9,14 +9,13 @@ from torch import Tensor
 from onestep.methods.consistency_distillation import ConsistencyDistillation
 from onestep.methods.consistency_training import ConsistencyTraining
 from onestep.methods.continuous_consistency import ContinuousConsistency
-from onestep.methods.core.anchored_jumps import AnchoredJumps
 from onestep.methods.core.coupling import IndependentCoupling, MinibatchOTCoupling, StoredPairs
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.global_ot import GlobalOTCoupling
 from onestep.methods.core.grid import ListGrid, UniformGrid
 from onestep.methods.core.loom import Loom
 from onestep.methods.core.method import AbstractMethod
-from onestep.methods.core.sampler import AbstractSampler, Renoise
+from onestep.methods.core.sampler import AbstractSampler, AnchoredJumps, Renoise
 from onestep.methods.easy_consistency_tuning import EasyConsistencyTuning
 from onestep.methods.improved_consistency_training import ImprovedConsistencyTraining
 from onestep.methods.oracle import GaussianMap

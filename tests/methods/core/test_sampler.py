@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from onestep.methods.core.anchored import AnchoredSteps
-from onestep.methods.core.anchored_jumps import AnchoredJumps
 from onestep.methods.core.coordinate import (
     AbstractCoordinate,
     AngleCoordinate,
@@ -26,7 +25,7 @@ from onestep.methods.core.ode import (
     RungeKutta4,
 )
 from onestep.methods.core.path import TrigonometricPath, VariancePreservingPath
-from onestep.methods.core.sampler import AbstractSampler, Jumps, Renoise
+from onestep.methods.core.sampler import AbstractSampler, AnchoredJumps, Jumps, Renoise
 from onestep.methods.core.sampler_choice import sampler_for
 from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.mean_flow import MeanFlow
