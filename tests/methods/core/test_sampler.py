@@ -274,7 +274,7 @@ BENT = Domain(path="trigonometric")
 @pytest.mark.parametrize(
     ("sampler", "who"),
     [
-        (Renoise(), "renoising"),
+        (Renoise(), "Renoise"),
         (GammaJumps(gamma=0.5), "renoising"),
         (DpmSolver(), "DpmSolver"),
         (AnchoredSteps(), "AnchoredSteps"),
