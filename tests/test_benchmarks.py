@@ -27,6 +27,7 @@ from onestep.benchmarks import (
     mean_collapse_page,
     method_cost,
     planar,
+    population,
     ray_overhead,
     recorded_sweep,
     sampling_speed,
@@ -70,6 +71,7 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "guardian": guardian.bars,
     "mean_collapse": mean_collapse.bars,
     "method_cost": method_cost.bars,
+    "population": population.bars,
     "ray_overhead": ray_overhead.bars,
     "recorded_sweep": recorded_sweep.bars,
     "sampling_speed": sampling_speed.bars,
@@ -604,6 +606,18 @@ def test_a_killed_sweep_is_judged_by_its_slowest_trial_and_by_what_it_lost() -> 
     ):
         verdicts = sweep_restart.bars(sweep_restart.summary(some, trials))
         assert [bar["reached"] for bar in verdicts].count(False) == misses
+
+
+def test_a_population_that_is_worse_than_members_side_by_side_is_seen() -> None:
+    stored = read("population")
+    assert sorted(stored["seeds"]) == [str(seed) for seed in population.SEEDS]
+    seeds = json.loads(json.dumps(stored["seeds"]))
+    for seed in seeds.values():
+        assert len({way["samples"] for way in (seed[name] for name in population.WAYS)}) == 1
+        seed["pbt"]["winner"] = 1.01 * seed["random"]["winner"]
+    seeds["0"]["pb2"]["repeats"] = False
+    verdicts = population.bars({**stored, "seeds": seeds})
+    assert [bar["reached"] for bar in verdicts] == [False, True, False]
 
 
 def test_a_core_that_waits_between_trials_is_seen() -> None:
