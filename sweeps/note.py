@@ -12,7 +12,7 @@ from ..platform.password import without_passwords
 from .settings import SweepSettings
 
 _FILE: Final = "sweep.json"
-COUNTS: Final = ("trials", "concurrency", "budget")
+COUNTS: Final = ("trials", "concurrency", "retries", "budget")
 """Settings with which a sweep may go on changed: they decide no trial."""
 _SHOWN: Final = 3
 

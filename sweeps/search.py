@@ -86,6 +86,7 @@ def resume(
     *,
     trials: int | None = None,
     concurrency: int | None = None,
+    retries: int | None = None,
     budget: Budget | None = None,
     any_code: bool = False,
     say: Say = _silence,
@@ -97,6 +98,7 @@ def resume(
         name: Name of the sweep, as it was printed.
         trials: Another number of trials in all, or None.
         concurrency: Another number of trials at once, or None.
+        retries: Another number of retries of each trial, or None.
         budget: Another budget, or None.
         any_code: Whether the code may be another than it was begun with.
         say: Told what happens.
@@ -124,6 +126,7 @@ def resume(
         note.settings,
         trials=note.settings.trials if trials is None else trials,
         concurrency=note.settings.concurrency if concurrency is None else concurrency,
+        retries=note.settings.retries if retries is None else retries,
         budget=note.settings.budget if budget is None else budget,
     )
     plan = Plan.of(settings)
@@ -173,6 +176,7 @@ def _sweep_or_resume(
             name,
             trials=settings.trials,
             concurrency=settings.concurrency,
+            retries=settings.retries,
             budget=settings.budget,
             any_code=any_code,
             say=say,

@@ -22,6 +22,7 @@ from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
 from onestep.sweeps.losses import losses_of
+from onestep.sweeps.note import SweepNote
 from onestep.sweeps.objective import OF_POINTS
 from onestep.sweeps.record import Outcome
 from onestep.sweeps.report import SweepResult
@@ -132,8 +133,9 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
     assert {"report.html", "table.md", "ledger.json"} <= {one.path for one in kept}
     champion = Registry(f"sqlite:///{home / 'mlflow.db'}").entry("eight_gaussians/1")
     assert champion.run_id == runs[f"{result.study_name}-0"].info.run_id
-    # The same command finds that nothing is left to do.
-    assert sweep_or_resume(settings) == result
+    # The same command finds that nothing is left to do, with other counts, too.
+    assert sweep_or_resume(replace(settings, retries=9)) == result
+    assert SweepNote.of(result.study_name).settings.retries == 9
 
 
 def check_wandb(home: Path, result: SweepResult) -> None:
