@@ -350,10 +350,8 @@ def _first_of(study: optuna.Study, plan: Plan, found: FirstPoints | None, say: S
     # Without trials: a sweep that was begun before there were any first points has none.
     first = found or (FirstPoints() if study.get_trials(deepcopy=False) else first_points(plan))
     first.keep(study)
-    for number, one in enumerate(first.points):
-        say(f"trial {number} starts from {one.origin}")
-    for line in first.left_out:
-        say(f"left out is {line}")
+    for line in first.sentences(plan.settings.founders):
+        say(line)
     return first
 
 

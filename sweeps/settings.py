@@ -159,6 +159,11 @@ class SweepSettings:
             )
 
     @property
+    def founders(self) -> int:
+        """Trials that begin from the start, which in a population are its first generation."""
+        return self.population if self.scheduler.is_population else self.trials
+
+    @property
     def generations(self) -> int:
         """Parts of a run that are trials of their own; 1 where there is no population."""
         return self.trials // self.population if self.scheduler.is_population else 1
