@@ -4,7 +4,6 @@ Nothing that decides how a sweep goes on lives in its process alone. The trials 
 when it was killed are the next ones that it starts, under their own numbers.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ from .cost import NOTHING, Cost
 from .ending import has_ended, mark_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
-from .objective import Number
+from .objective import Number, not_finite
 from .points import Points
 from .population import Population
 from .record import (
@@ -165,7 +164,7 @@ class Book:
         trial = self._open[number]
         if samples in curve_of(trial):
             return False  # it was judged before it was cut off, and goes on
-        if bad := _not_finite(numbers):
+        if bad := not_finite(numbers):
             self._charge(trial, cost)
             trial.set_user_attr(ERROR, bad)
             return True
@@ -224,7 +223,7 @@ class Book:
             trial.set_user_attr(RETURNS, returns)
         if self._settle(trial):
             return
-        if bad := _not_finite(numbers):
+        if bad := not_finite(numbers):
             self.fail(number, bad, cost=cost)
             return
         rung = trial.user_attrs.get(RUNG)
@@ -485,13 +484,3 @@ class Book:
         self.study.sampler = RandomSampler()  # a grid's own would refuse to be told its last trial
         self.study.tell(trial, **result)
         self._open.pop(trial.number, None)
-
-
-def _not_finite(numbers: Sequence[Number]) -> str:
-    """What is no number among objectives and the ends of their intervals, or nothing."""
-    for one in numbers:
-        if not math.isfinite(one.value):
-            return f"an objective is {one.value}"
-        if not (math.isfinite(one.low) and math.isfinite(one.high)):
-            return f"an objective is {one.value:.4g}, but its interval is {one.low} to {one.high}"
-    return ""
