@@ -32,6 +32,7 @@ from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER
 from .note import SweepNote, changes, folder_of, latest_of
+from .outage import answering
 from .plan import Plan
 from .progress import Progress
 from .remembered import RememberedStorage
@@ -218,7 +219,8 @@ def _run(
     # Last: it makes the file of a new database. Sub-trials are a study of their own, which the
     # sweep's reads, too.
     storage = RememberedStorage(open_storage(url))
-    with alone(folder, what="sweep"):  # two processes would run each other's trials twice
+    # Two processes would run each other's trials twice.
+    with alone(folder, what="sweep"), answering(url, name=name):
         note.keep(name)
         study = begin(storage, name, settings.objectives)
         _check_data(study, ready.dataset)
