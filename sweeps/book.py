@@ -104,9 +104,9 @@ class Book:
                 self._waiting.append(frozen)
 
     @property
-    def interrupted(self) -> int:
+    def interrupted(self) -> tuple[FrozenTrial, ...]:
         """Trials that were running when the sweep was killed, and have not been started again."""
-        return len(self._waiting)
+        return tuple(self._waiting)
 
     @property
     def is_done(self) -> bool:

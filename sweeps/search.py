@@ -37,13 +37,14 @@ from .plan import Plan
 from .progress import Progress
 from .remembered import RememberedStorage
 from .report import TABLE, SweepResult, result_of_sweep, write_report
+from .restart import restart
 from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
 from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
 from .warm_start import FirstPoints
-from .winner import keep_leaders, register_winner
+from .winner import keep_leaders, register_winner, unregistered
 
 
 def _silence(line: str) -> None:
@@ -237,8 +238,10 @@ def _run(
         done = len(ended(study))
         say(
             f"sweep {name}: {settings.trials} trials, {settings.objectives}, {done} ended before"
-            + (f", {book.interrupted} go on" if book.interrupted else "")
+            + (f", {len(book.interrupted)} go on" if book.interrupted else "")
         )
+        for trial in book.interrupted:
+            say(restart(trial, plan, folder))
         journal = Journal(
             study,
             settings,
@@ -260,6 +263,8 @@ def _run(
             result = result_of_sweep(
                 ended(study), settings, study_name=name, storage=url, folder=folder
             )
+            if reason := unregistered(result.best, plan.samples):
+                say(reason)
             write_report(result.trials, settings, name=name, folder=folder)
             journal.catch_up()
             run = journal.run_of(result.best.number)

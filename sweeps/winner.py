@@ -67,6 +67,23 @@ def keep_leaders(
                 shutil.rmtree(one / weights, ignore_errors=True)
 
 
+def unregistered(best: TrialRecord, samples: int) -> str:
+    """Why the model of the best trial is not registered, in one sentence; nothing if it is.
+
+    Args:
+        best: The best trial; whole ones come first.
+        samples: Samples of a whole run.
+    """
+    if best.outcome is not Outcome.FINISHED:
+        return "nothing is registered: no trial ran whole"
+    if best.lineage is not None and best.samples < samples:
+        return (
+            "nothing is registered: no member of the population is whole, the best has seen "
+            f"{best.samples:,} of {samples:,} samples"
+        )
+    return ""
+
+
 def register_winner(
     best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, study: Study, folder: Path
 ) -> str | None:
@@ -85,8 +102,7 @@ def register_winner(
     Returns:
         The registered model, or None where the best trial did not come to its end.
     """
-    is_part = best.lineage is not None and best.samples < plan.samples
-    if best.outcome is not Outcome.FINISHED or is_part:
+    if unregistered(best, plan.samples):
         return None
     known = registry_of(plan.experiment).made_by(run.run_id)
     model = _register(best, plan, ready, run, folder=folder) if known is None else str(known)

@@ -119,7 +119,7 @@ def test_a_trial_without_finite_numbers_fails_when_it_is_measured_and_is_reporte
         ("failed", said),
     ]
     assert records[second]["cost"]["samples"] == 500
-    assert book.interrupted == 0
+    assert not book.interrupted
 
 
 def test_a_trial_that_was_cut_off_is_the_next_one_under_its_own_number(
@@ -133,14 +133,14 @@ def test_a_trial_that_was_cut_off_is_the_next_one_under_its_own_number(
     before, points = ended(first.study), params(first.study)
 
     second = open_book(storage, tmp_path)
-    assert second.interrupted == 2
+    assert len(second.interrupted) == 2
     assert [suggested(second) for _ in range(3)] == [1, 3, 4]
     assert ended(second.study) == before
     assert params(second.study)[:4] == points
     for which in (1, 3, 4):
         finish(second, which, 1.0)
     assert [trial.number for trial in ended(second.study)] == [0, 1, 2, 3, 4]
-    assert open_book(storage, tmp_path).interrupted == 0
+    assert not open_book(storage, tmp_path).interrupted
 
 
 _CONDITIONAL: Final = Space.from_dict(
@@ -296,7 +296,7 @@ def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
     assert book.measured(worse, [number(1.0)], samples=500, cost=COST_OF_ONE)
 
     book = open_book(storage, tmp_path, settings)  # killed after the decision
-    assert book.interrupted == 1
+    assert len(book.interrupted) == 1
     stopped = ended(book.study)
     assert [trial.number for trial in stopped] == [bad, worse]
     assert {trial.outcome for trial in stopped} == {Outcome.STOPPED}
@@ -406,7 +406,7 @@ def test_a_trial_that_waits_for_a_promotion_is_not_started_again_after_a_kill(
     assert second is not None
     book.end(first.number, [number(1.0)], samples=250, report="{}", cost=COST_OF_ONE)
     book = open_book(storage, tmp_path, _REPLANNED)
-    assert book.interrupted == 1
+    assert len(book.interrupted) == 1
     assert book.suggest() == second
     book.fail(second.number, "it diverged")
     # One of two may go on; the one that failed does not.

@@ -60,7 +60,7 @@ def test_an_outage_ends_the_sweep_and_is_no_death_of_the_trial_that_it_is_at(
     assert not isinstance(found.value, Exception), "Ray Tune takes those for its trials' own"
     rename(storage, _AWAY, _NOTES)
     again = open_book(storage, tmp_path)
-    assert again.interrupted == len(again.study.get_trials())
+    assert len(again.interrupted) == len(again.study.get_trials())
     assert not any({ERROR, "deaths"} & set(one.user_attrs) for one in again.study.get_trials())
 
 
