@@ -16,6 +16,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
+from ..platform.training import checkpoint as checkpoints
+from ..platform.training.worker import CHECKPOINTS
 from .condition import Scalar
 from .cost import NOTHING, Cost
 from .ending import has_ended, mark_ended
@@ -35,11 +37,13 @@ from .record import (
     OVERRIDES,
     RESULTS,
     RETURNS,
+    REVISIONS,
     RUNG,
     SAMPLES,
     STOPPED,
     UNTRIED,
     cost_until_checkpoint,
+    folder_of_trial,
     report_file,
 )
 from .rungs import Rungs, curve_of
@@ -68,6 +72,7 @@ class Book:
         folder: Folder of the sweep, for the reports.
         first: Points that are tried before any other.
         substudy: Where sub-trials are written down; None where there are none.
+        revision: Revision of the code that trials are trained with from now on.
     """
 
     def __init__(
@@ -80,11 +85,12 @@ class Book:
         folder: Path,
         first: Sequence[FirstPoint] = (),
         substudy: SubStudy | None = None,
+        revision: str = "unknown",
     ) -> None:
         self._first, self._substudy = first, substudy
         self._points = Points(study, settings, first)
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
-        self._budgets, self.spent = budgets, ""
+        self._revision, self._budgets, self.spent = revision, budgets, ""
         """Which limit of the budget has been reached, or nothing."""
         self._rungs = Rungs(settings, budgets) if settings.scheduler.replan else None
         self._population: Population | None = None
@@ -341,8 +347,7 @@ class Book:
             own = (*own, override("training.samples", self._budgets[rung]))
         if trial.number < len(self._first):
             trial.set_user_attr(ORIGIN, self._first[trial.number].origin)
-        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
-        self._open[trial.number] = trial
+        self._note_run(trial, own)
         known = () if self._substudy is None else self._substudy.of_trial(trial.number, rung=rung)
         return Suggestion(number=trial.number, own=own, rung=rung, known=known)
 
@@ -357,14 +362,22 @@ class Book:
             trial.set_user_attr(LINEAGE, lineage.to_dict())
         else:
             lineage = Lineage.from_dict(known)
-        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *lineage.own]))
-        self._open[trial.number] = trial
+        self._note_run(trial, lineage.own)
         return Suggestion(
             number=trial.number,
             own=lineage.own,
             beginning=lineage.beginning,
             span=population.samples(lineage),
         )
+
+    def _note_run(self, trial: Trial, own: Sequence[str]) -> None:
+        """Write down how a trial is run, and by which code."""
+        place = folder_of_trial(self._folder, trial.number, rung=trial.user_attrs.get(RUNG))
+        goes_on = checkpoints.latest(place / CHECKPOINTS) is not None
+        before = trial.user_attrs.get(REVISIONS, ()) if goes_on else ()
+        trial.set_user_attr(REVISIONS, list(dict.fromkeys([*before, self._revision])))
+        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
+        self._open[trial.number] = trial
 
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)

@@ -135,6 +135,7 @@ class Journal(Callback):
             name=self._name(record.number),
             config=record.values,
             overrides=record.overrides,
+            revision=", ".join(record.revisions) or self._facts.revision,
         )
         with self._connection.asking():
             run = Run.start(self._connection, facts)

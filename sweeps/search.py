@@ -44,7 +44,7 @@ from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
 from .warm_start import FirstPoints
-from .winner import keep_leaders, register_winner, unregistered
+from .winner import keep_leaders, register_winner, revision_of, unregistered
 
 
 def _silence(line: str) -> None:
@@ -225,6 +225,7 @@ def _run(
         note.keep(name)
         study = begin(storage, name, settings.objectives)
         _check_data(study, ready.dataset)
+        facts = _facts(plan, ready.dataset, name=name)
         first = _first_of(study, plan, first, say)
         book = Book(
             study,
@@ -234,6 +235,7 @@ def _run(
             budgets=plan.budgets,
             first=first.points,
             substudy=substudy_of(storage, name, settings),
+            revision=facts.revision,
         )
         done = len(ended(study))
         say(
@@ -247,7 +249,7 @@ def _run(
             settings,
             folder=folder,
             connection=Connection(home.tracking_uri, artifacts=home.artifacts),
-            facts=_facts(plan, ready.dataset, name=name),
+            facts=facts,
             say=say,
         )
         _keep_leaders(study, settings, folder)
@@ -268,7 +270,11 @@ def _run(
             write_report(result.trials, settings, name=name, folder=folder)
             journal.catch_up()
             run = journal.run_of(result.best.number)
-            model = register_winner(result.best, plan, ready, run, study=study, folder=folder)
+            unknown = ", ".join(dict.fromkeys((note.revision, facts.revision)))
+            revision = revision_of(result.best, result.trials, unknown=unknown)
+            model = register_winner(
+                result.best, plan, ready, run, study=study, folder=folder, revision=revision
+            )
             # What draws is slow to import, and a sweep begins without it.
             from .page import PAGE, write_page
 

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from onestep.sweeps.book import UNEXPECTED, Book
 from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.objective import Number, Objectives
-from onestep.sweeps.record import Outcome
+from onestep.sweeps.record import Outcome, folder_of_trial
 from onestep.sweeps.remembered import RememberedStorage
 from onestep.sweeps.report import write_report
 from onestep.sweeps.sampler import LEARNS_NOT, SamplerKind
@@ -65,6 +65,22 @@ def test_a_trial_is_kept_with_the_overrides_that_repeat_it(book: Book) -> None:
     assert (trial.results, trial.samples) == ((Number(value=2.0, low=1.0, high=3.0),), TOTAL)
     assert book.study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert book.study.metric_names == ["quality"]
+
+
+def test_the_code_of_a_trial_is_kept_and_of_one_that_goes_on_with_another_both(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, revision="old")
+    whole, goes_on, begins_anew = (suggested(book) for _ in range(3))
+    finish(book, whole, 1.0)
+    step = folder_of_trial(tmp_path, goes_on, rung=None) / "checkpoints" / "step-0000000002"
+    step.mkdir(parents=True)
+    again = open_book(storage, tmp_path, revision="new")
+    assert [suggested(again) for _ in range(2)] == [goes_on, begins_anew]
+    for which in (goes_on, begins_anew):
+        finish(again, which, 1.0)
+    found = [one.revisions for one in ended(again.study)]
+    assert found == [("old",), ("old", "new"), ("new",)]
 
 
 def test_the_report_on_a_trial_is_kept_before_the_study_says_that_the_trial_has_ended(

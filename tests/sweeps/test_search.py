@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from onestep.platform.api import Model
+from onestep.platform.registry.revision import code_revision
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
@@ -132,6 +133,7 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
     kept = MlflowClient(f"sqlite:///{home / 'mlflow.db'}").list_artifacts(parent)
     assert {"report.html", "table.md", "ledger.json"} <= {one.path for one in kept}
     champion = Registry(f"sqlite:///{home / 'mlflow.db'}").entry("eight_gaussians/1")
+    assert champion.record.revision == finished.revisions[0] == code_revision()
     assert champion.run_id == runs[f"{result.study_name}-0"].info.run_id
     # The same command finds that nothing is left to do, with other counts, too.
     assert sweep_or_resume(replace(settings, retries=9)) == result
