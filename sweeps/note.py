@@ -84,6 +84,17 @@ def folder_of(name: str) -> Path:
     return Home.here().root / "sweeps" / name
 
 
+def name_folder(name: str) -> Path:
+    """The folder that the last sweep of a name is found and begun in turn by; no sweep lies there.
+
+    It stays: to remove it would take it from who has just opened it.
+
+    Args:
+        name: What the settings call the sweep.
+    """
+    return Home.here().root / ".locks" / name
+
+
 def latest_of(settings: SweepSettings) -> str | None:
     """The sweep that was begun last under the name of these settings, or None.
 

@@ -31,7 +31,7 @@ from .ending import has_ended
 from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER
-from .note import SweepNote, changes, folder_of, latest_of
+from .note import SweepNote, changes, folder_of, latest_of, name_folder
 from .outage import answering
 from .plan import Plan
 from .progress import Progress
@@ -161,7 +161,7 @@ def sweep_or_resume(
             ``sweep`` and ``resume`` raise.
     """
     # From the look-up on: two that begin together would both find no sweep to go on with.
-    with alone(folder_of(f".{settings.name}"), what="sweep"):
+    with alone(name_folder(settings.name), what="sweep"):
         return _sweep_or_resume(settings, any_code=any_code, say=say, show=show)
 
 

@@ -9,7 +9,7 @@ import pytest
 from onestep.platform.lock import alone
 from onestep.platform.registry.revision import code_digest
 from onestep.sweeps.cost import Budget
-from onestep.sweeps.note import SweepNote, changes, folder_of, latest_of
+from onestep.sweeps.note import SweepNote, changes, folder_of, latest_of, name_folder
 from onestep.sweeps.search import sweep_or_resume
 from onestep.sweeps.settings import SweepSettings, settings_of
 from onestep.sweeps.study import begin, open_storage, storage_url
@@ -102,7 +102,7 @@ def test_of_two_that_begin_together_one_is_told_that_the_other_runs(
     settings: SweepSettings,
 ) -> None:
     with (
-        alone(folder_of(f".{settings.name}"), what="sweep"),
-        pytest.raises(ValueError, match=r"sweep .mine is running already"),
+        alone(name_folder(settings.name), what="sweep"),
+        pytest.raises(ValueError, match=r"sweep mine is running already"),
     ):
         sweep_or_resume(settings)

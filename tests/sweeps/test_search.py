@@ -138,6 +138,7 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
     # The same command finds that nothing is left to do, with other counts, too.
     assert sweep_or_resume(replace(settings, retries=9)) == result
     assert SweepNote.of(result.study_name).settings.retries == 9
+    assert [one.name for one in (home / "sweeps").iterdir()] == [result.study_name]
 
 
 def check_wandb(home: Path, result: SweepResult) -> None:
