@@ -141,6 +141,8 @@ class Journal(Callback):
             run = Run.start(self._connection, facts)
             tags = {} if record.lineage is None else record.lineage.tags
             run.set_tags({_PARENT: self.run.run_id, **tags})
+            if record.remark:
+                run.set_tags({"onestep.outcome": f"{record.outcome}: {record.remark}"})
             if report is not None:
                 run.log_json(json.loads(report.to_json()), "report.json")
                 run.log_metrics(report.metrics(), step=record.samples)
