@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
-from torch.linalg import LinAlgError
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from .condition import Scalar
 from .objective import Number, Objectives, not_finite
