@@ -64,10 +64,10 @@ class SweepSettings:
     posthoc: PostHoc | None = None
     latency: Timing = Timing()
     trials: int = 16
-    concurrency: int = 1
+    concurrency: int = 2
     retries: int = 3
     sampler: SamplerKind = SamplerKind.TPE
-    startup: int = 5
+    startup: int = 8
     population: int = 20
     seed: int = 0
     scheduler: Stopping = Stopping()
