@@ -20,7 +20,7 @@ from ..platform.experiment import Experiment
 from ..platform.training.assembly import Assembly, assemble
 from ..platform.training.measurement import averaged_map, generator_of, measured, served_map
 from ..platform.training.trial import trained_on
-from .objective import Number, Objectives
+from .objective import Number, Objectives, not_finite
 from .posthoc import Timing
 from .posthoc_setting import Setting
 from .subtrial import Way
@@ -137,6 +137,8 @@ class Bench:
 def ways_of(report: Report, objectives: Objectives) -> tuple[Way, ...]:
     """What a report says of quality and latency at each number of network evaluations.
 
+    A quality that is no number is no way to use the weights.
+
     Args:
         report: The report.
         objectives: The numbers to improve; the first of quality is the one.
@@ -147,7 +149,7 @@ def ways_of(report: Report, objectives: Objectives) -> tuple[Way, ...]:
     return tuple(
         Way(nfe=nfe, quality=numbers[quality.name, nfe], latency=numbers.get((LATENCY, nfe)))
         for nfe in report.nfes
-        if (quality.name, nfe) in numbers
+        if (quality.name, nfe) in numbers and not not_finite([numbers[quality.name, nfe]])
     )
 
 

@@ -4,7 +4,6 @@ Nothing that decides how a sweep goes on lives in its process alone. The trials 
 when it was killed are the next ones that it starts, under their own numbers.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
+from ..platform.training import checkpoint as checkpoints
+from ..platform.training.worker import CHECKPOINTS
 from .condition import Scalar
 from .cost import NOTHING, Cost
 from .ending import has_ended, mark_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
-from .objective import Number
+from .objective import Number, not_finite
 from .points import Points
 from .population import Population
 from .record import (
@@ -36,11 +37,13 @@ from .record import (
     OVERRIDES,
     RESULTS,
     RETURNS,
+    REVISIONS,
     RUNG,
     SAMPLES,
     STOPPED,
     UNTRIED,
     cost_until_checkpoint,
+    folder_of_trial,
     report_file,
 )
 from .rungs import Rungs, curve_of
@@ -69,6 +72,7 @@ class Book:
         folder: Folder of the sweep, for the reports.
         first: Points that are tried before any other.
         substudy: Where sub-trials are written down; None where there are none.
+        revision: Revision of the code that trials are trained with from now on.
     """
 
     def __init__(
@@ -81,11 +85,12 @@ class Book:
         folder: Path,
         first: Sequence[FirstPoint] = (),
         substudy: SubStudy | None = None,
+        revision: str = "unknown",
     ) -> None:
         self._first, self._substudy = first, substudy
         self._points = Points(study, settings, first)
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
-        self._budgets, self.spent = budgets, ""
+        self._revision, self._budgets, self.spent = revision, budgets, ""
         """Which limit of the budget has been reached, or nothing."""
         self._rungs = Rungs(settings, budgets) if settings.scheduler.replan else None
         self._population: Population | None = None
@@ -105,9 +110,9 @@ class Book:
                 self._waiting.append(frozen)
 
     @property
-    def interrupted(self) -> int:
+    def interrupted(self) -> tuple[FrozenTrial, ...]:
         """Trials that were running when the sweep was killed, and have not been started again."""
-        return len(self._waiting)
+        return tuple(self._waiting)
 
     @property
     def is_done(self) -> bool:
@@ -165,7 +170,7 @@ class Book:
         trial = self._open[number]
         if samples in curve_of(trial):
             return False  # it was judged before it was cut off, and goes on
-        if bad := _not_finite(numbers):
+        if bad := not_finite(numbers):
             self._charge(trial, cost)
             trial.set_user_attr(ERROR, bad)
             return True
@@ -224,7 +229,7 @@ class Book:
             trial.set_user_attr(RETURNS, returns)
         if self._settle(trial):
             return
-        if bad := _not_finite(numbers):
+        if bad := not_finite(numbers):
             self.fail(number, bad, cost=cost)
             return
         rung = trial.user_attrs.get(RUNG)
@@ -342,8 +347,7 @@ class Book:
             own = (*own, override("training.samples", self._budgets[rung]))
         if trial.number < len(self._first):
             trial.set_user_attr(ORIGIN, self._first[trial.number].origin)
-        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
-        self._open[trial.number] = trial
+        self._note_run(trial, own)
         known = () if self._substudy is None else self._substudy.of_trial(trial.number, rung=rung)
         return Suggestion(number=trial.number, own=own, rung=rung, known=known)
 
@@ -358,14 +362,22 @@ class Book:
             trial.set_user_attr(LINEAGE, lineage.to_dict())
         else:
             lineage = Lineage.from_dict(known)
-        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *lineage.own]))
-        self._open[trial.number] = trial
+        self._note_run(trial, lineage.own)
         return Suggestion(
             number=trial.number,
             own=lineage.own,
             beginning=lineage.beginning,
             span=population.samples(lineage),
         )
+
+    def _note_run(self, trial: Trial, own: Sequence[str]) -> None:
+        """Write down how a trial is run, and by which code."""
+        place = folder_of_trial(self._folder, trial.number, rung=trial.user_attrs.get(RUNG))
+        goes_on = checkpoints.latest(place / CHECKPOINTS) is not None
+        before = trial.user_attrs.get(REVISIONS, ()) if goes_on else ()
+        trial.set_user_attr(REVISIONS, list(dict.fromkeys([*before, self._revision])))
+        trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
+        self._open[trial.number] = trial
 
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -485,13 +497,3 @@ class Book:
         self.study.sampler = RandomSampler()  # a grid's own would refuse to be told its last trial
         self.study.tell(trial, **result)
         self._open.pop(trial.number, None)
-
-
-def _not_finite(numbers: Sequence[Number]) -> str:
-    """What is no number among objectives and the ends of their intervals, or nothing."""
-    for one in numbers:
-        if not math.isfinite(one.value):
-            return f"an objective is {one.value}"
-        if not (math.isfinite(one.low) and math.isfinite(one.high)):
-            return f"an objective is {one.value:.4g}, but its interval is {one.low} to {one.high}"
-    return ""

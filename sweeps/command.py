@@ -38,7 +38,7 @@ sweep.storage=URL); look at them with
 """
 _AUTO: Final = "resume=auto"
 _REPORT: Final = "report"
-_RESUMABLE: Final = ("sweep.trials", "sweep.concurrency")
+_RESUMABLE: Final = ("sweep.trials", "sweep.concurrency", "sweep.retries")
 _BUDGET: Final = "sweep.budget."
 
 
@@ -107,6 +107,7 @@ class Sweep:
                     arguments.resume,
                     trials=counts.get("sweep.trials"),
                     concurrency=counts.get("sweep.concurrency"),
+                    retries=counts.get("sweep.retries"),
                     budget=budget,
                     any_code=any_code,
                     say=say,

@@ -15,6 +15,7 @@ from ..platform.evaluation.report import Report
 from ..platform.registry.connection import Connection
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.run import Run, RunFacts
+from .outage import past_tune
 from .record import Outcome, TrialRecord, report_file
 from .searcher import NUMBER
 from .settings import SweepSettings
@@ -62,10 +63,12 @@ class Journal(Callback):
         # Ray Tune pickles its callbacks for a restore that sweeps do without.
         return {}
 
+    @past_tune()
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Write down a trial that ended by itself or was stopped."""
         self._write(trial.config[NUMBER])
 
+    @past_tune()
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Write down a trial that failed, or whose process died."""
         number = trial.config[NUMBER]
@@ -132,11 +135,14 @@ class Journal(Callback):
             name=self._name(record.number),
             config=record.values,
             overrides=record.overrides,
+            revision=", ".join(record.revisions) or self._facts.revision,
         )
         with self._connection.asking():
             run = Run.start(self._connection, facts)
             tags = {} if record.lineage is None else record.lineage.tags
             run.set_tags({_PARENT: self.run.run_id, **tags})
+            if record.remark:
+                run.set_tags({"onestep.outcome": f"{record.outcome}: {record.remark}"})
             if report is not None:
                 run.log_json(json.loads(report.to_json()), "report.json")
                 run.log_metrics(report.metrics(), step=record.samples)

@@ -12,7 +12,7 @@ from ..platform.password import without_passwords
 from .settings import SweepSettings
 
 _FILE: Final = "sweep.json"
-COUNTS: Final = ("trials", "concurrency", "budget")
+COUNTS: Final = ("trials", "concurrency", "retries", "budget")
 """Settings with which a sweep may go on changed: they decide no trial."""
 _SHOWN: Final = 3
 
@@ -82,6 +82,17 @@ class SweepNote:
 def folder_of(name: str) -> Path:
     """The folder of a sweep."""
     return Home.here().root / "sweeps" / name
+
+
+def name_folder(name: str) -> Path:
+    """The folder that the last sweep of a name is found and begun in turn by; no sweep lies there.
+
+    It stays: to remove it would take it from who has just opened it.
+
+    Args:
+        name: What the settings call the sweep.
+    """
+    return Home.here().root / ".locks" / name
 
 
 def latest_of(settings: SweepSettings) -> str | None:

@@ -1,5 +1,6 @@
 """Objectives: the numbers that a sweep improves."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -225,3 +226,13 @@ class Objectives:
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.all))
+
+
+def not_finite(numbers: Sequence[Number]) -> str:
+    """What is no number among objectives and the ends of their intervals, or nothing."""
+    for one in numbers:
+        if not math.isfinite(one.value):
+            return f"an objective is {one.value}"
+        if not (math.isfinite(one.low) and math.isfinite(one.high)):
+            return f"an objective is {one.value:.4g}, but its interval is {one.low} to {one.high}"
+    return ""

@@ -413,8 +413,7 @@ def _provenance(findings: Findings) -> list[Html]:
     }
     first = FirstPoints.known_to(findings.study) or FirstPoints()
     if first.points:
-        origins = [f"trial {number} from {one.origin}" for number, one in enumerate(first.points)]
-        facts["warm start"] = "; ".join([*origins, *(f"left out {one}" for one in first.left_out)])
+        facts["warm start"] = "; ".join(first.sentences(settings.founders))
     pairs = [tag("div", tag("dt", key), tag("dd", breakable(text))) for key, text in facts.items()]
     base = [tag("li", tag("code", hide_passwords(one))) for one in settings.base]
     return [

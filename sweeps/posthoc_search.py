@@ -5,7 +5,6 @@ with the points that it would have had.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,10 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from .condition import Scalar
-from .objective import Number, Objectives
+from .objective import Number, Objectives, not_finite
 from .posthoc import PostHoc
 from .posthoc_setting import Setting
 from .sampler import sampler_of
@@ -171,12 +171,12 @@ def _measured(
     one = SubTrial(place=place, values=values, said=str(setting))
     try:
         found = measure(setting)
-    except ValueError as error:  # such as samples that are no numbers: the others go on
+    # Such as samples that are no numbers, or a metric that finds none in them: the others go on.
+    except (ValueError, ArithmeticError, LinAlgError) as error:
         said = " ".join(str(error).split())
         return replace(one, error=said, seconds=time.monotonic() - begin)
-    bad = [each.value for each in (*found.tuned, *found.judged) if not math.isfinite(each.value)]
-    if bad:
-        return replace(one, error=f"an objective is {bad[0]}", seconds=time.monotonic() - begin)
+    if bad := not_finite([*found.tuned, *found.judged]):
+        return replace(one, error=bad, seconds=time.monotonic() - begin)
     return replace(
         one,
         tuned=found.tuned,

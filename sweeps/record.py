@@ -38,6 +38,8 @@ CHOSEN: Final = "chosen"
 AS_TRAINED_FILE: Final = "as_trained.json"
 SECONDS_FILE: Final = "seconds.json"
 """What a trial has taken up to its last checkpoint."""
+REVISIONS: Final = "revisions"
+"""The code that a trial was trained with: several, if it went on with another."""
 UNTRIED: Final = "untried"
 """Why a point that was suggested is no trial."""
 
@@ -74,6 +76,7 @@ class TrialRecord:
         deaths: How its processes died that were killed; each but the last allowed was followed by
             another.
         lineage: Its place in a population; None where there is none.
+        revisions: Revisions of the code that it was trained with, in turn; none if nobody knows.
     """
 
     number: int
@@ -92,6 +95,7 @@ class TrialRecord:
     said: str = ""
     as_trained: tuple[Number, ...] = ()
     lineage: Lineage | None = None
+    revisions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Self:
@@ -120,6 +124,7 @@ class TrialRecord:
             said=str(chosen.get("said", "")),
             as_trained=_numbers(chosen.get("as_trained", ())),
             lineage=Lineage.from_dict(notes[LINEAGE]) if LINEAGE in notes else None,
+            revisions=tuple(notes.get(REVISIONS, ())),
             reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
         )
 

@@ -31,18 +31,20 @@ from .ending import has_ended
 from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER
-from .note import SweepNote, changes, folder_of, latest_of
+from .note import SweepNote, changes, folder_of, latest_of, name_folder
+from .outage import answering
 from .plan import Plan
 from .progress import Progress
 from .remembered import RememberedStorage
 from .report import TABLE, SweepResult, result_of_sweep, write_report
+from .restart import restart
 from .settings import SweepSettings
 from .study import begin, ended, open_storage, storage_url
 from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
 from .warm_start import FirstPoints
-from .winner import keep_leaders, register_winner
+from .winner import keep_leaders, register_winner, revision_of, unregistered
 
 
 def _silence(line: str) -> None:
@@ -86,6 +88,7 @@ def resume(
     *,
     trials: int | None = None,
     concurrency: int | None = None,
+    retries: int | None = None,
     budget: Budget | None = None,
     any_code: bool = False,
     say: Say = _silence,
@@ -97,6 +100,7 @@ def resume(
         name: Name of the sweep, as it was printed.
         trials: Another number of trials in all, or None.
         concurrency: Another number of trials at once, or None.
+        retries: Another number of retries of each trial, or None.
         budget: Another budget, or None.
         any_code: Whether the code may be another than it was begun with.
         say: Told what happens.
@@ -124,6 +128,7 @@ def resume(
         note.settings,
         trials=note.settings.trials if trials is None else trials,
         concurrency=note.settings.concurrency if concurrency is None else concurrency,
+        retries=note.settings.retries if retries is None else retries,
         budget=note.settings.budget if budget is None else budget,
     )
     plan = Plan.of(settings)
@@ -156,7 +161,7 @@ def sweep_or_resume(
             ``sweep`` and ``resume`` raise.
     """
     # From the look-up on: two that begin together would both find no sweep to go on with.
-    with alone(folder_of(f".{settings.name}"), what="sweep"):
+    with alone(name_folder(settings.name), what="sweep"):
         return _sweep_or_resume(settings, any_code=any_code, say=say, show=show)
 
 
@@ -173,6 +178,7 @@ def _sweep_or_resume(
             name,
             trials=settings.trials,
             concurrency=settings.concurrency,
+            retries=settings.retries,
             budget=settings.budget,
             any_code=any_code,
             say=say,
@@ -214,10 +220,12 @@ def _run(
     # Last: it makes the file of a new database. Sub-trials are a study of their own, which the
     # sweep's reads, too.
     storage = RememberedStorage(open_storage(url))
-    with alone(folder, what="sweep"):  # two processes would run each other's trials twice
+    # Two processes would run each other's trials twice.
+    with alone(folder, what="sweep"), answering(url, name=name):
         note.keep(name)
         study = begin(storage, name, settings.objectives)
         _check_data(study, ready.dataset)
+        facts = _facts(plan, ready.dataset, name=name)
         first = _first_of(study, plan, first, say)
         book = Book(
             study,
@@ -227,18 +235,21 @@ def _run(
             budgets=plan.budgets,
             first=first.points,
             substudy=substudy_of(storage, name, settings),
+            revision=facts.revision,
         )
         done = len(ended(study))
         say(
             f"sweep {name}: {settings.trials} trials, {settings.objectives}, {done} ended before"
-            + (f", {book.interrupted} go on" if book.interrupted else "")
+            + (f", {len(book.interrupted)} go on" if book.interrupted else "")
         )
+        for trial in book.interrupted:
+            say(restart(trial, plan, folder))
         journal = Journal(
             study,
             settings,
             folder=folder,
             connection=Connection(home.tracking_uri, artifacts=home.artifacts),
-            facts=_facts(plan, ready.dataset, name=name),
+            facts=facts,
             say=say,
         )
         _keep_leaders(study, settings, folder)
@@ -254,10 +265,16 @@ def _run(
             result = result_of_sweep(
                 ended(study), settings, study_name=name, storage=url, folder=folder
             )
+            if reason := unregistered(result.best, plan.samples):
+                say(reason)
             write_report(result.trials, settings, name=name, folder=folder)
             journal.catch_up()
             run = journal.run_of(result.best.number)
-            model = register_winner(result.best, plan, ready, run, study=study, folder=folder)
+            unknown = ", ".join(dict.fromkeys((note.revision, facts.revision)))
+            revision = revision_of(result.best, result.trials, unknown=unknown)
+            model = register_winner(
+                result.best, plan, ready, run, study=study, folder=folder, revision=revision
+            )
             # What draws is slow to import, and a sweep begins without it.
             from .page import PAGE, write_page
 
@@ -346,10 +363,8 @@ def _first_of(study: optuna.Study, plan: Plan, found: FirstPoints | None, say: S
     # Without trials: a sweep that was begun before there were any first points has none.
     first = found or (FirstPoints() if study.get_trials(deepcopy=False) else first_points(plan))
     first.keep(study)
-    for number, one in enumerate(first.points):
-        say(f"trial {number} starts from {one.origin}")
-    for line in first.left_out:
-        say(f"left out is {line}")
+    for line in first.sentences(plan.settings.founders):
+        say(line)
     return first
 
 

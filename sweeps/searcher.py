@@ -12,6 +12,7 @@ from .book import UNEXPECTED, Book
 from .cost import Cost
 from .death import death_of
 from .objective import Number
+from .outage import past_tune
 from .record import CHOSEN, COST, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
 from .subtrial import SubTrial
 
@@ -39,6 +40,7 @@ class BookSearch(Searcher):
         self._book = book
         self._numbers: dict[str, int] = {}
 
+    @past_tune()
     def suggest(self, trial_id: str) -> Any:
         """The overrides of a new trial.
 
@@ -63,6 +65,7 @@ class BookSearch(Searcher):
             SPAN: None if suggestion.span is None else list(suggestion.span),
         }
 
+    @past_tune()
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -120,6 +123,7 @@ class BookScheduler(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._book = book
 
+    @past_tune()
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether a trial goes on.
 
@@ -141,6 +145,7 @@ class BookScheduler(FIFOScheduler):
         )
         return TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE
 
+    @past_tune()
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Close a trial that failed, or have it go on if its process was killed.
 

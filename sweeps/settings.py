@@ -64,10 +64,10 @@ class SweepSettings:
     posthoc: PostHoc | None = None
     latency: Timing = Timing()
     trials: int = 16
-    concurrency: int = 1
+    concurrency: int = 2
     retries: int = 3
     sampler: SamplerKind = SamplerKind.TPE
-    startup: int = 5
+    startup: int = 8
     population: int = 20
     seed: int = 0
     scheduler: Stopping = Stopping()
@@ -157,6 +157,11 @@ class SweepSettings:
                 f"sweep.sampler suggests the first generation alone with sweep.scheduler.kind="
                 f"{self.scheduler.kind}: it must be {' or '.join(_OF_FOUNDERS)}, got {self.sampler}"
             )
+
+    @property
+    def founders(self) -> int:
+        """Trials that begin from the start, which in a population are its first generation."""
+        return self.population if self.scheduler.is_population else self.trials
 
     @property
     def generations(self) -> int:

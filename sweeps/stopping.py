@@ -54,8 +54,8 @@ class Stopping:
     """
 
     kind: StoppingKind = StoppingKind.NONE
-    grace_samples: int = 50_000
-    reduction: int = 3
+    grace_samples: int = 25_000
+    reduction: int = 2
     startup: int = 5
     replan: bool = False
     quantile: float = 0.25

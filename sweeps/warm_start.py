@@ -101,6 +101,16 @@ class FirstPoints:
         points = tuple(FirstPoint(**one) for one in kept["points"])
         return cls(points=points, left_out=tuple(kept["left_out"]))
 
+    def sentences(self, most: int) -> list[str]:
+        """What is said of them: which trial starts from which, and which are left out.
+
+        Args:
+            most: Trials that begin from the start; points beyond them wait for more trials.
+        """
+        tried = [f"trial {k} starts from {one.origin}" for k, one in enumerate(self.points[:most])]
+        beyond = [f"{one.origin}: no trial is left for it" for one in self.points[most:]]
+        return [*tried, *(f"left out is {line}" for line in (*self.left_out, *beyond))]
+
     def keep(self, study: Study) -> None:
         """Let a study remember them, all at once.
 

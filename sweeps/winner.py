@@ -10,7 +10,6 @@ from optuna.study import Study
 
 from ..platform.data.pairs import PairSet
 from ..platform.evaluation.report import Report
-from ..platform.registry.revision import code_revision
 from ..platform.registry.run import Run
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.assembly import assemble, registry_of
@@ -19,7 +18,7 @@ from ..platform.training.registration import register
 from ..platform.training.snapshot import SNAPSHOTS
 from ..platform.training.worker import CHECKPOINTS
 from .bench import Used
-from .lineage import needed
+from .lineage import ancestors, needed
 from .objective import Objectives
 from .plan import Plan
 from .posthoc_setting import setting_of
@@ -67,8 +66,47 @@ def keep_leaders(
                 shutil.rmtree(one / weights, ignore_errors=True)
 
 
+def unregistered(best: TrialRecord, samples: int) -> str:
+    """Why the model of the best trial is not registered, in one sentence; nothing if it is.
+
+    Args:
+        best: The best trial; whole ones come first.
+        samples: Samples of a whole run.
+    """
+    if best.outcome is not Outcome.FINISHED:
+        return "nothing is registered: no trial ran whole"
+    if best.lineage is not None and best.samples < samples:
+        return (
+            "nothing is registered: no member of the population is whole, the best has seen "
+            f"{best.samples:,} of {samples:,} samples"
+        )
+    return ""
+
+
+def revision_of(best: TrialRecord, trials: Sequence[TrialRecord], *, unknown: str) -> str:
+    """The code that a trial was trained with, and those that it goes on from; several in turn.
+
+    Args:
+        best: The trial.
+        trials: All that have ended.
+        unknown: What is said of a trial of which nobody knows.
+    """
+    by_number = {one.number: one for one in trials}
+    lineages = {one.number: one.lineage for one in trials if one.lineage is not None}
+    line = ancestors(best.number, lineages) if best.lineage is not None else (best.number,)
+    found = (by_number[number].revisions or (unknown,) for number in line)
+    return ", ".join(dict.fromkeys(one for some in found for one in some))
+
+
 def register_winner(
-    best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, study: Study, folder: Path
+    best: TrialRecord,
+    plan: Plan,
+    ready: Preparation,
+    run: Run,
+    *,
+    study: Study,
+    folder: Path,
+    revision: str,
 ) -> str | None:
     """Register the model of the best trial, with its own MLflow run as its origin.
 
@@ -81,21 +119,32 @@ def register_winner(
         run: MLflow run of the trial.
         study: The study.
         folder: Folder of the sweep.
+        revision: Revision of the code that trained it.
 
     Returns:
         The registered model, or None where the best trial did not come to its end.
     """
-    is_part = best.lineage is not None and best.samples < plan.samples
-    if best.outcome is not Outcome.FINISHED or is_part:
+    if unregistered(best, plan.samples):
         return None
     known = registry_of(plan.experiment).made_by(run.run_id)
-    model = _register(best, plan, ready, run, folder=folder) if known is None else str(known)
+    if known is None:
+        model = _register(best, plan, ready, run, folder=folder, revision=revision)
+    else:
+        model = str(known)
     models = study.user_attrs.get(MODELS, {})
     study.set_user_attr(MODELS, {**models, str(best.number): model})
     return model
 
 
-def _register(best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, folder: Path) -> str:
+def _register(
+    best: TrialRecord,
+    plan: Plan,
+    ready: Preparation,
+    run: Run,
+    *,
+    folder: Path,
+    revision: str,
+) -> str:
     place = folder_of_trial(folder, best.number, rung=best.rung)
     last = checkpoints.latest(place / CHECKPOINTS)
     assert last is not None, "the weights of the leading trials are kept"
@@ -112,7 +161,7 @@ def _register(best: TrialRecord, plan: Plan, ready: Preparation, run: Run, *, fo
         place,
         pairs=used.data if isinstance(used.data, PairSet) else None,
         registry=registry_of(plan.experiment),
-        revision=code_revision(),
+        revision=revision,
         sampler=setting.node,
     )
     return str(made.reference)

@@ -31,7 +31,8 @@ class ModelRecord:
         parents: What it was made from, by role: a version `digits/3`, or a checksum of pairs.
         experiment: The resolved experiment.
         overrides: The overrides that composed it; pasted into a shell they repeat it.
-        revision: Code revision, with `+dirty` if files had changed or code was new.
+        revision: Code revision, with `+dirty` if files had changed or code was new; several, in
+            turn, of what went on with other code.
         ema: Which weights these are, such as `online` or a half-life.
         metrics: Quality by name, all finite; the first ones head the listings.
         provenance: How the metrics were measured.

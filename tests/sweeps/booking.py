@@ -40,11 +40,18 @@ def new_storage(folder: Path, empty_study: Path) -> RDBStorage:
     return open_storage(storage_url(SETTINGS, folder))
 
 
-def open_book(storage: RDBStorage, folder: Path, settings: SweepSettings = SETTINGS) -> Book:
+def open_book(
+    storage: RDBStorage,
+    folder: Path,
+    settings: SweepSettings = SETTINGS,
+    *,
+    revision: str = "unknown",
+) -> Book:
     """The book as a process finds it that has just been started."""
     study = begin(storage, "toy-1", settings.objectives)
     budgets = settings.scheduler.budgets(TOTAL)
-    return Book(study, settings, base=settings.base, budgets=budgets, folder=folder)
+    base = settings.base
+    return Book(study, settings, base=base, budgets=budgets, folder=folder, revision=revision)
 
 
 def number(value: float) -> Number:

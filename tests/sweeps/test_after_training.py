@@ -1,5 +1,6 @@
 """A trial that has really been trained, used in several ways afterwards."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -174,6 +175,17 @@ def test_latency_is_measured_at_every_number_of_evaluations_under_stated_conditi
     silent = replace(trained.bench, timing=Timing(repeats=0))
     (without,) = silent.reports(Setting(), [trained.after.judging])
     assert LATENCY not in {one.name for one in without.measurements}
+
+
+def test_a_quality_that_is_no_number_is_no_way_to_use_a_trial(trained: Trained) -> None:
+    (report,) = trained.bench.reports(Setting(), [trained.after.judging])
+    rows = [
+        replace(one, value=math.nan) if (one.name, one.nfe) == ("eval/w2", 1) else one
+        for one in report.measurements
+    ]
+    undefined = replace(report, measurements=tuple(rows))
+    assert [way.nfe for way in ways_of(report, _SETTINGS.objectives)] == [1, 2]
+    assert [way.nfe for way in ways_of(undefined, _SETTINGS.objectives)] == [2]
 
 
 def test_a_trial_in_which_nothing_is_tried_is_judged_as_it_was_trained(trained: Trained) -> None:

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from onestep.sweeps.book import UNEXPECTED, Book
 from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.objective import Number, Objectives
-from onestep.sweeps.record import Outcome
+from onestep.sweeps.record import Outcome, folder_of_trial
 from onestep.sweeps.remembered import RememberedStorage
 from onestep.sweeps.report import write_report
 from onestep.sweeps.sampler import LEARNS_NOT, SamplerKind
@@ -65,6 +65,22 @@ def test_a_trial_is_kept_with_the_overrides_that_repeat_it(book: Book) -> None:
     assert (trial.results, trial.samples) == ((Number(value=2.0, low=1.0, high=3.0),), TOTAL)
     assert book.study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert book.study.metric_names == ["quality"]
+
+
+def test_the_code_of_a_trial_is_kept_and_of_one_that_goes_on_with_another_both(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, revision="old")
+    whole, goes_on, begins_anew = (suggested(book) for _ in range(3))
+    finish(book, whole, 1.0)
+    step = folder_of_trial(tmp_path, goes_on, rung=None) / "checkpoints" / "step-0000000002"
+    step.mkdir(parents=True)
+    again = open_book(storage, tmp_path, revision="new")
+    assert [suggested(again) for _ in range(2)] == [goes_on, begins_anew]
+    for which in (goes_on, begins_anew):
+        finish(again, which, 1.0)
+    found = [one.revisions for one in ended(again.study)]
+    assert found == [("old",), ("old", "new"), ("new",)]
 
 
 def test_the_report_on_a_trial_is_kept_before_the_study_says_that_the_trial_has_ended(
@@ -119,7 +135,7 @@ def test_a_trial_without_finite_numbers_fails_when_it_is_measured_and_is_reporte
         ("failed", said),
     ]
     assert records[second]["cost"]["samples"] == 500
-    assert book.interrupted == 0
+    assert not book.interrupted
 
 
 def test_a_trial_that_was_cut_off_is_the_next_one_under_its_own_number(
@@ -133,14 +149,14 @@ def test_a_trial_that_was_cut_off_is_the_next_one_under_its_own_number(
     before, points = ended(first.study), params(first.study)
 
     second = open_book(storage, tmp_path)
-    assert second.interrupted == 2
+    assert len(second.interrupted) == 2
     assert [suggested(second) for _ in range(3)] == [1, 3, 4]
     assert ended(second.study) == before
     assert params(second.study)[:4] == points
     for which in (1, 3, 4):
         finish(second, which, 1.0)
     assert [trial.number for trial in ended(second.study)] == [0, 1, 2, 3, 4]
-    assert open_book(storage, tmp_path).interrupted == 0
+    assert not open_book(storage, tmp_path).interrupted
 
 
 _CONDITIONAL: Final = Space.from_dict(
@@ -296,7 +312,7 @@ def test_what_is_stopped_is_told_at_once_and_survives_a_kill(
     assert book.measured(worse, [number(1.0)], samples=500, cost=COST_OF_ONE)
 
     book = open_book(storage, tmp_path, settings)  # killed after the decision
-    assert book.interrupted == 1
+    assert len(book.interrupted) == 1
     stopped = ended(book.study)
     assert [trial.number for trial in stopped] == [bad, worse]
     assert {trial.outcome for trial in stopped} == {Outcome.STOPPED}
@@ -406,7 +422,7 @@ def test_a_trial_that_waits_for_a_promotion_is_not_started_again_after_a_kill(
     assert second is not None
     book.end(first.number, [number(1.0)], samples=250, report="{}", cost=COST_OF_ONE)
     book = open_book(storage, tmp_path, _REPLANNED)
-    assert book.interrupted == 1
+    assert len(book.interrupted) == 1
     assert book.suggest() == second
     book.fail(second.number, "it diverged")
     # One of two may go on; the one that failed does not.

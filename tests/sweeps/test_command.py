@@ -146,6 +146,7 @@ def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
         (["--resume", "x", "data=moons"], "keeps its settings but sweep.trials, .*data=moons"),
         (["--resume", "x", "sweep.trials=many"], "got 'sweep.trials=many'"),
         (["--resume", "x", "sweep.budget.samples=9"], "there is no sweep 'x'"),
+        (["--resume", "x", "sweep.retries=9"], "there is no sweep 'x'"),
         (["--resume", "x"], "there is no sweep 'x'"),
         (["report"], "write `onestep sweep report NAME`"),
         (["report", "x", "y"], "write `onestep sweep report NAME`"),

@@ -127,7 +127,7 @@ def test_the_last_retry_is_followed_by_a_failure_even_if_the_sweep_was_killed_in
     assert book.lose(number_of(book), "first")
     assert book.lose(number_of(book), "second")
     again = open_book(tmp_path / "one", empty_study)
-    assert again.interrupted == 1
+    assert len(again.interrupted) == 1
     assert not again.lose(number_of(again), "third")
     (trial,) = ended(again.study)
     assert (trial.outcome, trial.deaths) == (Outcome.FAILED, ("first", "second", "third"))

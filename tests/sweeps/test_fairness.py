@@ -14,9 +14,9 @@ from onestep.sweeps.stopping import Stopping, StoppingKind
 from onestep.tests.sweeps.curricula import ALPHA, CONSTANT, alpha, ramp, rated
 
 TOTAL = 9000
-ASHA = Stopping(kind=StoppingKind.ASHA, grace_samples=1000)
-AGAIN = Stopping(kind=StoppingKind.ASHA, grace_samples=1000, replan=True)
-MEDIAN = Stopping(kind=StoppingKind.MEDIAN, grace_samples=1000)
+ASHA = Stopping(kind=StoppingKind.ASHA, grace_samples=1000, reduction=3)
+AGAIN = Stopping(kind=StoppingKind.ASHA, grace_samples=1000, reduction=3, replan=True)
+MEDIAN = Stopping(kind=StoppingKind.MEDIAN, grace_samples=1000, reduction=3)
 BUDGETS = ASHA.budgets(TOTAL, batch=90)
 
 

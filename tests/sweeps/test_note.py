@@ -9,7 +9,7 @@ import pytest
 from onestep.platform.lock import alone
 from onestep.platform.registry.revision import code_digest
 from onestep.sweeps.cost import Budget
-from onestep.sweeps.note import SweepNote, changes, folder_of, latest_of
+from onestep.sweeps.note import SweepNote, changes, folder_of, latest_of, name_folder
 from onestep.sweeps.search import sweep_or_resume
 from onestep.sweeps.settings import SweepSettings, settings_of
 from onestep.sweeps.study import begin, open_storage, storage_url
@@ -53,7 +53,7 @@ def test_the_last_sweep_of_a_name_is_found_and_no_other(settings: SweepSettings)
 @pytest.mark.parametrize(
     ("now", "said"),
     [
-        ({"trials": 50, "concurrency": 1, "budget": Budget(seconds=60.0)}, ""),
+        ({"trials": 50, "concurrency": 1, "retries": 0, "budget": Budget(seconds=60.0)}, ""),
         ({"seed": 7}, "seed: 0 then, 7 now"),
         ({"base": ("net=mlp_large",)}, "base.net: 'net=mlp' then, 'net=mlp_large' now"),
         ({"storage": "mysql://ada:secret@host/db"}, "'' then, 'mysql://ada:***@host/db' now"),
@@ -102,7 +102,7 @@ def test_of_two_that_begin_together_one_is_told_that_the_other_runs(
     settings: SweepSettings,
 ) -> None:
     with (
-        alone(folder_of(f".{settings.name}"), what="sweep"),
-        pytest.raises(ValueError, match=r"sweep .mine is running already"),
+        alone(name_folder(settings.name), what="sweep"),
+        pytest.raises(ValueError, match=r"sweep mine is running already"),
     ):
         sweep_or_resume(settings)

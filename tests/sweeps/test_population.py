@@ -16,12 +16,15 @@ from onestep.sweeps.ancestry import ancestry
 from onestep.sweeps.book import Book
 from onestep.sweeps.cost import Budget
 from onestep.sweeps.lineage import Lineage, ancestors, needed
+from onestep.sweeps.plan import Plan
 from onestep.sweeps.record import Outcome, folder_of_trial
-from onestep.sweeps.report import table
+from onestep.sweeps.report import result_of_sweep, table
+from onestep.sweeps.restart import restart
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.stopping import Stopping, StoppingKind
 from onestep.sweeps.study import ended, open_storage
 from onestep.sweeps.trial import experiment_of
+from onestep.sweeps.winner import unregistered
 from onestep.tests.platform.training.group import assert_equal, state_at
 from onestep.tests.sweeps.populating import (
     BASE,
@@ -139,7 +142,11 @@ def test_a_trial_that_was_cut_off_begins_again_from_the_same_checkpoint(
     assert child.beginning is not None
     assert child.span == (2 * BATCH, 4 * BATCH)
     second = opener("sweep", SETTINGS)
-    assert second.interrupted == 1
+    assert len(second.interrupted) == 1
+    (cut_off,) = second.interrupted
+    parent = child.beginning.checkpoint.split("/")[1]
+    said = restart(cut_off, Plan.of(SETTINGS), tmp_path / "sweep")
+    assert said == f"trial 3 begins anew from the end of trial {parent}"
     assert second.suggest() == child
 
 
@@ -209,3 +216,22 @@ def test_a_budget_counts_the_samples_of_each_generation(opener: Opener, tmp_path
     # Two generations of two batches and one more of three: the rest would exceed the budget.
     assert [one.state for one in study.get_trials()] == [TrialState.COMPLETE] * 7
     assert book.spent == f"{15 * BATCH} of {15 * BATCH} samples"
+
+
+@pytest.mark.parametrize(
+    ("batches", "best", "said"),
+    [
+        (3 * 4 + 3, 6, ""),
+        (3 * 2 + 3, 3, "no member of the population is whole, the best has seen 64 of 112 samples"),
+    ],
+)
+def test_of_a_population_without_budget_a_whole_member_is_the_best_or_it_is_said_that_none_is(
+    opener: Opener, tmp_path: Path, batches: int, best: int, said: str
+) -> None:
+    settings, folder = replace(SETTINGS, budget=Budget(samples=batches * BATCH)), tmp_path / "sweep"
+    study = run(lambda: opener("sweep", settings), folder)
+    result = result_of_sweep(ended(study), settings, study_name="toy-1", storage="", folder=folder)
+    assert result.best.number == best
+    reason = unregistered(result.best, BUDGETS[-1])
+    assert said in reason if said else not reason
+    assert (folder_of_trial(folder, best, rung=None) / "checkpoints").exists()

@@ -2,9 +2,11 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf, nan
 from typing import Any, Final
 
 import pytest
+import torch
 
 from onestep.sweeps.objective import Mode, Number, Objective, Objectives
 from onestep.sweeps.posthoc import PostHoc
@@ -143,14 +145,38 @@ def test_a_setting_that_fails_is_no_end_unless_all_do() -> None:
         chosen_of(all_failed, _OBJECTIVES)
 
 
-def test_a_setting_whose_objective_is_no_number_fails() -> None:
+@pytest.mark.parametrize("is_tuned", [True, False])
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Number(value=nan, low=nan, high=nan), "an objective is nan"),
+        (
+            Number(value=0.5, low=-inf, high=inf),
+            "an objective is 0.5, but its interval is -inf to inf",
+        ),
+    ],
+)
+def test_a_setting_whose_objective_is_no_number_fails(
+    found: Number, said: str, is_tuned: bool
+) -> None:
     def undefined(setting: Setting) -> Found:
-        value = float("nan") if setting.width is None else 1.0
-        return Found(tuned=(exactly(1.0),), judged=(exactly(value),))
+        bad, one = (found if setting.width is None else exactly(1.0)), exactly(1.0)
+        return Found(tuned=(bad if is_tuned else one,), judged=(one if is_tuned else bad,))
+
+    some = tried(posthoc(), undefined)
+    assert [one.error for one in some] == [said] + [""] * 8
+    assert (some[0].tuned, some[0].judged) == ((), ())
+    assert chosen_of(some, _OBJECTIVES).place == 1
+
+
+def test_a_setting_fails_in_which_a_metric_finds_no_numbers() -> None:
+    def undefined(setting: Setting) -> Found:
+        if setting.width is None:
+            torch.linalg.eigh(torch.full((3, 3), nan))
+        return by_width(setting)
 
     some = tried(posthoc(), undefined)
     assert [bool(one.error) for one in some] == [True] + [False] * 8
-    assert chosen_of(some, _OBJECTIVES).place == 1
 
 
 def test_of_equal_settings_the_way_of_the_training_is_chosen_and_larger_may_be_better() -> None:

@@ -16,12 +16,14 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from onestep.platform.api import Model
+from onestep.platform.registry.revision import code_revision
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
 from onestep.sweeps.losses import losses_of
+from onestep.sweeps.note import SweepNote
 from onestep.sweeps.objective import OF_POINTS
 from onestep.sweeps.record import Outcome
 from onestep.sweeps.report import SweepResult
@@ -89,7 +91,7 @@ def test_a_sweep_that_is_unknown_cannot_go_on(home: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
-def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_bits_again(
+def test_a_sweep_goes_on_past_a_trial_that_its_guardian_stops_and_its_best_one_repeats_bit_by_bit(
     home: Path, empty_database: Path
 ) -> None:
     shutil.copy(empty_database, home / "mlflow.db")
@@ -99,13 +101,14 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
             "optimizer.lr": {"kind": "choice", "values": [1e-3, 1e30]},  # the second one diverges
         }
     )
-    settings = replace(settings_of(_TINY), space=space, wandb=True)
+    words = [*_TINY, "training.samples=1024", "guardian.every=128"]
+    settings = replace(settings_of(words), space=space, wandb=True)
     shown: list[Sequence[str]] = []
     result = sweep_or_resume(settings, show=shown.append)
     finished, failed = result.trials
     assert [one.outcome for one in result.trials] == [Outcome.FINISHED, Outcome.FAILED]
     assert failed.values["optimizer.lr"] == 1e30
-    assert failed.reason.startswith("TrainingDiverged: loss/")
+    assert failed.reason.startswith("TrainingLost: the run is lost after 128 samples: guardian/")
     assert (result.best_value, result.best_overrides) == (
         finished.results[0].value,
         finished.overrides,
@@ -114,11 +117,12 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
     assert failed.reason in (result.folder / "table.md").read_text()
     page = (result.folder / "report.html").read_text()
     assert escape(finished.command) in page
+    assert escape(failed.reason) in page.replace("<wbr>", "")
     assert "registry promote eight_gaussians/1" in page
     assert "Samples of the leading trials" in page
     assert any(one[0].startswith("0 of 2 trials ended, 1 running") for one in shown)
     assert shown[-1][0].startswith("2 of 2 trials ended (1 failed), 0 running")
-    assert losses_of(result.folder / "trials" / "0")[-1][0] == 128
+    assert losses_of(result.folder / "trials" / "0")[-1][0] == 1024
     check_wandb(home, result)
     assert result.model == "eight_gaussians/1"
     runs = runs_of(home)
@@ -127,13 +131,18 @@ def test_a_sweep_goes_on_past_a_diverged_trial_and_its_best_line_gives_the_same_
         f"{result.study_name}-0": "FINISHED",
         f"{result.study_name}-1": "FAILED",
     }
+    told = runs[f"{result.study_name}-1"].data.tags["onestep.outcome"]
+    assert told == f"failed: {failed.reason}"
     parent = runs[result.study_name].info.run_id
     kept = MlflowClient(f"sqlite:///{home / 'mlflow.db'}").list_artifacts(parent)
     assert {"report.html", "table.md", "ledger.json"} <= {one.path for one in kept}
     champion = Registry(f"sqlite:///{home / 'mlflow.db'}").entry("eight_gaussians/1")
+    assert champion.record.revision == finished.revisions[0] == code_revision()
     assert champion.run_id == runs[f"{result.study_name}-0"].info.run_id
-    # The same command finds that nothing is left to do.
-    assert sweep_or_resume(settings) == result
+    # The same command finds that nothing is left to do, with other counts, too.
+    assert sweep_or_resume(replace(settings, retries=9)) == result
+    assert SweepNote.of(result.study_name).settings.retries == 9
+    assert [one.name for one in (home / "sweeps").iterdir()] == [result.study_name]
 
 
 def check_wandb(home: Path, result: SweepResult) -> None:

@@ -30,6 +30,18 @@ def test_everything_that_a_sweep_may_leave_out_is_a_key_of_the_command_line() ->
     assert set(shared) == optional | {"objectives"}
 
 
+def test_what_a_sweep_may_leave_out_is_the_same_in_the_file_and_in_the_classes(
+    settings: SweepSettings,
+) -> None:
+    shared = compose("sweep", ["~sweep"], module="onestep.sweeps.conf")["sweep"]
+    fresh = SweepSettings(
+        name="toy", base=(), space=settings.space, objectives=settings.objectives
+    ).to_dict()
+    assert {key: fresh[key] for key in shared if key != "objectives"} == {
+        key: value for key, value in shared.items() if key != "objectives"
+    }
+
+
 def test_settings_survive_json(settings: SweepSettings) -> None:
     assert SweepSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 

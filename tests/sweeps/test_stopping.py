@@ -17,9 +17,9 @@ from onestep.sweeps.stopping import Curve, Stopping, StoppingKind, judge
 
 _TOTAL: Final = 450_000
 _GRACE: Final = 50_000
-_ASHA: Final = Stopping(kind=StoppingKind.ASHA)
-_HYPERBAND: Final = Stopping(kind=StoppingKind.HYPERBAND)
-_MEDIAN: Final = Stopping(kind=StoppingKind.MEDIAN, startup=3)
+_ASHA: Final = Stopping(kind=StoppingKind.ASHA, grace_samples=50_000, reduction=3)
+_HYPERBAND: Final = Stopping(kind=StoppingKind.HYPERBAND, grace_samples=50_000, reduction=3)
+_MEDIAN: Final = Stopping(kind=StoppingKind.MEDIAN, grace_samples=50_000, startup=3)
 
 
 def drawn(seed: int, trials: int = 18) -> list[dict[int, float]]:
@@ -113,7 +113,7 @@ def test_a_bracket_ends_the_trials_that_optuna_ends(
 @pytest.mark.parametrize("others", [3, 5])
 def test_the_median_ends_a_trial_that_optuna_ends(others: int, storage: RDBStorage) -> None:
     """Among an odd number of whole trials; with an even one ours lets the middle go on."""
-    stopping, ended = Stopping(kind=StoppingKind.MEDIAN, startup=3), 0
+    stopping, ended = Stopping(kind=StoppingKind.MEDIAN, grace_samples=50_000, startup=3), 0
     for seed in range(4):
         values = np.random.default_rng(seed).random(others + 1).tolist()
         name, pruner = f"median-{seed}", MedianPruner(n_startup_trials=3)
@@ -249,7 +249,7 @@ def test_measurements_are_at_whole_batches() -> None:
             {"kind": "fast"},
             "hyperband, median, pbt, pb2, got 'fast'",
         ),
-        ({"grace_samples": 0}, "must be at least 1 and reduction at least 2, got 0, 5 and 3"),
+        ({"grace_samples": 0}, "must be at least 1 and reduction at least 2, got 0, 5 and 2"),
         ({"reduction": 1}, "reduction at least 2"),
         ({"kind": "asha", "startup": 4}, "startup has no effect with sweep.scheduler.kind=asha"),
         ({"kind": "median", "replan": True}, "kind must be asha or hyperband, got median"),
@@ -280,5 +280,5 @@ def test_what_a_rule_does_not_say_beforehand_is_expected_whole() -> None:
     budgets = (100, 300, 900)
     assert Stopping().expected_samples(9, (900,)) == 9 * 900
     assert _MEDIAN.expected_samples(9, budgets) == 9 * 900
-    again = Stopping(kind=StoppingKind.ASHA, replan=True)
+    again = Stopping(kind=StoppingKind.ASHA, grace_samples=50_000, reduction=3, replan=True)
     assert again.expected_samples(9, budgets) == 9 * 100 + 3 * 300 + 900

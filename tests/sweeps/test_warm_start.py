@@ -141,6 +141,28 @@ def test_a_point_is_tried_once() -> None:
     assert found.left_out == ("that: the same point as this",)
 
 
+def test_points_beyond_the_trials_are_said_to_be_left_out_and_wait_for_more_trials() -> None:
+    points = tuple(FirstPoint(values={}, origin=f"point {name}") for name in "abc")
+    found = FirstPoints(points=points, left_out=("point d: outside",))
+    settings = small(trials=2)
+    assert found.sentences(settings.founders) == [
+        "trial 0 starts from point a",
+        "trial 1 starts from point b",
+        "left out is point d: outside",
+        "left out is point c: no trial is left for it",
+    ]
+    more = replace(settings, trials=3)
+    assert found.sentences(more.founders)[2] == "trial 2 starts from point c"
+
+
+def test_no_trial_of_a_later_generation_starts_from_a_first_point() -> None:
+    words = [*_SMALL, "sweep=mean_flow_population", "sweep.population=2"]
+    settings = settings_of([*words, "sweep.trials=4"])
+    points = tuple(FirstPoint(values={}, origin=f"point {name}") for name in "abc")
+    said = FirstPoints(points=points).sentences(settings.founders)
+    assert said[-1] == "left out is point c: no trial is left for it"
+
+
 _OTHER_KEYS: Final = {"optimizer.lr": _NODE["optimizer.lr"]}
 _OTHERS: Final = Objectives(by_label={"q": Objective(name="eval/sliced_w2", nfe=1)})
 

@@ -1,10 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from onestep.sweeps.cost import Cost
+from onestep.sweeps.lineage import Lineage
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.record import Outcome, TrialRecord, folder_of_trial
-from onestep.sweeps.winner import KEPT, keep_leaders
+from onestep.sweeps.winner import KEPT, keep_leaders, revision_of
 
 _OBJECTIVES: Final = Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)})
 
@@ -21,6 +23,23 @@ def trial(number: int, outcome: Outcome, *, rung: int | None = None) -> TrialRec
         reason="",
         rung=rung,
     )
+
+
+def test_a_model_has_the_revisions_of_all_that_trained_it_and_of_no_other_trial() -> None:
+    trials = [
+        replace(trial(number, Outcome.FINISHED), revisions=revisions, lineage=lineage)
+        for number, (revisions, lineage) in enumerate(
+            [
+                (("old",), Lineage(member=0, generation=0, own=())),
+                (("other",), Lineage(member=1, generation=0, own=())),
+                (("old", "new"), Lineage(member=0, generation=1, own=(), parent=0)),
+                ((), None),
+            ]
+        )
+    ]
+    assert revision_of(trials[2], trials, unknown="a, b") == "old, new"
+    assert revision_of(trials[1], trials, unknown="a, b") == "other"
+    assert revision_of(trials[3], trials, unknown="a, b") == "a, b"
 
 
 def weights_in(folder: Path) -> set[str]:
