@@ -60,6 +60,10 @@ class Batcher:
             self._worker = asyncio.create_task(self._work())
         return await future
 
+    def close(self) -> None:
+        """Ends the thread; nobody waits any more, and nobody may come."""
+        self._thread.shutdown(wait=False)
+
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while self._arrived or len(self._company):

@@ -72,6 +72,7 @@ class Engine:
 
     Attributes:
         guidance: Guidance scale where a request names none; None for a model that takes none.
+        image_shape: Channels, height and width of an image.
 
     Raises:
         ValueError: If the model makes no images, or has a sampler of too many evaluations.
@@ -106,7 +107,8 @@ class Engine:
         self.bucket = bucket
         self.buckets = (bucket,) if strict else _buckets(bucket)
         self.guidance = flow_map.scale if isinstance(flow_map, AtScale) else None
-        self._noise_shape, self._image_shape = tuple(record.shape), shape
+        self.image_shape = shape
+        self._noise_shape = tuple(record.shape)
         self._flow_map = flow_map.eval()
         self._asking = Asking(domain=flow_map.domain)
         tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
@@ -124,8 +126,16 @@ class Engine:
     @property
     def size(self) -> str:
         """Width and height of the images, as in ``8x8``."""
-        _, height, width = self._image_shape
+        _, height, width = self.image_shape
         return f"{width}x{height}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters and buffers of the map and its decoder."""
+        tensors = chain(self._flow_map.parameters(), self._flow_map.buffers())
+        return sum(tensor.nbytes for tensor in tensors) + (
+            0 if self._decoder is None else self._decoder.nbytes
+        )
 
     @property
     def default_steps(self) -> int:
@@ -283,11 +293,22 @@ class Engine:
         return [self.images(ends[place]) for place in range(len(draws))]
 
     def warm_up(self) -> None:
-        """Samples once with each bucket, so that no request pays for a first time."""
+        """Samples once with each bucket, so that no request pays for a first time.
+
+        Raises:
+            ValueError: If an image is not finite, or not of the shape that the engine tells.
+        """
         label = None if self.record.classes == 0 else 0
         for rows in self.buckets:
             n = min(rows, MAX_IMAGES)
-            self.sample([Draw(label=label, n=n, seed=0, steps=self.default_steps)])
+            draw = Draw(label=label, n=n, seed=0, steps=self.default_steps)
+            (images,) = self.sample([draw])
+            if images.shape != (n, *self.image_shape) or not images.isfinite().all():
+                raise ValueError(
+                    f"a served model makes finite images of shape {self.image_shape}, got "
+                    f"{int(images.isfinite().sum())} finite values of {images.numel()} in shape "
+                    f"{tuple(images.shape[1:])} from {self.record.name}"
+                )
 
     def _condition(self, draw: Draw) -> Condition | None:
         def rows(value: float) -> Tensor:

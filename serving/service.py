@@ -62,6 +62,15 @@ class EngineService:
         self._created = int(time.time())
         self._batcher = Batcher(engine, max_waiting=max_waiting)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the model's parameters and buffers."""
+        return self._engine.nbytes
+
+    def close(self) -> None:
+        """Ends its thread; no request is under way, and none may come."""
+        self._batcher.close()
+
     async def describe(self) -> ModelCard:
         """The model that is served now."""
         record = self._engine.record
