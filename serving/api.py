@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from .errors import RequestRefused, shown
-from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Refusal
+from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Ready, Refusal
 from .service import Service, refusal
 
 RETRY_AFTER_S: Final = 1
@@ -66,13 +66,26 @@ def build_api(service: Service) -> FastAPI:
 
     @api.get("/healthz", responses=_FAILED)
     async def health() -> Health:
-        """Answers once the model is loaded and warm."""
-        return Health(model=(await service.describe()).version)
+        """Answers once a model is loaded and warm; names the version of the first."""
+        models = (await service.describe()).data
+        if not models:
+            raise RequestRefused("no model is ready; try again in a second", status=503)
+        return Health(model=models[0].version)
+
+    @api.get("/readyz", responses=_FAILED)
+    async def ready() -> Ready:
+        """Answers once every served model is loaded and warm."""
+        if missing := await service.missing():
+            raise RequestRefused(
+                f"every served model must be loaded, still missing: {', '.join(missing)}",
+                status=503,
+            )
+        return Ready()
 
     @api.get("/v1/models", responses=_FAILED)
     async def models() -> ModelList:
-        """The models that are served, with their labels and allowed steps."""
-        return ModelList(data=[await service.describe()])
+        """The models that are served: what they may be asked for, and what is known of them."""
+        return await service.describe()
 
     @api.post("/v1/images/generations", response_model=ImagesResponse, responses=_REFUSED)
     async def generate(request: ImagesRequest) -> ImagesResponse | Response:

@@ -1,7 +1,6 @@
-"""The Ray Serve application: replicas that hold the model, and the web application before them."""
+"""The Ray Serve application: replicas that hold the models, and the web application before them."""
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, final
 
@@ -12,59 +11,72 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from .api import build_api
+from .desk import Desk
 from .errors import Overloaded, RequestRefused
-from .schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
+from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import EngineService, refusal
 from .settings import AppSettings
+from .shelf import Shelf
 
+_READY_WITHIN_S: Final = 2.0
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
 
 
 @final
 class Generator:
-    """A replica that holds one model.
+    """A replica that holds the served models.
 
     Args:
-        settings: Fields of ``AppSettings``; its model gives way to that of the user config.
+        settings: Fields of ``AppSettings``; its models give way to those of the user config.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = AppSettings.from_dict(settings)
-        self._service: EngineService | None = None
+        shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
+        self._desk = Desk(shelf)
 
-    async def reconfigure(self, config: Mapping[str, str]) -> None:
-        """Loads and warms another model, then puts it in the place of the present one.
+    async def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Loads and warms models, then serves them in the place of the present ones.
 
-        Requests that wait for the old model are still answered by it.
+        Requests that wait for an old model are still answered by it.
 
         Args:
-            config: ``model``, a version, and perhaps ``name``, under which it is served.
+            config: ``models``, the version of each name; or ``model``, a version, and perhaps
+                ``name``, under which it alone is served.
 
         Raises:
-            ValueError: If the model is an alias, or there is none, or it makes no images.
+            ValueError: If a model is an alias, or none can be loaded.
         """
         # MLflow takes seconds to import, and the ingress, which imports this too, needs none.
         from ..platform.registry.reference import ModelVersion
+
+        names = _names(config)
+        for version in names.values():
+            if not ModelVersion.is_written(version):
+                raise ValueError(
+                    "user_config.model must be a version such as digits/3, because each replica "
+                    "would look up an alias when it starts (args.model takes one), "
+                    f"got {version!r}"
+                )
+        await self._desk.serve({name: [version] for name, version in names.items()})
+
+    def _load(self, version: str) -> EngineService:
         from .loading import load_engine
 
-        if not ModelVersion.is_written(config["model"]):
-            raise ValueError(
-                "user_config.model must be a version such as digits/3, because each replica would "
-                f"look up an alias when it starts (args.model takes one), got {config['model']!r}"
-            )
-        settings = self._settings.with_model(config["model"])
-        engine, version = await asyncio.to_thread(load_engine, settings)
-        self._service = EngineService(
-            engine,
-            name=config.get("name", config["model"]),
-            version=version,
-            max_waiting=settings.max_waiting,
+        settings = self._settings.with_model(version)
+        engine, version = load_engine(settings)
+        return EngineService(
+            engine, name=version, version=version, max_waiting=settings.max_waiting
         )
 
-    async def describe(self) -> ModelCard:
-        """The model that is served now."""
-        return await self._present().describe()
+    async def describe(self) -> ModelList:
+        """The models that are served now."""
+        return await self._desk.describe()
+
+    async def missing(self) -> list[str]:
+        """The served names whose model has not been loaded."""
+        return await self._desk.missing()
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.
@@ -75,11 +87,14 @@ class Generator:
         Returns:
             The answer.
         """
-        return await self._present().generate(request)
+        return await self._desk.generate(request)
 
-    def _present(self) -> EngineService:
-        assert self._service is not None, "Serve reconfigures a replica before it sends requests"
-        return self._service
+
+def _names(config: Mapping[str, Any]) -> dict[str, str]:
+    """The version of each served name of a user config."""
+    if "models" in config:
+        return dict(config["models"])
+    return {config.get("name", config["model"]): config["model"]}
 
 
 @final
@@ -88,25 +103,41 @@ class RemoteService:
 
     Args:
         handle: Handle of the deployment ``Generator``.
+        names: The served names.
     """
 
-    def __init__(self, handle: DeploymentHandle[Generator]) -> None:
+    def __init__(self, handle: DeploymentHandle[Generator], names: Sequence[str]) -> None:
         self._handle = handle
+        self._names = names
 
-    async def describe(self) -> ModelCard:
-        """The model that is served now.
+    async def describe(self) -> ModelList:
+        """The models that are served now.
 
         Returns:
-            Its card.
+            Their cards.
 
         Raises:
             RequestRefused: If no replica can answer.
         """
         try:
-            card: ModelCard = await self._handle.describe.remote()
+            models: ModelList = await self._handle.describe.remote()
         except (BackPressureError, DeploymentUnavailableError) as error:
             raise RequestRefused("no model is ready; try again in a second", status=503) from error
-        return card
+        return models
+
+    async def missing(self) -> list[str]:
+        """The served names that some replica has not loaded.
+
+        Returns:
+            The names in their order; all of them where no replica answers in time.
+        """
+        answers = await self._handle.broadcast("missing").results_async(
+            timeout_s=_READY_WITHIN_S, return_exceptions=True
+        )
+        if not answers or any(isinstance(answer, BaseException) for answer in answers):
+            return list(self._names)
+        found = set().union(*answers)
+        return [name for name in self._names if name in found]
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.
@@ -137,10 +168,19 @@ class Ingress:
 
     def __init__(self, generator: DeploymentHandle[Generator]) -> None:
         self._generator = generator
+        self._names: list[str] = []
+
+    def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Learns which names are served.
+
+        Args:
+            config: The user config of the replicas.
+        """
+        self._names[:] = _names(config)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that Serve runs in this replica."""
-        return build_api(RemoteService(self._generator))
+        return build_api(RemoteService(self._generator, self._names))
 
 
 GENERATOR: Final[Deployment] = serve.deployment(name="Generator")(Generator)
@@ -162,22 +202,23 @@ def build(args: Mapping[str, Any]) -> Application:
     from .loading import version_of
 
     settings = AppSettings.from_dict(args)
-    return build_application(settings, {"model": version_of(settings), "name": settings.model})
+    versions = {name: version_of(settings.with_model(name)) for name in settings.names}
+    return build_application(settings, {"models": versions})
 
 
-def build_application(settings: AppSettings, config: Mapping[str, str]) -> Application:
+def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Application:
     """The application with a first user config.
 
     Args:
         settings: How many replicas, and of what size.
-        config: ``model``, a version, and perhaps ``name``, under which it is served.
+        config: The user config of the replicas, as ``Generator.reconfigure`` takes it.
 
     Returns:
         The application, not yet running.
     """
     # Serve restarts the replicas of an application that is run again unless its version stays.
-    # All but the model is in the version, so a new model is a new user config and no restart.
-    fixed = settings.to_dict() | {"model": ""}
+    # All but the models is in the version, so a new model is a new user config and no restart.
+    fixed = settings.to_dict() | {"model": "", "models": ()}
     # Its digest, because Serve shows versions, and the store's URL may hold a password.
     version = sha256(str(sorted(fixed.items())).encode()).hexdigest()[:16]
     # The batcher of a replica counts who waits and refuses the next, so that max_waiting is one
@@ -198,9 +239,10 @@ def build_application(settings: AppSettings, config: Mapping[str, str]) -> Appli
     ingress = INGRESS.options(
         version=version,
         _internal=True,
+        user_config=dict(config),
         max_ongoing_requests=2 * settings.replicas * at_once + _PAGES,
         ray_actor_options={"num_cpus": 0},
     )
-    replicas = generator.bind(settings.to_dict() | {"model": "unset"})
+    replicas = generator.bind(settings.with_model("unset").to_dict())
     application: Application = ingress.bind(replicas)
     return application

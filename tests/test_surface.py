@@ -18,7 +18,7 @@ from onestep.platform.cli import USER_ERROR, Command, main
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import ALL_SAMPLES, Experiment
 from onestep.serving.api import build_api
-from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
+from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 VERBS: Final = (
@@ -89,6 +89,7 @@ ROUTES: Final = {
     "GET /",
     "GET /docs",
     "GET /healthz",
+    "GET /readyz",
     "GET /v1/models",
     "POST /v1/images/generations",
 }
@@ -139,7 +140,10 @@ OPTIONS: Final = {
 class Silent:
     """A service that is never asked."""
 
-    async def describe(self) -> ModelCard:
+    async def describe(self) -> ModelList:
+        raise AssertionError
+
+    async def missing(self) -> list[str]:
         raise AssertionError
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:

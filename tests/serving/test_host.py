@@ -102,7 +102,7 @@ def test_the_application_of_a_config_file_has_a_generator_and_an_ingress_without
     (generator,) = (part._bound_deployment for part in ingress.init_args)
     assert generator.name == GENERATOR.name
     assert generator.num_replicas == 2
-    assert generator.user_config == {"model": "digits/3", "name": "digits/3"}
+    assert generator.user_config == ingress.user_config == {"models": {"digits/3": "digits/3"}}
     assert (ingress.ray_actor_options or {})["num_cpus"] == 0
 
 
@@ -125,7 +125,7 @@ def test_an_alias_of_a_config_file_is_looked_up_once_for_all_replicas(store: str
     args = {"model": "champion", "tracking_uri": store}
     ingress = build(args)._bound_deployment
     (generator,) = (part._bound_deployment for part in ingress.init_args)
-    assert generator.user_config == {"model": NETWORK, "name": "champion"}
+    assert generator.user_config == {"models": {"champion": NETWORK}}
     with pytest.raises(ReferenceNotFound):
         build({**args, "model": "absent"})
     replica = Generator(args)
