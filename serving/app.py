@@ -1,8 +1,10 @@
 """The Ray Serve application: replicas that hold the models, and the web application before them."""
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from fastapi import FastAPI
 from ray import serve
@@ -12,13 +14,15 @@ from ray.serve.handle import DeploymentHandle
 
 from .api import build_api
 from .desk import Desk
-from .errors import Overloaded, RequestRefused
+from .errors import LoadFailed, Overloaded, RequestRefused
 from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import EngineService, refusal
 from .settings import AppSettings
 from .shelf import Shelf
+from .watch import Meaning, Watcher, look
 
 _READY_WITHIN_S: Final = 2.0
+_LOG: Final = logging.getLogger(__name__)
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
 
@@ -35,6 +39,7 @@ class Generator:
         self._settings = AppSettings.from_dict(settings)
         shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
         self._desk = Desk(shelf)
+        self._follows = False
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Loads and warms models, then serves them in the place of the present ones.
@@ -42,8 +47,9 @@ class Generator:
         Requests that wait for an old model are still answered by it.
 
         Args:
-            config: ``models``, the version of each name; or ``model``, a version, and perhaps
-                ``name``, under which it alone is served.
+            config: ``models``, the version of each name, where aliases are followed from there on;
+                or ``model``, a version that stays, and perhaps ``name``, under which it alone is
+                served.
 
         Raises:
             ValueError: If a model is an alias, or none can be loaded.
@@ -59,7 +65,22 @@ class Generator:
                     "would look up an alias when it starts (args.model takes one), "
                     f"got {version!r}"
                 )
-        await self._desk.serve({name: [version] for name, version in names.items()})
+        follows = "models" in config and self._settings.watch_s is not None
+        candidates = {name: [version] for name, version in names.items()}
+        if follows:  # a replica that starts again serves what the others do, not what they did
+            for name, versions in candidates.items():
+                served = self._desk.versions.get(name, "")
+                present = await self._present(name)
+                candidates[name] = [one for one in (present, served, *versions) if one]
+        await self._desk.serve(candidates)
+        self._follows = follows
+
+    async def _present(self, name: str) -> str:
+        try:
+            return await asyncio.to_thread(look, self._settings, name)
+        except ValueError as error:  # the watch says so to users, a round later
+            _LOG.warning("%s cannot be looked up: %s", name, error)
+            return ""
 
     def _load(self, version: str) -> EngineService:
         from .loading import load_engine
@@ -69,6 +90,51 @@ class Generator:
         return EngineService(
             engine, name=version, version=version, max_waiting=settings.max_waiting
         )
+
+    def followed(self) -> dict[str, Meaning]:
+        """What the names mean here whose aliases are followed."""
+        if not self._follows:
+            return {}
+        problems = self._desk.problems
+        return {
+            name: Meaning(version=version, problem=problems.get(name, ""))
+            for name, version in self._desk.versions.items()
+        }
+
+    async def stage(self, version: str) -> str:
+        """Loads and warms a version beside the others.
+
+        Args:
+            version: The registered version.
+
+        Returns:
+            Why it does not load; empty where it did.
+        """
+        try:
+            await self._desk.stage(version)
+        except LoadFailed as error:
+            return error.why
+        return ""
+
+    def point(self, name: str, version: str) -> None:
+        """Lets a name that is followed mean a staged version.
+
+        Args:
+            name: The served name.
+            version: The registered version.
+        """
+        if self._follows:
+            self._desk.point(name, version)
+
+    def note(self, name: str, problem: str) -> None:
+        """Says what is wrong with a name that is followed.
+
+        Args:
+            name: The served name.
+            problem: One sentence; empty for nothing.
+        """
+        if self._follows:
+            self._desk.note(name, problem)
 
     async def describe(self) -> ModelList:
         """The models that are served now."""
@@ -164,9 +230,15 @@ class Ingress:
 
     Args:
         generator: Handle of the deployment ``Generator``.
+        watch: Handle of the deployment ``Watcher``, which Serve runs because it is bound to this.
     """
 
-    def __init__(self, generator: DeploymentHandle[Generator]) -> None:
+    def __init__(
+        self,
+        generator: DeploymentHandle[Generator],
+        watch: DeploymentHandle[Watcher] | None = None,
+    ) -> None:
+        del watch
         self._generator = generator
         self._names: list[str] = []
 
@@ -184,14 +256,16 @@ class Ingress:
 
 
 GENERATOR: Final[Deployment] = serve.deployment(name="Generator")(Generator)
+WATCHER: Final[Deployment] = serve.deployment(name="Watcher")(Watcher)
 INGRESS: Final[Deployment] = serve.deployment(name="Ingress")(serve.ingress()(Ingress))
 
 
 def build(args: Mapping[str, Any]) -> Application:
     """The application, as a Serve config file names it: ``onestep.serving.app:build``.
 
-    An alias is looked up here, once, and the replicas are given the version: one that starts again
-    after the alias has moved serves what the others do.
+    An alias is looked up here first. With ``watch_s`` it is followed from then on; without, the
+    replicas keep to the version: one that starts again after the alias has moved serves what the
+    others do.
 
     Args:
         args: Fields of ``AppSettings``.
@@ -244,5 +318,13 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         ray_actor_options={"num_cpus": 0},
     )
     replicas = generator.bind(settings.with_model("unset").to_dict())
-    application: Application = ingress.bind(replicas)
-    return application
+    if settings.watch_s is None:
+        return cast(Application, ingress.bind(replicas))
+    watcher = WATCHER.options(
+        version=version,
+        _internal=True,
+        user_config={"names": list(_names(config))},
+        ray_actor_options={"num_cpus": 0},
+    )
+    watch = watcher.bind(settings.with_model("unset").to_dict(), replicas)
+    return cast(Application, ingress.bind(replicas, watch=watch))

@@ -38,6 +38,11 @@ class Desk:
             for name, version in self._versions.items()
         }
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong with a served name, where something is."""
+        return dict(self._problems)
+
     async def serve(self, names: Mapping[str, Sequence[str]]) -> None:
         """Loads models and then serves these names alone.
 

@@ -8,6 +8,7 @@ from ..platform.settings import by_name, settings
 
 CHAMPION: Final = "champion"
 _MAX_PORT: Final = 65535
+_DAY_S: Final = 86_400
 
 
 def _check_whole(name: str, value: int, low: int, high: int) -> None:
@@ -40,6 +41,8 @@ class AppSettings:
             refused.
         memory_mb: Most megabytes of parameters and buffers of the models of a replica; the one
             not used for the longest is closed, and loaded again when it is asked for.
+        watch_s: Seconds between two looks at where the aliases point; None to keep to what they
+            meant at the start.
 
     Raises:
         ValueError: If a value is out of range, or both one model and several are named.
@@ -55,6 +58,7 @@ class AppSettings:
     strict: bool = False
     max_waiting: int = 256
     memory_mb: int = 4096
+    watch_s: float | None = 0.3
 
     def __post_init__(self) -> None:
         _check_text("model", self.model)
@@ -74,6 +78,10 @@ class AppSettings:
         _check_whole("bucket", self.bucket, 1, 1024)
         _check_whole("max_waiting", self.max_waiting, 1, 1_000_000)
         _check_whole("memory_mb", self.memory_mb, 1, 100_000_000)
+        if self.watch_s is not None and not 0.05 <= self.watch_s <= _DAY_S:
+            raise ValueError(
+                f"serve.watch_s must be a number in 0.05..{_DAY_S} or null, got {self.watch_s!r}"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,7 +135,7 @@ class ServeSettings:
     def __post_init__(self) -> None:
         _check_text("host", self.host)
         _check_whole("port", self.port, 0, _MAX_PORT)
-        _check_whole("start_timeout_s", self.start_timeout_s, 1, 86_400)
+        _check_whole("start_timeout_s", self.start_timeout_s, 1, _DAY_S)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
