@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from .errors import RequestRefused, shown
+from .native import MEDIA, GenerateRequest
 from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Ready, Refusal
 from .service import Service, refusal
 
@@ -29,6 +30,16 @@ _HEADERS: Final = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+}
+_GENERATE: Final = "/v1/generate"
+_FILE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "content": {
+            media: {"schema": {"type": "string", "format": "binary"}}
+            for media in dict.fromkeys(MEDIA.values())
+        },
+        "description": "The file; headers X-Onestep-* say how it was made",
+    }
 }
 _FAILED: Final[dict[int | str, dict[str, Any]]] = {
     500: {"model": Refusal, "description": "The server failed; its log says why"},
@@ -93,6 +104,14 @@ def build_api(service: Service) -> FastAPI:
         answer = await service.generate(request)
         return _respond(answer) if isinstance(answer, Refusal) else answer
 
+    @api.post(_GENERATE, response_class=Response, responses={**_FILE, **_REFUSED})
+    async def make(request: GenerateRequest) -> Response:
+        """A file of images, each of its own label and noise if need be; float32 to the bit."""
+        answer = await service.make(request)
+        if isinstance(answer, Refusal):
+            return _respond(answer)
+        return Response(answer.content, media_type=answer.media, headers=dict(answer.headers))
+
     @api.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         return HTMLResponse(_read("page.html"))
@@ -135,7 +154,6 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     """The first thing that is wrong with the body, in one sentence."""
-    del request
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if part != "body"]
@@ -145,7 +163,8 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
         case "missing":
             message, param = "the body must be a JSON object, got nothing", None
         case "extra_forbidden":
-            allowed = ", ".join(ImagesRequest.model_fields)
+            body = GenerateRequest if request.url.path.endswith(_GENERATE) else ImagesRequest
+            allowed = ", ".join(body.model_fields)
             message, param = f"unknown field {place[0]!r}; allowed: {allowed}", place[0]
         case _:
             param = place[0] if place else None

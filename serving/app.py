@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final, cast, final
+from typing import Any, Final, TypeVar, final
 
 from fastapi import FastAPI
 from ray import serve
@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from .api import build_api
 from .desk import Desk
 from .errors import LoadFailed, Overloaded, RequestRefused
+from .native import GenerateRequest, Made
 from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import EngineService, refusal
 from .settings import AppSettings
@@ -22,6 +23,7 @@ from .shelf import Shelf
 from .watch import Meaning, Watcher, look
 
 _READY_WITHIN_S: Final = 2.0
+T = TypeVar("T")
 _LOG: Final = logging.getLogger(__name__)
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
@@ -155,6 +157,17 @@ class Generator:
         """
         return await self._desk.generate(request)
 
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        return await self._desk.make(request)
+
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
     """The version of each served name of a user config."""
@@ -214,14 +227,29 @@ class RemoteService:
         Returns:
             The answer.
         """
-        try:
-            answer: ImagesResponse | Refusal = await self._handle.generate.remote(request)
-        except BackPressureError as error:
-            waiting = int(error.args[0])
-            return refusal(Overloaded(waiting))
-        except DeploymentUnavailableError:
-            return refusal(RequestRefused("no model is ready; try again in a second", status=503))
-        return answer
+        return await _answered(self._handle.generate.remote(request))
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        return await _answered(self._handle.make.remote(request))
+
+
+async def _answered(call: Awaitable[T]) -> T | Refusal:
+    """The answer, or a refusal where no replica takes the call."""
+    try:
+        return await call
+    except BackPressureError as error:
+        waiting = int(error.args[0])
+        return refusal(Overloaded(waiting))
+    except DeploymentUnavailableError:
+        return refusal(RequestRefused("no model is ready; try again in a second", status=503))
 
 
 @final
@@ -319,7 +347,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
     )
     replicas = generator.bind(settings.with_model("unset").to_dict())
     if settings.watch_s is None:
-        return cast(Application, ingress.bind(replicas))
+        return ingress.bind(replicas)
     watcher = WATCHER.options(
         version=version,
         _internal=True,
@@ -327,4 +355,4 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         ray_actor_options={"num_cpus": 0},
     )
     watch = watcher.bind(settings.with_model("unset").to_dict(), replicas)
-    return cast(Application, ingress.bind(replicas, watch=watch))
+    return ingress.bind(replicas, watch=watch)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Final, final
 
 from .errors import LoadFailed, RequestRefused, UnknownModel
+from .native import GenerateRequest, Made
 from .schema import ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
 from .service import EngineService, refusal
 from .shelf import Shelf
@@ -144,6 +145,21 @@ class Desk:
         try:
             async with self._lend(self._meant(request.model)) as service:
                 return await service.generate(request.model_copy(update={"model": ""}))
+        except RequestRefused as refused:
+            return refusal(refused)
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        try:
+            async with self._lend(self._meant(request.model)) as service:
+                return await service.make(request.model_copy(update={"model": ""}))
         except RequestRefused as refused:
             return refusal(refused)
 

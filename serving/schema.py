@@ -12,7 +12,7 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_Whole = BeforeValidator(_whole)
+Whole = BeforeValidator(_whole)
 
 
 class ImagesRequest(BaseModel):
@@ -34,7 +34,7 @@ class ImagesRequest(BaseModel):
             description="Class label: its number or its name. Empty for a model without classes.",
         ),
     ] = ""
-    n: Annotated[int, Field(ge=1, le=MAX_IMAGES, description="Number of images."), _Whole] = 1
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES, description="Number of images."), Whole] = 1
     size: Annotated[
         str | None,
         Field(max_length=20, description="Width x height, as in 8x8; the model's own only."),
@@ -49,7 +49,7 @@ class ImagesRequest(BaseModel):
             le=MAX_SEED,
             description="Same seed, same images; left out, the server draws one and returns it.",
         ),
-        _Whole,
+        Whole,
     ] = None
     steps: Annotated[
         int | None,
@@ -58,7 +58,7 @@ class ImagesRequest(BaseModel):
             le=MAX_STEPS,
             description="Network evaluations for each image; left out, the model's default.",
         ),
-        _Whole,
+        Whole,
     ] = None
     guidance: Annotated[
         float | None,

@@ -14,6 +14,7 @@ from .batcher import Batcher
 from .engine import MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
 from .image import encode_png, to_uint8
+from .native import GenerateRequest, Made, accept, encode
 from .schema import (
     Fault,
     ImageData,
@@ -49,6 +50,17 @@ class Service(Protocol):
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        ...
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
 
         Args:
             request: What a user asked for.
@@ -143,10 +155,37 @@ class EngineService:
             usage=Usage(images=draw.n, network_evaluations=draw.n * draw.steps),
         )
 
-    def _accept(self, request: ImagesRequest) -> Draw:
-        if request.model not in ("", self._name, self._version):
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        try:
+            self._check_name(request.model)
+            rows = await asyncio.to_thread(accept, self._engine, request)  # noise may be large
+            images = await self._batcher.submit(rows)
+        except RequestRefused as refused:
+            return refusal(refused)
+        return await asyncio.to_thread(
+            encode,
+            images,
+            rows,
+            form=request.format,
+            engine=self._engine,
+            version=self._version,
+        )
+
+    def _check_name(self, name: str) -> None:
+        if name not in ("", self._name, self._version):
             names = tuple(dict.fromkeys((self._name, self._version)))
-            raise UnknownModel(request.model, allowed=names)
+            raise UnknownModel(name, allowed=names)
+
+    def _accept(self, request: ImagesRequest) -> Draw:
+        self._check_name(request.model)
         return self._engine.accept(
             request.prompt,
             n=request.n,

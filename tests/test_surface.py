@@ -18,6 +18,7 @@ from onestep.platform.cli import USER_ERROR, Command, main
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import ALL_SAMPLES, Experiment
 from onestep.serving.api import build_api
+from onestep.serving.native import GenerateRequest, Made
 from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -91,6 +92,7 @@ ROUTES: Final = {
     "GET /healthz",
     "GET /readyz",
     "GET /v1/models",
+    "POST /v1/generate",
     "POST /v1/images/generations",
 }
 OPTIONS: Final = {
@@ -147,6 +149,9 @@ class Silent:
         raise AssertionError
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        raise AssertionError
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
         raise AssertionError
 
 

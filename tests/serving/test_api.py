@@ -13,6 +13,7 @@ from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
 from onestep.serving.errors import RequestRefused
 from onestep.serving.image import encode_png, to_uint8
+from onestep.serving.native import GenerateRequest, Made
 from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from onestep.serving.service import EngineService, Service, refusal
 from onestep.tests.serving.model import GRID, UNET_NODE, gaussian, record_of, unet
@@ -276,6 +277,9 @@ class Broken:
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         raise RuntimeError("secret of the inside")
 
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        raise RuntimeError("secret of the inside")
+
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", GENERATIONS])
 def test_what_nobody_foresaw_is_logged_and_answered_in_the_same_shape(
@@ -309,6 +313,9 @@ class Strict:
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         raise HTTPException(413, "the body is too large")
 
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        raise HTTPException(413, "the body is too large")
+
 
 def test_what_the_framework_refuses_keeps_its_status_and_its_reason() -> None:
     answer = with_client(lambda client: client.get("/healthz"), over=Strict())
@@ -326,6 +333,9 @@ class Away:
         return ["champion", "digits/3"]
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        return refusal(RequestRefused("no model is ready; try again in a second", status=503))
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
         return refusal(RequestRefused("no model is ready; try again in a second", status=503))
 
 
@@ -360,7 +370,13 @@ def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
     (seed,) = [part for part in fields["seed"]["anyOf"] if part["type"] == "integer"]
     assert (seed["minimum"], seed["maximum"]) == (0, 2**53 - 1)
     assert schema["components"]["schemas"]["ImagesRequest"]["additionalProperties"] is False
-    assert set(schema["paths"]) == {"/healthz", "/readyz", "/v1/models", GENERATIONS}
+    assert set(schema["paths"]) == {
+        "/healthz",
+        "/readyz",
+        "/v1/models",
+        "/v1/generate",
+        GENERATIONS,
+    }
     responses = schema["paths"][GENERATIONS]["post"]["responses"]
     assert set(responses) == {"200", "404", "422", "429", "500", "503"}
     for status in ("404", "422", "429", "500", "503"):

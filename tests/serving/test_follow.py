@@ -49,7 +49,13 @@ def test_an_alias_moves_under_load_without_a_failed_request_and_a_broken_one_doe
     (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
     uri = fill_registry(tmp_path)
     registry, broken = Registry(uri), register_broken(uri)
-    values = {"models": [ALIAS, NETWORK], "replicas": 2, "tracking_uri": uri, "port": 0, "bucket": 4}
+    values = {
+        "models": [ALIAS, NETWORK],
+        "replicas": 2,
+        "tracking_uri": uri,
+        "port": 0,
+        "bucket": 4,
+    }
     with Hosted(ServeSettings.from_dict(values)) as hosted, ThreadPoolExecutor(4) as pool:
         url = hosted.url
         assert hosted.versions == {ALIAS: NETWORK, NETWORK: NETWORK}
