@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, Protocol, cast, final
 
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from ..platform.registry.reference import ModelVersion
@@ -16,6 +18,7 @@ from .settings import AppSettings
 RETRY_S: Final = 10.0
 """Seconds after which a version that did not load is tried again, while its alias stays."""
 _ANSWERS_WITHIN_S: Final = 600.0
+_AFTER_FAILURE_S: Final = 5.0
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -214,8 +217,11 @@ class Watcher:
         while True:
             try:
                 await self._watch.round()
-            except Exception:  # the edge: a replica died, or a store; the next round sees the rest
+            except (TimeoutError, DeploymentUnavailableError, RayActorError) as error:
+                _LOG.info("replicas start or died, the next round sees the rest: %s", error)
+            except Exception:  # the edge: nobody awaits this task, and it is to go on
                 _LOG.exception("a round of the watch failed")
+                await asyncio.sleep(_AFTER_FAILURE_S)
             await asyncio.sleep(pause_s)
 
     def _look(self, name: str) -> str:

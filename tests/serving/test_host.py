@@ -16,7 +16,8 @@ from onestep.methods.core.noise import draw_noise
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.errors import ReferenceNotFound
 from onestep.platform.registry.store import Registry
-from onestep.serving.app import GENERATOR, Generator, build, build_application
+from onestep.serving.app import GENERATOR, build, build_application
+from onestep.serving.generator import Generator
 from onestep.serving.host import APP_NAME, Hosted
 from onestep.serving.image import encode_png, to_uint8
 from onestep.serving.loading import load_engine, locate

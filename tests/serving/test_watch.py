@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onestep.platform.registry.store import Registry
-from onestep.serving.app import Generator
+from onestep.serving.generator import Generator
 from onestep.serving.settings import AppSettings
 from onestep.serving.watch import RETRY_S, Meaning, Watch, look
 from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry, register_broken
