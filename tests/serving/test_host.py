@@ -107,6 +107,16 @@ def test_the_application_of_a_config_file_has_a_generator_and_an_ingress_without
     assert (ingress.ray_actor_options or {})["num_cpus"] == 0
 
 
+def test_aliases_are_watched_by_one_process_without_a_core_or_by_none() -> None:
+    ingress = build({"model": "digits/3", "replicas": 2})._bound_deployment
+    watcher = ingress.init_kwargs["watch"]._bound_deployment
+    assert watcher.num_replicas == 1
+    assert (watcher.ray_actor_options or {})["num_cpus"] == 0
+    assert watcher.user_config == {"names": ["digits/3"]}
+    still = build({"model": "digits/3", "watch_s": None})._bound_deployment
+    assert not still.init_kwargs
+
+
 @pytest.mark.parametrize("replicas", [1, 3])
 @pytest.mark.parametrize(("bucket", "max_waiting"), [(16, 256), (32, 1024), (1024, 1)])
 def test_the_queues_of_serve_leave_the_refusal_to_the_batchers(
