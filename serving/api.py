@@ -12,7 +12,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from .errors import RequestRefused, shown
-from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Refusal
+from .native import MEDIA, GenerateRequest
+from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Ready, Refusal
 from .service import Service, refusal
 
 RETRY_AFTER_S: Final = 1
@@ -29,6 +30,16 @@ _HEADERS: Final = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+}
+_GENERATE: Final = "/v1/generate"
+_FILE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "content": {
+            media: {"schema": {"type": "string", "format": "binary"}}
+            for media in dict.fromkeys(MEDIA.values())
+        },
+        "description": "The file; headers X-Onestep-* say how it was made",
+    }
 }
 _FAILED: Final[dict[int | str, dict[str, Any]]] = {
     500: {"model": Refusal, "description": "The server failed; its log says why"},
@@ -66,19 +77,40 @@ def build_api(service: Service) -> FastAPI:
 
     @api.get("/healthz", responses=_FAILED)
     async def health() -> Health:
-        """Answers once the model is loaded and warm."""
-        return Health(model=(await service.describe()).version)
+        """Answers once a model is loaded and warm; names the version of the first."""
+        models = (await service.describe()).data
+        if not models:
+            raise RequestRefused("no model is ready; try again in a second", status=503)
+        return Health(model=models[0].version)
+
+    @api.get("/readyz", responses=_FAILED)
+    async def ready() -> Ready:
+        """Answers once every served model is loaded and warm."""
+        if missing := await service.missing():
+            raise RequestRefused(
+                f"every served model must be loaded, still missing: {', '.join(missing)}",
+                status=503,
+            )
+        return Ready()
 
     @api.get("/v1/models", responses=_FAILED)
     async def models() -> ModelList:
-        """The models that are served, with their labels and allowed steps."""
-        return ModelList(data=[await service.describe()])
+        """The models that are served: what they may be asked for, and what is known of them."""
+        return await service.describe()
 
     @api.post("/v1/images/generations", response_model=ImagesResponse, responses=_REFUSED)
     async def generate(request: ImagesRequest) -> ImagesResponse | Response:
         """Images of one class; the same seed gives the same images."""
         answer = await service.generate(request)
         return _respond(answer) if isinstance(answer, Refusal) else answer
+
+    @api.post(_GENERATE, response_class=Response, responses={**_FILE, **_REFUSED})
+    async def make(request: GenerateRequest) -> Response:
+        """A file of images, each of its own label and noise if need be; float32 to the bit."""
+        answer = await service.make(request)
+        if isinstance(answer, Refusal):
+            return _respond(answer)
+        return Response(answer.content, media_type=answer.media, headers=dict(answer.headers))
 
     @api.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -122,7 +154,6 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     """The first thing that is wrong with the body, in one sentence."""
-    del request
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if part != "body"]
@@ -132,7 +163,8 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
         case "missing":
             message, param = "the body must be a JSON object, got nothing", None
         case "extra_forbidden":
-            allowed = ", ".join(ImagesRequest.model_fields)
+            body = GenerateRequest if request.url.path.endswith(_GENERATE) else ImagesRequest
+            allowed = ", ".join(body.model_fields)
             message, param = f"unknown field {place[0]!r}; allowed: {allowed}", place[0]
         case _:
             param = place[0] if place else None

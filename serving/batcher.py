@@ -13,8 +13,9 @@ from torch import Tensor
 from .company import Company
 from .engine import Draw, Engine
 from .errors import Overloaded
+from .rows import Rows
 
-_Waiting = tuple[Draw, "asyncio.Future[Tensor]"]
+_Waiting = tuple[Draw | Rows, "asyncio.Future[Tensor]"]
 _Found = tuple["asyncio.Future[Tensor]", Tensor | Exception]
 
 
@@ -39,7 +40,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._worker: asyncio.Task[None] | None = None
 
-    async def submit(self, draw: Draw) -> Float[Tensor, "n c h w"]:
+    async def submit(self, draw: Draw | Rows) -> Float[Tensor, "n c h w"]:
         """The images of one request.
 
         Args:
@@ -59,6 +60,10 @@ class Batcher:
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await future
+
+    def close(self) -> None:
+        """Ends the thread; nobody waits any more, and nobody may come."""
+        self._thread.shutdown(wait=False)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The command ``onestep serve``: hosts a registered model until it is told to stop."""
+"""The command ``onestep serve``: hosts registered models until it is told to stop."""
 
 import argparse
 import json
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 _CONF: Final = "onestep.serving.conf"
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _DESCRIPTION: Final = """\
-Host a registered model over HTTP on Ray Serve, in OpenAI's images shape.
+Host registered models over HTTP on Ray Serve, in OpenAI's images shape.
 
   onestep serve                                the model with the alias champion
   onestep serve digits/3                       a version; serve.model=digits/3 is the same
+  onestep serve digits@champion faces@champion several, each under the name written here
   onestep serve serve.port=0 serve=throughput  any free port; larger batches
 
-The model is refused here, before anything starts, if it is missing or altered. With RAY_ADDRESS
+A model is refused here, before anything starts, if it is missing or altered. With RAY_ADDRESS
 set, the application runs on that cluster, where serve.port=0 is the port of a Serve that runs
 already. The page is at /, the API at /docs.
 """
@@ -34,10 +35,10 @@ already. The page is at /, the API at /docs.
 
 @final
 class Serve:
-    """Hosts a model until SIGINT or SIGTERM."""
+    """Hosts models until SIGINT or SIGTERM."""
 
     name = "serve"
-    summary = "host a registered model over HTTP"
+    summary = "host registered models over HTTP"
     description = _DESCRIPTION
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
@@ -82,7 +83,7 @@ class Serve:
             try:
                 with Hosted(settings) as hosted:
                     interruptible()  # Ray has put its own handler in the place of ours
-                    print(_greeting(hosted, name=settings.app.model), flush=True)
+                    print(_greeting(hosted), flush=True)
                     threading.Event().wait()
             except KeyboardInterrupt:
                 print("stopped", flush=True)
@@ -90,19 +91,30 @@ class Serve:
 
 
 def _overrides(words: Sequence[str]) -> list[str]:
-    """The words with the one that names a model as an override too."""
+    """The words with those that name models as an override too."""
     models = [word for word in words if "=" not in word and not word.startswith("~")]
-    given = any(word.startswith("serve.model=") for word in words)
-    if len(models) + given > 1:
-        raise ValueError(f"onestep serve hosts one model, got {' '.join(words)}")
-    return [f"serve.model='{word}'" if word in models else word for word in words]
+    given = any(word.startswith(("serve.model=", "serve.models=")) for word in words)
+    if models and given:
+        raise ValueError(
+            f"models must be named as words or in serve.models, got both: {' '.join(words)}"
+        )
+    others = [word for word in words if word not in models]
+    match models:
+        case []:
+            return others
+        case [model]:
+            return [*others, f"serve.model='{model}'"]
+        case _:
+            names = ",".join(f"'{model}'" for model in models)
+            return [*others, f"serve.models=[{names}]"]
 
 
-def _greeting(hosted: "Hosted", *, name: str) -> str:
-    url = hosted.url
+def _greeting(hosted: "Hosted") -> str:
+    url, name = hosted.url, next(iter(hosted.versions))
+    served = ", ".join(f"{name} ({version})" for name, version in hosted.versions.items())
     body = json.dumps({"model": name, "prompt": hosted.example, "n": 1, "seed": 0})
     return f"""\
-serving {name} ({hosted.version})
+serving {served}
   page  {url}/
   API   {url}/docs
   try   curl -s {url}/v1/images/generations -H 'Content-Type: application/json' \\

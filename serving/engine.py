@@ -20,6 +20,7 @@ from ..platform.registry.decoder import Decoder
 from ..platform.registry.record import ModelRecord
 from .company import Company
 from .errors import RequestRefused, shown
+from .rows import Rows
 from .walk import Asking, Question, Walk
 
 MAX_IMAGES: Final = 64
@@ -53,6 +54,23 @@ class Draw:
     steps: int
     guidance: float | None = None
 
+    @property
+    def labels(self) -> tuple[int, ...] | None:
+        """The class of each image."""
+        return None if self.label is None else (self.label,) * self.n
+
+    def noise(self, shape: tuple[int, ...], *, draws: int) -> Float[Tensor, "draws n *d"]:
+        """Where each image begins.
+
+        Args:
+            shape: Shape of one.
+            draws: How often the sampler draws.
+
+        Returns:
+            The noise.
+        """
+        return draw_noise(self.n, shape, seed=self.seed, draws=draws)
+
 
 @final
 class Engine:
@@ -72,6 +90,8 @@ class Engine:
 
     Attributes:
         guidance: Guidance scale where a request names none; None for a model that takes none.
+        image_shape: Channels, height and width of an image.
+        noise_shape: Those of its noise, which differ where the model makes latents.
 
     Raises:
         ValueError: If the model makes no images, or has a sampler of too many evaluations.
@@ -106,7 +126,8 @@ class Engine:
         self.bucket = bucket
         self.buckets = (bucket,) if strict else _buckets(bucket)
         self.guidance = flow_map.scale if isinstance(flow_map, AtScale) else None
-        self._noise_shape, self._image_shape = tuple(record.shape), shape
+        self.image_shape = shape
+        self.noise_shape = tuple(record.shape)
         self._flow_map = flow_map.eval()
         self._asking = Asking(domain=flow_map.domain)
         tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
@@ -124,8 +145,16 @@ class Engine:
     @property
     def size(self) -> str:
         """Width and height of the images, as in ``8x8``."""
-        _, height, width = self._image_shape
+        _, height, width = self.image_shape
         return f"{width}x{height}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters and buffers of the map and its decoder."""
+        tensors = chain(self._flow_map.parameters(), self._flow_map.buffers())
+        return sum(tensor.nbytes for tensor in tensors) + (
+            0 if self._decoder is None else self._decoder.nbytes
+        )
 
     @property
     def default_steps(self) -> int:
@@ -169,6 +198,22 @@ class Engine:
                 f"size must be {self.size}, the only size of this model, got {shown(size)}",
                 param="size",
             )
+        steps = self.check(steps=steps, guidance=guidance)
+        return Draw(label=self.label(prompt), n=n, seed=seed, steps=steps, guidance=guidance)
+
+    def check(self, *, steps: int | None, guidance: float | None) -> int:
+        """Checks how images are asked for.
+
+        Args:
+            steps: Network evaluations for each image, or None for the model's default.
+            guidance: Scale in [1, MAX_GUIDANCE] of a model that takes one, or None for its own.
+
+        Returns:
+            The evaluations.
+
+        Raises:
+            RequestRefused: If the model has no sampler of so many, or does not take the scale.
+        """
         steps = self.default_steps if steps is None else steps
         if steps not in self._samplers:
             raise RequestRefused(
@@ -176,12 +221,8 @@ class Engine:
                 f"allowed: {_ranges(self.steps)}",
                 param="steps",
             )
-        self._check_guidance(guidance)
-        return Draw(label=self._label(prompt), n=n, seed=seed, steps=steps, guidance=guidance)
-
-    def _check_guidance(self, guidance: float | None) -> None:
         if guidance is None:
-            return
+            return steps
         if self.guidance is None:
             raise RequestRefused(
                 f"guidance must be left out for a model that takes no scale, got {guidance:g}",
@@ -191,15 +232,32 @@ class Engine:
             raise RequestRefused(
                 f"guidance must be in 1..{MAX_GUIDANCE:g}, got {guidance:g}", param="guidance"
             )
+        return steps
 
-    def _label(self, prompt: str) -> int | None:
+    def draws(self, steps: int) -> int:
+        """How often the sampler of so many evaluations draws noise."""
+        return self._samplers[steps].draws
+
+    def label(self, prompt: str, *, param: str = "prompt") -> int | None:
+        """The class that a text names.
+
+        Args:
+            prompt: Its number or its name; empty for an unconditional model.
+            param: The field that holds the text.
+
+        Returns:
+            The class, or None for an unconditional model.
+
+        Raises:
+            RequestRefused: If it names none.
+        """
         text = prompt.strip()
         classes = self.record.classes
         if classes == 0:
             if text:
                 raise RequestRefused(
-                    f"prompt must be empty for a model without classes, got {shown(prompt)}",
-                    param="prompt",
+                    f"{param} must be empty for a model without classes, got {shown(prompt)}",
+                    param=param,
                 )
             return None
         names = [name.casefold() for name in self.record.label_names]
@@ -211,13 +269,13 @@ class Engine:
         own = [name for k, name in enumerate(self.record.label_names) if name != str(k)]
         known = ", ".join(own[:_NAMES_SHOWN])
         raise RequestRefused(
-            f"prompt must be a class label, got {shown(prompt)}; allowed: 0..{classes - 1}"
+            f"{param} must be a class label, got {shown(prompt)}; allowed: 0..{classes - 1}"
             + (f" or {known}" if known else ""),
-            param="prompt",
+            param=param,
         )
 
     @torch.inference_mode()
-    def begin(self, draw: Draw) -> Walk:
+    def begin(self, draw: Draw | Rows) -> Walk:
         """The way of a request to its images, at its first question.
 
         Args:
@@ -225,7 +283,7 @@ class Engine:
         """
         sampler = self._samplers[draw.steps]
         # The noise is drawn on the CPU, so that an image does not depend on the device.
-        noise = draw_noise(draw.n, self._noise_shape, seed=draw.seed, draws=sampler.draws)
+        noise = draw.noise(self.noise_shape, draws=sampler.draws)
         return Walk(sampler, self._asking, noise.to(self._device), self._condition(draw))
 
     @torch.inference_mode()
@@ -265,7 +323,7 @@ class Engine:
         return torch.cat(parts).cpu()
 
     @torch.inference_mode()
-    def sample(self, draws: Sequence[Draw]) -> list[Float[Tensor, "n c h w"]]:
+    def sample(self, draws: Sequence[Draw | Rows]) -> list[Float[Tensor, "n c h w"]]:
         """The images of each request.
 
         Args:
@@ -283,18 +341,29 @@ class Engine:
         return [self.images(ends[place]) for place in range(len(draws))]
 
     def warm_up(self) -> None:
-        """Samples once with each bucket, so that no request pays for a first time."""
+        """Samples once with each bucket, so that no request pays for a first time.
+
+        Raises:
+            ValueError: If an image is not finite, or not of the shape that the engine tells.
+        """
         label = None if self.record.classes == 0 else 0
         for rows in self.buckets:
             n = min(rows, MAX_IMAGES)
-            self.sample([Draw(label=label, n=n, seed=0, steps=self.default_steps)])
+            draw = Draw(label=label, n=n, seed=0, steps=self.default_steps)
+            (images,) = self.sample([draw])
+            if images.shape != (n, *self.image_shape) or not images.isfinite().all():
+                raise ValueError(
+                    f"a served model makes finite images of shape {self.image_shape}, got "
+                    f"{int(images.isfinite().sum())} finite values of {images.numel()} in shape "
+                    f"{tuple(images.shape[1:])} from {self.record.name}"
+                )
 
-    def _condition(self, draw: Draw) -> Condition | None:
-        def rows(value: float) -> Tensor:
-            return torch.full((draw.n,), value, device=self._device)
-
-        label = None if draw.label is None else rows(draw.label).long()
-        scale = None if self.guidance is None else rows(draw.guidance or self.guidance)
+    def _condition(self, draw: Draw | Rows) -> Condition | None:
+        label = scale = None
+        if draw.labels is not None:
+            label = torch.tensor(draw.labels, device=self._device)
+        if self.guidance is not None:
+            scale = torch.full((draw.n,), draw.guidance or self.guidance, device=self._device)
         return None if label is scale is None else Condition(label=label, guidance=scale)
 
 

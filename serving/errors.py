@@ -3,6 +3,7 @@
 RequestRefused (422)
     UnknownModel (404)
     Overloaded (429)
+    LoadFailed (503)
 """
 
 from typing import Final, final
@@ -53,6 +54,20 @@ class Overloaded(RequestRefused):
 
     def __init__(self, waiting: int) -> None:
         super().__init__(f"{waiting} requests wait already; try again in a second", status=429)
+
+
+@final
+class LoadFailed(RequestRefused):
+    """A model that is served here does not load now.
+
+    Args:
+        version: Its version.
+        why: What is wrong with it.
+    """
+
+    def __init__(self, version: str, *, why: str) -> None:
+        super().__init__(f"{version} does not load: {why}", status=503)
+        self.why = why
 
 
 def shown(value: object) -> str:

@@ -27,9 +27,9 @@ class NotServing(ValueError):
 
 @final
 class Hosted:
-    """Serves a registered model over HTTP inside a ``with`` block.
+    """Serves registered models over HTTP inside a ``with`` block.
 
-    The model is loaded once in this process first: what is missing, altered or no image model is
+    Each model is loaded once in this process first: what is missing, altered or no image model is
     refused before Ray starts, and so is a cluster that serves an application of this name before
     anything of it is touched. A Serve that runs there already is joined where it listens, or
     refused where the settings name another address. On the way out it takes down what it started
@@ -40,16 +40,21 @@ class Hosted:
 
     Attributes:
         url: Address of the server, known inside the block.
-        version: The registered version that is served.
-        example: A prompt that the model takes.
+        versions: The registered version of each served name.
+        example: A prompt that the first model takes.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = replace(settings, app=locate(settings.app))
         self._stack = ExitStack()
         self.url = ""
-        self.version = ""
+        self.versions: dict[str, str] = {}
         self.example = ""
+
+    @property
+    def version(self) -> str:
+        """The registered version of the first model."""
+        return next(iter(self.versions.values()), "")
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -67,8 +72,10 @@ class Hosted:
 
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
-        engine, self.version = load_engine(settings.app)
-        self.example = "" if engine.record.classes == 0 else "0"
+        for name in settings.app.names:
+            engine, self.versions[name] = load_engine(settings.app.with_model(name))
+            if len(self.versions) == 1:
+                self.example = "" if engine.record.classes == 0 else "0"
         cores = len(os.sched_getaffinity(0))
         if not os.environ.get("RAY_ADDRESS"):
             _check_cores(settings.app, cores)
@@ -107,7 +114,7 @@ class Hosted:
 
         app = self._settings.app
         target = serve.RunTarget(
-            target=build_application(app, {"model": self.version, "name": app.model}),
+            target=build_application(app, {"models": self.versions}),
             name=APP_NAME,
             route_prefix="/",
             logging_config=_LOGGING,
@@ -116,10 +123,11 @@ class Hosted:
         serve.run_many([target], wait_for_applications_running=False)
 
     def _wait(self) -> None:
-        """Waits until all replicas hold the version and the server says so over HTTP."""
+        """Waits until all replicas hold the models and the server says so over HTTP."""
         from ray import serve
         from ray.serve.schema import ApplicationStatus
 
+        answer = "no answer"
         deadline = time.monotonic() + self._settings.start_timeout_s
         while time.monotonic() < deadline:
             status = serve.status().applications.get(APP_NAME)
@@ -131,23 +139,23 @@ class Hosted:
             if (
                 status is not None
                 and status.status == ApplicationStatus.RUNNING
-                and _healthy_version(self.url) == self.version
+                and (answer := _readiness(self.url)) == ""
             ):
                 return
             time.sleep(_POLL_S)
         raise NotServing(
             f"the server at {self.url} must answer within serve.start_timeout_s = "
-            f"{self._settings.start_timeout_s} s with {self.version}, got "
-            f"{_healthy_version(self.url) or 'no answer'}"
+            f"{self._settings.start_timeout_s} s, got {answer}"
         )
 
 
-def _healthy_version(url: str) -> str | None:
+def _readiness(url: str) -> str:
+    """Why the server is not ready; empty where it is."""
     try:
-        answer = httpx.get(f"{url}/healthz", timeout=5.0)
+        answer = httpx.get(f"{url}/readyz", timeout=5.0)
     except httpx.TransportError:
-        return None
-    return str(answer.json()["model"]) if answer.is_success else None
+        return "no answer"
+    return "" if answer.is_success else answer.text
 
 
 def _running_port(settings: ServeSettings, *, has_proxy: bool) -> int | None:

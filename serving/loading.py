@@ -25,7 +25,7 @@ def locate(settings: AppSettings) -> AppSettings:
 
 
 def version_of(settings: AppSettings) -> str:
-    """The version that the settings name; only for an alias the registry is asked.
+    """The version of the one model that the settings name; only for an alias it is looked up.
 
     Args:
         settings: Which model, from which registry.
@@ -39,7 +39,7 @@ def version_of(settings: AppSettings) -> str:
 
 
 def load_engine(settings: AppSettings) -> tuple[Engine, str]:
-    """A warm engine of the model that the settings name.
+    """A warm engine of the one model that the settings name.
 
     Args:
         settings: Which model, from which registry, in what size of batch.

@@ -12,7 +12,7 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_Whole = BeforeValidator(_whole)
+Whole = BeforeValidator(_whole)
 
 
 class ImagesRequest(BaseModel):
@@ -25,7 +25,7 @@ class ImagesRequest(BaseModel):
 
     model: Annotated[
         str,
-        Field(max_length=200, description="A name from /v1/models; left out, the one served."),
+        Field(max_length=200, description="An id or version from /v1/models; left out, the first."),
     ] = ""
     prompt: Annotated[
         str,
@@ -34,7 +34,7 @@ class ImagesRequest(BaseModel):
             description="Class label: its number or its name. Empty for a model without classes.",
         ),
     ] = ""
-    n: Annotated[int, Field(ge=1, le=MAX_IMAGES, description="Number of images."), _Whole] = 1
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES, description="Number of images."), Whole] = 1
     size: Annotated[
         str | None,
         Field(max_length=20, description="Width x height, as in 8x8; the model's own only."),
@@ -49,7 +49,7 @@ class ImagesRequest(BaseModel):
             le=MAX_SEED,
             description="Same seed, same images; left out, the server draws one and returns it.",
         ),
-        _Whole,
+        Whole,
     ] = None
     steps: Annotated[
         int | None,
@@ -58,7 +58,7 @@ class ImagesRequest(BaseModel):
             le=MAX_STEPS,
             description="Network evaluations for each image; left out, the model's default.",
         ),
-        _Whole,
+        Whole,
     ] = None
     guidance: Annotated[
         float | None,
@@ -131,6 +131,12 @@ class ModelCard(BaseModel):
         steps: Network evaluations that it allows.
         default_steps: The number taken when the request names none.
         default_guidance: The scale taken when the request names none; null for a model without.
+        classes: Number of classes; 0 without.
+        shape: Channels, height and width of its images.
+        parents: What it was made from, by role: versions, or checksums of pairs.
+        metrics: Quality by name, as it was registered.
+        nfe_curve: Of each metric that was measured so, its value at numbers of evaluations.
+        problem: Why the name does not mean the version that it should; null where it does.
     """
 
     id: str
@@ -144,13 +150,26 @@ class ModelCard(BaseModel):
     steps: list[int]
     default_steps: int
     default_guidance: float | None
+    classes: int
+    shape: list[int]
+    parents: dict[str, str]
+    metrics: dict[str, float]
+    nfe_curve: dict[str, dict[int, float]]
+    problem: str | None = None
 
 
 class ModelList(BaseModel):
-    """All models that are served."""
+    """All models that are served.
+
+    Attributes:
+        object: Always list.
+        data: Those that are loaded; a request that names none gets the first.
+        missing: Names of those that are not, and why.
+    """
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    missing: dict[str, str] = {}
 
 
 class Health(BaseModel):
@@ -158,6 +177,12 @@ class Health(BaseModel):
 
     status: Literal["ok"] = "ok"
     model: str
+
+
+class Ready(BaseModel):
+    """Every served model is loaded."""
+
+    status: Literal["ok"] = "ok"
 
 
 Kind = Literal["invalid_request_error", "rate_limit_error", "server_error"]

@@ -1,9 +1,10 @@
-"""A service answers requests with one model; the web application asks it, here or across Ray."""
+"""A service answers requests with models; the web application asks it, here or across Ray."""
 
 import asyncio
 import base64
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Final, Protocol, final
 
 from jaxtyping import Float
@@ -13,7 +14,18 @@ from .batcher import Batcher
 from .engine import MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
 from .image import encode_png, to_uint8
-from .schema import Fault, ImageData, ImagesRequest, ImagesResponse, Kind, ModelCard, Refusal, Usage
+from .native import GenerateRequest, Made, accept, encode
+from .schema import (
+    Fault,
+    ImageData,
+    ImagesRequest,
+    ImagesResponse,
+    Kind,
+    ModelCard,
+    ModelList,
+    Refusal,
+    Usage,
+)
 
 _KINDS: Final[dict[int, Kind]] = {
     429: "rate_limit_error",
@@ -28,12 +40,27 @@ class Service(Protocol):
     Both answers are plain values, so that they may come from another process.
     """
 
-    async def describe(self) -> ModelCard:
-        """The model that is served now."""
+    async def describe(self) -> ModelList:
+        """The models that are served now."""
+        ...
+
+    async def missing(self) -> list[str]:
+        """The served names whose model has not been loaded."""
         ...
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        ...
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
 
         Args:
             request: What a user asked for.
@@ -62,8 +89,26 @@ class EngineService:
         self._created = int(time.time())
         self._batcher = Batcher(engine, max_waiting=max_waiting)
 
-    async def describe(self) -> ModelCard:
-        """The model that is served now."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the model's parameters and buffers."""
+        return self._engine.nbytes
+
+    def close(self) -> None:
+        """Ends its thread; no request is under way, and none may come."""
+        self._batcher.close()
+
+    async def describe(self) -> ModelList:
+        """The one model."""
+        return ModelList(data=[self.card])
+
+    async def missing(self) -> list[str]:
+        """None: the model is there."""
+        return []
+
+    @property
+    def card(self) -> ModelCard:
+        """What is known about the model."""
         record = self._engine.record
         numbers = [str(label) for label in range(record.classes)]
         return ModelCard(
@@ -71,12 +116,17 @@ class EngineService:
             created=self._created,
             owned_by=record.name,
             version=self._version,
-            method=str(record.method.get("_target_", "")).rpartition(".")[2],
+            method=record.method_name,
             size=self._engine.size,
             labels=list(record.label_names) or numbers,
             steps=list(self._engine.steps),
             default_steps=self._engine.default_steps,
             default_guidance=self._engine.guidance,
+            classes=record.classes,
+            shape=list(self._engine.image_shape),
+            parents=dict(record.parents),
+            metrics=dict(record.metrics),
+            nfe_curve=_curve(record.metrics),
         )
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
@@ -105,10 +155,37 @@ class EngineService:
             usage=Usage(images=draw.n, network_evaluations=draw.n * draw.steps),
         )
 
-    def _accept(self, request: ImagesRequest) -> Draw:
-        if request.model not in ("", self._name, self._version):
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        try:
+            self._check_name(request.model)
+            rows = await asyncio.to_thread(accept, self._engine, request)  # noise may be large
+            images = await self._batcher.submit(rows)
+        except RequestRefused as refused:
+            return refusal(refused)
+        return await asyncio.to_thread(
+            encode,
+            images,
+            rows,
+            form=request.format,
+            engine=self._engine,
+            version=self._version,
+        )
+
+    def _check_name(self, name: str) -> None:
+        if name not in ("", self._name, self._version):
             names = tuple(dict.fromkeys((self._name, self._version)))
-            raise UnknownModel(request.model, allowed=names)
+            raise UnknownModel(name, allowed=names)
+
+    def _accept(self, request: ImagesRequest) -> Draw:
+        self._check_name(request.model)
         return self._engine.accept(
             request.prompt,
             n=request.n,
@@ -117,6 +194,16 @@ class EngineService:
             steps=request.steps,
             guidance=request.guidance,
         )
+
+
+def _curve(metrics: Mapping[str, float]) -> dict[str, dict[int, float]]:
+    """Values by metric and number of evaluations, of the metrics whose names end in the latter."""
+    curve: dict[str, dict[int, float]] = {}
+    for name, value in metrics.items():
+        metric, found, nfe = name.rpartition("/nfe_")
+        if found and nfe.isdecimal():
+            curve.setdefault(metric, {})[int(nfe)] = value
+    return {metric: dict(sorted(values.items())) for metric, values in curve.items()}
 
 
 def _png(images: Float[Tensor, "n c h w"]) -> list[bytes]:

@@ -6,7 +6,9 @@ from typing import Any, Final, Self, final
 
 from ..platform.settings import by_name, settings
 
+CHAMPION: Final = "champion"
 _MAX_PORT: Final = 65535
+_DAY_S: Final = 86_400
 
 
 def _check_whole(name: str, value: int, low: int, high: int) -> None:
@@ -26,6 +28,8 @@ class AppSettings:
 
     Attributes:
         model: Reference of the model in the registry, which is also the name it is served by.
+        models: References of several models, in the place of the one; the first is the one that
+            answers who names none.
         tracking_uri: MLflow store of the registry; None for the one that the environment names.
         artifacts: Where the store keeps new files; None for the environment's choice.
         replicas: Processes that each hold the model.
@@ -33,13 +37,19 @@ class AppSettings:
         bucket: Most rows of a forward.
         strict: Whether every forward has so many, which keeps images bitwise the same in any
             company; otherwise it has the next power of two, and they are up to rounding.
-        max_waiting: Requests that may wait at each replica before the next is refused.
+        max_waiting: Requests that may wait at each replica, for each model, before the next is
+            refused.
+        memory_mb: Most megabytes of parameters and buffers of the models of a replica; the one
+            not used for the longest is closed, and loaded again when it is asked for.
+        watch_s: Seconds between two looks at where the aliases point; None to keep to what they
+            meant at the start.
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If a value is out of range, or both one model and several are named.
     """
 
-    model: str = "champion"
+    model: str = CHAMPION
+    models: tuple[str, ...] = ()
     tracking_uri: str | None = None
     artifacts: str | None = None
     replicas: int = 1
@@ -47,15 +57,36 @@ class AppSettings:
     bucket: int = 16
     strict: bool = False
     max_waiting: int = 256
+    memory_mb: int = 4096
+    watch_s: float | None = 0.3
 
     def __post_init__(self) -> None:
         _check_text("model", self.model)
+        for name in self.models:
+            _check_text("models", name)
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"serve.models must differ, got {', '.join(self.models)}")
+        if self.models and self.model not in (CHAMPION, *self.models):
+            raise ValueError(
+                "serve.models must be left out where serve.model names the one, "
+                f"got {', '.join(self.models)} beside {self.model}"
+            )
         _check_text("tracking_uri", self.tracking_uri)
         _check_text("artifacts", self.artifacts)
         _check_whole("replicas", self.replicas, 1, 1024)
         _check_whole("threads", self.threads, 1, 256)
         _check_whole("bucket", self.bucket, 1, 1024)
         _check_whole("max_waiting", self.max_waiting, 1, 1_000_000)
+        _check_whole("memory_mb", self.memory_mb, 1, 100_000_000)
+        if self.watch_s is not None and not 0.05 <= self.watch_s <= _DAY_S:
+            raise ValueError(
+                f"serve.watch_s must be a number in 0.05..{_DAY_S} or null, got {self.watch_s!r}"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are served: references, written as they are here."""
+        return self.models or (self.model,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for another process."""
@@ -77,8 +108,8 @@ class AppSettings:
         return settings(cls, "serve", values)
 
     def with_model(self, reference: str) -> Self:
-        """The same application with another model."""
-        return replace(self, model=reference)
+        """The same application with this model alone."""
+        return replace(self, model=reference, models=())
 
 
 @final
@@ -104,7 +135,7 @@ class ServeSettings:
     def __post_init__(self) -> None:
         _check_text("host", self.host)
         _check_whole("port", self.port, 0, _MAX_PORT)
-        _check_whole("start_timeout_s", self.start_timeout_s, 1, 86_400)
+        _check_whole("start_timeout_s", self.start_timeout_s, 1, _DAY_S)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

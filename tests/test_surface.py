@@ -18,7 +18,8 @@ from onestep.platform.cli import USER_ERROR, Command, main
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import ALL_SAMPLES, Experiment
 from onestep.serving.api import build_api
-from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
+from onestep.serving.native import GenerateRequest, Made
+from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 VERBS: Final = (
@@ -89,7 +90,9 @@ ROUTES: Final = {
     "GET /",
     "GET /docs",
     "GET /healthz",
+    "GET /readyz",
     "GET /v1/models",
+    "POST /v1/generate",
     "POST /v1/images/generations",
 }
 OPTIONS: Final = {
@@ -139,10 +142,16 @@ OPTIONS: Final = {
 class Silent:
     """A service that is never asked."""
 
-    async def describe(self) -> ModelCard:
+    async def describe(self) -> ModelList:
+        raise AssertionError
+
+    async def missing(self) -> list[str]:
         raise AssertionError
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        raise AssertionError
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
         raise AssertionError
 
 

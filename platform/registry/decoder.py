@@ -95,6 +95,11 @@ class Decoder:
         fill(net, tensors, model=f"the decoder of {model}")
         return cls(net.float(), space, weights, latent=latent)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its parameters and buffers."""
+        return sum(tensor.nbytes for tensor in (*self._net.parameters(), *self._net.buffers()))
+
     def to(self, device: torch.device | str) -> Self:
         """This decoder, moved to a device.
 

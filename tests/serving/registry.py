@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from onestep.platform.registry.store import Registry
 from onestep.tests.serving.model import UNET_NODE, gaussian, record_of, unet
 
@@ -21,3 +23,11 @@ def fill_registry(folder: Path) -> str:
     assert (str(network), str(oracle)) == (NETWORK, ORACLE)
     registry.promote(network, "champion", why="the first one")
     return uri
+
+
+def register_broken(uri: str) -> str:
+    """Registers a third version, whose weights are no numbers; the alias stays where it is."""
+    registry = Registry(uri)
+    weights = {name: torch.full_like(one, torch.nan) for name, one in unet().state_dict().items()}
+    run_id = registry.entry(NETWORK).run_id
+    return str(registry.register(record_of(net=UNET_NODE), weights, run_id=run_id))

@@ -13,7 +13,8 @@ from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
 from onestep.serving.errors import RequestRefused
 from onestep.serving.image import encode_png, to_uint8
-from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelCard, Refusal
+from onestep.serving.native import GenerateRequest, Made
+from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from onestep.serving.service import EngineService, Service, refusal
 from onestep.tests.serving.model import GRID, UNET_NODE, gaussian, record_of, unet
 
@@ -250,7 +251,14 @@ def test_models_tells_what_may_be_asked_for() -> None:
         "steps": [1, 2, 4],
         "default_steps": 1,
         "default_guidance": None,
+        "classes": 4,
+        "shape": [1, 8, 8],
+        "parents": {},
+        "metrics": {},
+        "nfe_curve": {},
+        "problem": None,
     }
+    assert body["missing"] == {}
 
 
 def test_health_names_the_version() -> None:
@@ -260,14 +268,20 @@ def test_health_names_the_version() -> None:
 class Broken:
     """A service whose replica dies of what nobody foresaw."""
 
-    async def describe(self) -> ModelCard:
+    async def describe(self) -> ModelList:
+        raise RuntimeError("secret of the inside")
+
+    async def missing(self) -> list[str]:
         raise RuntimeError("secret of the inside")
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         raise RuntimeError("secret of the inside")
 
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        raise RuntimeError("secret of the inside")
 
-@pytest.mark.parametrize("path", ["/healthz", "/v1/models", GENERATIONS])
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", GENERATIONS])
 def test_what_nobody_foresaw_is_logged_and_answered_in_the_same_shape(
     path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -290,10 +304,16 @@ def test_what_nobody_foresaw_is_logged_and_answered_in_the_same_shape(
 class Strict:
     """A service that refuses in the words of the framework."""
 
-    async def describe(self) -> ModelCard:
+    async def describe(self) -> ModelList:
+        raise HTTPException(413, "the body is too large")
+
+    async def missing(self) -> list[str]:
         raise HTTPException(413, "the body is too large")
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        raise HTTPException(413, "the body is too large")
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
         raise HTTPException(413, "the body is too large")
 
 
@@ -306,14 +326,20 @@ def test_what_the_framework_refuses_keeps_its_status_and_its_reason() -> None:
 class Away:
     """A service none of whose replicas answers."""
 
-    async def describe(self) -> ModelCard:
+    async def describe(self) -> ModelList:
         raise RequestRefused("no model is ready; try again in a second", status=503)
+
+    async def missing(self) -> list[str]:
+        return ["champion", "digits/3"]
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         return refusal(RequestRefused("no model is ready; try again in a second", status=503))
 
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        return refusal(RequestRefused("no model is ready; try again in a second", status=503))
 
-@pytest.mark.parametrize("path", ["/healthz", "/v1/models"])
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models"])
 def test_a_server_without_a_replica_is_not_healthy(path: str) -> None:
     answer = with_client(lambda client: client.get(path), over=Away())
     assert answer.status_code == 503
@@ -344,7 +370,13 @@ def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
     (seed,) = [part for part in fields["seed"]["anyOf"] if part["type"] == "integer"]
     assert (seed["minimum"], seed["maximum"]) == (0, 2**53 - 1)
     assert schema["components"]["schemas"]["ImagesRequest"]["additionalProperties"] is False
-    assert set(schema["paths"]) == {"/healthz", "/v1/models", GENERATIONS}
+    assert set(schema["paths"]) == {
+        "/healthz",
+        "/readyz",
+        "/v1/models",
+        "/v1/generate",
+        GENERATIONS,
+    }
     responses = schema["paths"][GENERATIONS]["post"]["responses"]
     assert set(responses) == {"200", "404", "422", "429", "500", "503"}
     for status in ("404", "422", "429", "500", "503"):

@@ -29,10 +29,16 @@ def test_a_word_alone_names_the_model(reference: str, capsys: pytest.CaptureFixt
     assert (printed["app"]["model"], printed["port"]) == (reference, 0)
 
 
-@pytest.mark.parametrize("words", [("digits/1", "digits/2"), ("digits/1", "serve.model=digits/1")])
-def test_two_models_are_refused(words: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="hosts one model, got digits/1"):
-        run(*words, "--dry-run")
+def test_several_words_name_several_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("digits@champion", "serve.port=0", "digits/2", "--dry-run") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["app"]["models"] == ["digits@champion", "digits/2"]
+
+
+@pytest.mark.parametrize("word", ["serve.model=digits/1", "serve.models=[digits/2,digits/1]"])
+def test_models_named_twice_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=r"as words or in serve\.models, got both: digits/1"):
+        run("digits/1", word, "--dry-run")
 
 
 @pytest.mark.parametrize("group", ["local", "throughput"])

@@ -16,7 +16,8 @@ from onestep.methods.core.noise import draw_noise
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.errors import ReferenceNotFound
 from onestep.platform.registry.store import Registry
-from onestep.serving.app import GENERATOR, Generator, build, build_application
+from onestep.serving.app import GENERATOR, build, build_application
+from onestep.serving.generator import Generator
 from onestep.serving.host import APP_NAME, Hosted
 from onestep.serving.image import encode_png, to_uint8
 from onestep.serving.loading import load_engine, locate
@@ -102,8 +103,18 @@ def test_the_application_of_a_config_file_has_a_generator_and_an_ingress_without
     (generator,) = (part._bound_deployment for part in ingress.init_args)
     assert generator.name == GENERATOR.name
     assert generator.num_replicas == 2
-    assert generator.user_config == {"model": "digits/3", "name": "digits/3"}
+    assert generator.user_config == ingress.user_config == {"models": {"digits/3": "digits/3"}}
     assert (ingress.ray_actor_options or {})["num_cpus"] == 0
+
+
+def test_aliases_are_watched_by_one_process_without_a_core_or_by_none() -> None:
+    ingress = build({"model": "digits/3", "replicas": 2})._bound_deployment
+    watcher = ingress.init_kwargs["watch"]._bound_deployment
+    assert watcher.num_replicas == 1
+    assert (watcher.ray_actor_options or {})["num_cpus"] == 0
+    assert watcher.user_config == {"names": ["digits/3"]}
+    still = build({"model": "digits/3", "watch_s": None})._bound_deployment
+    assert not still.init_kwargs
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
@@ -125,7 +136,7 @@ def test_an_alias_of_a_config_file_is_looked_up_once_for_all_replicas(store: str
     args = {"model": "champion", "tracking_uri": store}
     ingress = build(args)._bound_deployment
     (generator,) = (part._bound_deployment for part in ingress.init_args)
-    assert generator.user_config == {"model": NETWORK, "name": "champion"}
+    assert generator.user_config == {"models": {"champion": NETWORK}}
     with pytest.raises(ReferenceNotFound):
         build({**args, "model": "absent"})
     replica = Generator(args)

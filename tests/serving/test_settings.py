@@ -30,6 +30,9 @@ def test_application_settings_travel_as_plain_values() -> None:
         ("tracking_uri", ""),
         ("artifacts", True),
         ("bucket", None),
+        ("memory_mb", 0),
+        ("watch_s", 0.01),
+        ("watch_s", "often"),
     ],
 )
 def test_a_bad_value_is_refused_with_what_was_got(key: str, value: object) -> None:

@@ -1,0 +1,188 @@
+"""The desk of a replica: which version each served name means now, over the shelf of models."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, final
+
+from .errors import LoadFailed, RequestRefused, UnknownModel
+from .native import GenerateRequest, Made
+from .schema import ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
+from .service import EngineService, refusal
+from .shelf import Shelf
+
+NOT_TRIED: Final = "it is not loaded yet"
+
+
+@final
+class Desk:
+    """Answers requests by the name of a model, or by the version that a name means now.
+
+    A name changes its meaning between two requests: one that has begun is answered by the model
+    that it began with, which stays on the shelf for that long.
+
+    Args:
+        shelf: The loaded models.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._versions: dict[str, str] = {}
+        self._cards: dict[str, ModelCard] = {}
+        self._problems: dict[str, str] = {}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The version of each served name; empty for one whose model has not been loaded."""
+        return {
+            name: version if version in self._cards else ""
+            for name, version in self._versions.items()
+        }
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong with a served name, where something is."""
+        return dict(self._problems)
+
+    async def serve(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Loads models and then serves these names alone.
+
+        One that does not load keeps no other from being served.
+
+        Args:
+            names: Versions for each name, of which the first that loads is served.
+
+        Raises:
+            LoadFailed: If none of them all loads.
+        """
+        found = await asyncio.gather(*(self._first(versions) for versions in names.values()))
+        failures = [failure for _, failure in found if failure is not None]
+        if len(failures) == len(names):
+            raise failures[0]
+        self._versions = {name: version for name, (version, _) in zip(names, found, strict=True)}
+        self._problems = {
+            name: failure.why
+            for name, (_, failure) in zip(names, found, strict=True)
+            if failure is not None
+        }
+        self._forget()
+
+    async def _first(self, versions: Sequence[str]) -> tuple[str, LoadFailed | None]:
+        for version in versions:
+            try:
+                await self.stage(version)
+            except LoadFailed as error:
+                failure = error
+            else:
+                return version, None
+        return versions[-1], failure
+
+    async def stage(self, version: str) -> None:
+        """Loads a model beside the others, so that a name may come to mean it at once.
+
+        Args:
+            version: The registered version.
+
+        Raises:
+            LoadFailed: If it does not load, or makes no images of its shape.
+        """
+        async with self._lend(version):
+            pass
+
+    def point(self, name: str, version: str) -> None:
+        """Lets a served name mean a staged version from the next request on.
+
+        Args:
+            name: A served name; another is left alone, since it is served no more.
+            version: A staged version.
+        """
+        if name in self._versions:
+            self._versions[name] = version
+            self._problems.pop(name, None)
+            self._forget()
+
+    def note(self, name: str, problem: str) -> None:
+        """Says of a served name why it does not mean what it should; empty for no problem.
+
+        Args:
+            name: A served name.
+            problem: One sentence.
+        """
+        if problem:
+            self._problems[name] = problem
+        else:
+            self._problems.pop(name, None)
+
+    async def describe(self) -> ModelList:
+        """The models that are served now, and what is wrong with the others."""
+        loaded = {name: self._cards.get(version) for name, version in self._versions.items()}
+        return ModelList(
+            data=[
+                card.model_copy(update={"id": name, "problem": self._problems.get(name)})
+                for name, card in loaded.items()
+                if card is not None
+            ],
+            missing={
+                name: self._problems.get(name, NOT_TRIED)
+                for name, card in loaded.items()
+                if card is None
+            },
+        )
+
+    async def missing(self) -> list[str]:
+        """The served names whose model has not been loaded."""
+        return [name for name, version in self.versions.items() if not version]
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        try:
+            async with self._lend(self._meant(request.model)) as service:
+                return await service.generate(request.model_copy(update={"model": ""}))
+        except RequestRefused as refused:
+            return refusal(refused)
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        try:
+            async with self._lend(self._meant(request.model)) as service:
+                return await service.make(request.model_copy(update={"model": ""}))
+        except RequestRefused as refused:
+            return refusal(refused)
+
+    def _meant(self, name: str) -> str:
+        if not name:
+            return next(iter(self._versions.values()))
+        if name in self._versions:
+            return self._versions[name]
+        if name in self._versions.values():
+            return name
+        names = dict.fromkeys((*self._versions, *self._versions.values()))
+        raise UnknownModel(name, allowed=tuple(names))
+
+    @asynccontextmanager
+    async def _lend(self, version: str) -> AsyncIterator[EngineService]:
+        async with self._shelf.borrow(version) as service:
+            if version not in self._cards:
+                self._cards[version] = service.card
+                for name, meant in self._versions.items():
+                    if meant == version:
+                        self._problems.pop(name, None)
+            yield service
+
+    def _forget(self) -> None:
+        kept = {*self._versions.values(), *self._shelf.versions}
+        self._cards = {version: card for version, card in self._cards.items() if version in kept}

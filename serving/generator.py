@@ -1,0 +1,164 @@
+"""A replica: the models that it serves, what it is told to serve, and what it says of them."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+from .desk import Desk
+from .errors import LoadFailed
+from .native import GenerateRequest, Made
+from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
+from .service import EngineService
+from .settings import AppSettings
+from .shelf import Shelf
+from .watch import Meaning, look
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@final
+class Generator:
+    """A replica that holds the served models.
+
+    Args:
+        settings: Fields of ``AppSettings``; its models give way to those of the user config.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = AppSettings.from_dict(settings)
+        shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
+        self._desk = Desk(shelf)
+        self._follows = False
+
+    async def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Loads and warms models, then serves them in the place of the present ones.
+
+        Requests that wait for an old model are still answered by it.
+
+        Args:
+            config: ``models``, the version of each name, where aliases are followed from there on;
+                or ``model``, a version that stays, and perhaps ``name``, under which it alone is
+                served.
+
+        Raises:
+            ValueError: If a model is an alias, or none can be loaded.
+        """
+        # MLflow takes seconds to import, and the ingress, which imports this too, needs none.
+        from ..platform.registry.reference import ModelVersion
+
+        names = names_of(config)
+        for version in names.values():
+            if not ModelVersion.is_written(version):
+                raise ValueError(
+                    "user_config.model must be a version such as digits/3, because each replica "
+                    "would look up an alias when it starts (args.model takes one), "
+                    f"got {version!r}"
+                )
+        follows = "models" in config and self._settings.watch_s is not None
+        candidates = {name: [version] for name, version in names.items()}
+        if follows:  # a replica that starts again serves what the others do, not what they did
+            for name, versions in candidates.items():
+                served = self._desk.versions.get(name, "")
+                present = await self._present(name)
+                candidates[name] = [one for one in (present, served, *versions) if one]
+        await self._desk.serve(candidates)
+        self._follows = follows
+
+    async def _present(self, name: str) -> str:
+        try:
+            return await asyncio.to_thread(look, self._settings, name)
+        except ValueError as error:  # the watch says so to users, a round later
+            _LOG.warning("%s cannot be looked up: %s", name, error)
+            return ""
+
+    def _load(self, version: str) -> EngineService:
+        from .loading import load_engine
+
+        settings = self._settings.with_model(version)
+        engine, version = load_engine(settings)
+        return EngineService(
+            engine, name=version, version=version, max_waiting=settings.max_waiting
+        )
+
+    def followed(self) -> dict[str, Meaning]:
+        """What the names mean here whose aliases are followed."""
+        if not self._follows:
+            return {}
+        problems = self._desk.problems
+        return {
+            name: Meaning(version=version, problem=problems.get(name, ""))
+            for name, version in self._desk.versions.items()
+        }
+
+    async def stage(self, version: str) -> str:
+        """Loads and warms a version beside the others.
+
+        Args:
+            version: The registered version.
+
+        Returns:
+            Why it does not load; empty where it did.
+        """
+        try:
+            await self._desk.stage(version)
+        except LoadFailed as error:
+            return error.why
+        return ""
+
+    def point(self, name: str, version: str) -> None:
+        """Lets a name that is followed mean a staged version.
+
+        Args:
+            name: The served name.
+            version: The registered version.
+        """
+        if self._follows:
+            self._desk.point(name, version)
+
+    def note(self, name: str, problem: str) -> None:
+        """Says what is wrong with a name that is followed.
+
+        Args:
+            name: The served name.
+            problem: One sentence; empty for nothing.
+        """
+        if self._follows:
+            self._desk.note(name, problem)
+
+    async def describe(self) -> ModelList:
+        """The models that are served now."""
+        return await self._desk.describe()
+
+    async def missing(self) -> list[str]:
+        """The served names whose model has not been loaded."""
+        return await self._desk.missing()
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        return await self._desk.generate(request)
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        return await self._desk.make(request)
+
+
+def names_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """The version of each served name of a user config."""
+    if "models" in config:
+        return dict(config["models"])
+    return {config.get("name", config["model"]): config["model"]}

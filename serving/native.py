@@ -1,0 +1,266 @@
+"""What travels over HTTP without a detour: labels, seeds or noise in, exact images out."""
+
+import base64
+import binascii
+import io
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, final
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, Engine
+from .errors import RequestRefused
+from .image import encode_png, to_uint8
+from .rows import Rows
+from .schema import Whole
+
+Format = Literal["png", "npy", "safetensors", "grid"]
+MEDIA: Final[Mapping[Format, str]] = {
+    "png": "image/png",
+    "grid": "image/png",
+    "npy": "application/x-npy",
+    "safetensors": "application/x-safetensors",
+}
+_LONGEST_NOISE: Final = 2**26
+_Label = Annotated[int, Field(ge=0), Whole] | Annotated[str, Field(max_length=200)]
+_Seed = Annotated[int, Field(ge=0, le=MAX_SEED), Whole]
+
+
+class GenerateRequest(BaseModel):
+    """Asks for images, each of its own label and noise if need be."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"labels": [3, "4"], "seeds": [0, 7], "format": "npy"}]},
+    )
+
+    model: Annotated[
+        str,
+        Field(max_length=200, description="An id or version from /v1/models; left out, the first."),
+    ] = ""
+    labels: Annotated[
+        Annotated[list[_Label], Field(min_length=1, max_length=MAX_IMAGES)] | _Label | None,
+        Field(description="Numbers or names of classes: one for all images, or one for each."),
+    ] = None
+    n: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_IMAGES, description="Number of images; it may follow from the others."),
+        Whole,
+    ] = None
+    seed: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_SEED,
+            description="Of all images together, as in /v1/images/generations; left out, drawn.",
+        ),
+        Whole,
+    ] = None
+    seeds: Annotated[
+        list[_Seed] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_IMAGES,
+            description="One for each: the image that this seed gives alone.",
+        ),
+    ] = None
+    noise: Annotated[
+        str | None,
+        Field(
+            max_length=_LONGEST_NOISE,
+            description="A float32 npy file in base64, of shape (n, c, h, w); (draws, n, c, h, w) "
+            "where the sampler draws more than once.",
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_STEPS, description="Network evaluations for each image."),
+        Whole,
+    ] = None
+    guidance: Annotated[
+        float | None,
+        Field(ge=1.0, le=MAX_GUIDANCE, description="Scale of a model that takes one."),
+    ] = None
+    format: Annotated[
+        Format,
+        Field(
+            description="png: the one image; grid: all in one PNG; npy, safetensors: float32, "
+            "to the bit, in [-1, 1] but for the model's overshoot."
+        ),
+    ] = "png"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A file of images.
+
+    Attributes:
+        content: The file.
+        media: Its media type.
+        headers: How it was made, by name of an HTTP header.
+    """
+
+    content: bytes
+    media: str
+    headers: Mapping[str, str]
+
+
+def accept(engine: Engine, request: GenerateRequest) -> Rows:
+    """Checks a request against the model.
+
+    Args:
+        engine: The model.
+        request: What a user asked for.
+
+    Returns:
+        The accepted request.
+
+    Raises:
+        RequestRefused: If the model cannot do it, or a part contradicts another.
+    """
+    given = [name for name in ("seed", "seeds", "noise") if getattr(request, name) is not None]
+    if len(given) > 1:
+        raise RequestRefused(
+            f"at most one of seed, seeds and noise may be given, got {' and '.join(given)}",
+            param=given[-1],
+        )
+    steps = engine.check(steps=request.steps, guidance=request.guidance)
+    origins: tuple[tuple[int, int], ...] | Tensor
+    if request.noise is not None:
+        origins = _noise(request.noise, engine, steps)
+        n = origins.shape[1]
+    elif request.seeds is not None:
+        origins, n = tuple((seed, 0) for seed in request.seeds), len(request.seeds)
+    else:
+        listed = len(request.labels) if isinstance(request.labels, list) else 1
+        n = listed if request.n is None else request.n
+        seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+        origins = tuple((seed, k) for k in range(n))
+    if not 1 <= n <= MAX_IMAGES:
+        raise RequestRefused(f"n must be in 1..{MAX_IMAGES}, got {n}", param=(*given, "n")[0])
+    if request.n not in (None, n):
+        raise RequestRefused(f"n must be that of the {given[0]}, {n}, got {request.n}", param="n")
+    if request.format == "png" and n > 1:
+        raise RequestRefused(
+            f"format png is for one image, got n = {n}; allowed: grid, npy, safetensors",
+            param="format",
+        )
+    labels = _labels(request, engine, n)
+    return Rows(labels=labels, origins=origins, steps=steps, guidance=request.guidance)
+
+
+def _labels(request: GenerateRequest, engine: Engine, n: int) -> tuple[int, ...] | None:
+    asked = request.labels if isinstance(request.labels, list) else [request.labels] * n
+    if len(asked) != n:
+        raise RequestRefused(
+            f"labels must be one for all images or one for each of {n}, got {len(asked)}",
+            param="labels",
+        )
+    texts = ("" if label is None else str(label) for label in asked)
+    found = [engine.label(text, param="labels") for text in texts]
+    numbers = tuple(label for label in found if label is not None)
+    return numbers if len(numbers) == n else None
+
+
+def _noise(text: str, engine: Engine, steps: int) -> Float[Tensor, "draws n c h w"]:
+    draws = engine.draws(steps)
+    lead = "n" if draws == 1 else f"{draws}, n"
+    wanted = f"({', '.join([lead, *map(str, engine.noise_shape)])})"
+    array = _array(text, wanted)
+    rows = array[None] if draws == 1 else array
+    if rows.ndim != 2 + len(engine.noise_shape) or (
+        (len(rows), *rows.shape[2:]) != (draws, *engine.noise_shape)
+    ):
+        raise _refused_noise(wanted, f"shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise _refused_noise(wanted, f"{int((~np.isfinite(array)).sum())} values that are not")
+    return torch.from_numpy(rows.copy())
+
+
+def _array(text: str, wanted: str) -> np.ndarray:
+    """The array of an npy file, whose header is believed only as far as there is data."""
+    try:
+        payload = base64.b64decode(text, validate=True)
+        file = io.BytesIO(payload)
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise _refused_noise(wanted, "a file of another version than 1.0")
+        shape, by_column, kind = np.lib.format.read_array_header_1_0(file)
+    except (binascii.Error, ValueError, UnicodeError) as error:
+        if isinstance(error, RequestRefused):
+            raise
+        raise _refused_noise(wanted, "no such file") from error
+    data = payload[file.tell() :]
+    if kind != np.dtype("<f4") or by_column or min(shape, default=0) < 0:
+        raise _refused_noise(wanted, f"{kind}{', by column' if by_column else ''}")
+    if len(data) != math.prod(shape) * kind.itemsize:
+        raise _refused_noise(wanted, f"{len(data)} bytes for shape {shape}")
+    return np.frombuffer(data, dtype=kind).reshape(shape)
+
+
+def _refused_noise(wanted: str, got: str) -> RequestRefused:
+    return RequestRefused(
+        "noise must be an npy file in base64, by row, of finite float32 numbers in the shape "
+        f"{wanted}, got {got}",
+        param="noise",
+    )
+
+
+def encode(
+    images: Float[Tensor, "n c h w"], rows: Rows, *, form: Format, engine: Engine, version: str
+) -> Made:
+    """The file of some images.
+
+    Args:
+        images: As the engine made them.
+        rows: What they were made of.
+        form: Kind of the file.
+        engine: What made them.
+        version: Its registered version.
+
+    Returns:
+        The file, and how to make it again.
+    """
+    guidance = engine.guidance if rows.guidance is None else rows.guidance
+    facts = {"model": version, "steps": str(rows.steps), "n": str(rows.n)}
+    facts |= {} if guidance is None else {"guidance": f"{guidance:g}"}
+    if not isinstance(rows.origins, Tensor):
+        seeds = [str(seed) for seed, _ in rows.origins]
+        is_one = [k for _, k in rows.origins] == list(range(rows.n))
+        facts |= {"seed": seeds[0]} if is_one else {"seeds": ",".join(seeds)}
+    headers = {f"X-Onestep-{name.capitalize()}": value for name, value in facts.items()}
+    content = _file(images.contiguous(), form, facts)
+    return Made(content=content, media=MEDIA[form], headers=headers)
+
+
+def _file(images: Tensor, form: Format, facts: dict[str, str]) -> bytes:
+    match form:
+        case "npy":
+            file = io.BytesIO()
+            np.save(file, images.numpy(), allow_pickle=False)
+            return file.getvalue()
+        case "safetensors":
+            return safetensors.torch.save({"images": images}, metadata=facts)
+        case "png":
+            return encode_png(to_uint8(images)[0])
+        case "grid":
+            return encode_png(_grid(to_uint8(images)))
+
+
+def _grid(levels: Tensor) -> Tensor:
+    """All images in rows from the top left, nearly square; what is left over is black."""
+    n, height, width, channels = levels.shape
+    columns = math.ceil(math.sqrt(n))
+    lines = math.ceil(n / columns)
+    filled = torch.zeros(lines * columns, height, width, channels, dtype=torch.uint8)
+    filled[:n] = levels
+    cells = filled.reshape(lines, columns, height, width, channels).permute(0, 2, 1, 3, 4)
+    return cells.reshape(lines * height, columns * width, channels)

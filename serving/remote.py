@@ -1,0 +1,94 @@
+"""The service of the replicas behind a handle, as the web application asks it."""
+
+from collections.abc import Awaitable, Sequence
+from typing import Final, TypeVar, final
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from .errors import Overloaded, RequestRefused
+from .generator import Generator
+from .native import GenerateRequest, Made
+from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
+from .service import refusal
+
+READY_WITHIN_S: Final = 2.0
+"""Seconds in which all replicas say what they have loaded, or none has."""
+T = TypeVar("T")
+
+
+@final
+class RemoteService:
+    """The service of the replicas behind a handle.
+
+    Args:
+        handle: Handle of the deployment ``Generator``.
+        names: The served names.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Generator], names: Sequence[str]) -> None:
+        self._handle = handle
+        self._names = names
+
+    async def describe(self) -> ModelList:
+        """The models that are served now.
+
+        Returns:
+            Their cards.
+
+        Raises:
+            RequestRefused: If no replica can answer.
+        """
+        try:
+            models: ModelList = await self._handle.describe.remote()
+        except (BackPressureError, DeploymentUnavailableError) as error:
+            raise RequestRefused("no model is ready; try again in a second", status=503) from error
+        return models
+
+    async def missing(self) -> list[str]:
+        """The served names that some replica has not loaded.
+
+        Returns:
+            The names in their order; all of them where no replica answers in time.
+        """
+        asked = self._handle.broadcast("missing")
+        try:
+            answers: list[list[str]] = await asked.results_async(timeout_s=READY_WITHIN_S)
+        except (TimeoutError, DeploymentUnavailableError, RayActorError):  # they start, or one died
+            return list(self._names)
+        found = set().union(*answers)
+        return [name for name in self._names if name in found]
+
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        return await _answered(self._handle.generate.remote(request))
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        return await _answered(self._handle.make.remote(request))
+
+
+async def _answered(call: Awaitable[T]) -> T | Refusal:
+    """The answer, or a refusal where no replica takes the call."""
+    try:
+        return await call
+    except BackPressureError as error:
+        waiting = int(error.args[0])
+        return refusal(Overloaded(waiting))
+    except DeploymentUnavailableError:
+        return refusal(RequestRefused("no model is ready; try again in a second", status=503))

@@ -1,0 +1,116 @@
+"""The shelf of a replica: loaded models by version, within a bound of memory."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, final
+
+from .errors import LoadFailed
+from .service import EngineService
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@final
+class Shelf:
+    """Loads a model when it is first asked for, and closes the one not asked for the longest.
+
+    A model loads in a thread beside those that answer, so for that time the bound may be passed
+    by its size. One that answers requests is never closed: the bound may be passed until it is
+    idle. The last model stays, whatever its size. A failure is told to all who wait for that load
+    and then forgotten: the next request tries again.
+
+    Args:
+        load: Makes the service of a version, warm; it runs in a thread.
+        memory_bytes: Most bytes of parameters and buffers of all models together.
+    """
+
+    def __init__(self, load: Callable[[str], EngineService], *, memory_bytes: int) -> None:
+        self._load = load
+        self._memory_bytes = memory_bytes
+        self._models: dict[str, _Model] = {}
+        self._loads: dict[str, asyncio.Task[_Model]] = {}
+        self._uses = itertools.count()
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The loaded versions, the one not used for the longest first."""
+        return tuple(sorted(self._models, key=lambda version: self._models[version].used))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of parameters and buffers of all loaded models."""
+        return sum(model.service.nbytes for model in self._models.values())
+
+    @asynccontextmanager
+    async def borrow(self, version: str) -> AsyncIterator[EngineService]:
+        """A loaded model, which stays loaded inside the block.
+
+        Args:
+            version: The registered version.
+
+        Yields:
+            EngineService: Its service, warm.
+
+        Raises:
+            LoadFailed: If it does not load.
+        """
+        model = await self._get(version)
+        model.borrowers += 1
+        model.used = next(self._uses)
+        try:
+            self._trim()
+            yield model.service
+        finally:
+            model.borrowers -= 1
+            self._trim()
+
+    async def _get(self, version: str) -> "_Model":
+        # A model may be closed between the end of its load and the turn of one who waited for it.
+        while (model := self._models.get(version)) is None:
+            task = self._loads.get(version)
+            if task is None:
+                task = self._loads[version] = asyncio.create_task(self._fetch(version))
+                task.add_done_callback(_heard)
+            await asyncio.shield(task)  # a client that goes away takes the model from no other
+        return model
+
+    async def _fetch(self, version: str) -> "_Model":
+        try:
+            service = await asyncio.to_thread(self._load, version)
+        except ValueError as error:
+            raise LoadFailed(version, why=str(error)) from error
+        except Exception as error:  # the edge of the model: its error is told, not its traceback
+            _LOG.exception("%s does not load", version)
+            raise LoadFailed(version, why=f"{type(error).__name__}, see the log") from error
+        finally:
+            del self._loads[version]
+        model = self._models[version] = _Model(service, used=next(self._uses))
+        return model
+
+    def _trim(self) -> None:
+        """Close idle models until the rest fits, but never the one that was used last."""
+        *older, _ = self.versions
+        for version in older:
+            if self.nbytes <= self._memory_bytes:
+                return
+            if self._models[version].borrowers == 0:
+                self._models.pop(version).service.close()
+
+
+@final
+class _Model:
+    """A loaded model, how many requests it answers, and when it was last asked for."""
+
+    def __init__(self, service: EngineService, *, used: int) -> None:
+        self.service = service
+        self.used = used
+        self.borrowers = 0
+
+
+def _heard(task: "asyncio.Task[_Model]") -> None:
+    """An error that nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()
