@@ -143,6 +143,7 @@ def test_a_trial_keeps_the_setting_that_it_is_judged_in_beside_its_worth_as_it_w
     assert trial == TrialRecord(
         number=number,
         overrides=trial.overrides,
+        revisions=trial.revisions,
         values=trial.values,
         outcome=trial.outcome,
         results=(_ONE,),
