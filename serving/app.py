@@ -13,7 +13,7 @@ from .api import build_api
 from .generator import Generator, names_of
 from .remote import RemoteService
 from .settings import AppSettings
-from .watch import Watcher
+from .watcher import Watcher
 
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""

@@ -7,12 +7,12 @@ from typing import Any, Final, final
 
 from .desk import Desk
 from .errors import LoadFailed
+from .meaning import Meaning, look
 from .native import GenerateRequest, Made
 from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import EngineService
 from .settings import AppSettings
 from .shelf import Shelf
-from .watch import Meaning, look
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ import pytest
 
 from onestep.platform.registry.store import Registry
 from onestep.serving.generator import Generator
+from onestep.serving.meaning import Meaning, look
 from onestep.serving.settings import AppSettings
-from onestep.serving.watch import RETRY_S, Meaning, Watch, look
+from onestep.serving.watch import RETRY_S, Watch
 from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry, register_broken
 
 ALIAS = "digits@champion"

@@ -1,0 +1,114 @@
+"""The watch as a deployment of Ray Serve, over all replicas behind a handle."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Final, cast, final
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from ..platform.registry.reference import ModelVersion
+from .meaning import Meaning, look
+from .settings import AppSettings
+from .watch import Watch
+
+_ANSWERS_WITHIN_S: Final = 600.0
+_AFTER_FAILURE_S: Final = 5.0
+_LOG: Final = logging.getLogger(__name__)
+
+
+@final
+class RemoteReplicas:
+    """The replicas behind a handle.
+
+    Args:
+        handle: Handle of the deployment ``Generator``.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def followed(self) -> list[dict[str, Meaning]]:
+        """The names that each follows, and what they mean there."""
+        return cast(list[dict[str, Meaning]], await self._ask("followed"))
+
+    async def stage(self, version: str) -> list[str]:
+        """Lets each load a version; why one cannot, or empty where it did.
+
+        Args:
+            version: The registered version.
+
+        Returns:
+            One sentence of each replica.
+        """
+        return cast(list[str], await self._ask("stage", version))
+
+    async def point(self, name: str, version: str) -> None:
+        """Lets a name mean a version that all have loaded.
+
+        Args:
+            name: The served name.
+            version: The registered version.
+        """
+        await self._ask("point", name, version)
+
+    async def note(self, name: str, problem: str) -> None:
+        """Says what is wrong with a name; empty for nothing.
+
+        Args:
+            name: The served name.
+            problem: One sentence.
+        """
+        await self._ask("note", name, problem)
+
+    def _ask(self, method: str, *args: str) -> Awaitable[list[Any]]:
+        answers = self._handle.broadcast(method, *args)
+        return answers.results_async(timeout_s=_ANSWERS_WITHIN_S)
+
+
+@final
+class Watcher:
+    """The replica that watches: one for all, so that the registry is asked once, not by each.
+
+    It is none of those that answer requests. MLflow's client blocks, and takes hundreds of
+    megabytes that the ingress, of which there may be several, is better without.
+
+    Args:
+        settings: Fields of ``AppSettings``.
+        generator: Handle of the deployment ``Generator``.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], generator: DeploymentHandle[Any]) -> None:
+        self._settings = AppSettings.from_dict(settings)
+        self._watch = Watch(RemoteReplicas(generator), self._look)
+        self._task: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, config: Mapping[str, Sequence[str]]) -> None:
+        """Begins to watch; the application is not ready before it can.
+
+        Args:
+            config: ``names``, those that are served at first.
+        """
+        if not all(map(ModelVersion.is_written, config["names"])):
+            await asyncio.to_thread(import_module, ".loading", __package__)  # takes seconds
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        pause_s = self._settings.watch_s
+        assert pause_s is not None, "where nothing is watched there is no watch"
+        while True:
+            try:
+                await self._watch.round()
+            except (TimeoutError, DeploymentUnavailableError, RayActorError) as error:
+                _LOG.info("replicas start or died, the next round sees the rest: %s", error)
+            except Exception:  # the edge: nobody awaits this task, and it is to go on
+                _LOG.exception("a round of the watch failed")
+                await asyncio.sleep(_AFTER_FAILURE_S)
+            await asyncio.sleep(pause_s)
+
+    def _look(self, name: str) -> str:
+        return look(self._settings, name)
