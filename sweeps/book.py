@@ -5,7 +5,6 @@ when it was killed are the next ones that it starts, under their own numbers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -18,6 +17,7 @@ from ..platform.atomic import write_text
 from ..platform.password import without_passwords
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.worker import CHECKPOINTS
+from .charges import charge, paid
 from .condition import Scalar
 from .cost import NOTHING, Cost
 from .ending import has_ended, mark_ended
@@ -28,8 +28,6 @@ from .points import Points
 from .population import Population
 from .record import (
     CHOSEN,
-    COST,
-    COSTS,
     CURVE,
     DEATHS,
     ERROR,
@@ -171,7 +169,7 @@ class Book:
         if samples in curve_of(trial):
             return False  # it was judged before it was cut off, and goes on
         if bad := not_finite(numbers):
-            self._charge(trial, cost)
+            charge(trial, cost)
             trial.set_user_attr(ERROR, bad)
             return True
         values = self._settings.objectives.smaller_is_better(numbers)
@@ -251,7 +249,7 @@ class Book:
             cost: What it took.
         """
         trial = self._open[number]
-        self._charge(trial, cost)
+        charge(trial, cost)
         trial.set_user_attr(ERROR, reason)
         self._tell(trial, state=TrialState.FAIL)
 
@@ -398,17 +396,9 @@ class Book:
             self._samples_of_a_trial if rung is None else self._budgets[rung]
             for rung in (one.user_attrs.get(RUNG) for one in self._open.values())
         ]
-        paid = [self._paid(one) for one in self._all()]
-        self.spent = self._settings.budget.spent(paid, planned=sum(running) + samples)
+        costs = [paid(one.user_attrs, is_running=one.number in self._open) for one in self._all()]
+        self.spent = self._settings.budget.spent(costs, planned=sum(running) + samples)
         return bool(self.spent)
-
-    def _paid(self, frozen: FrozenTrial) -> Cost:
-        """What a trial took before the run that it is in."""
-        notes = frozen.user_attrs
-        if frozen.number not in self._open:
-            return Cost(**notes.get(COST, {}))
-        below = [one for rung, one in notes.get(COSTS, {}).items() if int(rung) < notes[RUNG]]
-        return sum((Cost(**one) for one in below), NOTHING)
 
     def _is_between(self, frozen: FrozenTrial) -> bool:
         """Whether a trial has ended at a rung and may go on to the next."""
@@ -452,17 +442,9 @@ class Book:
         values = list(self._settings.objectives.smaller_is_better(numbers))
         trial.set_user_attr(CURVE, {**trial.user_attrs.get(CURVE, {}), str(samples): values})
 
-    def _charge(self, trial: Trial, cost: Cost) -> None:
-        """Write down what a run took, beside what the trial took at lower rungs."""
-        if (rung := trial.user_attrs.get(RUNG)) is not None:
-            costs = {**trial.user_attrs.get(COSTS, {}), str(rung): asdict(cost)}
-            trial.set_user_attr(COSTS, costs)
-            cost = sum((Cost(**one) for one in costs.values()), NOTHING)
-        trial.set_user_attr(COST, asdict(cost))
-
     def _keep(self, trial: Trial, numbers: Sequence[Number], *, samples: int, cost: Cost) -> None:
         trial.set_user_attr(SAMPLES, samples)
-        self._charge(trial, cost)
+        charge(trial, cost)
         trial.set_user_attr(RESULTS, [[one.value, one.low, one.high] for one in numbers])
 
     def _settle(self, trial: Trial) -> bool:
