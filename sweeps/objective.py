@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Self, final
 
+from ..platform.data.source import is_image
 from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.report import Report
 from ..platform.settings import settings
@@ -204,7 +205,7 @@ class Objectives:
         Args:
             shape: Shape of a datum.
         """
-        name = OF_IMAGES if len(shape) > 1 else OF_POINTS
+        name = OF_IMAGES if is_image(shape) else OF_POINTS
         named = {
             label: replace(one, name=name) if one.name == AUTO else one
             for label, one in self.by_label.items()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, final
@@ -211,6 +212,11 @@ class Dataset:
             latents=latents,
             decoder_file=decoder_file,
         )
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """Whether an example of this shape is a picture; otherwise it is a point."""
+    return len(shape) > 1
 
 
 class AbstractSource(ABC):

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.sampler import AbstractSampler
 from ..atomic import write_text
-from ..data.source import Dataset
+from ..data.source import Dataset, is_image
 from ..registry.decoder import Decoder, load_decoder
 from ..registry.model import dataset_of, load_generator
 from ..registry.record import ModelRecord
@@ -68,15 +68,10 @@ class Comparison:
 
     def figures(self) -> dict[str, Figure]:
         """Samples of all models from the same noise, and quality against evaluations."""
-        metric = "eval/1nn_deviation" if is_image(self.dataset) else "eval/w2"
+        metric = "eval/1nn_deviation" if is_image(self.dataset.shape) else "eval/w2"
         shown = samples_side_by_side(self.dataset, self.samples)
         figures = {} if shown is None else {"samples.png": shown}
         return figures | {"quality.png": quality_against_nfe(self.reports, metric=metric)}
-
-
-def is_image(dataset: Dataset) -> bool:
-    """Whether a sample is a picture; otherwise it is a point."""
-    return len(dataset.shape) > 1
 
 
 def samples_side_by_side(
@@ -93,7 +88,7 @@ def samples_side_by_side(
     """
     if not any(samples.values()):
         return None
-    if not is_image(dataset):
+    if not is_image(dataset.shape):
         points, _ = dataset.held_out.everything()
         return scatter_panels(points, samples)
     nfes = {nfe for by_nfe in samples.values() for nfe in by_nfe}

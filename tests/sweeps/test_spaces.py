@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from onestep.platform.data.source import is_image
 from onestep.platform.evaluation.benchmark import GAUSSIAN, Benchmark
 from onestep.platform.training.assembly import assemble, parts_of
 from onestep.sweeps.objective import OF_IMAGES, OF_POINTS
@@ -47,7 +48,7 @@ def test_every_method_has_a_sweep_of_its_name() -> None:
 def test_every_sweep_improves_the_quality_that_suits_its_data() -> None:
     for name in SWEEPS:
         plan = Plan.of(named(name))
-        image = len(plan.assembly.source.shape) > 1
+        image = is_image(plan.assembly.source.shape)
         assert plan.settings.objectives.lead.name == (OF_IMAGES if image else OF_POINTS), name
 
 
