@@ -260,7 +260,7 @@ def _curves(axis: Axes, stored: Mapping[str, Any], curves: Curves) -> None:
     axis.plot(stored["budgets"], curves[best], "o-", color=FAIR, linewidth=1.6, markersize=3.5)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xticks(stored["budgets"], [f"{n / 1000:.0f}k" for n in stored["budgets"]])
+    axis.set_xticks(stored["budgets"], [f"{n / 1000:.0f}k" for n in stored["budgets"]], rotation=45)
     axis.minorticks_off()
     axis.set_yticks(LEVELS, [f"{level:g}" for level in LEVELS])
     axis.set_xlabel("samples on which a run is planned", fontsize=9)
@@ -274,6 +274,7 @@ def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
     shares = [(k + 1) / len(regret) for k in range(len(regret))]
     axis.plot(shares, regret, color="#666666", linewidth=1.0, label="fewer trials, by chance")
     axis.axhspan(0.0, high - value, color="#dddddd", zorder=0)
+    worst = max(regret[len(regret) // 8], 3 * (high - value))
     for name, colour in COLOURS.items():
         rows = [
             row
@@ -281,6 +282,7 @@ def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
             if (row["record"], row["rule"], row["number"], row["at_once"])
             == ("short_curricula", name, "quality", 1)
         ]
+        worst = max(worst, *(row["regret"] for row in rows))
         x = [row["cost"]["training_s"] for row in rows]
         y = [row["regret"] for row in rows]
         axis.plot(x, y, "o", color=colour, markersize=5, label=name)
@@ -289,7 +291,7 @@ def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
                 str(row["reduction"]), at, xytext=(4, 4), textcoords="offset points", fontsize=8
             )
     axis.set_xlim(0.0, 1.0)
-    axis.set_ylim(-0.02, 1.2 * max(regret[len(regret) // 8], 3 * (high - value)))
+    axis.set_ylim(-0.02, 1.2 * worst)
     axis.set_xlabel("training, over that of all whole runs", fontsize=9)
     axis.set_ylabel("regret", fontsize=9)
     axis.legend(fontsize=7, frameon=False, loc="upper right")
