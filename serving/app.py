@@ -96,10 +96,10 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
     generator = GENERATOR.options(
         version=version,
         _internal=True,
-        num_replicas=settings.replicas,
+        **_scale(settings),
         user_config=dict(config),
         max_ongoing_requests=at_once,
-        max_queued_requests=settings.replicas * at_once,
+        max_queued_requests=(settings.max_replicas or settings.replicas) * at_once,
         ray_actor_options={
             "num_cpus": settings.threads,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}},
@@ -109,7 +109,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         version=version,
         _internal=True,
         user_config=dict(config),
-        max_ongoing_requests=2 * settings.replicas * at_once + _PAGES,
+        max_ongoing_requests=2 * (settings.max_replicas or settings.replicas) * at_once + _PAGES,
         ray_actor_options={"num_cpus": 0},
     )
     replicas = generator.bind(settings.with_model("unset").to_dict())
@@ -123,3 +123,20 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
     )
     watch = watcher.bind(settings.with_model("unset").to_dict(), replicas)
     return ingress.bind(replicas, watch=watch)
+
+
+def _scale(settings: AppSettings) -> dict[str, Any]:
+    """How many replicas there are: a number, or what Serve makes of the queues."""
+    if settings.max_replicas is None:
+        return {"num_replicas": settings.replicas}
+    return {
+        "num_replicas": "auto",
+        "autoscaling_config": {
+            "min_replicas": settings.replicas,
+            "max_replicas": settings.max_replicas,
+            # A forward is full with so many requests of one image; those of more queue sooner.
+            "target_ongoing_requests": settings.bucket,
+            "upscale_delay_s": 3.0,
+            "downscale_delay_s": 120.0,
+        },
+    }

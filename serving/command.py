@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from ..platform.commands.arguments import add_overrides
 from ..platform.password import without_passwords
+from .config_file import config_file
 from .settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Host registered models over HTTP on Ray Serve, in OpenAI's images shape.
   onestep serve digits/3                       a version; serve.model=digits/3 is the same
   onestep serve digits@champion faces@champion several, each under the name written here
   onestep serve serve.port=0 serve=throughput  any free port; larger batches
+  onestep serve serve=cluster --config-file    the file that serve deploy takes, for a cluster
 
 A model is refused here, before anything starts, if it is missing or altered. With RAY_ADDRESS
 set, the application runs on that cluster, where serve.port=0 is the port of a Serve that runs
@@ -48,6 +50,11 @@ class Serve:
             parser: Parser of this command alone.
         """
         # One list, because nothing else says where the model ends and overrides begin.
+        parser.add_argument(
+            "--config-file",
+            action="store_true",
+            help="print the file that serve deploy takes, and stop; nothing is looked up",
+        )
         add_overrides(
             parser,
             "a model, such as digits/3 or champion, or a Hydra override, such as serve.port=8080",
@@ -70,6 +77,9 @@ class Serve:
 
         node = compose("serve", _overrides(arguments.overrides), module=_CONF)
         settings = ServeSettings.from_dict(node["serve"])
+        if arguments.config_file:
+            print(config_file(settings, arguments.overrides), end="")
+            return 0
         if arguments.dry_run:
             print(json.dumps(without_passwords(asdict(settings)), indent=2))
             return 0

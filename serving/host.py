@@ -12,12 +12,11 @@ from typing import Final, Self, final
 import httpx
 
 from ..platform.ray_instance import ray_instance
+from .config_file import APP_NAME, LOGGING
 from .loading import load_engine, locate
 from .settings import AppSettings, ServeSettings
 
-APP_NAME: Final = "onestep"
 _POLL_S: Final = 0.1
-_LOGGING: Final = {"log_level": "WARNING", "enable_access_log": False}
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # and where to reach them from here
 
 
@@ -99,9 +98,13 @@ class Hosted:
         host = _EVERYWHERE.get(settings.host, settings.host)
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": settings.host, "port": port},
-            logging_config=_LOGGING,
+            proxy_location=settings.proxies,
+            http_options={
+                "host": settings.host,
+                "port": port,
+                "request_timeout_s": settings.proxy_timeout_s,
+            },
+            logging_config=LOGGING,
         )
         stack.callback(serve.delete, APP_NAME)  # replicas finish what they have begun
         self._deploy()
@@ -117,7 +120,7 @@ class Hosted:
             target=build_application(app, {"models": self.versions}),
             name=APP_NAME,
             route_prefix="/",
-            logging_config=_LOGGING,
+            logging_config=LOGGING,
         )
         # serve.run would wait for ever where the cores of a replica are never free.
         serve.run_many([target], wait_for_applications_running=False)

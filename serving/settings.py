@@ -7,6 +7,7 @@ from typing import Any, Final, Self, final
 from ..platform.settings import by_name, settings
 
 CHAMPION: Final = "champion"
+PROXIES: Final = ("HeadOnly", "EveryNode")
 _MAX_PORT: Final = 65535
 _DAY_S: Final = 86_400
 
@@ -32,7 +33,8 @@ class AppSettings:
             answers who names none.
         tracking_uri: MLflow store of the registry; None for the one that the environment names.
         artifacts: Where the store keeps new files; None for the environment's choice.
-        replicas: Processes that each hold the model.
+        replicas: Processes that each hold the model; the fewest, where there may be more.
+        max_replicas: Most of them, which Serve starts as requests queue; None for no more.
         threads: Cores of each replica.
         bucket: Most rows of a forward.
         strict: Whether every forward has so many, which keeps images bitwise the same in any
@@ -53,6 +55,7 @@ class AppSettings:
     tracking_uri: str | None = None
     artifacts: str | None = None
     replicas: int = 1
+    max_replicas: int | None = None
     threads: int = 1
     bucket: int = 16
     strict: bool = False
@@ -74,6 +77,8 @@ class AppSettings:
         _check_text("tracking_uri", self.tracking_uri)
         _check_text("artifacts", self.artifacts)
         _check_whole("replicas", self.replicas, 1, 1024)
+        if self.max_replicas is not None:
+            _check_whole("max_replicas", self.max_replicas, self.replicas, 1024)
         _check_whole("threads", self.threads, 1, 256)
         _check_whole("bucket", self.bucket, 1, 1024)
         _check_whole("max_waiting", self.max_waiting, 1, 1_000_000)
@@ -122,6 +127,8 @@ class ServeSettings:
         host: Address to listen on; 127.0.0.1 is this machine only.
         port: Port to listen on; 0 takes a free one.
         start_timeout_s: Seconds that the first healthy answer may take.
+        proxies: The nodes of a cluster on which Serve listens, one of PROXIES.
+        proxy_timeout_s: Seconds after which Serve gives up a request.
 
     Raises:
         ValueError: If a value is out of range.
@@ -131,11 +138,18 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     start_timeout_s: int = 180
+    proxies: str = PROXIES[0]
+    proxy_timeout_s: int = 90
 
     def __post_init__(self) -> None:
         _check_text("host", self.host)
         _check_whole("port", self.port, 0, _MAX_PORT)
         _check_whole("start_timeout_s", self.start_timeout_s, 1, _DAY_S)
+        if self.proxies not in PROXIES:
+            raise ValueError(
+                f"serve.proxies must be one of {', '.join(PROXIES)}, got {self.proxies!r}"
+            )
+        _check_whole("proxy_timeout_s", self.proxy_timeout_s, 1, _DAY_S)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -124,7 +124,7 @@ OPTIONS: Final = {
     "compare": ["--device", "--dry-run", "--nfe", "--out", "--samples", "--seed"],
     "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
-    "serve": ["--dry-run"],
+    "serve": ["--config-file", "--dry-run"],
     "submit": [
         "--address",
         "--dry-run",
