@@ -53,13 +53,17 @@ def names_cluster(address: str) -> bool:
 
 
 @contextmanager
-def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
+def ray_instance(
+    *, address: str = "", num_cpus: int = 2, tells_state: bool = False
+) -> Iterator[bool]:
     """Ray, for as long as the context lasts.
 
     Args:
         address: A running cluster, or ``auto``; empty for the Ray that this process is connected
             to, then for RAY_ADDRESS, and without both for an instance of its own.
         num_cpus: Logical CPUs of an instance of its own.
+        tells_state: Whether an instance of its own has the dashboard, which takes seconds to start.
+            Ray Train asks it which groups were killed, whose CPUs it frees then.
 
     Yields:
         Whether the instance is this process's own, and ends with the context that started it.
@@ -90,17 +94,17 @@ def ray_instance(*, address: str = "", num_cpus: int = 2) -> Iterator[bool]:
             ray.shutdown()
         return
     with own_folder() as folder:
-        yield from _own_instance(folder, num_cpus)
+        yield from _own_instance(folder, num_cpus, has_dashboard=tells_state)
 
 
-def _own_instance(folder: str, num_cpus: int) -> Iterator[bool]:
+def _own_instance(folder: str, num_cpus: int, *, has_dashboard: bool) -> Iterator[bool]:
     import ray
 
     try:
         ray.init(
             address="local",
             num_cpus=num_cpus,
-            include_dashboard=False,
+            include_dashboard=has_dashboard,
             object_store_memory=_OBJECT_STORE_BYTES,
             logging_level=logging.ERROR,  # a warning says that tokens are on, as they should be
             # What workers raise comes back as an exception; Ray's own chatter would cover the bars.

@@ -18,6 +18,7 @@ from ..platform.evaluation.report import Measurement, Report
 from ..platform.evaluation.sampling import samplers_at
 from ..platform.experiment import Experiment
 from ..platform.training.assembly import Assembly, assemble
+from ..platform.training.errand import Progress, run_errand
 from ..platform.training.measurement import averaged_map, generator_of, measured, served_map
 from ..platform.training.trial import trained_on
 from .objective import Number, Objectives, not_finite
@@ -96,7 +97,21 @@ class Bench:
             benchmarks: The yardsticks, of one data set.
             nfes: Numbers of network evaluations; none for those of the experiment.
         """
-        assembly = _assembled((*self.overrides, *setting.train))
+        experiment = _experiment((*self.overrides, *setting.train))
+
+        def measure(progress: Progress) -> list[Report]:
+            del progress
+            return self._reports(assemble(experiment), setting, benchmarks, nfes)
+
+        return run_errand(measure, experiment, folder=self.folder)
+
+    def _reports(
+        self,
+        assembly: Assembly,
+        setting: Setting,
+        benchmarks: Sequence[Benchmark],
+        nfes: Sequence[int],
+    ) -> list[Report]:
         experiment, data = assembly.experiment, benchmarks[0].dataset
         used = Used.of(assembly, setting, self.checkpoint, folder=self.folder, data=data)
         times = self._latencies(used, benchmarks[0], nfes or experiment.evaluation.nfes)
@@ -160,5 +175,5 @@ def _numbers(report: Report) -> dict[tuple[str, int | None], Number]:
     }
 
 
-def _assembled(overrides: tuple[str, ...]) -> Assembly:
-    return assemble(Experiment.from_dict(compose("train", overrides), overrides))
+def _experiment(overrides: tuple[str, ...]) -> Experiment:
+    return Experiment.from_dict(compose("train", overrides), overrides)

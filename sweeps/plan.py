@@ -123,7 +123,10 @@ class Plan:
     @property
     def cpus(self) -> float:
         """CPUs of all trials that run at once."""
-        return self.settings.concurrency * self.experiment.workers.cpus_per_worker
+        workers = self.experiment.workers
+        reader = workers.uses_ray and self.experiment.training.stream
+        each = workers.num_workers * workers.cpus_per_worker + reader
+        return self.settings.concurrency * each
 
     def with_versions(self, registry: Registry) -> Self:
         """The same plan with parents as versions, so that a promotion does not part its trials.
@@ -223,17 +226,17 @@ class Plan:
             )
         if names_cluster(self.settings.address):
             return
-        gpus, cores = self.experiment.workers.gpus_per_worker, len(os.sched_getaffinity(0))
-        if gpus and not torch.cuda.is_available():
+        workers, cores = self.experiment.workers, len(os.sched_getaffinity(0))
+        if (gpus := workers.gpus_per_worker) and not torch.cuda.is_available():
             raise ValueError(
                 f"workers.gpus_per_worker is {gpus:g}, but this machine has no GPU and neither "
                 "sweep.address nor RAY_ADDRESS names a cluster"
             )
         if self.cpus > cores:
             raise ValueError(
-                f"sweep.concurrency x workers.cpus_per_worker must be at most the {cores} CPUs "
-                f"of this machine, got {self.settings.concurrency} x "
-                f"{self.experiment.workers.cpus_per_worker:g}"
+                "sweep.concurrency x workers.num_workers x workers.cpus_per_worker must be at most "
+                f"the {cores} CPUs of this machine, got {self.settings.concurrency} x "
+                f"{workers.num_workers} x {workers.cpus_per_worker:g}"
             )
 
     def _check_fair(self, outermost: Sequence[Assembly]) -> None:

@@ -315,6 +315,10 @@ def _search(
     settings = plan.settings
     workers = plan.experiment.workers
     resources = {"cpu": workers.cpus_per_worker, "gpu": workers.gpus_per_worker}
+    if workers.uses_ray:
+        # They are the workers' own, which the trial asks Ray for. It takes a byte of memory
+        # itself, because Ray Tune knows no trial that takes nothing.
+        resources = {"cpu": 0.0, "memory": 1.0}
     # Passwords of stores are among them.
     parts = {
         "objectives": settings.objectives.to_dict(),
@@ -327,7 +331,11 @@ def _search(
         "environment": home.variables(os.environ) | _wandb_variables(settings),
         "wandb": settings.wandb,
     }
-    instance = ray_instance(address=settings.address, num_cpus=max(1, round(plan.cpus)))
+    instance = ray_instance(
+        address=settings.address,
+        num_cpus=max(1, round(plan.cpus)),
+        tells_state=workers.uses_ray,
+    )
     with ThreadPoolExecutor(1) as beside:
         # Ray's start is mostly waiting.
         judging = beside.submit(plan.benchmark, dataset)

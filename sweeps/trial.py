@@ -47,6 +47,7 @@ from .record import (
 )
 from .searcher import BEGINNING, KNOWN, NUMBER, REPORT, SPAN, SUBTRIAL
 from .stepped import Row, Tell
+from .stopwatch import Stopwatch
 from .subtrial import SubTrial
 
 LOSS: Final = "loss"
@@ -96,7 +97,8 @@ class TuneReporter:
         self._trained_before: int | None = before.get("samples")
         self._repeated = 0
         self._posthoc_s = 0.0
-        self._since, self._begin = time.process_time(), time.monotonic() - before.get("wall_s", 0.0)
+        self._watch = Stopwatch(experiment.workers)
+        self._begin = time.monotonic() - before.get("wall_s", 0.0)
 
     @property
     def cost(self) -> Cost:
@@ -134,20 +136,24 @@ class TuneReporter:
             self._samples = int(to) * training.batch_size
         if checkpoint is not None:
             if self._trained_before is not None:  # the checkpoint that is gone on from
-                self._repeated = self._trained_before - (samples - self._first)
+                self._repeated = max(0, self._trained_before - (samples - self._first))
                 self._trained_before = None
-            self.training_s += time.process_time() - self._since
+            self.training_s += self._watch.seconds
             write_json(self._file, asdict(self.cost))
             if samples in self._budgets and step < training.steps:
                 self._measure(checkpoint, samples)
-            self._since = time.process_time()  # measuring is not training
+            self._watch.restart()  # measuring is not training
             return
+        self._watch.note(metrics)
         if self._wandb is not None:
             self._wandb.report(metrics, step=step)
         loss = metrics.get(_ONLINE)  # missing where the network of a game rests
         if loss is None:
             return
         add_loss(self._folder, samples, loss)
+        # Those of a group come by another thread, but a trial tells of itself in its own.
+        if self._experiment.workers.uses_ray:
+            return
         if time.monotonic() - self._sent_at >= _PAUSE_S:
             self._sent_at = time.monotonic()
             self._tell({SAMPLES: samples, LOSS: loss})
@@ -263,6 +269,7 @@ def try_overrides(
                 dataset=benchmark.dataset,
                 begin=_beginning(config[BEGINNING], Path(folder)),
                 until=samples // training.batch_size,
+                stops=[budget // training.batch_size for budget in budgets],
             )
             known = [SubTrial.from_dict(one) for one in config.get(KNOWN, ())]
             for one in known:

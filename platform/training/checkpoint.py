@@ -78,6 +78,34 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     return final_place
 
 
+def adopt(folder: Path, place: Path) -> Path:
+    """Copy a checkpoint to those of a run, whole or not at all.
+
+    Args:
+        folder: Folder of all checkpoints of the run.
+        place: Folder of the checkpoint, which may be one of them.
+
+    Returns:
+        The folder of the copy.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    final_place = folder / place.name
+    if final_place.exists():
+        return final_place
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{place.name}.{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        shutil.copytree(place, draft)
+        draft.replace(final_place)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return final_place
+
+
 def load(place: Path, *, recipe: str) -> Checkpoint:
     """Read a checkpoint back.
 

@@ -4,6 +4,7 @@ import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,11 @@ from .worker import CHECKPOINTS, has_ended, work
 
 _LOGGER: Final = logging.getLogger(__name__)
 _POLL_S: Final = 0.5
+WORKER_S: Final = "time/worker_s"
+"""Seconds of processor time of the leading worker since its start."""
 _TRAIN: Final = "train"
-_STORAGE: Final = "ray"
+STORAGE: Final = "ray"
+"""Folder in that of a run where Ray Train keeps its checkpoints."""
 _NOTE: Final = "checkpoint_manager_snapshot.json"
 """Ray Train's list of the checkpoints that it has kept whole."""
 _LOST: Final = (
@@ -97,13 +101,15 @@ class RayReporter:
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
+        self._since = time.process_time()
 
     def report(
         self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
     ) -> None:
         """Send a row; without metrics it is a checkpoint that is due at every worker."""
         if metrics:
-            self._mailbox.put.remote(dict(metrics), step)
+            row = {**metrics, WORKER_S: time.process_time() - self._since}
+            self._mailbox.put.remote(row, step)
             return
         if checkpoint is None:
             ray.train.report({"step": step})
@@ -152,6 +158,7 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
             folder=Path(folder),
             kept=config["run"],
             resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
+            until=config["until"],
             stream=_stream(place, Experiment.from_dict(experiment)),
         )
 
@@ -195,7 +202,7 @@ def latest(folder: Path) -> Path | None:
         CheckpointAltered: If what Ray Train has noted of its checkpoints cannot be read.
     """
     found = checkpoints.latest(folder / CHECKPOINTS)
-    place = folder / _STORAGE / folder.name
+    place = folder / STORAGE / folder.name
     if not (place / _NOTE).exists():
         return found
     try:
@@ -215,13 +222,23 @@ def _furthest(found: Iterable[Path | None]) -> Path | None:
     return max((one for one in found if one is not None), key=lambda one: one.name, default=None)
 
 
-def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) -> Path:
+def train_with_ray(
+    experiment: Experiment,
+    *,
+    folder: Path,
+    reporter: Reporter,
+    begin: Path | None = None,
+    until: int | None = None,
+) -> Path:
     """Train with Ray Train; a run of the same folder goes on from its last checkpoint.
 
     Args:
         experiment: What to train.
         folder: Folder of the run; Ray keeps its checkpoints in a folder of its own in there.
-        reporter: Told the metrics, in this process.
+        reporter: Told the metrics, in this process, by a thread of its own.
+        begin: Checkpoint of another run that it goes on from where it has none of its own that is
+            further; None for the start.
+        until: Steps after which it ends, with a checkpoint; None for the whole run.
 
     Returns:
         The last checkpoint.
@@ -235,8 +252,8 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
     home = home_of(experiment)
     cpus = round(workers.num_workers * workers.cpus_per_worker)
     cpus += experiment.training.stream  # somebody has to read for the workers
-    begin = latest(folder)
-    if begin is not None and has_ended(experiment, begin):
+    begin = _furthest([begin, latest(folder)])
+    if begin is not None and has_ended(experiment, begin, until=until):
         return begin
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)), marked(folder) as mark:
         mailbox = mailbox_here()
@@ -252,6 +269,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
                 "mailbox": mailbox,
                 "environment": ray.put(home.variables(os.environ)),
                 "begin": begin,
+                "until": until,
                 "mark": mark,
                 "run": folder,
             },
@@ -265,7 +283,7 @@ def train_with_ray(experiment: Experiment, *, folder: Path, reporter: Reporter) 
             ),
             run_config=ray.train.RunConfig(
                 name=folder.name,
-                storage_path=str(folder / _STORAGE),
+                storage_path=str(folder / STORAGE),
                 checkpoint_config=ray.train.CheckpointConfig(
                     num_to_keep=experiment.training.keep_checkpoints
                 ),

@@ -1,5 +1,6 @@
-"""Trials: one experiment trained and measured in this process, without a registered model."""
+"""Trials: one experiment trained and measured from this process, without a registered model."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .assembly import Assembly, assemble
 from .derivative_choice import require_chosen
 from .measurement import measured, served_map
 from .place import place_of
+from .ray_train import STORAGE, latest, train_with_ray
 from .reporter import Reporter
 from .worker import CHECKPOINTS, work
 
@@ -43,10 +45,10 @@ def measure(
 def run_trial(
     experiment: Experiment, reporter: Reporter, *, folder: Path, benchmark: Benchmark
 ) -> Report:
-    """Train one experiment in this process, from its furthest checkpoint, and measure it.
+    """Train one experiment, from its furthest checkpoint, and measure it.
 
     Args:
-        experiment: What to train, by one worker.
+        experiment: What to train.
         reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
         folder: Where checkpoints are written.
         benchmark: The yardstick, on the data that are trained on.
@@ -55,7 +57,7 @@ def run_trial(
         The report on the last checkpoint.
 
     Raises:
-        ValueError: If the experiment asks for several workers or is refused, or diverges.
+        ValueError: If the experiment is refused, or diverges.
     """
     last = train_trial(experiment, reporter, folder=folder, dataset=benchmark.dataset)
     return measure(experiment, last, benchmark)
@@ -69,28 +71,40 @@ def train_trial(
     dataset: Dataset,
     begin: Path | None = None,
     until: int | None = None,
+    stops: Sequence[int] = (),
 ) -> Path:
-    """Train one experiment in this process, from its furthest checkpoint.
+    """Train one experiment, from its furthest checkpoint.
+
+    One worker is this process. Several are a group of Ray Train, which ends wherever the reporter
+    is to see a checkpoint and begins again after it: where it decides to leave, no worker is left.
 
     Args:
-        experiment: What to train, by one worker.
-        reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
+        experiment: What to train.
+        reporter: Told the metrics and the checkpoints, the one that is gone on from, too. The
+            metrics of a group come by another thread.
         folder: Where checkpoints are written.
         dataset: Its data, loaded.
         begin: Checkpoint of another run that it goes on from where it has none of its own; None
             for the start.
         until: Steps after which it ends; None for the whole run.
+        stops: Steps after which a group stops on its way.
 
     Returns:
         The last checkpoint.
 
     Raises:
-        ValueError: If the experiment asks for several workers or is refused, or diverges.
+        ValueError: If the experiment is refused, or diverges.
     """
     check_trial(experiment)
-    known = checkpoints.latest(folder / CHECKPOINTS)
+    own = folder / CHECKPOINTS
+    known = checkpoints.latest(own)
+    if experiment.workers.uses_ray and (found := latest(folder)) is not None:
+        known = checkpoints.adopt(own, found)
     if known is not None:
         reporter.report({}, step=checkpoints.step_of(known), checkpoint=known)
+    if experiment.workers.uses_ray:
+        ends = [*stops, experiment.training.steps if until is None else until]
+        return _in_groups(experiment, reporter, folder=folder, begin=known or begin, ends=ends)
     last = work(
         experiment.to_dict(),
         place=place_of(experiment),
@@ -104,29 +118,51 @@ def train_trial(
     return last
 
 
+def _in_groups(
+    experiment: Experiment,
+    reporter: Reporter,
+    *,
+    folder: Path,
+    begin: Path | None,
+    ends: Sequence[int],
+) -> Path:
+    """Train by one group of workers after the other, and keep the last checkpoint of each."""
+    last, own = begin, folder / CHECKPOINTS
+    for end in ends:
+        if last is not None and checkpoints.step_of(last) >= end:
+            continue
+        made = train_with_ray(experiment, folder=folder, reporter=reporter, begin=last, until=end)
+        last = checkpoints.adopt(own, made)
+        shutil.rmtree(folder / STORAGE)  # Ray's copy; the next group goes on from ours
+        checkpoints.prune(own, keep=experiment.training.keep_checkpoints)
+        reporter.report({}, step=checkpoints.step_of(last), checkpoint=last)
+    assert last is not None, "a trial takes at least a step"
+    return last
+
+
 def check_trial(experiment: Experiment) -> None:
-    """Refuse an experiment that is none for one process, or that would not repeat exactly.
+    """Refuse an experiment that is none for a trial, or that would not repeat exactly.
 
     Args:
         experiment: The experiment.
 
     Raises:
-        ValueError: If it asks for several workers, Ray Train, or more than one GPU, has settings
-            of what only a run has, or if its derivative is still to be chosen.
+        ValueError: If it asks for several GPUs in one process, or a cluster of its own, has
+            settings of what only a run has, or if its derivative is still to be chosen.
     """
     require_chosen(experiment)
     workers = experiment.workers
-    if workers.uses_ray or workers.gpus_per_worker > 1.0:
+    if workers.gpus_per_worker > 1.0:
         raise ValueError(
-            "a trial trains in one process: workers.num_workers must be 1, workers.ray false and "
-            f"workers.gpus_per_worker at most 1, got {workers.num_workers}, "
-            f"{str(workers.ray).lower()} and {workers.gpus_per_worker:g}"
+            "workers.gpus_per_worker must be at most 1 in a trial, whose workers each compute on "
+            f"one, got {workers.gpus_per_worker:g}; workers.num_workers takes more of them"
         )
     name = name_of(data=experiment.data, method=experiment.method)
     for key, got, default in (
         ("run", experiment.run, ""),
         ("name", experiment.name, name),
         ("storage.wandb", experiment.storage.wandb, False),
+        ("workers.address", workers.address, ""),
     ):
         if got != default:
             raise ValueError(f"{key} has no effect on a trial: leave it out, got {got!r}")

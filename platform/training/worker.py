@@ -259,12 +259,13 @@ def _feed_of(
     return feed_on(assembly, data), data.digest
 
 
-def has_ended(experiment: Experiment, checkpoint: Path) -> bool:
+def has_ended(experiment: Experiment, checkpoint: Path, *, until: int | None = None) -> bool:
     """Whether nothing is left to do after a checkpoint, without a network or a worker.
 
     Args:
         experiment: What is trained.
         checkpoint: The furthest checkpoint that its run has kept.
+        until: Steps after which it ends; None for the whole run.
 
     Returns:
         Whether it is of the last step.
@@ -276,7 +277,7 @@ def has_ended(experiment: Experiment, checkpoint: Path) -> bool:
     digest = "" if experiment.training.stream else _data(assembly).digest
     recipe = assembly.recipe(digest, after=checkpoints.step_of(checkpoint))
     found = checkpoints.load(checkpoint, recipe=recipe)
-    return found.step >= experiment.training.steps
+    return found.step >= (experiment.training.steps if until is None else until)
 
 
 def learning_on(

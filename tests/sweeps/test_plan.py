@@ -225,8 +225,18 @@ def test_a_budget_is_one_for_the_longest_trial() -> None:
             "there is no registered model 'digits'",
         ),
         (over(_POWER, "workers.address=auto"), "workers.address has no effect without Ray Train"),
-        (over(_POWER, "workers.num_workers=2"), "a trial trains in one process"),
-        (over(_POWER, "workers.ray=true"), "a trial trains in one process"),
+        (
+            over(_POWER, "workers.num_workers=2", "workers.address=auto"),
+            "workers.address has no effect on a trial: leave it out, got 'auto'",
+        ),
+        (
+            over(_POWER, "workers.ray=true", "workers.gpus_per_worker=2"),
+            "workers.gpus_per_worker is 2, but this machine has no GPU",
+        ),
+        (
+            over(_POWER, "workers.num_workers=2", "sweep.concurrency=1000"),
+            r"at most the \d+ CPUs of this machine, got 1000 x 2 x 1",
+        ),
         (over(_POWER, "run=mine"), "run has no effect on a trial: leave it out, got 'mine'"),
         (over(_POWER, "name=mine"), "name has no effect on a trial: leave it out, got 'mine'"),
         (over(_POWER, "storage.wandb=true"), r"storage\.wandb has no effect on a trial"),

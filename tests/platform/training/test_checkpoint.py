@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onestep.platform.training.checkpoint import Checkpoint, latest, load, prune, save
+from onestep.platform.training.checkpoint import Checkpoint, adopt, latest, load, prune, save
 from onestep.platform.training.errors import CheckpointAltered, CheckpointMismatch
 
 
@@ -95,6 +95,17 @@ def test_what_a_killed_writer_left_is_no_checkpoint_and_goes(tmp_path: Path) -> 
     assert found.name == "step-0000000003"
     prune(tmp_path, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000003"]
+
+
+def test_a_checkpoint_that_is_adopted_is_a_whole_copy(tmp_path: Path) -> None:
+    place, own = save(tmp_path / "theirs", content()), tmp_path / "own"
+    copy = adopt(own, place)
+    (place / "state.pt").write_bytes(b"altered since")
+    assert torch.equal(load(copy, recipe="recipe").state["weights"], torch.arange(100.0))
+    assert latest(own) == copy
+    assert adopt(own, place) == adopt(own, copy) == copy  # what is there already stays as it is
+    load(copy, recipe="recipe")
+    assert [path.name for path in own.iterdir()] == [copy.name]
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path: Path) -> None:
