@@ -1,4 +1,4 @@
-"""The real application over four small models, and a server of it on a free port."""
+"""The real application over small models, and a server of it on a free port."""
 
 import asyncio
 import socket
@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from onestep.methods.core.flow_map import FlowMap
+from onestep.methods.core.guidance_scale import AtScale
 from onestep.platform.registry.record import ModelRecord
 from onestep.serving.api import build_api
 from onestep.serving.desk import Desk
@@ -30,12 +31,13 @@ NAMES: Final = {
     "digits/1": ["digits/1"],
     "grid@best": ["grid/2"],
     "wide/1": ["wide/1"],
+    "guided/1": ["guided/1"],
     "lost/1": ["lost/1"],
 }
 
 
 def service(version: str) -> EngineService:
-    """The service of a version: a network, one of four steps, one of other images."""
+    """The service of a version: a network, one of few steps, one of other images, one guided."""
     flow_map: FlowMap
     record: ModelRecord
     match version:
@@ -47,6 +49,8 @@ def service(version: str) -> EngineService:
             shape = (3, 4, 4)
             flow_map = gaussian(shape=shape, classes=0)
             record = record_of(shape=shape, classes=0, label_names=())
+        case "guided/1":
+            flow_map, record = AtScale(unet(guided=True), scale=2.0), record_of(net=UNET_NODE)
         case _:
             raise ValueError("its weights were altered")
     return EngineService(Engine(flow_map, record, bucket=16, strict=True), name="", version=version)
