@@ -25,12 +25,12 @@ async function generate() {
   running.abort();
   running = new AbortController();
   const { signal } = running;
+  say("Generating.");
   try {
     drawModels(await askModels(signal));
     door.hidden = true;
-    if (!form.reportValidity()) return;
+    if (!form.reportValidity()) return say("");
     asked = writeAddress();
-    say("Generating.");
     const group = chosen(), refused = [];
     draw(group);
     // One after the other, so that none slows another and times can be compared.

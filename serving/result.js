@@ -86,16 +86,20 @@ export class Result {
     return item;
   }
 
+  /** Whether the version that answered is the one that the list of models tells of. */
+  get isCurrent() { return Boolean(this.answer) && this.answer.version === this.card.version; }
+
   /** The curve of a metric, if it was measured on the version that answered. */
   curve(metric) {
-    return this.answer?.version === this.card?.version ? this.card?.nfe_curve[metric] : undefined;
+    return this.isCurrent ? this.card.nfe_curve[metric] : undefined;
   }
 
   showQuality(metric, axes) {
     if (!this.answer) return;
     const curve = this.curve(metric), { steps } = this.answer;
     this.find("svg").toggleAttribute("hidden", !curve);
-    this.tell("quality", !curve ? "not measured" : steps in curve
+    this.tell("quality", !this.isCurrent ? "not known of this version"
+      : !curve ? "not measured" : steps in curve
       ? `${short(metric)} ${curve[steps].toPrecision(3)}`
       : `${short(metric)} not measured at ${steps} steps, only at ${Object.keys(curve).join(", ")}`);
     if (curve) drawCurve(this.find("svg"), curve, axes, steps);

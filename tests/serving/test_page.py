@@ -104,15 +104,15 @@ def from_server(url: str, **body: object) -> list[np.ndarray]:
 def test_chosen_models_show_the_images_of_the_server_from_the_same_noise(
     page: Page, url: str
 ) -> None:
-    page.goto(f"{url}/#n=7&seed=3")  # a grid of three by three with two places left over
-    first = sources(page, "champion", n=7)
-    labels = [k % 4 for k in range(7)]
-    expected = from_server(url, model="champion", n=7, seed=3, labels=labels)
+    page.goto(f"{url}/#n=5&seed=3")  # a grid of three by two with a place left over
+    first = sources(page, "champion", n=5)
+    labels = [k % 4 for k in range(5)]
+    expected = from_server(url, model="champion", n=5, seed=3, labels=labels)
     assert all(np.array_equal(pixels(a), b) for a, b in zip(first, expected, strict=True))
-    assert sources(page, "digits/1", n=7) == first
-    assert sources(page, "grid@best", n=7) != first
-    colours = from_server(url, model="wide/1", n=7, seed=3)
-    wide = sources(page, "wide/1", n=7)
+    assert sources(page, "digits/1", n=5) == first
+    assert sources(page, "grid@best", n=5) != first
+    colours = from_server(url, model="wide/1", n=5, seed=3)
+    wide = sources(page, "wide/1", n=5)
     assert all(np.array_equal(pixels(a), b) for a, b in zip(wide, colours, strict=True))
     expect(page.get_by_role("status")).to_have_text(
         "Seed 3: the same noise only within one shape: champion, digits/1, grid@best (1x8x8); "
@@ -138,6 +138,18 @@ def test_each_model_says_its_version_time_quality_and_problem(page: Page, url: s
     expect(page.get_by_role("checkbox", name="lost/1")).to_be_disabled()
     page.get_by_label("Quality").select_option("1nn_accuracy")
     expect(fact(page, "champion", "quality")).to_have_text("1nn_accuracy 0.750")
+
+
+def test_quality_is_not_shown_of_a_version_that_did_not_answer(page: Page, url: str) -> None:
+    def older(route: Route) -> None:
+        models = route.fetch().json()
+        models["data"][0]["version"] = "digits/0"
+        route.fulfill(json=models)
+
+    page.route("**/v1/models", older)
+    page.goto(f"{url}/#n=2&model=champion")
+    expect(fact(page, "champion", "version")).to_have_text("digits/1 (MeanFlow)")
+    expect(fact(page, "champion", "quality")).to_have_text("not known of this version")
 
 
 def test_the_slider_changes_the_steps_to_the_nearest_that_a_model_allows(
