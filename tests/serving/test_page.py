@@ -127,7 +127,10 @@ def test_each_model_says_its_version_time_quality_and_problem(page: Page, url: s
     page.goto(f"{url}/#n=2&model=champion&model=grid%40best")
     expect(fact(page, "champion", "version")).to_have_text("digits/1 (MeanFlow)")
     expect(fact(page, "champion", "quality")).to_have_text("1nn_deviation 0.250")
-    expect(page.locator("[data-model=champion] circle")).to_be_visible()
+    dot = page.locator("[data-model=champion] circle")  # the first of two, and the larger
+    assert [dot.get_attribute(name) for name in ("cx", "cy")] == ["4", "4"]
+    curve = page.locator("[data-model=champion] polyline")
+    expect(curve).to_have_attribute("points", "4,4 116,28")
     expect(fact(page, "grid@best", "quality")).to_have_text("not measured")
     expect(page.locator("[data-model='grid@best'] svg")).to_be_hidden()
     total, each = fact(page, "champion", "time").inner_text().split(" ms")[:2]
@@ -150,6 +153,7 @@ def test_quality_is_not_shown_of_a_version_that_did_not_answer(page: Page, url: 
     page.goto(f"{url}/#n=2&model=champion")
     expect(fact(page, "champion", "version")).to_have_text("digits/1 (MeanFlow)")
     expect(fact(page, "champion", "quality")).to_have_text("not known of this version")
+    expect(page.locator("[data-model=champion] svg")).to_be_hidden()
 
 
 def test_the_slider_changes_the_steps_to_the_nearest_that_a_model_allows(
