@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 from onestep.serving.host import Hosted
 from onestep.serving.settings import ServeSettings
@@ -16,7 +16,7 @@ from onestep.serving.settings import ServeSettings
 PICTURE: Final = Path(__file__).parent.parent / "docs" / "images" / "serving_page.png"
 MODELS: Final = ("digits/1", "digits/3", "digits@champion")
 CHOICE: Final = {"seed": 0, "n": 10, "steps": 2, "metric": "eval/1nn_deviation"}
-SIZE: Final = {"width": 1060, "height": 700}
+SIZE: Final[ViewportSize] = {"width": 1060, "height": 700}
 
 
 def main() -> None:
