@@ -7,14 +7,14 @@ from typing import Final
 from fastapi import FastAPI, Response
 
 _SCRIPT: Final = "text/javascript"
-_FILES: Final = {
+PAGES: Final = {
     "/": ("page.html", "text/html"),
     "/docs": ("docs.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     **{f"/{name}.js": (f"{name}.js", _SCRIPT) for name in ("page", "result", "curve", "server")},
     "/docs.js": ("docs.js", _SCRIPT),
 }
-"""File and media type by path; all are open to whoever reaches the server."""
+"""File and media type by path; they hold nothing secret, so that all are open to everybody."""
 
 
 def add_pages(api: FastAPI) -> None:
@@ -23,7 +23,7 @@ def add_pages(api: FastAPI) -> None:
     Args:
         api: The application.
     """
-    for path, (name, media) in _FILES.items():
+    for path, (name, media) in PAGES.items():
         text = files(__package__).joinpath(name).read_text(encoding="utf-8")
         api.add_api_route(path, _shower(text, media), include_in_schema=False)
 
