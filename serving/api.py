@@ -3,16 +3,16 @@
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from importlib.resources import files
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from .errors import RequestRefused, shown
 from .native import MEDIA, GenerateRequest
+from .pages import add_pages
 from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Ready, Refusal
 from .service import Service, refusal
 
@@ -25,8 +25,8 @@ _UNREADABLE: Final = (
 )
 _HEADERS: Final = {
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; script-src 'self' 'unsafe-inline'; "
-        "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -112,19 +112,8 @@ def build_api(service: Service) -> FastAPI:
             return _respond(answer)
         return Response(answer.content, media_type=answer.media, headers=dict(answer.headers))
 
-    @api.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        return HTMLResponse(_read("page.html"))
-
-    @api.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(_read("docs.html"))
-
+    add_pages(api)
     return api
-
-
-def _read(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _respond(answer: Refusal) -> JSONResponse:

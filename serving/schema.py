@@ -133,6 +133,7 @@ class ModelCard(BaseModel):
         default_guidance: The scale taken when the request names none; null for a model without.
         classes: Number of classes; 0 without.
         shape: Channels, height and width of its images.
+        noise_shape: Those of its noise: models that share them and a seed share the noise.
         parents: What it was made from, by role: versions, or checksums of pairs.
         metrics: Quality by name, as it was registered.
         nfe_curve: Of each metric that was measured so, its value at numbers of evaluations.
@@ -152,6 +153,7 @@ class ModelCard(BaseModel):
     default_guidance: float | None
     classes: int
     shape: list[int]
+    noise_shape: list[int]
     parents: dict[str, str]
     metrics: dict[str, float]
     nfe_curve: dict[str, dict[int, float]]

@@ -124,6 +124,7 @@ class EngineService:
             default_guidance=self._engine.guidance,
             classes=record.classes,
             shape=list(self._engine.image_shape),
+            noise_shape=list(self._engine.noise_shape),
             parents=dict(record.parents),
             metrics=dict(record.metrics),
             nfe_curve=_curve(record.metrics),

@@ -88,9 +88,15 @@ CONFIGURATION: Final = {
 }
 ROUTES: Final = {
     "GET /",
+    "GET /curve.js",
     "GET /docs",
+    "GET /docs.js",
     "GET /healthz",
+    "GET /page.css",
+    "GET /page.js",
     "GET /readyz",
+    "GET /result.js",
+    "GET /server.js",
     "GET /v1/models",
     "POST /v1/generate",
     "POST /v1/images/generations",

@@ -188,8 +188,10 @@ def test_the_served_images_are_decoded(home: Path) -> None:
         AppSettings(model="seen/1", tracking_uri=Home.here().tracking_uri)
     )
     assert (engine.size, version) == ("8x8", "seen/1")
+    service = EngineService(engine, name="seen", version=version)
+    assert (service.card.shape, service.card.noise_shape) == ([1, 8, 8], [6, 2, 2])
     request = ImagesRequest(prompt="3", n=3, seed=11, steps=2)
-    answer = asyncio.run(EngineService(engine, name="seen", version=version).generate(request))
+    answer = asyncio.run(service.generate(request))
     assert isinstance(answer, ImagesResponse)
     expected = by_hand("seen/1", n=3, nfe=2, seed=11, labels=torch.full((3,), 3))
     for item, image in zip(answer.data, expected, strict=True):

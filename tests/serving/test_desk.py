@@ -68,7 +68,7 @@ def test_each_name_has_a_card_with_lineage_metrics_and_the_curve() -> None:
         assert (card.parents, card.metrics) == ({"teacher": "digits/1"}, METRICS)
         assert card.nfe_curve == {"eval/1nn": {1: 0.3, 4: 0.1}}
         assert list(card.nfe_curve["eval/1nn"]) == [1, 4]
-        assert (card.classes, card.shape) == (4, [1, 8, 8])
+        assert (card.classes, card.shape, card.noise_shape) == (4, [1, 8, 8], [1, 8, 8])
 
     run(work)
 
