@@ -40,8 +40,16 @@ class ImagesRequest(BaseModel):
         Field(max_length=20, description="Width x height, as in 8x8; the model's own only."),
     ] = None
     response_format: Annotated[
-        Literal["b64_json"], Field(description="PNG files in base64; the only format.")
+        Literal["b64_json", "url"],
+        Field(description="Files in base64, or addresses at which they are made when asked."),
     ] = "b64_json"
+    output_format: Annotated[
+        Literal["png", "webp"], Field(description="Kind of the files; both are without loss.")
+    ] = "png"
+    user: Annotated[
+        str | None,
+        Field(max_length=200, description="Taken from OpenAI's clients; it changes nothing."),
+    ] = None
     seed: Annotated[
         int | None,
         Field(
@@ -71,13 +79,15 @@ class ImagesRequest(BaseModel):
 
 
 class ImageData(BaseModel):
-    """One image.
+    """One image, as a file or as the address of one.
 
     Attributes:
-        b64_json: A PNG file in base64.
+        b64_json: A file in base64.
+        url: Where the file is; it names all that the image depends on.
     """
 
-    b64_json: str
+    b64_json: str | None = None
+    url: str | None = None
 
 
 class Usage(BaseModel):
@@ -85,7 +95,7 @@ class Usage(BaseModel):
 
     Attributes:
         images: How many images were made.
-        network_evaluations: Forwards of the network, summed over the images.
+        network_evaluations: Forwards of the network, summed over the images; 0 for addresses.
     """
 
     images: int
