@@ -195,7 +195,7 @@ class Client:
             prompt=str(prompt), n=n, seed=seed, steps=steps, guidance=guidance, model=model
         )
         answer = self._ask("POST", "/v1/images/generations", body).json()
-        found = []
+        found: list[Image.Image] = []
         for k, data in enumerate(answer["data"]):
             image = Image.open(io.BytesIO(base64.b64decode(data["b64_json"])))
             image.load()

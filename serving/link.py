@@ -21,9 +21,9 @@ class LinkQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     labels: Annotated[str, Field(max_length=200, description="The class: number or name.")] = ""
-    steps: Annotated[
-        int | None, Field(ge=1, le=MAX_STEPS, description="Network evaluations.")
-    ] = None
+    steps: Annotated[int | None, Field(ge=1, le=MAX_STEPS, description="Network evaluations.")] = (
+        None
+    )
     guidance: Annotated[
         float | None,
         Field(ge=1.0, le=MAX_GUIDANCE, description="Scale of a model that takes one."),

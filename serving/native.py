@@ -42,7 +42,12 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"labels": [3, "4"], "seeds": [0, 7], "format": "npy"}]},
+        json_schema_extra={
+            "examples": [
+                {"labels": [3, "4"], "seeds": [0, 7], "format": "npy"},
+                {"labels": 3, "n": 1000, "seed": 7, "format": "npy", "stream": True},
+            ]
+        },
     )
 
     model: Annotated[
@@ -169,7 +174,8 @@ def accept(engine: Engine, request: GenerateRequest) -> Rows:
         raise RequestRefused(f"n must be that of the {given[0]}, {n}, got {request.n}", param="n")
     if request.format in ("png", "webp") and n > 1:
         raise RequestRefused(
-            f"format {request.format} is for one image, got n = {n}; allowed: grid, npy, safetensors",
+            f"format {request.format} is for one image, got n = {n}; "
+            "allowed: grid, npy, safetensors",
             param="format",
         )
     labels = _labels(request, engine, n)

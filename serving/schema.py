@@ -1,8 +1,8 @@
 """What travels over HTTP: OpenAI's images shape, with seed and steps beside it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 
@@ -12,7 +12,31 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _example(**fields: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 Whole = BeforeValidator(_whole)
+_PLACE: Final = "v1/images/digits/3/7/0.png?labels=3&steps=1"
+_CARD: Final[dict[str, JsonValue]] = {
+    "id": "digits@champion",
+    "object": "model",
+    "created": 1795363200,
+    "owned_by": "digits",
+    "version": "digits/3",
+    "method": "MeanFlow",
+    "size": "8x8",
+    "labels": ["0", "1", "2", "3"],
+    "steps": [1, 2, 4],
+    "default_steps": 1,
+    "default_guidance": None,
+    "classes": 4,
+    "shape": [1, 8, 8],
+    "parents": {"teacher": "digits/1"},
+    "metrics": {"eval/1nn/nfe_1": 0.61, "eval/1nn/nfe_4": 0.57},
+    "nfe_curve": {"eval/1nn": {"1": 0.61, "4": 0.57}},
+    "problem": None,
+}
 
 
 class ImagesRequest(BaseModel):
@@ -20,7 +44,12 @@ class ImagesRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"prompt": "3", "n": 4, "seed": 0, "steps": 1}]},
+        json_schema_extra={
+            "examples": [
+                {"prompt": "3", "n": 4, "seed": 0, "steps": 1},
+                {"prompt": "3", "n": 2, "response_format": "url", "output_format": "webp"},
+            ]
+        },
     )
 
     model: Annotated[
@@ -116,6 +145,17 @@ class ImagesResponse(BaseModel):
         usage: What they cost.
     """
 
+    model_config = _example(
+        created=1795363200,
+        data=[{"b64_json": None, "url": f"http://localhost:8000/{_PLACE}"}],
+        model="digits/3",
+        seed=7,
+        steps=1,
+        guidance=None,
+        size="8x8",
+        usage={"images": 1, "network_evaluations": 0},
+    )
+
     created: int
     data: list[ImageData]
     model: str
@@ -149,6 +189,8 @@ class ModelCard(BaseModel):
         problem: Why the name does not mean the version that it should; null where it does.
     """
 
+    model_config = _example(**_CARD)
+
     id: str
     object: Literal["model"] = "model"
     created: int
@@ -177,6 +219,10 @@ class ModelList(BaseModel):
         missing: Names of those that are not, and why.
     """
 
+    model_config = _example(
+        object="list", data=[_CARD], missing={"faces@champion": "it is not loaded yet"}
+    )
+
     object: Literal["list"] = "list"
     data: list[ModelCard]
     missing: dict[str, str] = {}
@@ -185,12 +231,16 @@ class ModelList(BaseModel):
 class Health(BaseModel):
     """The server answers, and with which version."""
 
+    model_config = _example(status="ok", model="digits/3")
+
     status: Literal["ok"] = "ok"
     model: str
 
 
 class Ready(BaseModel):
     """Every served model is loaded."""
+
+    model_config = _example(status="ok")
 
     status: Literal["ok"] = "ok"
 
@@ -216,5 +266,14 @@ class Fault(BaseModel):
 
 class Refusal(BaseModel):
     """A refused request."""
+
+    model_config = _example(
+        error={
+            "message": "n must be less than or equal to 64, got 65",
+            "type": "invalid_request_error",
+            "param": "n",
+            "code": 422,
+        }
+    )
 
     error: Fault

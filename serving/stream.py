@@ -108,15 +108,14 @@ async def _content(
 
 async def _rows(service: Service, request: GenerateRequest) -> bytes:
     """The rows of one part, asked for again while a refusal may pass."""
-    for wait_s in (*_WAITS_S, None):
-        answer = await service.make(request)
-        if isinstance(answer, Made):
-            assert answer.headers["X-Onestep-Model"] == request.model, "one version makes a stream"
-            return _opened(answer)[1]
-        if answer.error.code not in _LATER or wait_s is None:
-            break
+    waits = iter(_WAITS_S)
+    while isinstance(answer := await service.make(request), Refusal):
+        wait_s = next(waits, None) if answer.error.code in _LATER else None
+        if wait_s is None:
+            raise StreamBroken(f"a part of a stream was refused: {answer.error.message}")
         await asyncio.sleep(wait_s)
-    raise StreamBroken(f"a part of a stream was refused: {answer.error.message}")
+    assert answer.headers["X-Onestep-Model"] == request.model, "one version makes a stream"
+    return _opened(answer)[1]
 
 
 def _opened(made: Made) -> tuple[tuple[int, ...], bytes]:

@@ -201,7 +201,12 @@ HUGE: Final = base64.b64encode(
         (422, "noise", {"labels": 1, "seed": 1, "noise": "x"}, "got seed and noise"),
         (422, "n", {"labels": 1, "seeds": [1, 2], "n": 3}, "n must be that of the seeds, 2, got 3"),
         (422, "seeds", {"labels": 1, "seeds": []}, "seeds must have at least 1 item"),
-        (422, "seeds", {"labels": 1, "seeds": [1] * 65}, "n must be in 1..64 without stream, got 65"),
+        (
+            422,
+            "seeds",
+            {"labels": 1, "seeds": [1] * 65},
+            "n must be in 1..64 without stream, got 65",
+        ),
         (422, "seeds", {"labels": 1, "seeds": [1] * 4097}, "seeds must have at most 4096 items"),
         (422, "start", {"labels": 1, "seeds": [1], "start": 2}, "start must be left out beside"),
         (422, "format", {"n": 2, "labels": 1, "format": "webp"}, "format webp is for one image"),
