@@ -132,7 +132,7 @@ def test_a_service_that_is_not_there_is_told_after_the_retries() -> None:
     with Client("http://127.0.0.1:9", retries=1) as client:
         assert not client.ready()
         began = time.monotonic()
-        with pytest.raises(ServiceError, match="at http://127.0.0.1:9/v1/models does not") as error:
+        with pytest.raises(ServiceError, match="/v1/models does not answer") as error:
             client.models()
     assert error.value.status is None
     assert time.monotonic() - began >= 0.25
