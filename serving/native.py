@@ -24,6 +24,8 @@ from .schema import Whole
 
 MAX_STREAMED: Final = 4096
 """Most images in one request that is streamed."""
+MAX_STREAMED_BYTES: Final = 2**29
+"""Most bytes of them: Ray Serve keeps what a slow client has not taken, be it the whole file."""
 Format = Literal["png", "webp", "npy", "safetensors", "grid"]
 MEDIA: Final[Mapping[Format, str]] = {
     "png": "image/png",
@@ -166,7 +168,7 @@ def accept(engine: Engine, request: GenerateRequest) -> Rows:
         n = listed if request.n is None else request.n
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
         origins = tuple((seed, request.start + k) for k in range(n))
-    most, more = (MAX_STREAMED, "") if request.stream else (MAX_IMAGES, " without stream")
+    most, more = _most(engine) if request.stream else (MAX_IMAGES, " without stream")
     if not 1 <= n <= most:
         param = "n" if given in ([], ["seed"]) else given[0]
         raise RequestRefused(f"n must be in 1..{most}{more}, got {n}", param=param)
@@ -198,6 +200,12 @@ def _check_together(request: GenerateRequest, given: list[str]) -> None:
         )
     if request.stream and request.noise is not None:
         raise RequestRefused("noise must be left out of a stream, got some", param="noise")
+
+
+def _most(engine: Engine) -> tuple[int, str]:
+    """Most images of a stream, and of what kind of images."""
+    fitting = MAX_STREAMED_BYTES // (4 * math.prod(engine.image_shape))
+    return min(MAX_STREAMED, fitting), f" for images of {engine.size} in a stream"
 
 
 def _labels(request: GenerateRequest, engine: Engine, n: int) -> tuple[int, ...] | None:

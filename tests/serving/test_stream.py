@@ -12,7 +12,7 @@ from onestep.serving.api import build_api
 from onestep.serving.desk import Desk
 from onestep.serving.engine import MAX_IMAGES, Engine
 from onestep.serving.errors import Overloaded, RequestRefused
-from onestep.serving.native import GenerateRequest, Made
+from onestep.serving.native import GenerateRequest, Made, accept
 from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from onestep.serving.service import EngineService, Service, refusal
 from onestep.serving.shelf import Shelf
@@ -239,6 +239,17 @@ def test_a_client_that_leaves_ends_the_work() -> None:
         return asked
 
     assert with_socket(watched, work) < 4096 // MAX_IMAGES
+
+
+def test_the_bytes_of_a_stream_are_bounded() -> None:
+    shape = (3, 256, 256)
+    oracle = GaussianMap(mean=0.0, std=STD, shape=shape, classes=4, domain=TRIANGLE)
+    engine = Engine(oracle, record_of(shape=shape))
+    most = 2**29 // (4 * 3 * 256 * 256)
+    request = GenerateRequest.model_validate({**LONG, "n": most})
+    assert accept(engine, request).n == most == 682
+    with pytest.raises(RequestRefused, match="n must be in 1..682 for images of 256x256 in a st"):
+        accept(engine, request.model_copy(update={"n": most + 1}))
 
 
 @pytest.mark.parametrize(
