@@ -71,12 +71,8 @@ async def stream(service: Service, request: GenerateRequest) -> Streamed | Refus
 
 
 def _rest(request: GenerateRequest, first: Made, n: int) -> Iterator[GenerateRequest]:
-    """The requests for all parts but the first, with nothing left open."""
-    fixed = {
-        "stream": False,
-        "model": first.headers["X-Onestep-Model"],
-        "steps": int(first.headers["X-Onestep-Steps"]),
-    }
+    """The requests for all parts but the first, by its version and its seed."""
+    fixed = {"stream": False, "model": first.headers["X-Onestep-Model"]}
     for begin in range(MAX_IMAGES, n, MAX_IMAGES):
         end = min(begin + MAX_IMAGES, n)
         own: dict[str, object] = {"n": end - begin}

@@ -1,7 +1,8 @@
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Final, TypeVar, cast
 
 import httpx
 import numpy as np
@@ -97,7 +98,7 @@ def saved(array: np.ndarray) -> bytes:
     [
         {"labels": 1, "n": 150, "seed": 3},
         {"labels": 1, "n": 150, "seed": 3, "start": 5},
-        {"labels": [k % 4 for k in range(150)], "seeds": [7 * k for k in range(150)]},
+        {"labels": [k % 3 for k in range(150)], "seeds": [7 * k for k in range(150)]},
         {"labels": 2, "n": MAX_IMAGES, "seed": 3},
         {"labels": 2, "n": 1, "seed": 3, "steps": 2},
     ],
@@ -121,6 +122,7 @@ def test_a_stream_is_the_file_that_small_requests_fill(own: dict) -> None:
     assert whole.content == saved(np.concatenate(arrays))
     assert int(whole.headers["Content-Length"]) == len(whole.content)
     assert (whole.headers["X-Onestep-N"], whole.headers["X-Onestep-Model"]) == (str(n), "digits/1")
+    assert "X-Onestep-Seeds" not in whole.headers, "thousands do not fit"
 
 
 def test_a_drawn_seed_is_that_of_all_parts() -> None:
@@ -171,6 +173,20 @@ def test_no_more_parts_are_made_than_a_slow_client_takes() -> None:
         rest = [part async for part in answer.content]
         assert len(rest) == 5
         assert watched.most == IN_FLIGHT
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_is_left_drops_the_parts_under_way() -> None:
+    async def run() -> None:
+        watched = Watched(load("digits/1"))
+        answer = await begun(watched)
+        async with aclosing(cast(AsyncGenerator[bytes], answer.content)) as content:
+            await anext(content)
+            await asyncio.sleep(0)
+            assert watched.under_way == IN_FLIGHT
+        await asyncio.sleep(0)
+        assert watched.under_way == 0
 
     asyncio.run(run())
 
@@ -248,7 +264,7 @@ def test_the_bytes_of_a_stream_are_bounded() -> None:
     most = 2**29 // (4 * 3 * 256 * 256)
     request = GenerateRequest.model_validate({**LONG, "n": most})
     assert accept(engine, request).n == most == 682
-    with pytest.raises(RequestRefused, match="n must be in 1..682 for images of 256x256 in a st"):
+    with pytest.raises(RequestRefused, match=r"n must be in 1\.\.682 for images of 256x256 in a"):
         accept(engine, request.model_copy(update={"n": most + 1}))
 
 
