@@ -3,18 +3,29 @@
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_args
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from .errors import RequestRefused, shown
+from .errors import RequestRefused, UnknownModel, shown
+from .link import PATH, LinkQuery, Picture, Whole53, cache_headers, is_known
 from .native import MEDIA, GenerateRequest
 from .pages import add_pages
-from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Ready, Refusal
+from .schema import (
+    Health,
+    ImagesRequest,
+    ImagesResponse,
+    ModelCard,
+    ModelList,
+    Ready,
+    Refusal,
+)
 from .service import Service, refusal
+from .stream import stream
 
 RETRY_AFTER_S: Final = 1
 _LOG: Final = logging.getLogger(__name__)
@@ -40,6 +51,16 @@ _FILE: Final[dict[int | str, dict[str, Any]]] = {
         },
         "description": "The file; headers X-Onestep-* say how it was made",
     }
+}
+_PICTURE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "content": {
+            MEDIA[form]: {"schema": {"type": "string", "format": "binary"}}
+            for form in get_args(Picture)
+        },
+        "description": "The image; ETag is that of its bytes",
+    },
+    304: {"description": "The client has it already"},
 }
 _FAILED: Final[dict[int | str, dict[str, Any]]] = {
     500: {"model": Refusal, "description": "The server failed; its log says why"},
@@ -98,15 +119,58 @@ def build_api(service: Service) -> FastAPI:
         """The models that are served: what they may be asked for, and what is known of them."""
         return await service.describe()
 
+    @api.get("/v1/models/{name:path}", responses=_REFUSED)
+    async def model(name: str) -> ModelCard:
+        """One of them, by its id or its version."""
+        models = await service.describe()
+        for card in models.data:
+            if name in (card.id, card.version):
+                return card
+        if (why := models.missing.get(name)) is not None:
+            raise RequestRefused(f"{name} is not loaded: {why}", param="model", status=503)
+        ids = (*(card.id for card in models.data), *models.missing)
+        raise UnknownModel(name, allowed=ids)
+
     @api.post("/v1/images/generations", response_model=ImagesResponse, responses=_REFUSED)
-    async def generate(request: ImagesRequest) -> ImagesResponse | Response:
+    async def generate(request: ImagesRequest, http: Request) -> ImagesResponse | Response:
         """Images of one class; the same seed gives the same images."""
         answer = await service.generate(request)
-        return _respond(answer) if isinstance(answer, Refusal) else answer
+        if isinstance(answer, Refusal):
+            return _respond(answer)
+        for image in answer.data:  # only here it is known where the server is reached
+            image.url = image.url and f"{http.base_url}{image.url}"
+        return answer
+
+    @api.get(PATH, response_class=Response, responses={**_PICTURE, **_REFUSED})
+    async def picture(
+        name: str,
+        version: int,
+        seed: Whole53,
+        k: Whole53,
+        form: Picture,
+        query: Annotated[LinkQuery, Query()],
+        http: Request,
+    ) -> Response:
+        """Image k of a seed, by a version; caches may keep it for ever."""
+        answer = await service.make(query.request(f"{name}/{version}", seed, k, form))
+        if isinstance(answer, Refusal):
+            return _respond(answer)
+        headers = cache_headers(answer, is_private="authorization" in http.headers)
+        if is_known(headers["ETag"], http.headers.get("if-none-match", "")):
+            return Response(status_code=304, headers=headers)
+        headers |= answer.headers
+        return Response(answer.content, media_type=answer.media, headers=headers)
 
     @api.post(_GENERATE, response_class=Response, responses={**_FILE, **_REFUSED})
     async def make(request: GenerateRequest) -> Response:
         """A file of images, each of its own label and noise if need be; float32 to the bit."""
+        if request.stream:
+            begun = await stream(service, request)
+            if isinstance(begun, Refusal):
+                return _respond(begun)
+            return StreamingResponse(
+                begun.content, media_type=begun.media, headers=dict(begun.headers)
+            )
         answer = await service.make(request)
         if isinstance(answer, Refusal):
             return _respond(answer)
@@ -145,21 +209,26 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     """The first thing that is wrong with the body, in one sentence."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
+    place = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
     match first["type"]:
         case "json_invalid":
             message, param = "the body must be JSON, got text that is not", None
         case "missing":
             message, param = "the body must be a JSON object, got nothing", None
         case "extra_forbidden":
-            body = GenerateRequest if request.url.path.endswith(_GENERATE) else ImagesRequest
-            allowed = ", ".join(body.model_fields)
+            allowed = ", ".join(_asked(request).model_fields)
             message, param = f"unknown field {place[0]!r}; allowed: {allowed}", place[0]
         case _:
             param = place[0] if place else None
             rule = _SUBJECT.sub("must ", str(first["msg"]))
             message = f"{param or 'the body'} {rule}, got {shown(first['input'])}"
     return _respond(refusal(RequestRefused(message, param=param)))
+
+
+def _asked(request: Request) -> type[BaseModel]:
+    if request.method == "GET":
+        return LinkQuery
+    return GenerateRequest if request.url.path.endswith(_GENERATE) else ImagesRequest
 
 
 async def _answer_failed(

@@ -12,6 +12,8 @@ from .service import EngineService, refusal
 from .shelf import Shelf
 
 NOT_TRIED: Final = "it is not loaded yet"
+MAX_FORMER: Final = 16
+"""Versions that names have moved away from and that still answer, however many there were."""
 
 
 @final
@@ -19,7 +21,9 @@ class Desk:
     """Answers requests by the name of a model, or by the version that a name means now.
 
     A name changes its meaning between two requests: one that has begun is answered by the model
-    that it began with, which stays on the shelf for that long.
+    that it began with, which stays on the shelf for that long. A version that a name has moved away
+    from still answers those who ask for it as such, so that streams end as they began and an
+    image can be made again; it is loaded again if need be. Nobody else's wish loads a version.
 
     Args:
         shelf: The loaded models.
@@ -30,6 +34,7 @@ class Desk:
         self._versions: dict[str, str] = {}
         self._cards: dict[str, ModelCard] = {}
         self._problems: dict[str, str] = {}
+        self._former: dict[str, str] = {}  # and the name that meant it, the last one last
 
     @property
     def versions(self) -> dict[str, str]:
@@ -59,7 +64,9 @@ class Desk:
         failures = [failure for _, failure in found if failure is not None]
         if len(failures) == len(names):
             raise failures[0]
+        before = self._versions
         self._versions = {name: version for name, (version, _) in zip(names, found, strict=True)}
+        self._remember(before)
         self._problems = {
             name: failure.why
             for name, (_, failure) in zip(names, found, strict=True)
@@ -97,7 +104,9 @@ class Desk:
             version: A staged version.
         """
         if name in self._versions:
+            before = dict(self._versions)
             self._versions[name] = version
+            self._remember(before)
             self._problems.pop(name, None)
             self._forget()
 
@@ -168,7 +177,7 @@ class Desk:
             return next(iter(self._versions.values()))
         if name in self._versions:
             return self._versions[name]
-        if name in self._versions.values():
+        if name in {*self._versions.values(), *self._former, *self._shelf.versions}:
             return name
         names = dict.fromkeys((*self._versions, *self._versions.values()))
         raise UnknownModel(name, allowed=tuple(names))
@@ -182,6 +191,14 @@ class Desk:
                     if meant == version:
                         self._problems.pop(name, None)
             yield service
+
+    def _remember(self, before: Mapping[str, str]) -> None:
+        """Keep what names meant, for as long as they are served."""
+        self._former |= {
+            version: name for name, version in before.items() if self._versions.get(name) != version
+        }
+        kept = [item for item in self._former.items() if item[1] in self._versions]
+        self._former = dict(kept[-MAX_FORMER:])
 
     def _forget(self) -> None:
         kept = {*self._versions.values(), *self._shelf.versions}

@@ -16,7 +16,18 @@ def to_uint8(x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n h w c"]:
 
 def encode_png(image: UInt8[Tensor, "h w c"]) -> bytes:
     """A PNG file of one grey (c = 1) or colour (c = 3) image."""
-    pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
     file = io.BytesIO()
-    Image.fromarray(pixels.cpu().numpy()).save(file, format="PNG")
+    _picture(image).save(file, format="PNG")
     return file.getvalue()
+
+
+def encode_webp(image: UInt8[Tensor, "h w c"]) -> bytes:
+    """A lossless WebP file of one image; the format has no grey, so that is three equal colours."""
+    file = io.BytesIO()
+    _picture(image).save(file, format="WEBP", lossless=True)
+    return file.getvalue()
+
+
+def _picture(image: Tensor) -> Image.Image:
+    pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
+    return Image.fromarray(pixels.cpu().numpy())

@@ -18,13 +18,18 @@ from torch import Tensor
 
 from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, Engine
 from .errors import RequestRefused
-from .image import encode_png, to_uint8
+from .image import encode_png, encode_webp, to_uint8
 from .rows import Rows
 from .schema import Whole
 
-Format = Literal["png", "npy", "safetensors", "grid"]
+MAX_STREAMED: Final = 4096
+"""Most images in one request that is streamed."""
+MAX_STREAMED_BYTES: Final = 2**29
+"""Most bytes of them: Ray Serve keeps what a slow client has not taken, be it the whole file."""
+Format = Literal["png", "webp", "npy", "safetensors", "grid"]
 MEDIA: Final[Mapping[Format, str]] = {
     "png": "image/png",
+    "webp": "image/webp",
     "grid": "image/png",
     "npy": "application/x-npy",
     "safetensors": "application/x-safetensors",
@@ -39,7 +44,12 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"labels": [3, "4"], "seeds": [0, 7], "format": "npy"}]},
+        json_schema_extra={
+            "examples": [
+                {"labels": [3, "4"], "seeds": [0, 7], "format": "npy"},
+                {"labels": 3, "n": 1000, "seed": 7, "format": "npy", "stream": True},
+            ]
+        },
     )
 
     model: Annotated[
@@ -47,12 +57,17 @@ class GenerateRequest(BaseModel):
         Field(max_length=200, description="An id or version from /v1/models; left out, the first."),
     ] = ""
     labels: Annotated[
-        Annotated[list[_Label], Field(min_length=1, max_length=MAX_IMAGES)] | _Label | None,
+        Annotated[list[_Label], Field(min_length=1, max_length=MAX_STREAMED)] | _Label | None,
         Field(description="Numbers or names of classes: one for all images, or one for each."),
     ] = None
     n: Annotated[
         int | None,
-        Field(ge=1, le=MAX_IMAGES, description="Number of images; it may follow from the others."),
+        Field(
+            ge=1,
+            le=MAX_STREAMED,
+            description=f"Number of images; it may follow from the others. Above {MAX_IMAGES} "
+            "only where they are streamed.",
+        ),
         Whole,
     ] = None
     seed: Annotated[
@@ -64,11 +79,16 @@ class GenerateRequest(BaseModel):
         ),
         Whole,
     ] = None
+    start: Annotated[
+        int,
+        Field(ge=0, le=MAX_SEED, description="Number of the first image within the one seed."),
+        Whole,
+    ] = 0
     seeds: Annotated[
         list[_Seed] | None,
         Field(
             min_length=1,
-            max_length=MAX_IMAGES,
+            max_length=MAX_STREAMED,
             description="One for each: the image that this seed gives alone.",
         ),
     ] = None
@@ -92,10 +112,17 @@ class GenerateRequest(BaseModel):
     format: Annotated[
         Format,
         Field(
-            description="png: the one image; grid: all in one PNG; npy, safetensors: float32, "
-            "to the bit, in [-1, 1] but for the model's overshoot."
+            description="png, webp: the one image, without loss; grid: all in one PNG; npy, "
+            "safetensors: float32, to the bit, in [-1, 1] but for the model's overshoot."
         ),
     ] = "png"
+    stream: Annotated[
+        bool,
+        Field(
+            description="Sends the file while its images are made, all by one version; for npy "
+            f"without noise, up to {MAX_STREAMED} images.",
+        ),
+    ] = False
 
 
 @final
@@ -128,11 +155,7 @@ def accept(engine: Engine, request: GenerateRequest) -> Rows:
         RequestRefused: If the model cannot do it, or a part contradicts another.
     """
     given = [name for name in ("seed", "seeds", "noise") if getattr(request, name) is not None]
-    if len(given) > 1:
-        raise RequestRefused(
-            f"at most one of seed, seeds and noise may be given, got {' and '.join(given)}",
-            param=given[-1],
-        )
+    _check_together(request, given)
     steps = engine.check(steps=request.steps, guidance=request.guidance)
     origins: tuple[tuple[int, int], ...] | Tensor
     if request.noise is not None:
@@ -144,18 +167,45 @@ def accept(engine: Engine, request: GenerateRequest) -> Rows:
         listed = len(request.labels) if isinstance(request.labels, list) else 1
         n = listed if request.n is None else request.n
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
-        origins = tuple((seed, k) for k in range(n))
-    if not 1 <= n <= MAX_IMAGES:
-        raise RequestRefused(f"n must be in 1..{MAX_IMAGES}, got {n}", param=(*given, "n")[0])
+        origins = tuple((seed, request.start + k) for k in range(n))
+    most, more = _most(engine) if request.stream else (MAX_IMAGES, " without stream")
+    if not 1 <= n <= most:
+        param = "n" if given in ([], ["seed"]) else given[0]
+        raise RequestRefused(f"n must be in 1..{most}{more}, got {n}", param=param)
     if request.n not in (None, n):
         raise RequestRefused(f"n must be that of the {given[0]}, {n}, got {request.n}", param="n")
-    if request.format == "png" and n > 1:
+    if request.format in ("png", "webp") and n > 1:
         raise RequestRefused(
-            f"format png is for one image, got n = {n}; allowed: grid, npy, safetensors",
+            f"format {request.format} is for one image, got n = {n}; "
+            "allowed: grid, npy, safetensors",
             param="format",
         )
     labels = _labels(request, engine, n)
     return Rows(labels=labels, origins=origins, steps=steps, guidance=request.guidance)
+
+
+def _check_together(request: GenerateRequest, given: list[str]) -> None:
+    if len(given) > 1:
+        raise RequestRefused(
+            f"at most one of seed, seeds and noise may be given, got {' and '.join(given)}",
+            param=given[-1],
+        )
+    if request.start and given not in ([], ["seed"]):
+        raise RequestRefused(
+            f"start must be left out beside {given[0]}, got {request.start}", param="start"
+        )
+    if request.stream and request.format != "npy":
+        raise RequestRefused(
+            f"format must be npy for a stream, got {request.format}", param="format"
+        )
+    if request.stream and request.noise is not None:
+        raise RequestRefused("noise must be left out of a stream, got some", param="noise")
+
+
+def _most(engine: Engine) -> tuple[int, str]:
+    """Most images of a stream, and of what kind of images."""
+    fitting = MAX_STREAMED_BYTES // (4 * math.prod(engine.image_shape))
+    return min(MAX_STREAMED, fitting), f" for images of {engine.size} in a stream"
 
 
 def _labels(request: GenerateRequest, engine: Engine, n: int) -> tuple[int, ...] | None:
@@ -220,8 +270,8 @@ def encode(
     """The file of some images.
 
     Args:
-        images: As the engine made them.
-        rows: What they were made of.
+        images: As the engine made them; of a stream, those of its first part.
+        rows: What they were made of, and what the rest of a stream will be.
         form: Kind of the file.
         engine: What made them.
         version: Its registered version.
@@ -233,12 +283,20 @@ def encode(
     facts = {"model": version, "steps": str(rows.steps), "n": str(rows.n)}
     facts |= {} if guidance is None else {"guidance": f"{guidance:g}"}
     if not isinstance(rows.origins, Tensor):
-        seeds = [str(seed) for seed, _ in rows.origins]
-        is_one = [k for _, k in rows.origins] == list(range(rows.n))
-        facts |= {"seed": seeds[0]} if is_one else {"seeds": ",".join(seeds)}
+        facts |= _seeds(rows.origins)
     headers = {f"X-Onestep-{name.capitalize()}": value for name, value in facts.items()}
     content = _file(images.contiguous(), form, facts)
     return Made(content=content, media=MEDIA[form], headers=headers)
+
+
+def _seeds(origins: tuple[tuple[int, int], ...]) -> dict[str, str]:
+    """The seed of all images and the number of the first, or the seed of each where that fits."""
+    seed, start = origins[0]
+    if origins == tuple((seed, start + k) for k in range(len(origins))):
+        return {"seed": str(seed)} | ({"start": str(start)} if start else {})
+    if len(origins) > MAX_IMAGES:  # too long for a header, and the client has sent them
+        return {}
+    return {"seeds": ",".join(str(seed) for seed, _ in origins)}
 
 
 def _file(images: Tensor, form: Format, facts: dict[str, str]) -> bytes:
@@ -251,6 +309,8 @@ def _file(images: Tensor, form: Format, facts: dict[str, str]) -> bytes:
             return safetensors.torch.save({"images": images}, metadata=facts)
         case "png":
             return encode_png(to_uint8(images)[0])
+        case "webp":
+            return encode_webp(to_uint8(images)[0])
         case "grid":
             return encode_png(_grid(to_uint8(images)))
 

@@ -1,7 +1,7 @@
 """Rows to sample where each has a label and a noise of its own."""
 
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Self, final
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,21 @@ class Rows:
     def n(self) -> int:
         """How many images."""
         return self.origins.shape[1] if isinstance(self.origins, Tensor) else len(self.origins)
+
+    def first(self, n: int) -> Self:
+        """The first of the images; all of them where there are no more.
+
+        Args:
+            n: How many at most.
+
+        Returns:
+            The request for them alone.
+        """
+        if self.n <= n:
+            return self
+        assert not isinstance(self.origins, Tensor), "noise that is given comes in one part"
+        labels = None if self.labels is None else self.labels[:n]
+        return replace(self, labels=labels, origins=self.origins[:n])
 
     def noise(self, shape: tuple[int, ...], *, draws: int) -> Float[Tensor, "draws n *d"]:
         """Where each image begins.

@@ -1,8 +1,8 @@
 """What travels over HTTP: OpenAI's images shape, with seed and steps beside it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 
@@ -12,7 +12,31 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _example(**fields: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 Whole = BeforeValidator(_whole)
+_PLACE: Final = "v1/images/digits/3/7/0.png?labels=3&steps=1"
+_CARD: Final[dict[str, JsonValue]] = {
+    "id": "digits@champion",
+    "object": "model",
+    "created": 1795363200,
+    "owned_by": "digits",
+    "version": "digits/3",
+    "method": "MeanFlow",
+    "size": "8x8",
+    "labels": ["0", "1", "2", "3"],
+    "steps": [1, 2, 4],
+    "default_steps": 1,
+    "default_guidance": None,
+    "classes": 4,
+    "shape": [1, 8, 8],
+    "parents": {"teacher": "digits/1"},
+    "metrics": {"eval/1nn/nfe_1": 0.61, "eval/1nn/nfe_4": 0.57},
+    "nfe_curve": {"eval/1nn": {"1": 0.61, "4": 0.57}},
+    "problem": None,
+}
 
 
 class ImagesRequest(BaseModel):
@@ -20,7 +44,12 @@ class ImagesRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"prompt": "3", "n": 4, "seed": 0, "steps": 1}]},
+        json_schema_extra={
+            "examples": [
+                {"prompt": "3", "n": 4, "seed": 0, "steps": 1},
+                {"prompt": "3", "n": 2, "response_format": "url", "output_format": "webp"},
+            ]
+        },
     )
 
     model: Annotated[
@@ -40,8 +69,16 @@ class ImagesRequest(BaseModel):
         Field(max_length=20, description="Width x height, as in 8x8; the model's own only."),
     ] = None
     response_format: Annotated[
-        Literal["b64_json"], Field(description="PNG files in base64; the only format.")
+        Literal["b64_json", "url"],
+        Field(description="Files in base64, or addresses at which they are made when asked."),
     ] = "b64_json"
+    output_format: Annotated[
+        Literal["png", "webp"], Field(description="Kind of the files; both are without loss.")
+    ] = "png"
+    user: Annotated[
+        str | None,
+        Field(max_length=200, description="Taken from OpenAI's clients; it changes nothing."),
+    ] = None
     seed: Annotated[
         int | None,
         Field(
@@ -71,13 +108,15 @@ class ImagesRequest(BaseModel):
 
 
 class ImageData(BaseModel):
-    """One image.
+    """One image, as a file or as the address of one.
 
     Attributes:
-        b64_json: A PNG file in base64.
+        b64_json: A file in base64.
+        url: Where the file is; it names all that the image depends on.
     """
 
-    b64_json: str
+    b64_json: str | None = None
+    url: str | None = None
 
 
 class Usage(BaseModel):
@@ -85,7 +124,7 @@ class Usage(BaseModel):
 
     Attributes:
         images: How many images were made.
-        network_evaluations: Forwards of the network, summed over the images.
+        network_evaluations: Forwards of the network, summed over the images; 0 for addresses.
     """
 
     images: int
@@ -105,6 +144,17 @@ class ImagesResponse(BaseModel):
         size: Width x height.
         usage: What they cost.
     """
+
+    model_config = _example(
+        created=1795363200,
+        data=[{"b64_json": None, "url": f"http://localhost:8000/{_PLACE}"}],
+        model="digits/3",
+        seed=7,
+        steps=1,
+        guidance=None,
+        size="8x8",
+        usage={"images": 1, "network_evaluations": 0},
+    )
 
     created: int
     data: list[ImageData]
@@ -140,6 +190,8 @@ class ModelCard(BaseModel):
         problem: Why the name does not mean the version that it should; null where it does.
     """
 
+    model_config = _example(**_CARD)
+
     id: str
     object: Literal["model"] = "model"
     created: int
@@ -169,6 +221,10 @@ class ModelList(BaseModel):
         missing: Names of those that are not, and why.
     """
 
+    model_config = _example(
+        object="list", data=[_CARD], missing={"faces@champion": "it is not loaded yet"}
+    )
+
     object: Literal["list"] = "list"
     data: list[ModelCard]
     missing: dict[str, str] = {}
@@ -177,12 +233,16 @@ class ModelList(BaseModel):
 class Health(BaseModel):
     """The server answers, and with which version."""
 
+    model_config = _example(status="ok", model="digits/3")
+
     status: Literal["ok"] = "ok"
     model: str
 
 
 class Ready(BaseModel):
     """Every served model is loaded."""
+
+    model_config = _example(status="ok")
 
     status: Literal["ok"] = "ok"
 
@@ -208,5 +268,14 @@ class Fault(BaseModel):
 
 class Refusal(BaseModel):
     """A refused request."""
+
+    model_config = _example(
+        error={
+            "message": "n must be less than or equal to 64, got 65",
+            "type": "invalid_request_error",
+            "param": "n",
+            "code": 422,
+        }
+    )
 
     error: Fault

@@ -7,13 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Final, Protocol, final
 
-from jaxtyping import Float
-from torch import Tensor
-
 from .batcher import Batcher
-from .engine import MAX_SEED, Draw, Engine
+from .engine import MAX_IMAGES, MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
-from .image import encode_png, to_uint8
+from .image import encode_png, encode_webp, to_uint8
+from .link import link
 from .native import GenerateRequest, Made, accept, encode
 from .schema import (
     Fault,
@@ -63,7 +61,8 @@ class Service(Protocol):
         """A file of images, or the reason why there is none.
 
         Args:
-            request: What a user asked for.
+            request: What a user asked for. Of a stream it is checked as a whole, and the file
+                has its first part.
 
         Returns:
             The answer.
@@ -141,20 +140,34 @@ class EngineService:
         """
         try:
             draw = self._accept(request)
-            images = await self._batcher.submit(draw)
-            files = await asyncio.to_thread(_png, images)  # beside the next forward
+            data = await self._data(request, draw)
         except RequestRefused as refused:
             return refusal(refused)
         return ImagesResponse(
             created=int(time.time()),
-            data=[ImageData(b64_json=base64.b64encode(png).decode()) for png in files],
+            data=data,
             model=self._version,
             seed=draw.seed,
             steps=draw.steps,
             guidance=self._engine.guidance if draw.guidance is None else draw.guidance,
             size=self._engine.size,
-            usage=Usage(images=draw.n, network_evaluations=draw.n * draw.steps),
+            usage=Usage(
+                images=draw.n,
+                network_evaluations=draw.n * draw.steps * (request.response_format != "url"),
+            ),
         )
+
+    async def _data(self, request: ImagesRequest, draw: Draw) -> list[ImageData]:
+        """The images themselves, or where they will be made."""
+        if request.response_format == "url":
+            form = request.output_format
+            return [ImageData(url=link(self._version, draw, k, form)) for k in range(draw.n)]
+        images = await self._batcher.submit(draw)
+        encode_one = encode_webp if request.output_format == "webp" else encode_png
+        files = await asyncio.to_thread(  # beside the next forward
+            lambda: [encode_one(image) for image in to_uint8(images)]
+        )
+        return [ImageData(b64_json=base64.b64encode(file).decode()) for file in files]
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         """A file of images, or the reason why there is none.
@@ -168,7 +181,7 @@ class EngineService:
         try:
             self._check_name(request.model)
             rows = await asyncio.to_thread(accept, self._engine, request)  # noise may be large
-            images = await self._batcher.submit(rows)
+            images = await self._batcher.submit(rows.first(MAX_IMAGES))
         except RequestRefused as refused:
             return refusal(refused)
         return await asyncio.to_thread(
@@ -205,10 +218,6 @@ def _curve(metrics: Mapping[str, float]) -> dict[str, dict[int, float]]:
         if found and nfe.isdecimal():
             curve.setdefault(metric, {})[int(nfe)] = value
     return {metric: dict(sorted(values.items())) for metric, values in curve.items()}
-
-
-def _png(images: Float[Tensor, "n c h w"]) -> list[bytes]:
-    return [encode_png(image) for image in to_uint8(images)]
 
 
 def refusal(refused: RequestRefused) -> Refusal:

@@ -97,7 +97,9 @@ ROUTES: Final = {
     "GET /readyz",
     "GET /result.js",
     "GET /server.js",
+    "GET /v1/images/{name}/{version}/{seed}/{k}.{form}",
     "GET /v1/models",
+    "GET /v1/models/{name:path}",
     "POST /v1/generate",
     "POST /v1/images/generations",
 }
@@ -263,7 +265,7 @@ def test_the_routes_are_these() -> None:
 
 
 def test_a_request_for_images_has_the_fields_of_openai_and_three_more() -> None:
-    openai = {"model", "prompt", "n", "size", "response_format", "user"}
+    openai = {"model", "prompt", "n", "size", "response_format", "user"} | {"output_format"}
     assert set(ImagesRequest.model_fields) - openai <= {"seed", "steps", "guidance"}
     assert {"model", "prompt", "n", "size", "response_format", "seed", "steps"} <= set(
         ImagesRequest.model_fields

@@ -108,8 +108,8 @@ def test_the_version_is_a_name_too() -> None:
         (
             422,
             "response_format",
-            {"prompt": "1", "response_format": "url"},
-            "'b64_json', got 'url'",
+            {"prompt": "1", "response_format": "file"},
+            "'b64_json' or 'url', got 'file'",
         ),
         (
             422,
@@ -376,6 +376,8 @@ def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
         "/healthz",
         "/readyz",
         "/v1/models",
+        "/v1/models/{name}",
+        "/v1/images/{name}/{version}/{seed}/{k}.{form}",
         "/v1/generate",
         GENERATIONS,
     }

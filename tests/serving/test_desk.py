@@ -5,14 +5,14 @@ from typing import TypeVar
 
 import pytest
 
-from onestep.serving.desk import Desk
+from onestep.serving.desk import MAX_FORMER, Desk
 from onestep.serving.engine import Engine
 from onestep.serving.errors import LoadFailed
 from onestep.serving.schema import ImagesRequest, ImagesResponse, Refusal
 from onestep.serving.service import EngineService
 from onestep.serving.settings import AppSettings
 from onestep.serving.shelf import Shelf
-from onestep.tests.serving.model import gaussian, record_of
+from onestep.tests.serving.model import gaussian, record_of, unet
 
 T = TypeVar("T")
 METRICS = {"eval/1nn/nfe_4": 0.1, "eval/1nn/nfe_1": 0.3, "eval/1nn/nfe_x": 0.5, "loss": 2.0}
@@ -104,7 +104,7 @@ def test_the_first_version_that_loads_is_served() -> None:
     run(work)
 
 
-def test_a_name_moves_and_its_old_version_is_no_name_any_more() -> None:
+def test_a_name_moves_and_its_old_version_answers_who_asks_for_it() -> None:
     async def work(desk: Desk) -> None:
         await desk.serve({"champion": ["digits/3"]})
         with pytest.raises(LoadFailed):
@@ -119,9 +119,36 @@ def test_a_name_moves_and_its_old_version_is_no_name_any_more() -> None:
         (card,) = (await desk.describe()).data
         assert (card.id, card.version, card.problem) == ("champion", "digits/4", None)
         assert await version_for(desk, "champion") == "digits/4"
-        assert (await refused(desk, "digits/3"))[0] == 404
+        assert await version_for(desk, "digits/3") == "digits/3"
+        await desk.serve({"digits/4": ["digits/4"]})
+        assert (await refused(desk, "champion"))[0] == 404
 
     run(work)
+
+
+def test_a_former_version_is_loaded_again_while_its_name_is_served_and_no_other_is() -> None:
+    loads: list[str] = []
+
+    def counted(version: str) -> EngineService:
+        loads.append(version)
+        return EngineService(Engine(unet(), record_of(), bucket=4), name=version, version=version)
+
+    async def work() -> None:
+        desk = Desk(Shelf(counted, memory_bytes=1))
+        await desk.serve({"champion": ["digits/1"]})
+        for k in range(2, MAX_FORMER + 3):
+            await desk.stage(f"digits/{k}")
+            desk.point("champion", f"digits/{k}")
+        loads.clear()
+        assert await version_for(desk, "digits/2") == "digits/2"
+        assert loads == ["digits/2"]
+        for unknown in ("digits/1", "digits/99"):  # the first has given way to later ones
+            assert (await refused(desk, unknown))[0] == 404
+        await desk.serve({"best": ["digits/50"]})
+        assert (await refused(desk, "digits/3"))[0] == 404
+        assert loads == ["digits/2", "digits/50"]
+
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,25 @@ def test_a_png_is_the_one_image_and_a_grid_has_all_of_them_in_rows() -> None:
     assert (sheet[8:, 8:] == 0).all()
 
 
+def test_a_webp_holds_the_levels_of_the_png() -> None:
+    png, webp = posted(*({"labels": 1, "seed": 3, "format": form} for form in ("png", "webp")))
+    assert webp.headers["Content-Type"] == "image/webp"
+    with Image.open(io.BytesIO(webp.content)) as image:
+        assert image.format == "WEBP"
+        found = np.asarray(image)
+    assert (found == levels(png)[:, :, None]).all()
+
+
+def test_the_images_of_a_seed_are_numbered_and_may_begin_anywhere() -> None:
+    whole, end = posted(
+        {"labels": 1, "n": 5, "seed": 4, "format": "npy"},
+        {"labels": 1, "n": 2, "seed": 4, "start": 3, "format": "npy"},
+    )
+    assert (array(end) == array(whole)[3:]).all()
+    assert (end.headers["X-Onestep-Seed"], end.headers["X-Onestep-Start"]) == ("4", "3")
+    assert "X-Onestep-Start" not in whole.headers
+
+
 def test_guidance_reaches_the_network_and_the_headers() -> None:
     body = {"labels": 1, "seed": 1, "format": "npy"}
     own, strong = posted(body, {**body, "guidance": 4}, engine=network(guided=True))
@@ -182,7 +201,15 @@ HUGE: Final = base64.b64encode(
         (422, "noise", {"labels": 1, "seed": 1, "noise": "x"}, "got seed and noise"),
         (422, "n", {"labels": 1, "seeds": [1, 2], "n": 3}, "n must be that of the seeds, 2, got 3"),
         (422, "seeds", {"labels": 1, "seeds": []}, "seeds must have at least 1 item"),
-        (422, "seeds", {"labels": 1, "seeds": [1] * 65}, "seeds must have at most 64 items"),
+        (
+            422,
+            "seeds",
+            {"labels": 1, "seeds": [1] * 65},
+            "n must be in 1..64 without stream, got 65",
+        ),
+        (422, "seeds", {"labels": 1, "seeds": [1] * 4097}, "seeds must have at most 4096 items"),
+        (422, "start", {"labels": 1, "seeds": [1], "start": 2}, "start must be left out beside"),
+        (422, "format", {"n": 2, "labels": 1, "format": "webp"}, "format webp is for one image"),
         (422, "format", {"labels": [1, 2]}, "format png is for one image, got n = 2; allowed"),
         (422, "labels", {"labels": [1, 2], "n": 3, "format": "npy"}, "each of 3, got 2"),
         (422, "labels", {"labels": "four"}, "labels must be a class label, got 'four'"),
