@@ -1,23 +1,30 @@
 """The web application: routes, refusals and pages, over any service."""
 
-import logging
 import re
-from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
+from .answer import respond
+from .body import BodyLimit
+from .count import count_images
 from .errors import RequestRefused, shown
+from .gate import Gate, KeyGate
+from .journal import Journal
+from .meter import Meter
 from .native import MEDIA, GenerateRequest
+from .request_trace import trace_of
 from .schema import Health, ImagesRequest, ImagesResponse, ModelList, Ready, Refusal
 from .service import Service, refusal
+from .settings import AppSettings
+from .tally import metrics_page
 
-RETRY_AFTER_S: Final = 1
-_LOG: Final = logging.getLogger(__name__)
+_DEFAULTS: Final = AppSettings()
 _SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic begins its sentences
 _UNREADABLE: Final = (
     "the body must be JSON in UTF-8 without deep nesting or very long numbers, got one that cannot "
@@ -48,16 +55,22 @@ _FAILED: Final[dict[int | str, dict[str, Any]]] = {
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": Refusal, "description": "No such model is served"},
     422: {"model": Refusal, "description": "Out of range, unknown field, or not JSON"},
-    429: {"model": Refusal, "description": "Too many requests wait"},
+    408: {"model": Refusal, "description": "The body came too slowly"},
+    413: {"model": Refusal, "description": "The body is too large"},
+    429: {"model": Refusal, "description": "Too many requests wait, or too many of this key"},
     **_FAILED,
 }
 
 
-def build_api(service: Service) -> FastAPI:
+def build_api(
+    service: Service, settings: AppSettings = _DEFAULTS, *, ingress: str = "local"
+) -> FastAPI:
     """The application that answers over HTTP with this service.
 
     Args:
         service: Whatever makes the images, in this process or across Ray.
+        settings: Who may ask, and what is written down of it.
+        ingress: Which of several web applications behind one address this is.
 
     Returns:
         The application.
@@ -72,8 +85,12 @@ def build_api(service: Service) -> FastAPI:
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(RequestRefused, _answer_refused)
     api.add_exception_handler(HTTPException, _answer_http)
-    api.middleware("http")(_answer_failed)
-    api.middleware("http")(_add_headers)
+    gate, meter = Gate(settings.keys), Meter(ingress)
+    # The one that is added last sees a request first.
+    api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
+    api.add_middleware(KeyGate, gate=gate)
+    api.add_middleware(Journal, headers=_HEADERS, meter=meter, access_log=settings.access_log)
+    _declare_keys(api, gate)
 
     @api.get("/healthz", responses=_FAILED)
     async def health() -> Health:
@@ -99,18 +116,34 @@ def build_api(service: Service) -> FastAPI:
         return await service.describe()
 
     @api.post("/v1/images/generations", response_model=ImagesResponse, responses=_REFUSED)
-    async def generate(request: ImagesRequest) -> ImagesResponse | Response:
+    async def generate(request: ImagesRequest, http: Request) -> ImagesResponse | Response:
         """Images of one class; the same seed gives the same images."""
+        trace = trace_of(http.scope)
+        if (refused := gate.charge(trace, count_images(request))) is not None:
+            return refused
         answer = await service.generate(request)
-        return _respond(answer) if isinstance(answer, Refusal) else answer
+        if isinstance(answer, Refusal):
+            return respond(answer)
+        trace.version, trace.steps = answer.model, answer.steps
+        return answer
 
     @api.post(_GENERATE, response_class=Response, responses={**_FILE, **_REFUSED})
-    async def make(request: GenerateRequest) -> Response:
+    async def make(request: GenerateRequest, http: Request) -> Response:
         """A file of images, each of its own label and noise if need be; float32 to the bit."""
+        trace = trace_of(http.scope)
+        if (refused := gate.charge(trace, count_images(request))) is not None:
+            return refused
         answer = await service.make(request)
         if isinstance(answer, Refusal):
-            return _respond(answer)
+            return respond(answer)
+        trace.version = answer.headers["X-Onestep-Model"]
+        trace.steps = int(answer.headers["X-Onestep-Steps"])
         return Response(answer.content, media_type=answer.media, headers=dict(answer.headers))
+
+    @api.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        page = metrics_page(meter, await service.tally())
+        return Response(page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     @api.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -123,20 +156,26 @@ def build_api(service: Service) -> FastAPI:
     return api
 
 
+def _declare_keys(api: FastAPI, gate: Gate) -> None:
+    """Lets the schema of the application say where a key is asked for."""
+    plain = api.openapi
+
+    def declared() -> dict[str, Any]:
+        if api.openapi_schema is None:
+            gate.declare(plain())  # which it keeps
+        return plain()
+
+    api.openapi = declared  # type: ignore[method-assign]  # as FastAPI's documentation tells to
+
+
 def _read(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _respond(answer: Refusal) -> JSONResponse:
-    code = answer.error.code
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if code in (429, 503) else None
-    return JSONResponse(answer.model_dump(), status_code=code, headers=headers)
 
 
 async def _answer_refused(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, RequestRefused)
-    return _respond(refusal(error))
+    return respond(refusal(error))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -144,12 +183,12 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     match error.status_code:
         case 400:  # FastAPI's answer where a body is wrong in another way than its syntax
-            return _respond(refusal(RequestRefused(_UNREADABLE)))
+            return respond(refusal(RequestRefused(_UNREADABLE)))
         case 404 | 405:
             message = f"there is no {request.method} {request.url.path}; see /docs"
         case _:
             message = error.detail
-    return _respond(refusal(RequestRefused(message, status=error.status_code)))
+    return respond(refusal(RequestRefused(message, status=error.status_code)))
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
@@ -170,24 +209,4 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
             param = place[0] if place else None
             rule = _SUBJECT.sub("must ", str(first["msg"]))
             message = f"{param or 'the body'} {rule}, got {shown(first['input'])}"
-    return _respond(refusal(RequestRefused(message, param=param)))
-
-
-async def _answer_failed(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """Whatever nobody foresaw, such as a replica that died, in the shape of every refusal."""
-    try:
-        return await call_next(request)
-    except Exception:  # the outermost edge: the log has all of it, the client none of it
-        _LOG.exception("%s %s failed", request.method, request.url.path)
-        message = "the server failed to answer; its log says why"
-        return _respond(refusal(RequestRefused(message, status=500)))
-
-
-async def _add_headers(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    response = await call_next(request)
-    response.headers.update(_HEADERS)
-    return response
+    return respond(refusal(RequestRefused(message, param=param)))

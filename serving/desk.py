@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final, final
 
 from .errors import LoadFailed, RequestRefused, UnknownModel
@@ -10,6 +11,7 @@ from .native import GenerateRequest, Made
 from .schema import ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
 from .service import EngineService, refusal
 from .shelf import Shelf
+from .tally import Tally
 
 NOT_TRIED: Final = "it is not loaded yet"
 
@@ -30,6 +32,7 @@ class Desk:
         self._versions: dict[str, str] = {}
         self._cards: dict[str, ModelCard] = {}
         self._problems: dict[str, str] = {}
+        self._swaps = 0
 
     @property
     def versions(self) -> dict[str, str]:
@@ -97,6 +100,7 @@ class Desk:
             version: A staged version.
         """
         if name in self._versions:
+            self._swaps += version != self._versions[name]
             self._versions[name] = version
             self._problems.pop(name, None)
             self._forget()
@@ -132,6 +136,10 @@ class Desk:
     async def missing(self) -> list[str]:
         """The served names whose model has not been loaded."""
         return [name for name, version in self.versions.items() if not version]
+
+    async def tally(self) -> list[Tally]:
+        """What the models count, and how often names moved."""
+        return [replace(self._shelf.tally, swaps=self._swaps, problems=len(self._problems))]
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.

@@ -5,6 +5,7 @@ import base64
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, Protocol, final
 
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from .engine import MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
 from .image import encode_png, to_uint8
 from .native import GenerateRequest, Made, accept, encode
+from .rows import Rows
 from .schema import (
     Fault,
     ImageData,
@@ -26,8 +28,10 @@ from .schema import (
     Refusal,
     Usage,
 )
+from .tally import Counts, ModelTally, Tally
 
 _KINDS: Final[dict[int, Kind]] = {
+    401: "authentication_error",
     429: "rate_limit_error",
     500: "server_error",
     503: "server_error",
@@ -46,6 +50,10 @@ class Service(Protocol):
 
     async def missing(self) -> list[str]:
         """The served names whose model has not been loaded."""
+        ...
+
+    async def tally(self) -> list[Tally] | None:
+        """What each replica counts; None where one does not answer in time."""
         ...
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
@@ -87,7 +95,8 @@ class EngineService:
         self._name = name
         self._version = version
         self._created = int(time.time())
-        self._batcher = Batcher(engine, max_waiting=max_waiting)
+        self._counts = Counts()
+        self._batcher = Batcher(engine, max_waiting=max_waiting, counts=self._counts)
 
     @property
     def nbytes(self) -> int:
@@ -105,6 +114,25 @@ class EngineService:
     async def missing(self) -> list[str]:
         """None: the model is there."""
         return []
+
+    async def tally(self) -> list[Tally]:
+        """What the one model counts."""
+        return [Tally(models=(self.counted,), loads=1)]
+
+    @property
+    def counted(self) -> ModelTally:
+        """What the model has done, and what waits for it."""
+        return ModelTally(
+            version=self._version,
+            counts=replace(self._counts),
+            waiting=self._batcher.waiting,
+            loaded_bytes=self.nbytes,
+        )
+
+    def _count(self, draw: Draw | Rows, began: float) -> None:
+        self._counts.encoding_seconds += time.perf_counter() - began
+        self._counts.images += draw.n
+        self._counts.evaluations += draw.n * draw.steps
 
     @property
     def card(self) -> ModelCard:
@@ -141,9 +169,11 @@ class EngineService:
         try:
             draw = self._accept(request)
             images = await self._batcher.submit(draw)
+            began = time.perf_counter()
             files = await asyncio.to_thread(_png, images)  # beside the next forward
         except RequestRefused as refused:
             return refusal(refused)
+        self._count(draw, began)
         return ImagesResponse(
             created=int(time.time()),
             data=[ImageData(b64_json=base64.b64encode(png).decode()) for png in files],
@@ -170,7 +200,8 @@ class EngineService:
             images = await self._batcher.submit(rows)
         except RequestRefused as refused:
             return refusal(refused)
-        return await asyncio.to_thread(
+        began = time.perf_counter()
+        made = await asyncio.to_thread(
             encode,
             images,
             rows,
@@ -178,6 +209,8 @@ class EngineService:
             engine=self._engine,
             version=self._version,
         )
+        self._count(rows, began)
+        return made
 
     def _check_name(self, name: str) -> None:
         if name not in ("", self._name, self._version):

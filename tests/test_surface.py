@@ -31,6 +31,7 @@ VERBS: Final = (
     "average",
     "registry",
     "serve",
+    "key",
     "submit",
     "doctor",
 )
@@ -90,6 +91,7 @@ ROUTES: Final = {
     "GET /",
     "GET /docs",
     "GET /healthz",
+    "GET /metrics",
     "GET /readyz",
     "GET /v1/models",
     "POST /v1/generate",
@@ -125,6 +127,7 @@ OPTIONS: Final = {
     "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--dry-run"],
+    "key": [],
     "submit": [
         "--address",
         "--dry-run",
