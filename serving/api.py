@@ -63,7 +63,11 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def build_api(
-    service: Service, settings: AppSettings = _DEFAULTS, *, ingress: str = "local"
+    service: Service,
+    settings: AppSettings = _DEFAULTS,
+    *,
+    ingress: str = "local",
+    is_echoed: bool = False,
 ) -> FastAPI:
     """The application that answers over HTTP with this service.
 
@@ -71,6 +75,7 @@ def build_api(
         service: Whatever makes the images, in this process or across Ray.
         settings: Who may ask, and what is written down of it.
         ingress: Which of several web applications behind one address this is.
+        is_echoed: Whether a proxy before it adds the id that a request came with to the answer.
 
     Returns:
         The application.
@@ -89,7 +94,9 @@ def build_api(
     # The one that is added last sees a request first.
     api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
     api.add_middleware(KeyGate, gate=gate)
-    api.add_middleware(Journal, headers=_HEADERS, meter=meter, access_log=settings.access_log)
+    api.add_middleware(
+        Journal, headers=_HEADERS, meter=meter, access_log=settings.access_log, is_echoed=is_echoed
+    )
     _declare_keys(api, gate)
 
     @api.get("/healthz", responses=_FAILED)

@@ -57,6 +57,8 @@ class Ingress:
             RemoteService(self._generator, self._names),
             self._settings,
             ingress=serve.get_replica_context().replica_id.unique_id,
+            # Serve's own proxy adds the id to the answer, HAProxy does not.
+            is_echoed=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") != "1",
         )
 
 

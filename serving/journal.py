@@ -34,16 +34,24 @@ class Journal:
         headers: Headers of every answer, in the place of its own.
         meter: Counts the requests.
         access_log: Whether each has a line in the log ``onestep.access``.
+        is_echoed: Whether a proxy before it adds the id that a request came with to the answer.
     """
 
     def __init__(
-        self, app: ASGIApp, *, headers: Mapping[str, str], meter: Meter, access_log: bool
+        self,
+        app: ASGIApp,
+        *,
+        headers: Mapping[str, str],
+        meter: Meter,
+        access_log: bool,
+        is_echoed: bool = False,
     ) -> None:
         self._app = app
         self._headers = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
         self._names = {b"x-request-id", *(name for name, _ in self._headers)}
         self._meter = meter
         self._access_log = access_log
+        self._is_echoed = is_echoed
         if access_log:
             _open_log()
 
@@ -53,7 +61,9 @@ class Journal:
             await self._app(scope, receive, send)
             return
         trace = begin_trace(scope)
-        own = [*self._headers, (b"x-request-id", trace.id.encode())]
+        own = list(self._headers)
+        if not (self._is_echoed and trace.is_named):
+            own.append((b"x-request-id", trace.id.encode()))
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":

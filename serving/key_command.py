@@ -43,9 +43,7 @@ class KeyCommand:
         remove = actions.add_parser("remove", help="revoke a key")
         remove.add_argument("who", metavar="NAME", help="whose key it is")
         for action in (new, listing, remove):
-            action.add_argument(
-                "--file", help=f"file of the keys; by default that of {ENVIRONMENT}"
-            )
+            action.add_argument("--file", help=f"file of keys; by default {ENVIRONMENT}")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Does what was asked for.

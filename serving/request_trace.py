@@ -22,6 +22,7 @@ class Trace:
 
     Attributes:
         id: The client's own name of the request, or a new one.
+        is_named: Whether it is the client's, or a proxy's.
         key: The key that it came with, where keys are asked for.
         reason: Why it was refused, where the status alone does not say.
         status: HTTP status; 0 until an answer begins.
@@ -32,6 +33,7 @@ class Trace:
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(16))
+    is_named: bool = False
     key: Key | None = None
     reason: str | None = None
     status: int = 0
@@ -51,7 +53,8 @@ def begin_trace(scope: Scope) -> Trace:
         The trace, which ``trace_of`` finds from here on.
     """
     given = header(scope, b"x-request-id")
-    trace = Trace() if given is None or not _ID.fullmatch(given) else Trace(id=given.decode())
+    is_named = given is not None and _ID.fullmatch(given) is not None
+    trace = Trace(id=given.decode(), is_named=True) if given and is_named else Trace()
     scope[_PLACE] = trace
     return trace
 

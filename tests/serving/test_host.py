@@ -216,6 +216,21 @@ def _ask_until(stop: Event, url: str) -> list[bytes]:
     return images
 
 
+def check_metrics_and_bodies(url: str) -> None:
+    assert len(images_of(url, prompt="1", n=3)) == 3
+    page = httpx.get(f"{url}/metrics", headers={"X-Request-Id": "mine"}, timeout=30.0)
+    assert page.headers.get_list("X-Request-Id") == ["mine"]
+    assert len(httpx.get(url).headers.get_list("X-Request-Id")) == 1
+    made = r'^onestep_images_total\{model="digits/1",replica="\w+"\} 3\.0$'
+    assert re.search(made, page.text, re.MULTILINE)
+    assert re.search(r"^onestep_replicas_answered 1\.0$", page.text, re.MULTILINE)
+    assert re.search(r'^onestep_http_in_flight\{ingress="(?!local)\w+"\}', page.text, re.MULTILINE)
+    large = httpx.post(
+        f"{url}/v1/generate", content=(b" " * 10**6 for _ in range(17)), timeout=30.0
+    )
+    assert (large.status_code, large.json()["error"]["code"]) == (413, 413)
+
+
 @pytest.mark.ray
 def test_a_hosted_model_answers_alone_and_in_company_and_is_switched_without_a_refused_request(
     store: str,
@@ -223,6 +238,7 @@ def test_a_hosted_model_answers_alone_and_in_company_and_is_switched_without_a_r
     was_running = ray.is_initialized()
     with Hosted(settings(store, max_waiting=11)) as hosted, ThreadPoolExecutor(12) as pool:
         url = hosted.url
+        check_metrics_and_bodies(url)
         assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "model": NETWORK}
         assert httpx.get(url).headers["Content-Type"].startswith("text/html")
         (card,) = httpx.get(f"{url}/v1/models").json()["data"]

@@ -153,5 +153,3 @@ def test_the_settings_or_else_the_environment_name_the_file(tmp_path: Path) -> N
     assert key_file(None, {}) is None
     assert key_file(None, environment) == f"{os.getcwd()}/from_environment"
     assert key_file(f"{tmp_path}/keys", environment) == f"{tmp_path}/keys"
-
-
