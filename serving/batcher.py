@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .company import Company
+from .company import Answer, Company
 from .engine import Draw, Engine
 from .errors import Overloaded
 from .rows import Rows
@@ -39,7 +39,9 @@ class Batcher:
         self._engine = engine
         self._max_waiting = max_waiting
         self._counts = Counts() if counts is None else counts
-        self._company: Company[asyncio.Future[Tensor]] = Company(self._answer, rows=engine.bucket)
+        self._company: Company[asyncio.Future[Tensor]] = Company(
+            _counted(engine.answer, self._counts), rows=engine.bucket
+        )
         self._arrived: deque[_Waiting] = deque()
         # Walks belong to the thread that began them.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -118,7 +120,13 @@ class Batcher:
                 found.append((future, error))
         return found
 
-    def _answer(self, question: Question) -> Float[Tensor, " b *d"]:
-        self._counts.forwards += 1
-        self._counts.rows += len(question)
-        return self._engine.answer(question)
+
+def _counted(answer: Answer, counts: Counts) -> Answer:
+    """Counts what is asked; no method, whose circle would keep a closed model in memory."""
+
+    def counted(question: Question) -> Float[Tensor, " b *d"]:
+        counts.forwards += 1
+        counts.rows += len(question)
+        return answer(question)
+
+    return counted

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, final
 
-from .errors import LoadFailed, RequestRefused, UnknownModel
+from .errors import LoadFailed, RequestRefused, UnknownModel, without_paths
 from .native import GenerateRequest, Made
 from .schema import ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
 from .service import EngineService, refusal
@@ -113,7 +113,7 @@ class Desk:
             problem: One sentence.
         """
         if problem:
-            self._problems[name] = problem
+            self._problems[name] = without_paths(problem)
         else:
             self._problems.pop(name, None)
 

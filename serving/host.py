@@ -88,7 +88,7 @@ class Hosted:
         cores = len(os.sched_getaffinity(0))
         if not os.environ.get("RAY_ADDRESS"):
             _check_cores(settings.app, cores)
-        _check_keys(settings)
+        check_keys(settings)
         port = _free_port(settings.host, settings.port)
         is_own = stack.enter_context(ray_instance(num_cpus=cores))
 
@@ -201,8 +201,15 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _check_keys(settings: ServeSettings) -> None:
-    """Reads the keys, which are refused here if they cannot be; warns where none protect it."""
+def check_keys(settings: ServeSettings) -> None:
+    """Refuses keys that cannot be read, and warns where others reach a server without.
+
+    Args:
+        settings: The keys, and where the server listens.
+
+    Raises:
+        ValueError: If the file of keys cannot be read.
+    """
     if settings.app.keys is not None:
         read_keys(Path(settings.app.keys))
     elif not _is_loopback(settings.host):

@@ -94,6 +94,7 @@ class Shelf:
             service = await asyncio.to_thread(self._load, version)
         except ValueError as error:
             self._num_failures += 1
+            _LOG.warning("%s does not load: %s", version, error)
             raise LoadFailed(version, why=str(error)) from error
         except Exception as error:  # the edge of the model: its error is told, not its traceback
             self._num_failures += 1

@@ -4,6 +4,7 @@ import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Event
 from typing import Final
 
@@ -19,8 +20,9 @@ from onestep.platform.registry.errors import ReferenceNotFound
 from onestep.platform.registry.store import Registry
 from onestep.serving.app import GENERATOR, build, build_application
 from onestep.serving.generator import Generator
-from onestep.serving.host import APP_NAME, Hosted
+from onestep.serving.host import APP_NAME, Hosted, check_keys
 from onestep.serving.image import encode_png, to_uint8
+from onestep.serving.keys import add_key
 from onestep.serving.loading import load_engine, locate
 from onestep.serving.settings import AppSettings, ServeSettings
 from onestep.tests.serving.model import MEAN, SHAPE, STD
@@ -84,6 +86,38 @@ def test_more_threads_than_cores_are_refused(store: str, monkeypatch: pytest.Mon
         Hosted(settings(store, replicas=1000, threads=2)),
     ):
         pass
+
+
+def test_a_file_of_keys_that_cannot_be_read_is_refused_before_ray_starts(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", _never)
+    monkeypatch.setenv("ONESTEP_KEYS", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match=r"none cannot be read: No such"), Hosted(settings(store)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("host", "keyed", "warned"),
+    [
+        ("0.0.0.0", False, True),
+        ("::", False, True),
+        ("images.example", False, True),
+        ("0.0.0.0", True, False),
+        ("127.0.0.1", False, False),
+        ("::1", False, False),
+        ("localhost", False, False),
+    ],
+)
+def test_an_address_without_keys_that_others_reach_is_warned_of(
+    host: str, keyed: bool, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.yaml"
+    add_key(path, "ada")
+    check_keys(ServeSettings.from_dict({"host": host, "keys": str(path) if keyed else None}))
+    found = [record.getMessage() for record in caplog.records]
+    assert bool(found) == warned
+    assert all(host in message and "asks for no key" in message for message in found)
 
 
 def _never(*args: object, **kwargs: object) -> None:
