@@ -51,6 +51,7 @@ def test_a_missing_key_and_a_wrong_one_get_the_same_refusal(keys: Path) -> None:
         [("Authorization", "Bearer ")],
         [("Authorization", f"Bearer {token}x")],
         [("Authorization", f"Basic {token}")],
+        [("Authorization", f"Digest {token}")],
         [("Authorization", token)],
         [("Authorization", f"Bearer {token}"), ("Authorization", "Bearer x")],
         [("X-Api-Key", token)],

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
@@ -187,3 +188,22 @@ def test_the_path_of_a_failed_request_is_logged_as_it_was_sent(
     assert asyncio.run(run()).status_code == 500
     (record,) = caplog.records
     assert record.getMessage().startswith("GET /a%0AERROR%20forged failed")
+
+
+def test_headers_of_every_answer_take_the_place_of_its_own() -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"x-request-id", b"own"), (b"Referrer-Policy", b"own"), (b"x-kept", b"own")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def run() -> httpx.Response:
+        ours = {"Referrer-Policy": "no-referrer"}
+        journal = Journal(answer, headers=ours, meter=Meter("local"), access_log=False)
+        transport = httpx.ASGITransport(journal)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/", headers={"X-Request-Id": "mine"})
+
+    headers = asyncio.run(run()).headers
+    assert headers.get_list("x-request-id") == ["mine"]
+    assert headers.get_list("referrer-policy") == ["no-referrer"]
+    assert headers.get_list("x-kept") == ["own"]
