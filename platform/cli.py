@@ -21,6 +21,7 @@ _ORDER: Final = (
     "average",
     "registry",
     "serve",
+    "key",
     "submit",
     "doctor",
 )

@@ -1,20 +1,27 @@
 """The web application: routes, refusals and pages, over any service."""
 
-import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from .answer import respond
+from .body import BodyLimit
+from .count import count_images
 from .errors import RequestRefused, UnknownModel, shown
+from .gate import Gate, KeyGate
+from .journal import Journal
 from .link import PATH, LinkQuery, Picture, Whole53, cache_headers, is_known
+from .meter import Meter
 from .native import MEDIA, GenerateRequest
 from .pages import add_pages
+from .request_trace import Trace, trace_of
 from .schema import (
     Health,
     ImagesRequest,
@@ -25,10 +32,11 @@ from .schema import (
     Refusal,
 )
 from .service import Service, refusal
+from .settings import AppSettings
 from .stream import stream
+from .tally import metrics_page
 
-RETRY_AFTER_S: Final = 1
-_LOG: Final = logging.getLogger(__name__)
+_DEFAULTS: Final = AppSettings()
 _SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic begins its sentences
 _UNREADABLE: Final = (
     "the body must be JSON in UTF-8 without deep nesting or very long numbers, got one that cannot "
@@ -69,16 +77,27 @@ _FAILED: Final[dict[int | str, dict[str, Any]]] = {
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": Refusal, "description": "No such model is served"},
     422: {"model": Refusal, "description": "Out of range, unknown field, or not JSON"},
-    429: {"model": Refusal, "description": "Too many requests wait"},
+    408: {"model": Refusal, "description": "The body came too slowly"},
+    413: {"model": Refusal, "description": "The body is too large"},
+    429: {"model": Refusal, "description": "Too many requests wait, or too many of this key"},
     **_FAILED,
 }
 
 
-def build_api(service: Service) -> FastAPI:
+def build_api(
+    service: Service,
+    settings: AppSettings = _DEFAULTS,
+    *,
+    ingress: str = "local",
+    is_echoed: bool = False,
+) -> FastAPI:
     """The application that answers over HTTP with this service.
 
     Args:
         service: Whatever makes the images, in this process or across Ray.
+        settings: Who may ask, and what is written down of it.
+        ingress: Which of several web applications behind one address this is.
+        is_echoed: Whether a proxy before it adds the id that a request came with to the answer.
 
     Returns:
         The application.
@@ -93,8 +112,14 @@ def build_api(service: Service) -> FastAPI:
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(RequestRefused, _answer_refused)
     api.add_exception_handler(HTTPException, _answer_http)
-    api.middleware("http")(_answer_failed)
-    api.middleware("http")(_add_headers)
+    gate, meter = Gate(settings.keys), Meter(ingress)
+    # The one that is added last sees a request first.
+    api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
+    api.add_middleware(KeyGate, gate=gate)
+    api.add_middleware(
+        Journal, headers=_HEADERS, meter=meter, access_log=settings.access_log, is_echoed=is_echoed
+    )
+    _declare_keys(api, gate)
 
     @api.get("/healthz", responses=_FAILED)
     async def health() -> Health:
@@ -134,11 +159,15 @@ def build_api(service: Service) -> FastAPI:
     @api.post("/v1/images/generations", response_model=ImagesResponse, responses=_REFUSED)
     async def generate(request: ImagesRequest, http: Request) -> ImagesResponse | Response:
         """Images of one class; the same seed gives the same images."""
+        trace = trace_of(http.scope)
+        if (refused := gate.charge(trace, count_images(request))) is not None:
+            return refused
         answer = await service.generate(request)
         if isinstance(answer, Refusal):
-            return _respond(answer)
+            return respond(answer)
         for image in answer.data:  # only here it is known where the server is reached
             image.url = image.url and f"{http.base_url}{image.url}"
+        trace.version, trace.steps = answer.model, answer.steps
         return answer
 
     @api.get(PATH, response_class=Response, responses={**_PICTURE, **_REFUSED})
@@ -152,9 +181,13 @@ def build_api(service: Service) -> FastAPI:
         http: Request,
     ) -> Response:
         """Image k of a seed, by a version; caches may keep it for ever."""
+        trace = trace_of(http.scope)
+        if (refused := gate.charge(trace, 1)) is not None:
+            return refused
         answer = await service.make(query.request(f"{name}/{version}", seed, k, form))
         if isinstance(answer, Refusal):
-            return _respond(answer)
+            return respond(answer)
+        _note(trace, answer.headers)
         headers = cache_headers(answer, is_private="authorization" in http.headers)
         if is_known(headers["ETag"], http.headers.get("if-none-match", "")):
             return Response(status_code=304, headers=headers)
@@ -162,34 +195,55 @@ def build_api(service: Service) -> FastAPI:
         return Response(answer.content, media_type=answer.media, headers=headers)
 
     @api.post(_GENERATE, response_class=Response, responses={**_FILE, **_REFUSED})
-    async def make(request: GenerateRequest) -> Response:
+    async def make(request: GenerateRequest, http: Request) -> Response:
         """A file of images, each of its own label and noise if need be; float32 to the bit."""
+        trace = trace_of(http.scope)
+        if (refused := gate.charge(trace, count_images(request))) is not None:
+            return refused
         if request.stream:
             begun = await stream(service, request)
             if isinstance(begun, Refusal):
-                return _respond(begun)
+                return respond(begun)
+            _note(trace, begun.headers)
             return StreamingResponse(
                 begun.content, media_type=begun.media, headers=dict(begun.headers)
             )
         answer = await service.make(request)
         if isinstance(answer, Refusal):
-            return _respond(answer)
+            return respond(answer)
+        _note(trace, answer.headers)
         return Response(answer.content, media_type=answer.media, headers=dict(answer.headers))
+
+    @api.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        page = metrics_page(meter, await service.tally())
+        return Response(page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     add_pages(api)
     return api
 
 
-def _respond(answer: Refusal) -> JSONResponse:
-    code = answer.error.code
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if code in (429, 503) else None
-    return JSONResponse(answer.model_dump(), status_code=code, headers=headers)
+def _note(trace: Trace, headers: Mapping[str, str]) -> None:
+    """Tell a request's trace by which version it is answered, and in how many steps."""
+    trace.version, trace.steps = headers["X-Onestep-Model"], int(headers["X-Onestep-Steps"])
+
+
+def _declare_keys(api: FastAPI, gate: Gate) -> None:
+    """Lets the schema of the application say where a key is asked for."""
+    plain = api.openapi
+
+    def declared() -> dict[str, Any]:
+        if api.openapi_schema is None:
+            gate.declare(plain())  # which it keeps
+        return plain()
+
+    api.openapi = declared  # type: ignore[method-assign]  # as FastAPI's documentation tells to
 
 
 async def _answer_refused(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, RequestRefused)
-    return _respond(refusal(error))
+    return respond(refusal(error))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -197,12 +251,12 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     match error.status_code:
         case 400:  # FastAPI's answer where a body is wrong in another way than its syntax
-            return _respond(refusal(RequestRefused(_UNREADABLE)))
+            return respond(refusal(RequestRefused(_UNREADABLE)))
         case 404 | 405:
             message = f"there is no {request.method} {request.url.path}; see /docs"
         case _:
             message = error.detail
-    return _respond(refusal(RequestRefused(message, status=error.status_code)))
+    return respond(refusal(RequestRefused(message, status=error.status_code)))
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
@@ -222,30 +276,10 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
             param = place[0] if place else None
             rule = _SUBJECT.sub("must ", str(first["msg"]))
             message = f"{param or 'the body'} {rule}, got {shown(first['input'])}"
-    return _respond(refusal(RequestRefused(message, param=param)))
+    return respond(refusal(RequestRefused(message, param=param)))
 
 
 def _asked(request: Request) -> type[BaseModel]:
     if request.method == "GET":
         return LinkQuery
     return GenerateRequest if request.url.path.endswith(_GENERATE) else ImagesRequest
-
-
-async def _answer_failed(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """Whatever nobody foresaw, such as a replica that died, in the shape of every refusal."""
-    try:
-        return await call_next(request)
-    except Exception:  # the outermost edge: the log has all of it, the client none of it
-        _LOG.exception("%s %s failed", request.method, request.url.path)
-        message = "the server failed to answer; its log says why"
-        return _respond(refusal(RequestRefused(message, status=500)))
-
-
-async def _add_headers(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    response = await call_next(request)
-    response.headers.update(_HEADERS)
-    return response

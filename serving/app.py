@@ -1,6 +1,8 @@
 """The Ray Serve application: replicas that hold the models, and the web application before them."""
 
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final, final
 
@@ -11,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from .api import build_api
 from .generator import Generator, names_of
+from .keys import key_file
 from .remote import RemoteService
 from .settings import AppSettings
 from .watcher import Watcher
@@ -25,16 +28,19 @@ class Ingress:
 
     Args:
         generator: Handle of the deployment ``Generator``.
+        settings: Fields of ``AppSettings``, of which keys, bodies and the log are its own.
         watch: Handle of the deployment ``Watcher``, which Serve runs because it is bound to this.
     """
 
     def __init__(
         self,
         generator: DeploymentHandle[Generator],
+        settings: Mapping[str, Any],
         watch: DeploymentHandle[Watcher] | None = None,
     ) -> None:
         del watch
         self._generator = generator
+        self._settings = AppSettings.from_dict(settings)
         self._names: list[str] = []
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
@@ -47,7 +53,13 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that Serve runs in this replica."""
-        return build_api(RemoteService(self._generator, self._names))
+        return build_api(
+            RemoteService(self._generator, self._names),
+            self._settings,
+            ingress=serve.get_replica_context().replica_id.unique_id,
+            # Serve's own proxy adds the id to the answer, HAProxy does not.
+            is_echoed=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") != "1",
+        )
 
 
 GENERATOR: Final[Deployment] = serve.deployment(name="Generator")(Generator)
@@ -71,6 +83,7 @@ def build(args: Mapping[str, Any]) -> Application:
     from .loading import version_of
 
     settings = AppSettings.from_dict(args)
+    settings = replace(settings, keys=key_file(settings.keys, os.environ))
     versions = {name: version_of(settings.with_model(name)) for name in settings.names}
     return build_application(settings, {"models": versions})
 
@@ -112,17 +125,18 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         max_ongoing_requests=2 * (settings.max_replicas or settings.replicas) * at_once + _PAGES,
         ray_actor_options={"num_cpus": 0},
     )
-    replicas = generator.bind(settings.with_model("unset").to_dict())
+    fields = settings.with_model("unset").to_dict()
+    replicas = generator.bind(fields)
     if settings.watch_s is None:
-        return ingress.bind(replicas)
+        return ingress.bind(replicas, settings=fields)
     watcher = WATCHER.options(
         version=version,
         _internal=True,
         user_config={"names": list(names_of(config))},
         ray_actor_options={"num_cpus": 0},
     )
-    watch = watcher.bind(settings.with_model("unset").to_dict(), replicas)
-    return ingress.bind(replicas, watch=watch)
+    watch = watcher.bind(fields, replicas)
+    return ingress.bind(replicas, settings=fields, watch=watch)
 
 
 def _scale(settings: AppSettings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Requests enter the engine's forwards as soon as there is room: no timer, no batch to wait for."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .company import Company
+from .company import Answer, Company
 from .engine import Draw, Engine
 from .errors import Overloaded
 from .rows import Rows
+from .tally import Counts
+from .walk import Question
 
 _Waiting = tuple[Draw | Rows, "asyncio.Future[Tensor]"]
 _Found = tuple["asyncio.Future[Tensor]", Tensor | Exception]
@@ -29,16 +32,25 @@ class Batcher:
     Args:
         engine: The model.
         max_waiting: Requests that may wait before the next is refused.
+        counts: Where forwards are counted.
     """
 
-    def __init__(self, engine: Engine, *, max_waiting: int) -> None:
+    def __init__(self, engine: Engine, *, max_waiting: int, counts: Counts | None = None) -> None:
         self._engine = engine
         self._max_waiting = max_waiting
-        self._company: Company[asyncio.Future[Tensor]] = Company(engine.answer, rows=engine.bucket)
+        self._counts = Counts() if counts is None else counts
+        self._company: Company[asyncio.Future[Tensor]] = Company(
+            _counted(engine.answer, self._counts), rows=engine.bucket
+        )
         self._arrived: deque[_Waiting] = deque()
         # Walks belong to the thread that began them.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a forward."""
+        return len(self._arrived) + self._company.waiting
 
     async def submit(self, draw: Draw | Rows) -> Float[Tensor, "n c h w"]:
         """The images of one request.
@@ -52,9 +64,8 @@ class Batcher:
         Raises:
             Overloaded: If too many requests wait already.
         """
-        waiting = len(self._arrived) + self._company.waiting
-        if waiting >= self._max_waiting:
-            raise Overloaded(waiting)
+        if self.waiting >= self._max_waiting:
+            raise Overloaded(self.waiting)
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         self._arrived.append((draw, future))
         if self._worker is None or self._worker.done():
@@ -90,13 +101,32 @@ class Batcher:
                     found.append((future, error))
         if not len(self._company):
             return found
+        begin = time.perf_counter()
+        try:
+            return [*found, *self._forward()]
+        finally:
+            self._counts.forward_seconds += time.perf_counter() - begin
+
+    def _forward(self) -> list[_Found]:
         try:
             ended = self._company.advance()
         except Exception as error:
-            return [*found, *((future, error) for future in self._company.clear())]
+            return [(future, error) for future in self._company.clear()]
+        found: list[_Found] = []
         for future, x in ended:
             try:
                 found.append((future, self._engine.images(x)))
             except Exception as error:
                 found.append((future, error))
         return found
+
+
+def _counted(answer: Answer, counts: Counts) -> Answer:
+    """Counts what is asked; no method, whose circle would keep a closed model in memory."""
+
+    def counted(question: Question) -> Float[Tensor, " b *d"]:
+        counts.forwards += 1
+        counts.rows += len(question)
+        return answer(question)
+
+    return counted

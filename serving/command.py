@@ -121,13 +121,14 @@ def _overrides(words: Sequence[str]) -> list[str]:
 
 def _greeting(hosted: "Hosted") -> str:
     url, name = hosted.url, next(iter(hosted.versions))
+    key = ' \\\n          -H "Authorization: Bearer $KEY"' if hosted.asks_keys else ""
     served = ", ".join(f"{name} ({version})" for name, version in hosted.versions.items())
     body = json.dumps({"model": name, "prompt": hosted.example, "n": 1, "seed": 0})
     return f"""\
 serving {served}
   page  {url}/
   API   {url}/docs
-  try   curl -s {url}/v1/images/generations -H 'Content-Type: application/json' \\
+  try   curl -s {url}/v1/images/generations -H 'Content-Type: application/json'{key} \\
           -d '{body}'
 stop with Ctrl-C"""
 

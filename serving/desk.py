@@ -1,16 +1,20 @@
 """The desk of a replica: which version each served name means now, over the shelf of models."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, final
+from dataclasses import replace
+from typing import Final, TypeVar, final
 
-from .errors import LoadFailed, RequestRefused, UnknownModel
+from .errors import LoadFailed, RequestRefused, UnknownModel, without_paths
 from .native import GenerateRequest, Made
 from .schema import ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
 from .service import EngineService, refusal
 from .shelf import Shelf
+from .tally import Tally
 
+RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
+AnswerT = TypeVar("AnswerT")
 NOT_TRIED: Final = "it is not loaded yet"
 MAX_FORMER: Final = 16
 """Versions that names have moved away from and that still answer, however many there were."""
@@ -35,6 +39,7 @@ class Desk:
         self._cards: dict[str, ModelCard] = {}
         self._problems: dict[str, str] = {}
         self._former: dict[str, str] = {}  # and the name that meant it, the last one last
+        self._swaps = 0
 
     @property
     def versions(self) -> dict[str, str]:
@@ -105,6 +110,7 @@ class Desk:
         """
         if name in self._versions:
             before = dict(self._versions)
+            self._swaps += version != before[name]
             self._versions[name] = version
             self._remember(before)
             self._problems.pop(name, None)
@@ -118,7 +124,7 @@ class Desk:
             problem: One sentence.
         """
         if problem:
-            self._problems[name] = problem
+            self._problems[name] = without_paths(problem)
         else:
             self._problems.pop(name, None)
 
@@ -142,6 +148,10 @@ class Desk:
         """The served names whose model has not been loaded."""
         return [name for name, version in self.versions.items() if not version]
 
+    async def tally(self) -> list[Tally]:
+        """What the models count, and how often names moved."""
+        return [replace(self._shelf.tally, swaps=self._swaps, problems=len(self._problems))]
+
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.
 
@@ -151,11 +161,7 @@ class Desk:
         Returns:
             The answer.
         """
-        try:
-            async with self._lend(self._meant(request.model)) as service:
-                return await service.generate(request.model_copy(update={"model": ""}))
-        except RequestRefused as refused:
-            return refusal(refused)
+        return await self._by(EngineService.generate, request)
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         """A file of images, or the reason why there is none.
@@ -166,9 +172,18 @@ class Desk:
         Returns:
             The answer.
         """
+        return await self._by(EngineService.make, request)
+
+    async def _by(
+        self,
+        work: Callable[[EngineService, RequestT], Awaitable[AnswerT | Refusal]],
+        request: RequestT,
+    ) -> AnswerT | Refusal:
+        """What the model does that a request means."""
         try:
-            async with self._lend(self._meant(request.model)) as service:
-                return await service.make(request.model_copy(update={"model": ""}))
+            version = self._meant(request.model)
+            async with self._lend(version) as service:
+                return await work(service, request.model_copy(update={"model": version}))
         except RequestRefused as refused:
             return refusal(refused)
 

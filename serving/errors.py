@@ -6,9 +6,11 @@ RequestRefused (422)
     LoadFailed (503)
 """
 
+import re
 from typing import Final, final
 
 _LONGEST: Final = 80
+_PLACE: Final = re.compile(r"(?<![\w@.])(?:[a-z][a-z0-9+.-]*:/|~?/)[^\s'\",;)]+")
 
 
 class RequestRefused(ValueError):
@@ -66,11 +68,23 @@ class LoadFailed(RequestRefused):
     """
 
     def __init__(self, version: str, *, why: str) -> None:
-        super().__init__(f"{version} does not load: {why}", status=503)
-        self.why = why
+        self.why = without_paths(why)
+        super().__init__(f"{version} does not load: {self.why}", status=503)
 
 
 def shown(value: object) -> str:
     """What a user sent, short enough for one sentence."""
     text = repr(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def without_paths(text: str) -> str:
+    """A reason as users may read it: without the folders and addresses of the server.
+
+    Args:
+        text: One sentence; a reference such as digits/3 is no path.
+
+    Returns:
+        The sentence.
+    """
+    return _PLACE.sub("(a place on the server)", text)

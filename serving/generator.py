@@ -3,7 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, final
+
+from ray import serve
 
 from .desk import Desk
 from .errors import LoadFailed
@@ -13,6 +16,7 @@ from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import EngineService
 from .settings import AppSettings
 from .shelf import Shelf
+from .tally import Tally
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -133,6 +137,11 @@ class Generator:
     async def missing(self) -> list[str]:
         """The served names whose model has not been loaded."""
         return await self._desk.missing()
+
+    async def tally(self) -> list[Tally]:
+        """What this replica counts, under the id that Serve knows it by."""
+        replica = serve.get_replica_context().replica_id.unique_id
+        return [replace(tally, replica=replica) for tally in await self._desk.tally()]
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.

@@ -6,6 +6,8 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -13,10 +15,12 @@ import httpx
 
 from ..platform.ray_instance import ray_instance
 from .config_file import APP_NAME, LOGGING
+from .keys import read_keys
 from .loading import load_engine, locate
 from .settings import AppSettings, ServeSettings
 
 _POLL_S: Final = 0.1
+_LOG: Final = logging.getLogger(__name__)
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # and where to reach them from here
 
 
@@ -55,6 +59,11 @@ class Hosted:
         """The registered version of the first model."""
         return next(iter(self.versions.values()), "")
 
+    @property
+    def asks_keys(self) -> bool:
+        """Whether users need a key."""
+        return self._settings.app.keys is not None
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._start(stack)
@@ -78,6 +87,7 @@ class Hosted:
         cores = len(os.sched_getaffinity(0))
         if not os.environ.get("RAY_ADDRESS"):
             _check_cores(settings.app, cores)
+        check_keys(settings)
         port = _free_port(settings.host, settings.port)
         is_own = stack.enter_context(ray_instance(num_cpus=cores))
 
@@ -184,6 +194,32 @@ def _check_cores(app: AppSettings, cores: int) -> None:
         raise ValueError(
             f"serve.replicas x serve.threads must be at most the {cores} cores of this machine, "
             f"got {app.replicas} x {app.threads}"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
+
+
+def check_keys(settings: ServeSettings) -> None:
+    """Refuses keys that cannot be read, and warns where others reach a server without.
+
+    Args:
+        settings: The keys, and where the server listens.
+
+    Raises:
+        ValueError: If the file of keys cannot be read.
+    """
+    if settings.app.keys is not None:
+        read_keys(Path(settings.app.keys))
+    elif not _is_loopback(settings.host):
+        _LOG.warning(
+            "%s is reachable from elsewhere and asks for no key: whoever reaches it may use it; "
+            "see `onestep key new` and serve.keys",
+            settings.host,
         )
 
 

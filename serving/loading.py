@@ -1,5 +1,6 @@
 """From a reference in the registry to an engine that is warm."""
 
+import os
 from dataclasses import replace
 
 from ..platform.home import Home
@@ -8,6 +9,7 @@ from ..platform.registry.model import load_generator
 from ..platform.registry.reference import ModelVersion
 from ..platform.registry.store import Registry
 from .engine import Engine
+from .keys import key_file
 from .settings import AppSettings
 
 
@@ -21,7 +23,8 @@ def locate(settings: AppSettings) -> AppSettings:
         Settings that mean the same in any process of this machine.
     """
     home = _home(settings)
-    return replace(settings, tracking_uri=home.tracking_uri, artifacts=home.artifacts)
+    keys = key_file(settings.keys, os.environ)
+    return replace(settings, tracking_uri=home.tracking_uri, artifacts=home.artifacts, keys=keys)
 
 
 def version_of(settings: AppSettings) -> str:

@@ -12,6 +12,7 @@ from .generator import Generator
 from .native import GenerateRequest, Made
 from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import refusal
+from .tally import Tally
 
 READY_WITHIN_S: Final = 2.0
 """Seconds in which all replicas say what they have loaded, or none has."""
@@ -59,6 +60,19 @@ class RemoteService:
             return list(self._names)
         found = set().union(*answers)
         return [name for name in self._names if name in found]
+
+    async def tally(self) -> list[Tally] | None:
+        """What each replica counts.
+
+        Returns:
+            One for each; None where one does not answer in time.
+        """
+        asked = self._handle.broadcast("tally")
+        try:
+            answers: list[list[Tally]] = await asked.results_async(timeout_s=READY_WITHIN_S)
+        except (TimeoutError, DeploymentUnavailableError, RayActorError):  # they start, or one died
+            return None
+        return [tally for answer in answers for tally in answer]
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.

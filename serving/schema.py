@@ -247,7 +247,7 @@ class Ready(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-Kind = Literal["invalid_request_error", "rate_limit_error", "server_error"]
+Kind = Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
 
 
 class Fault(BaseModel):

@@ -5,6 +5,7 @@ import base64
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, Protocol, final
 
 from .batcher import Batcher
@@ -13,6 +14,7 @@ from .errors import RequestRefused, UnknownModel
 from .image import encode_png, encode_webp, to_uint8
 from .link import link
 from .native import GenerateRequest, Made, accept, encode
+from .rows import Rows
 from .schema import (
     Fault,
     ImageData,
@@ -24,8 +26,10 @@ from .schema import (
     Refusal,
     Usage,
 )
+from .tally import Counts, ModelTally, Tally
 
 _KINDS: Final[dict[int, Kind]] = {
+    401: "authentication_error",
     429: "rate_limit_error",
     500: "server_error",
     503: "server_error",
@@ -44,6 +48,10 @@ class Service(Protocol):
 
     async def missing(self) -> list[str]:
         """The served names whose model has not been loaded."""
+        ...
+
+    async def tally(self) -> list[Tally] | None:
+        """What each replica counts; None where one does not answer in time."""
         ...
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
@@ -86,7 +94,8 @@ class EngineService:
         self._name = name
         self._version = version
         self._created = int(time.time())
-        self._batcher = Batcher(engine, max_waiting=max_waiting)
+        self._counts = Counts()
+        self._batcher = Batcher(engine, max_waiting=max_waiting, counts=self._counts)
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +113,25 @@ class EngineService:
     async def missing(self) -> list[str]:
         """None: the model is there."""
         return []
+
+    async def tally(self) -> list[Tally]:
+        """What the one model counts."""
+        return [Tally(models=(self.counted,), loads=1)]
+
+    @property
+    def counted(self) -> ModelTally:
+        """What the model has done, and what waits for it."""
+        return ModelTally(
+            version=self._version,
+            counts=replace(self._counts),
+            waiting=self._batcher.waiting,
+            loaded_bytes=self.nbytes,
+        )
+
+    def _count(self, draw: Draw | Rows, began: float) -> None:
+        self._counts.encoding_seconds += time.perf_counter() - began
+        self._counts.images += draw.n
+        self._counts.evaluations += draw.n * draw.steps
 
     @property
     def card(self) -> ModelCard:
@@ -163,10 +191,12 @@ class EngineService:
             form = request.output_format
             return [ImageData(url=link(self._version, draw, k, form)) for k in range(draw.n)]
         images = await self._batcher.submit(draw)
+        began = time.perf_counter()
         encode_one = encode_webp if request.output_format == "webp" else encode_png
         files = await asyncio.to_thread(  # beside the next forward
             lambda: [encode_one(image) for image in to_uint8(images)]
         )
+        self._count(draw, began)
         return [ImageData(b64_json=base64.b64encode(file).decode()) for file in files]
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
@@ -181,10 +211,12 @@ class EngineService:
         try:
             self._check_name(request.model)
             rows = await asyncio.to_thread(accept, self._engine, request)  # noise may be large
-            images = await self._batcher.submit(rows.first(MAX_IMAGES))
+            first = rows.first(MAX_IMAGES)
+            images = await self._batcher.submit(first)
         except RequestRefused as refused:
             return refusal(refused)
-        return await asyncio.to_thread(
+        began = time.perf_counter()
+        made = await asyncio.to_thread(
             encode,
             images,
             rows,
@@ -192,6 +224,8 @@ class EngineService:
             engine=self._engine,
             version=self._version,
         )
+        self._count(first, began)
+        return made
 
     def _check_name(self, name: str) -> None:
         if name not in ("", self._name, self._version):

@@ -45,6 +45,11 @@ class AppSettings:
             not used for the longest is closed, and loaded again when it is asked for.
         watch_s: Seconds between two looks at where the aliases point; None to keep to what they
             meant at the start.
+        keys: File of the keys that may ask; None asks for no key, unless the environment names
+            a file.
+        max_body_mb: Most megabytes of the body of a request.
+        body_timeout_s: Seconds in which the body of a request must be there.
+        access_log: Whether each request has a line in the log.
 
     Raises:
         ValueError: If a value is out of range, or both one model and several are named.
@@ -62,6 +67,10 @@ class AppSettings:
     max_waiting: int = 256
     memory_mb: int = 4096
     watch_s: float | None = 0.3
+    keys: str | None = None
+    max_body_mb: int = 16
+    body_timeout_s: float = 30.0
+    access_log: bool = True
 
     def __post_init__(self) -> None:
         _check_text("model", self.model)
@@ -83,6 +92,13 @@ class AppSettings:
         _check_whole("bucket", self.bucket, 1, 1024)
         _check_whole("max_waiting", self.max_waiting, 1, 1_000_000)
         _check_whole("memory_mb", self.memory_mb, 1, 100_000_000)
+        _check_text("keys", self.keys)
+        _check_whole("max_body_mb", self.max_body_mb, 1, 100_000)
+        if not 0.1 <= self.body_timeout_s <= _DAY_S:
+            raise ValueError(
+                f"serve.body_timeout_s must be a number in 0.1..{_DAY_S}, "
+                f"got {self.body_timeout_s!r}"
+            )
         if self.watch_s is not None and not 0.05 <= self.watch_s <= _DAY_S:
             raise ValueError(
                 f"serve.watch_s must be a number in 0.05..{_DAY_S} or null, got {self.watch_s!r}"

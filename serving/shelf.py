@@ -9,6 +9,7 @@ from typing import Final, final
 
 from .errors import LoadFailed
 from .service import EngineService
+from .tally import Tally
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Shelf:
         self._models: dict[str, _Model] = {}
         self._loads: dict[str, asyncio.Task[_Model]] = {}
         self._uses = itertools.count()
+        self._num_loads = 0
+        self._num_failures = 0
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -43,6 +46,15 @@ class Shelf:
     def nbytes(self) -> int:
         """Bytes of parameters and buffers of all loaded models."""
         return sum(model.service.nbytes for model in self._models.values())
+
+    @property
+    def tally(self) -> Tally:
+        """What was loaded, and what the loaded models have done."""
+        return Tally(
+            models=tuple(self._models[version].service.counted for version in self.versions),
+            loads=self._num_loads,
+            load_failures=self._num_failures,
+        )
 
     @asynccontextmanager
     async def borrow(self, version: str) -> AsyncIterator[EngineService]:
@@ -81,12 +93,16 @@ class Shelf:
         try:
             service = await asyncio.to_thread(self._load, version)
         except ValueError as error:
+            self._num_failures += 1
+            _LOG.warning("%s does not load: %s", version, error)
             raise LoadFailed(version, why=str(error)) from error
         except Exception as error:  # the edge of the model: its error is told, not its traceback
+            self._num_failures += 1
             _LOG.exception("%s does not load", version)
             raise LoadFailed(version, why=f"{type(error).__name__}, see the log") from error
         finally:
             del self._loads[version]
+        self._num_loads += 1
         model = self._models[version] = _Model(service, used=next(self._uses))
         return model
 

@@ -39,7 +39,13 @@ PURE_STANDARD: Final = {
 }
 """Standard modules without files, clock, environment, processes or global random numbers."""
 VAGUE: Final = {"util", "utils", "common", "misc", "helper", "helpers"}
-PRINTS: Final = ("platform/cli.py", "platform/commands", "sweeps/command.py", "serving/command.py")
+PRINTS: Final = (
+    "platform/cli.py",
+    "platform/commands",
+    "sweeps/command.py",
+    "serving/command.py",
+    "serving/key_command.py",
+)
 
 
 def sources(*folders: str) -> list[Path]:

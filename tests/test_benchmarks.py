@@ -20,6 +20,7 @@ from onestep.benchmarks import (
     fair_stopping_page,
     few_steps,
     guardian,
+    http_guard,
     learning,
     learning_digits,
     learning_page,
@@ -69,6 +70,7 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "fair_stopping": fair_stopping.bars,
     "few_steps": few_steps.bars,
     "guardian": guardian.bars,
+    "http_guard": http_guard.bars,
     "mean_collapse": mean_collapse.bars,
     "method_cost": method_cost.bars,
     "population": population.bars,
@@ -143,6 +145,7 @@ def test_the_bars_are_those_that_the_platform_has_to_reach() -> None:
     assert (sweep_occupancy.MOST_S, sweep_occupancy.LEAST_BUSY) == (3.0, 0.9)
     assert sweep_restart.MOST_S == 20.0
     assert sampling_speed.LEAST == 40.0
+    assert max(http_guard.MOST_US.values()) == 400.0
     assert digits.AT_MOST == {("eval/1nn_accuracy", 1): 0.62, ("eval/1nn_accuracy", 2): 0.59}
     assert digits.AT_MOST_FLOORS == {("eval/sliced_w2", 1): 1.4, ("eval/sliced_w2", 2): 1.15}
     assert set(digits.AT_LEAST.values()) == {0.98}

@@ -17,7 +17,7 @@ from packaging.version import Version
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PARTS: Final = ("methods", "platform", "sweeps", "serving")
-DATA: Final = (".yaml", ".html", ".css", ".js")
+DATA: Final = (".yaml", ".html", ".css", ".js", ".json")
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PIN: Final = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.+!]+)")
 

@@ -31,6 +31,7 @@ VERBS: Final = (
     "average",
     "registry",
     "serve",
+    "key",
     "submit",
     "doctor",
 )
@@ -92,6 +93,7 @@ ROUTES: Final = {
     "GET /docs",
     "GET /docs.js",
     "GET /healthz",
+    "GET /metrics",
     "GET /page.css",
     "GET /page.js",
     "GET /readyz",
@@ -133,6 +135,7 @@ OPTIONS: Final = {
     "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
     "serve": ["--config-file", "--dry-run"],
+    "key": [],
     "submit": [
         "--address",
         "--dry-run",

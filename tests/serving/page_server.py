@@ -3,13 +3,12 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from onestep.methods.core.flow_map import FlowMap
 from onestep.methods.core.guidance_scale import AtScale
@@ -18,9 +17,11 @@ from onestep.serving.api import build_api
 from onestep.serving.desk import Desk
 from onestep.serving.engine import Engine
 from onestep.serving.service import EngineService
+from onestep.serving.settings import AppSettings
 from onestep.serving.shelf import Shelf
 from onestep.tests.serving.model import GRID, UNET_NODE, gaussian, record_of, unet
 
+OPEN: Final = AppSettings(access_log=False)
 CURVES: Final = {
     "eval/1nn_accuracy/nfe_1": 0.75,
     "eval/1nn_deviation/nfe_1": 0.25,
@@ -63,17 +64,17 @@ async def _run(server: uvicorn.Server, desk: Desk, listening: socket.socket) -> 
 
 
 @contextmanager
-def served(wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[str]:
+def served(settings: AppSettings = OPEN) -> Iterator[str]:
     """Serves the names inside the block, of which one does not load, and gives the address.
 
     Args:
-        wrap: What stands before the application.
+        settings: Who may ask.
     """
     desk = Desk(Shelf(service, memory_bytes=10**8))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        config = uvicorn.Config(wrap(build_api(desk)), log_level="error", lifespan="off")
+        config = uvicorn.Config(build_api(desk, settings), log_level="error", lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=asyncio.run, args=(_run(server, desk, listening),))
         thread.start()

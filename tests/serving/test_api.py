@@ -297,8 +297,9 @@ def test_what_nobody_foresaw_is_logged_and_answered_in_the_same_shape(
         "param": None,
         "code": 500,
     }
-    (logged,) = (record for record in caplog.records if record.name == "onestep.serving.api")
-    assert logged.getMessage() == f"{verb} {path} failed"
+    (logged,) = (record for record in caplog.records if record.name == "onestep.serving.journal")
+    request_id = answer.headers["X-Request-Id"]
+    assert logged.getMessage() == f"{verb} {path} failed, request {request_id}"
     assert logged.exc_info is not None
     assert "secret of the inside" in str(logged.exc_info[1])
 
@@ -382,7 +383,7 @@ def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
         GENERATIONS,
     }
     responses = schema["paths"][GENERATIONS]["post"]["responses"]
-    assert set(responses) == {"200", "404", "422", "429", "500", "503"}
-    for status in ("404", "422", "429", "500", "503"):
+    assert set(responses) == {"200", "404", "408", "413", "422", "429", "500", "503"}
+    for status in sorted(set(responses) - {"200"}):
         reference = responses[status]["content"]["application/json"]["schema"]["$ref"]
         assert reference.endswith("/Refusal")

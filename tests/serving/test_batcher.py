@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -201,3 +203,15 @@ def test_the_images_are_those_of_the_oracle() -> None:
     (found,) = run(Held(), [draw(5, n=ROWS + 3, steps=2)])
     assert isinstance(found, torch.Tensor)
     assert abs(found.mean().item() - MEAN) < 5 * STD / (7 * 64) ** 0.5
+
+
+def test_a_model_leaves_the_memory_with_its_batcher_and_waits_for_no_collector() -> None:
+    net = gaussian()
+    batcher = Batcher(Engine(net, record_of(), bucket=4), max_waiting=4)
+    gone = weakref.ref(net)
+    gc.disable()
+    try:
+        del net, batcher
+        assert gone() is None
+    finally:
+        gc.enable()

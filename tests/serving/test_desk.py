@@ -152,6 +152,41 @@ def test_a_former_version_is_loaded_again_while_its_name_is_served_and_no_other_
 
 
 @pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("/srv/store/model.bin of digits/3 was altered", "P of digits/3 was altered"),
+        ("no file '/srv/a b', sqlite:////x/mlflow.db", "no file 'P b', P"),
+        (
+            "got http://ada:secret@host/x; allowed: digits@champion",
+            "got P; allowed: digits@champion",
+        ),
+        ("~/x (/y) loads 3/4 of faces/2", "P (P) loads 3/4 of faces/2"),
+    ],
+)
+def test_users_are_told_no_place_on_the_server(said: str, told: str) -> None:
+    told = told.replace("P", "(a place on the server)")
+
+    def fail(version: str) -> EngineService:
+        raise ValueError(said)
+
+    async def work() -> None:
+        desk = Desk(Shelf(fail, memory_bytes=1))
+        with pytest.raises(LoadFailed) as caught:
+            await desk.serve({"champion": ["digits/3"]})
+        assert str(caught.value) == f"digits/3 does not load: {told}"
+
+    asyncio.run(work())
+
+    async def noted(desk: Desk) -> None:
+        await desk.serve({"champion": ["digits/3"]})
+        desk.note("champion", said)
+        (card,) = (await desk.describe()).data
+        assert card.problem == told
+
+    run(noted)
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"models": ["digits/1", "digits/1"]}, "must differ, got digits/1, digits/1"),

@@ -4,6 +4,7 @@ import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Event
 from typing import Final
 
@@ -19,8 +20,9 @@ from onestep.platform.registry.errors import ReferenceNotFound
 from onestep.platform.registry.store import Registry
 from onestep.serving.app import GENERATOR, build, build_application
 from onestep.serving.generator import Generator
-from onestep.serving.host import APP_NAME, Hosted
+from onestep.serving.host import APP_NAME, Hosted, check_keys
 from onestep.serving.image import encode_png, to_uint8
+from onestep.serving.keys import add_key
 from onestep.serving.loading import load_engine, locate
 from onestep.serving.settings import AppSettings, ServeSettings
 from onestep.tests.serving.model import MEAN, SHAPE, STD
@@ -86,6 +88,38 @@ def test_more_threads_than_cores_are_refused(store: str, monkeypatch: pytest.Mon
         pass
 
 
+def test_a_file_of_keys_that_cannot_be_read_is_refused_before_ray_starts(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", _never)
+    monkeypatch.setenv("ONESTEP_KEYS", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match=r"none cannot be read: No such"), Hosted(settings(store)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("host", "keyed", "warned"),
+    [
+        ("0.0.0.0", False, True),
+        ("::", False, True),
+        ("images.example", False, True),
+        ("0.0.0.0", True, False),
+        ("127.0.0.1", False, False),
+        ("::1", False, False),
+        ("localhost", False, False),
+    ],
+)
+def test_an_address_without_keys_that_others_reach_is_warned_of(
+    host: str, keyed: bool, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.yaml"
+    add_key(path, "ada")
+    check_keys(ServeSettings.from_dict({"host": host, "keys": str(path) if keyed else None}))
+    found = [record.getMessage() for record in caplog.records]
+    assert bool(found) == warned
+    assert all(host in message and "asks for no key" in message for message in found)
+
+
 def _never(*args: object, **kwargs: object) -> None:
     raise AssertionError("Ray was started")
 
@@ -115,7 +149,7 @@ def test_aliases_are_watched_by_one_process_without_a_core_or_by_none() -> None:
     assert (watcher.ray_actor_options or {})["num_cpus"] == 0
     assert watcher.user_config == {"names": ["digits/3"]}
     still = build({"model": "digits/3", "watch_s": None})._bound_deployment
-    assert not still.init_kwargs
+    assert "watch" not in still.init_kwargs
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
@@ -216,6 +250,21 @@ def _ask_until(stop: Event, url: str) -> list[bytes]:
     return images
 
 
+def check_metrics_and_bodies(url: str) -> None:
+    assert len(images_of(url, prompt="1", n=3)) == 3
+    page = httpx.get(f"{url}/metrics", headers={"X-Request-Id": "mine"}, timeout=30.0)
+    assert page.headers.get_list("X-Request-Id") == ["mine"]
+    assert len(httpx.get(url).headers.get_list("X-Request-Id")) == 1
+    made = r'^onestep_images_total\{model="digits/1",replica="\w+"\} 3\.0$'
+    assert re.search(made, page.text, re.MULTILINE)
+    assert re.search(r"^onestep_replicas_answered 1\.0$", page.text, re.MULTILINE)
+    assert re.search(r'^onestep_http_in_flight\{ingress="(?!local)\w+"\}', page.text, re.MULTILINE)
+    large = httpx.post(
+        f"{url}/v1/generate", content=(b" " * 10**6 for _ in range(17)), timeout=30.0
+    )
+    assert (large.status_code, large.json()["error"]["code"]) == (413, 413)
+
+
 @pytest.mark.ray
 def test_a_hosted_model_answers_alone_and_in_company_and_is_switched_without_a_refused_request(
     store: str,
@@ -223,6 +272,7 @@ def test_a_hosted_model_answers_alone_and_in_company_and_is_switched_without_a_r
     was_running = ray.is_initialized()
     with Hosted(settings(store, max_waiting=11)) as hosted, ThreadPoolExecutor(12) as pool:
         url = hosted.url
+        check_metrics_and_bodies(url)
         assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "model": NETWORK}
         assert httpx.get(url).headers["Content-Type"].startswith("text/html")
         (card,) = httpx.get(f"{url}/v1/models").json()["data"]

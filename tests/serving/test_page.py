@@ -6,6 +6,8 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import httpx
@@ -13,10 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onestep.tests.serving.page_server import served
+from onestep.serving.keys import add_key
+from onestep.tests.serving.page_server import OPEN, served
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM: Final = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -373,29 +374,16 @@ def test_inline_code_does_not_run(watched: Watched, url: str) -> None:
     assert "Content Security Policy" in watched.complaints[-1]
 
 
-def with_key(app: ASGIApp) -> ASGIApp:
-    """Asks for a key before everything but the pages, as a proxy may."""
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        key = dict(scope["headers"]).get(b"authorization") if scope["type"] == "http" else None
-        if scope["path"].startswith("/v1") and key != b"Bearer open":
-            error = {"message": "a key is needed", "type": "", "param": None, "code": 401}
-            await JSONResponse({"error": error}, 401)(scope, receive, send)
-        else:
-            await app(scope, receive, send)
-
-    return guarded
-
-
-def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Browser) -> None:
-    context = browser.new_context()
-    with served(with_key) as url:
+def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Browser, tmp_path: Path) -> None:
+    context, path = browser.new_context(), tmp_path / "keys.yaml"
+    right = add_key(path, "ada")
+    with served(replace(OPEN, keys=str(path))) as url:
         page = context.new_page()
         page.goto(f"{url}/#n=2&model=champion")
         field = page.get_by_label("API key")
         expect(field).to_be_focused()
-        expect(page.get_by_role("status")).to_have_text("a key is needed")
-        for key in ("wrong", "open"):
+        expect(page.get_by_role("status")).to_contain_text("a valid key must be sent")
+        for key in ("wrong", right):
             field.fill(key)
             field.press("Enter")
         sources(page, "champion", n=2)

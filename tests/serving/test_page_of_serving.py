@@ -65,6 +65,8 @@ def checked(content: bytes) -> str:
         return f"npy {np.load(io.BytesIO(content)).shape}"
     if content.startswith(b"<!doctype html>"):
         return "page"
+    if content.startswith(b"# HELP"):
+        return "metrics"
     if content.startswith(b"{"):
         return "object " + " ".join(sorted(json.loads(content))[:3])
     with Image.open(io.BytesIO(content)) as image:
@@ -82,11 +84,13 @@ def test_every_line_of_the_page_does_what_it_says(url: str, tmp_path: Path) -> N
         "object classes created default_guidance",
         "object status",
         "object model status",
+        "metrics",
         "page",
         "page",
         "object components info openapi",
         "npy (2, 1, 8, 8)",
         "npy (1000, 1, 8, 8)",
+        "object data missing object",
     ]
 
 
