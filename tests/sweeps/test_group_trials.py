@@ -33,7 +33,7 @@ SWEEP: Final = (
     "sweep.scheduler.kind=asha",
     "sweep.scheduler.grace_samples=6400",
 )
-WITHIN_S: Final = 400.0
+WITHIN_S: Final = 900.0
 TRIAL: Final = ("SteppedTrial", "ResourceTrainable")
 """What Ray calls a process that runs a trial."""
 
