@@ -2,10 +2,12 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
@@ -65,8 +67,25 @@ def _open_file(url: str, file: Path) -> RDBStorage:
     with in_turn(file.with_name(f".{file.name}.lock")):  # two would make the same tables
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE_S}})
     event.listen(storage.engine, "connect", _log_ahead)
+    event.listen(storage.engine, "begin", _same(file))
     storage.engine.dispose()  # the connection that made the tables was not asked
     return storage
+
+
+def _same(file: Path) -> Callable[[Any], None]:
+    """A check that a file is the one that it was: SQLite goes on writing into one that is gone."""
+    inode = file.stat().st_ino
+
+    def check(connection: Any) -> None:
+        del connection
+        try:
+            is_same = file.stat().st_ino == inode
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise StorageInternalError(f"{file} is not the file that it was; bring that one back")
+
+    return check
 
 
 def _log_ahead(connection: Any, record: Any) -> None:

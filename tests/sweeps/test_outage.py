@@ -16,7 +16,7 @@ from onestep.platform.ray_instance import ray_instance
 from onestep.sweeps.outage import DatabaseGone, answering
 from onestep.sweeps.record import ERROR, RESULTS, SAMPLES, Outcome
 from onestep.sweeps.searcher import BookScheduler, BookSearch
-from onestep.sweeps.study import ended
+from onestep.sweeps.study import ended, open_storage
 from onestep.sweeps.tuning import run_trials
 from onestep.tests.sweeps.booking import SETTINGS, TOTAL, new_storage, open_book
 from onestep.tests.sweeps.failing import fail_by_number, failed_trial
@@ -113,3 +113,21 @@ def test_a_sweep_ends_with_an_outage_and_goes_on_when_the_database_is_back(
     trials = ended(open_book(storage, tmp_path, settings).study)
     assert [one.outcome for one in trials] == [Outcome.FINISHED, Outcome.FAILED, Outcome.FINISHED]
     assert [len(one.deaths) for one in trials] == [0, 0, 1]  # as without an outage
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_file_that_is_taken_away_is_an_outage_and_goes_on_where_it_is_brought_back(
+    is_replaced: bool, tmp_path: Path
+) -> None:
+    file, away = tmp_path / "optuna.db", tmp_path / "away.db"
+    book = open_book(open_storage(f"sqlite:///{file}"), tmp_path)
+    book.suggest()
+    file.rename(away)
+    if is_replaced:
+        file.write_bytes(b"")
+    said = rf"does not answer any more: {file} is not the file that it was; bring that one back"
+    with pytest.raises(ValueError, match=said), answering(_URL, name="toy-1"):
+        book.suggest()
+    away.rename(file)
+    again = open_book(open_storage(f"sqlite:///{file}"), tmp_path)
+    assert len(again.interrupted) == 1
