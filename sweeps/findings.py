@@ -20,6 +20,7 @@ from .objective import Objectives
 from .record import (
     CURVE,
     OVERRIDES,
+    REVISIONS,
     RUNG,
     UNTRIED,
     Outcome,
@@ -97,6 +98,12 @@ class Findings:
     def data_digest(self) -> str:
         """Digest of its data; empty before its first trial."""
         return str(self.study.user_attrs.get(DIGEST, ""))
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """Revisions of the code that it was begun with and that trials ran with, in turn."""
+        later = (name for one in self.trials for name in one.user_attrs.get(REVISIONS, ()))
+        return tuple(dict.fromkeys([self.note.revision, *later]))
 
     @cached_property
     def trials(self) -> tuple[FrozenTrial, ...]:

@@ -408,7 +408,7 @@ def _provenance(findings: Findings) -> list[Html]:
         else "none",
         "trials at once": str(settings.concurrency),
         "data": f"sha256 {findings.data_digest}" if findings.data_digest else "not known yet",
-        "code": findings.note.revision,
+        "code": ", then ".join(findings.revisions),
         "folder": str(findings.folder),
     }
     first = FirstPoints.known_to(findings.study) or FirstPoints()

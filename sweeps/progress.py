@@ -11,6 +11,7 @@ from ray.tune import Callback
 from .board import Show
 from .cost import Cost
 from .journal import numbers_of
+from .outage import past_tune
 from .record import COST, RUNG, SAMPLES, Outcome, TrialRecord
 from .report import ranked
 from .searcher import NUMBER
@@ -162,6 +163,7 @@ class Progress(Callback):
         spent = duration(self._clock() - running.since)
         return f"trial {number:>4}  {bar} {share:>4.0%}  {spent:>8}{loss}"
 
+    @past_tune()
     def _end(self, number: int) -> None:
         self._running.pop(number, None)
         self._look()

@@ -266,6 +266,22 @@ def test_a_page_of_a_sweep_that_has_just_begun_says_so(home: Path) -> None:
     assert "onestep train" not in (folder_of(_NAME) / "table.md").read_text()
 
 
+def test_a_page_names_the_code_of_each_part_of_a_sweep_that_was_cut_off(home: Path) -> None:
+    begun(home)
+    for revision in ("abc", "def", "def"):
+        book = Book(
+            Findings.of(_NAME).study,
+            _SETTINGS,
+            base=_SETTINGS.base,
+            budgets=(256,),
+            folder=folder_of(_NAME),
+            revision=revision,
+        )
+        book.suggest()
+    assert Findings.of(_NAME).revisions == ("abc", "def")
+    assert "abc, then def" in read().text
+
+
 def test_a_page_says_what_was_stopped_and_what_that_saved(
     home: Path, trained: tuple[Path, Report]
 ) -> None:
