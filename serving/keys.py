@@ -56,8 +56,10 @@ class Key:
             raise ValueError("the name of a key must be 1..64 of A-Z a-z 0-9 . _ -")
         if not _DIGEST.fullmatch(self.sha256):  # which may be the key itself: it is not shown
             raise ValueError(f"sha256 of key {self.name} must be 64 hexadecimal digits")
-        for what in ("images_per_minute", "requests_per_minute"):
-            bound = self.images_per_minute if what[0] == "i" else self.requests_per_minute
+        for what, bound in (
+            ("images_per_minute", self.images_per_minute),
+            ("requests_per_minute", self.requests_per_minute),
+        ):
             if bound is not None and not 1 <= bound <= MAX_PER_MINUTE:
                 raise ValueError(
                     f"{what} of key {self.name} must be in 1..{MAX_PER_MINUTE} or null, got {bound}"

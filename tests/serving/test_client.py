@@ -115,8 +115,14 @@ def test_arrays_have_the_bits_of_the_engine(url: str) -> None:
     assert (second.seed, second.start) == (5, 1)
 
 
-def test_a_refusal_says_what_is_wrong_and_is_not_repeated(url: str) -> None:
-    with Client(url) as client:
+def test_a_refusal_says_what_is_wrong_and_is_not_repeated() -> None:
+    ways: list[Faulty] = []
+
+    def wrap(app: ASGIApp) -> ASGIApp:
+        ways.append(Faulty(app))
+        return ways[0]
+
+    with listening(oracle(), wrap) as url, Client(url) as client:
         for ask, status, param in (
             (lambda: client.generate(9), 422, "labels"),
             (lambda: client.images("1", model="best"), 404, "model"),
@@ -126,6 +132,7 @@ def test_a_refusal_says_what_is_wrong_and_is_not_repeated(url: str) -> None:
                 ask()
             assert (refused.value.status, refused.value.param) == (status, param)
             assert refused.value.message == str(refused.value)
+        assert len(ways[0].requests) == 3
 
 
 def test_a_service_that_is_not_there_is_told_after_the_retries() -> None:
