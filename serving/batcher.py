@@ -1,6 +1,7 @@
 """Requests enter the engine's forwards as soon as there is room: no timer, no batch to wait for."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .company import Answer, Company
-from .engine import Draw, Engine
-from .errors import Overloaded
+from .engine import MAX_STEPS, Draw, Engine
+from .errors import DeadlineUnmet, Overloaded
+from .pace import Forecast, Pace
 from .rows import Rows
 from .tally import Counts
 from .walk import Question
@@ -29,20 +31,34 @@ class Batcher:
     A lone request starts at once. Under load requests join and leave between two forwards, also
     those of several steps: none waits for another's end.
 
+    A request that is given up is left before the next forward.
+
     Args:
         engine: The model.
         max_waiting: Requests that may wait before the next is refused.
         counts: Where forwards are counted.
+        pace: What is known of how long forwards take.
     """
 
-    def __init__(self, engine: Engine, *, max_waiting: int, counts: Counts | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_waiting: int,
+        counts: Counts | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self._engine = engine
         self._max_waiting = max_waiting
         self._counts = Counts() if counts is None else counts
         self._company: Company[asyncio.Future[Tensor]] = Company(
             _counted(engine.answer, self._counts), rows=engine.bucket
         )
+        self._pace = Pace(engine.buckets) if pace is None else pace
         self._arrived: deque[_Waiting] = deque()
+        self._entering: Sequence[_Waiting] = ()
+        self._left: Sequence[tuple[int, int]] = ()  # as the forward under way will leave it
+        self._running: tuple[float, int] | None = None  # since when, and how many rows
         # Walks belong to the thread that began them.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._worker: asyncio.Task[None] | None = None
@@ -52,25 +68,63 @@ class Batcher:
         """Requests that wait for a forward."""
         return len(self._arrived) + self._company.waiting
 
-    async def submit(self, draw: Draw | Rows) -> Float[Tensor, "n c h w"]:
+    def forecast(self, rows: int) -> Forecast:
+        """What is ahead of a request that comes now.
+
+        Args:
+            rows: How many images it asks for.
+        """
+        coming = [
+            (draw.n, draw.steps)
+            for draw, future in (*self._entering, *self._arrived)
+            if not future.done()
+        ]
+        running_s = 0.0
+        if (running := self._running) is not None:
+            began, present = running
+            running_s = max(0.0, self._pace.seconds(present) - (time.monotonic() - began))
+        return Forecast(
+            rows,
+            most=MAX_STEPS,
+            ahead=[*self._left, *coming],
+            bucket=self._engine.bucket,
+            pace=self._pace,
+            running_s=running_s,
+        )
+
+    async def submit(
+        self, draw: Draw | Rows, *, within_s: float = math.inf, is_asked: bool = False
+    ) -> Float[Tensor, "n c h w"]:
         """The images of one request.
 
         Args:
             draw: An accepted request.
+            within_s: Seconds after which nobody needs them any more.
+            is_asked: Whether the client said so.
 
         Returns:
             Its images, in [-1, 1] but for the model's own overshoot.
 
         Raises:
             Overloaded: If too many requests wait already.
+            DeadlineUnmet: If its time is over, or is predicted to be before it has its images.
         """
         if self.waiting >= self._max_waiting:
             raise Overloaded(self.waiting)
+        predicted_s = self.forecast(draw.n).seconds(draw.steps)
+        if predicted_s > within_s and self._pace.is_fresh:
+            raise DeadlineUnmet(
+                within_s, is_asked=is_asked, predicted_s=predicted_s, steps=draw.steps
+            )
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         self._arrived.append((draw, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        return await future
+        try:
+            async with asyncio.timeout(None if within_s == math.inf else within_s):
+                return await future
+        except TimeoutError:  # the future is cancelled with it, by which its walk is left
+            raise DeadlineUnmet(within_s, is_asked=is_asked) from None
 
     def close(self) -> None:
         """Ends the thread; nobody waits any more, and nobody may come."""
@@ -80,7 +134,9 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while self._arrived or len(self._company):
             arrived, self._arrived = self._arrived, deque()
-            for future, found in await loop.run_in_executor(self._thread, self._advance, arrived):
+            self._entering = arrived
+            ended = await loop.run_in_executor(self._thread, self._advance, arrived)
+            for future, found in ended:
                 if future.done():
                     continue
                 if isinstance(found, Exception):  # raised again where the request is awaited
@@ -96,21 +152,30 @@ class Batcher:
         for draw, future in arrived:
             if not future.done():
                 try:
-                    self._company.add(future, self._engine.begin(draw))
+                    self._company.add(future, self._engine.begin(draw), steps=draw.steps)
                 except Exception as error:
                     found.append((future, error))
+        left = self._company.left
+        self._left, self._entering = _after(left, self._engine.bucket), ()
         if not len(self._company):
             return found
-        begin = time.perf_counter()
+        begin, rows = time.monotonic(), self._counts.rows
+        self._running = begin, min(self._engine.bucket, sum(n for n, _ in left))
         try:
             return [*found, *self._forward()]
         finally:
-            self._counts.forward_seconds += time.perf_counter() - begin
+            seconds = time.monotonic() - begin
+            self._running = None
+            self._counts.forward_seconds += seconds
+            if done := self._counts.rows - rows:
+                self._pace.note(self._engine.bucket_of(done), seconds)
 
     def _forward(self) -> list[_Found]:
         try:
             ended = self._company.advance()
+            self._left = self._company.left
         except Exception as error:
+            self._left = ()
             return [(future, error) for future in self._company.clear()]
         found: list[_Found] = []
         for future, x in ended:
@@ -119,6 +184,17 @@ class Batcher:
             except Exception as error:
                 found.append((future, error))
         return found
+
+
+def _after(left: Sequence[tuple[int, int]], bucket: int) -> list[tuple[int, int]]:
+    """Rows and evaluations that walks need once a forward has taken the first rows."""
+    found = []
+    for rows, steps in left:
+        taken = rows <= bucket
+        bucket -= min(rows, bucket)
+        if steps > taken:
+            found.append((rows, steps - taken))
+    return found
 
 
 def _counted(answer: Answer, counts: Counts) -> Answer:

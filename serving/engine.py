@@ -297,11 +297,15 @@ class Engine:
             The average velocity of each row.
         """
         rows = len(question)
-        bucket = self.buckets[bisect_left(self.buckets, rows)]
+        bucket = self.bucket_of(rows)
         fill = torch.arange(bucket, device=self._device).clamp(max=rows - 1)
         filled = question if rows == bucket else question[fill]
         u: Tensor = self._flow_map(filled.x, filled.s, filled.t, filled.condition)
         return u[:rows]
+
+    def bucket_of(self, rows: int) -> int:
+        """Rows of the forward that computes so many, at most ``bucket``."""
+        return self.buckets[bisect_left(self.buckets, rows)]
 
     @torch.inference_mode()
     def images(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, "n c h w"]:

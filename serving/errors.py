@@ -3,6 +3,8 @@
 RequestRefused (422)
     UnknownModel (404)
     Overloaded (429)
+    DeadlineUnmet (408)
+    ClientLeft (499)
     LoadFailed (503)
 """
 
@@ -56,6 +58,42 @@ class Overloaded(RequestRefused):
 
     def __init__(self, waiting: int) -> None:
         super().__init__(f"{waiting} requests wait already; try again in a second", status=429)
+
+
+@final
+class DeadlineUnmet(RequestRefused):
+    """The images would come too late, or were not there in time.
+
+    Args:
+        room_s: Seconds that the request still had.
+        predicted_s: Seconds that it was predicted to take; None where its time was over.
+        steps: Its evaluations; None where its time was over.
+        is_asked: Whether the request gave the deadline, or the server did.
+    """
+
+    def __init__(
+        self,
+        room_s: float,
+        *,
+        is_asked: bool,
+        predicted_s: float | None = None,
+        steps: int | None = None,
+    ) -> None:
+        got = f"{1000 * room_s:.0f} ms"
+        what = "deadline_ms" if is_asked else "the time that a request may take"
+        message = f"{what} must leave room for the images, but {got} went by without them"
+        if predicted_s is not None:
+            needed = f"the {1000 * predicted_s:.0f} ms that {steps} steps are predicted to take now"
+            message = f"{what} must leave {needed}, got {got}"
+        super().__init__(message, param="deadline_ms" if is_asked else None, status=408)
+
+
+@final
+class ClientLeft(RequestRefused):
+    """Nobody waits for the answer any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client left before its answer", status=499)
 
 
 @final

@@ -82,7 +82,11 @@ class Generator:
         settings = self._settings.with_model(version)
         engine, version = load_engine(settings)
         return EngineService(
-            engine, name=version, version=version, max_waiting=settings.max_waiting
+            engine,
+            name=version,
+            version=version,
+            max_waiting=settings.max_waiting,
+            timeout_s=settings.request_timeout_s,
         )
 
     def followed(self) -> dict[str, Meaning]:

@@ -17,6 +17,11 @@ def _check_whole(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"serve.{name} must be a whole number in {low}..{high}, got {value!r}")
 
 
+def _check_seconds(name: str, value: float) -> None:
+    if not 0.1 <= value <= _DAY_S:
+        raise ValueError(f"serve.{name} must be a number in 0.1..{_DAY_S}, got {value!r}")
+
+
 def _check_text(name: str, value: str | None) -> None:
     if value == "":
         raise ValueError(f"serve.{name} must be a text that is not empty, got {value!r}")
@@ -50,6 +55,8 @@ class AppSettings:
         max_body_mb: Most megabytes of the body of a request.
         body_timeout_s: Seconds in which the body of a request must be there.
         access_log: Whether each request has a line in the log.
+        request_timeout_s: Seconds that a request may take which gives no deadline; of a stream,
+            each part of it.
 
     Raises:
         ValueError: If a value is out of range, or both one model and several are named.
@@ -71,6 +78,7 @@ class AppSettings:
     max_body_mb: int = 16
     body_timeout_s: float = 30.0
     access_log: bool = True
+    request_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         _check_text("model", self.model)
@@ -94,11 +102,8 @@ class AppSettings:
         _check_whole("memory_mb", self.memory_mb, 1, 100_000_000)
         _check_text("keys", self.keys)
         _check_whole("max_body_mb", self.max_body_mb, 1, 100_000)
-        if not 0.1 <= self.body_timeout_s <= _DAY_S:
-            raise ValueError(
-                f"serve.body_timeout_s must be a number in 0.1..{_DAY_S}, "
-                f"got {self.body_timeout_s!r}"
-            )
+        _check_seconds("body_timeout_s", self.body_timeout_s)
+        _check_seconds("request_timeout_s", self.request_timeout_s)
         if self.watch_s is not None and not 0.05 <= self.watch_s <= _DAY_S:
             raise ValueError(
                 f"serve.watch_s must be a number in 0.05..{_DAY_S} or null, got {self.watch_s!r}"
