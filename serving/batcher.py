@@ -1,12 +1,15 @@
 """Requests enter the engine's forwards as soon as there is room: no timer, no batch to wait for."""
 
 import asyncio
+import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import final
+from functools import partial
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
@@ -14,12 +17,15 @@ from torch import Tensor
 
 from .company import Answer, Company
 from .engine import MAX_STEPS, Draw, Engine
-from .errors import DeadlineUnmet, Overloaded
+from .errors import DeadlineUnmet, ModelDead, Overloaded
 from .pace import Forecast, Pace
 from .rows import Rows
 from .tally import Counts
 from .walk import Question
 
+_LOOK_S: Final = 1.0
+"""Seconds after which a forward under way is asked whether its thread lives."""
+_LOG: Final = logging.getLogger(__name__)
 _Waiting = tuple[Draw | Rows, "asyncio.Future[Tensor]"]
 _Found = tuple["asyncio.Future[Tensor]", Tensor | Exception]
 
@@ -60,7 +66,14 @@ class Batcher:
         self._left: Sequence[tuple[int, int]] = ()  # as the forward under way will leave it
         self._running: tuple[float, int] | None = None  # since when, and how many rows
         # Walks belong to the thread that began them.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._threads: list[threading.Thread] = []
+        self._thread = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="engine",
+            initializer=partial(_enlist, self._threads),
+        )
+        self._busy_since: float | None = None
+        self._dead = ""
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -68,11 +81,12 @@ class Batcher:
         """Requests that wait for a forward."""
         return len(self._arrived) + self._company.waiting
 
-    def forecast(self, rows: int) -> Forecast:
+    def forecast(self, rows: int, *, most: int = MAX_STEPS) -> Forecast:
         """What is ahead of a request that comes now.
 
         Args:
             rows: How many images it asks for.
+            most: Most evaluations of each that are asked about.
         """
         coming = [
             (draw.n, draw.steps)
@@ -85,7 +99,7 @@ class Batcher:
             running_s = max(0.0, self._pace.seconds(present) - (time.monotonic() - began))
         return Forecast(
             rows,
-            most=MAX_STEPS,
+            most=most,
             ahead=[*self._left, *coming],
             bucket=self._engine.bucket,
             pace=self._pace,
@@ -106,12 +120,15 @@ class Batcher:
             Its images, in [-1, 1] but for the model's own overshoot.
 
         Raises:
+            ModelDead: If no forward will ever run again.
             Overloaded: If too many requests wait already.
             DeadlineUnmet: If its time is over, or is predicted to be before it has its images.
         """
+        if self._dead:
+            raise ModelDead(self._dead)
         if self.waiting >= self._max_waiting:
             raise Overloaded(self.waiting)
-        predicted_s = self.forecast(draw.n).seconds(draw.steps)
+        predicted_s = self.forecast(draw.n, most=draw.steps).seconds(draw.steps)
         if predicted_s > within_s and self._pace.is_fresh:
             raise DeadlineUnmet(
                 within_s, is_asked=is_asked, predicted_s=predicted_s, steps=draw.steps
@@ -130,12 +147,55 @@ class Batcher:
         """Ends the thread; nobody waits any more, and nobody may come."""
         self._thread.shutdown(wait=False)
 
+    def check(self, *, stuck_s: float) -> None:
+        """Tells a model that answers no more from one that is busy.
+
+        Args:
+            stuck_s: Seconds that one forward may take.
+
+        Raises:
+            ModelDead: If its thread is dead, or a forward takes longer.
+        """
+        if self._is_thread_dead:
+            self._die("its thread is dead")
+        if self._dead:
+            raise ModelDead(self._dead)
+        busy_s = 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+        if busy_s > stuck_s:
+            raise ModelDead(f"a forward must take at most {stuck_s:g} s, got {busy_s:.0f} s so far")
+
+    @property
+    def _is_thread_dead(self) -> bool:
+        return any(not thread.is_alive() for thread in self._threads)
+
+    def _die(self, why: str) -> None:
+        """Answers all who wait, for whom no forward will run."""
+        if not self._dead:
+            _LOG.error("%s answers no more: %s", self._engine.record.name, why)
+        self._dead = why
+        left = [*self._company.clear(), *(future for _, future in self._entering)]
+        left += [future for _, future in self._arrived]
+        self._arrived.clear()
+        self._entering, self._left, self._running, self._busy_since = (), (), None, None
+        for future in left:
+            if not future.done():
+                future.set_exception(ModelDead(why))
+
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
+        try:
+            await self._answer_all()
+        except asyncio.CancelledError:  # the loop ends, and who waits is told the same
+            raise
+        except BaseException as error:  # also what would end a thread: nobody must wait for ever
+            self._die(f"{type(error).__name__}: {error}")
+
+    async def _answer_all(self) -> None:
         while self._arrived or len(self._company):
             arrived, self._arrived = self._arrived, deque()
             self._entering = arrived
-            ended = await loop.run_in_executor(self._thread, self._advance, arrived)
+            self._busy_since = time.monotonic()
+            ended = await self._ended(arrived)
+            self._busy_since = None
             for future, found in ended:
                 if future.done():
                     continue
@@ -143,6 +203,14 @@ class Batcher:
                     future.set_exception(found)
                 else:
                     future.set_result(found)
+
+    async def _ended(self, arrived: Sequence[_Waiting]) -> list[_Found]:
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._advance, arrived)
+        while not running.done():
+            await asyncio.wait((running,), timeout=_LOOK_S)
+            if not running.done() and self._is_thread_dead:
+                raise RuntimeError("its thread is dead")
+        return running.result()
 
     @torch.inference_mode()
     def _advance(self, arrived: Sequence[_Waiting]) -> list[_Found]:
@@ -184,6 +252,11 @@ class Batcher:
             except Exception as error:
                 found.append((future, error))
         return found
+
+
+def _enlist(threads: list[threading.Thread]) -> None:
+    """Notes the thread that runs this; no method, as below."""
+    threads.append(threading.current_thread())
 
 
 def _after(left: Sequence[tuple[int, int]], bucket: int) -> list[tuple[int, int]]:

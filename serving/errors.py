@@ -6,6 +6,7 @@ RequestRefused (422)
     DeadlineUnmet (408)
     ClientLeft (499)
     LoadFailed (503)
+    ModelDead (503)
 """
 
 import re
@@ -108,6 +109,19 @@ class LoadFailed(RequestRefused):
     def __init__(self, version: str, *, why: str) -> None:
         self.why = without_paths(why)
         super().__init__(f"{version} does not load: {self.why}", status=503)
+
+
+@final
+class ModelDead(RequestRefused):
+    """A model that was loaded answers no more.
+
+    Args:
+        why: What happened, for the log.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__("the model answers no more; try again in a second", status=503)
 
 
 def shown(value: object) -> str:

@@ -96,13 +96,15 @@ class Forecast:
             ending[min(left, most)] += others
             needed += others * left
         self.forwards_ahead = needed / bucket
-        full_s = pace.seconds(bucket)
+        taken = {0: 0.0, bucket: pace.seconds(bucket)}
         present = rows + sum(ending)
         rounds: list[float] = []
         for gone in ending[:most]:
             present -= gone
             full, rest = divmod(present, bucket)
-            rounds.append(full * full_s + (pace.seconds(rest) if rest else 0.0))
+            if rest not in taken:
+                taken[rest] = pace.seconds(rest)
+            rounds.append(full * taken[bucket] + taken[rest])
         self._after = list(accumulate(rounds, initial=running_s))
 
     def seconds(self, steps: int) -> float:

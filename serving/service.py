@@ -124,6 +124,14 @@ class EngineService:
         """Ends its thread; no request is under way, and none may come."""
         self._batcher.close()
 
+    def check(self, *, stuck_s: float) -> None:
+        """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
+
+        Args:
+            stuck_s: Seconds that one forward may take.
+        """
+        self._batcher.check(stuck_s=stuck_s)
+
     async def describe(self) -> ModelList:
         """The one model."""
         return ModelList(data=[self.card])

@@ -57,6 +57,7 @@ class AppSettings:
         access_log: Whether each request has a line in the log.
         request_timeout_s: Seconds that a request may take which gives no deadline; of a stream,
             each part of it.
+        stuck_s: Seconds of one forward after which a replica is replaced.
 
     Raises:
         ValueError: If a value is out of range, or both one model and several are named.
@@ -79,6 +80,7 @@ class AppSettings:
     body_timeout_s: float = 30.0
     access_log: bool = True
     request_timeout_s: float = 60.0
+    stuck_s: float = 120.0
 
     def __post_init__(self) -> None:
         _check_text("model", self.model)
@@ -104,6 +106,7 @@ class AppSettings:
         _check_whole("max_body_mb", self.max_body_mb, 1, 100_000)
         _check_seconds("body_timeout_s", self.body_timeout_s)
         _check_seconds("request_timeout_s", self.request_timeout_s)
+        _check_seconds("stuck_s", self.stuck_s)
         if self.watch_s is not None and not 0.05 <= self.watch_s <= _DAY_S:
             raise ValueError(
                 f"serve.watch_s must be a number in 0.05..{_DAY_S} or null, got {self.watch_s!r}"
