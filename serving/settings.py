@@ -7,6 +7,7 @@ from typing import Any, Final, Self, final
 from ..platform.settings import by_name, settings
 
 CHAMPION: Final = "champion"
+DTYPES: Final = ("float32", "bfloat16")
 PROXIES: Final = ("HeadOnly", "EveryNode")
 _MAX_PORT: Final = 65535
 _DAY_S: Final = 86_400
@@ -44,6 +45,9 @@ class AppSettings:
         bucket: Most rows of a forward.
         strict: Whether every forward has so many, which keeps images bitwise the same in any
             company; otherwise it has the next power of two, and they are up to rounding.
+        dtype: Arithmetic of the network, one of DTYPES.
+        channels_last: Whether the channels of images lie side by side in memory.
+        compile: Whether networks are compiled, for each size of a forward, before they serve.
         max_waiting: Requests that may wait at each replica, for each model, before the next is
             refused.
         memory_mb: Most megabytes of parameters and buffers of the models of a replica; the one
@@ -72,6 +76,9 @@ class AppSettings:
     threads: int = 1
     bucket: int = 16
     strict: bool = False
+    dtype: str = DTYPES[0]
+    channels_last: bool = False
+    compile: bool = False
     max_waiting: int = 256
     memory_mb: int = 4096
     watch_s: float | None = 0.3
@@ -100,6 +107,8 @@ class AppSettings:
             _check_whole("max_replicas", self.max_replicas, self.replicas, 1024)
         _check_whole("threads", self.threads, 1, 256)
         _check_whole("bucket", self.bucket, 1, 1024)
+        if self.dtype not in DTYPES:
+            raise ValueError(f"serve.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         _check_whole("max_waiting", self.max_waiting, 1, 1_000_000)
         _check_whole("memory_mb", self.memory_mb, 1, 100_000_000)
         _check_text("keys", self.keys)

@@ -32,6 +32,7 @@ def test_application_settings_travel_as_plain_values() -> None:
         ("bucket", None),
         ("memory_mb", 0),
         ("request_timeout_s", 0.01),
+        ("dtype", "float16"),
         ("stuck_s", 0.01),
         ("watch_s", 0.01),
         ("watch_s", "often"),
