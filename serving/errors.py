@@ -67,9 +67,9 @@ class DeadlineUnmet(RequestRefused):
 
     Args:
         room_s: Seconds that the request still had.
+        is_asked: Whether the request gave the deadline, or the server did.
         predicted_s: Seconds that it was predicted to take; None where its time was over.
         steps: Its evaluations; None where its time was over.
-        is_asked: Whether the request gave the deadline, or the server did.
     """
 
     def __init__(
