@@ -16,7 +16,6 @@ import pytest
 from onestep.benchmarks import (
     budgets,
     digits,
-    engine_speed,
     fair_stopping,
     fair_stopping_page,
     few_steps,
@@ -68,7 +67,6 @@ from onestep.platform.training.assembly import parts_of
 RESULTS: Final = Path(__file__).parent.parent / "benchmarks" / "results"
 METHODS: Final = RESULTS.parent.parent / "methods" / "conf" / "method"
 BARS: Final[dict[str, Callable[[Any], Bars]]] = {
-    "engine_speed": engine_speed.bars,
     "fair_stopping": fair_stopping.bars,
     "few_steps": few_steps.bars,
     "guardian": guardian.bars,
