@@ -24,6 +24,8 @@ def respond(answer: Refusal, *, retry_after_s: int = RETRY_AFTER_S) -> JSONRespo
     headers = {}
     if code in (429, 503):
         headers["Retry-After"] = str(retry_after_s)
+    if code == 408:  # OpenAI's clients would ask again, when nobody needs the images any more
+        headers["X-Should-Retry"] = "false"
     if code == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(answer.model_dump(), status_code=code, headers=headers)

@@ -1,8 +1,8 @@
 """The web application: routes, refusals and pages, over any service."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, get_args
+from collections.abc import Awaitable, Mapping
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -35,7 +35,9 @@ from .service import Service, refusal
 from .settings import AppSettings
 from .stream import stream
 from .tally import metrics_page
+from .waiting import while_wanted, with_time_left
 
+T = TypeVar("T")
 _DEFAULTS: Final = AppSettings()
 _SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic begins its sentences
 _UNREADABLE: Final = (
@@ -77,7 +79,7 @@ _FAILED: Final[dict[int | str, dict[str, Any]]] = {
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": Refusal, "description": "No such model is served"},
     422: {"model": Refusal, "description": "Out of range, unknown field, or not JSON"},
-    408: {"model": Refusal, "description": "The body came too slowly"},
+    408: {"model": Refusal, "description": "The body or the images came, or would come, too late"},
     413: {"model": Refusal, "description": "The body is too large"},
     429: {"model": Refusal, "description": "Too many requests wait, or too many of this key"},
     **_FAILED,
@@ -121,6 +123,11 @@ def build_api(
     )
     _declare_keys(api, gate)
 
+    async def wanted(work: Awaitable[T], http: Request, deadline_ms: int | None = None) -> T:
+        return await while_wanted(
+            work, http, deadline_ms=deadline_ms, timeout_s=settings.request_timeout_s
+        )
+
     @api.get("/healthz", responses=_FAILED)
     async def health() -> Health:
         """Answers once a model is loaded and warm; names the version of the first."""
@@ -162,7 +169,8 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, count_images(request))) is not None:
             return refused
-        answer = await service.generate(request)
+        request = with_time_left(request, trace)
+        answer = await wanted(service.generate(request), http, request.deadline_ms)
         if isinstance(answer, Refusal):
             return respond(answer)
         for image in answer.data:  # only here it is known where the server is reached
@@ -184,7 +192,8 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, 1)) is not None:
             return refused
-        answer = await service.make(query.request(f"{name}/{version}", seed, k, form))
+        asked = query.request(f"{name}/{version}", seed, k, form)
+        answer = await wanted(service.make(asked), http)
         if isinstance(answer, Refusal):
             return respond(answer)
         _note(trace, answer.headers)
@@ -200,15 +209,16 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, count_images(request))) is not None:
             return refused
+        request = with_time_left(request, trace)
         if request.stream:
-            begun = await stream(service, request)
+            begun = await wanted(stream(service, request), http)
             if isinstance(begun, Refusal):
                 return respond(begun)
             _note(trace, begun.headers)
             return StreamingResponse(
                 begun.content, media_type=begun.media, headers=dict(begun.headers)
             )
-        answer = await service.make(request)
+        answer = await wanted(service.make(request), http, request.deadline_ms)
         if isinstance(answer, Refusal):
             return respond(answer)
         _note(trace, answer.headers)
@@ -254,6 +264,9 @@ async def _answer_http(request: Request, error: Exception) -> Response:
             return respond(refusal(RequestRefused(_UNREADABLE)))
         case 404 | 405:
             message = f"there is no {request.method} {request.url.path}; see /docs"
+        case 408:  # of the body: images that are late are refused otherwise
+            trace_of(request.scope).reason = "slow_body"
+            message = error.detail
         case _:
             message = error.detail
     return respond(refusal(RequestRefused(message, status=error.status_code)))

@@ -18,6 +18,9 @@ from .remote import RemoteService
 from .settings import AppSettings
 from .watcher import Watcher
 
+_HEALTH_S: Final = 3.0
+"""Seconds between two looks at a replica, of which Serve replaces one that fails three."""
+_LAST_WORDS_S: Final = 5.0
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
 
@@ -106,10 +109,14 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
     # The batcher of a replica counts who waits and refuses the next, so that max_waiting is one
     # number. It must see them all: Serve's own queues begin at twice of what it takes.
     at_once = 2 * (settings.max_waiting + settings.bucket)
+    # A replica that is stopped first answers who waits: none for longer than a request may take.
+    drained_s = settings.request_timeout_s + _LAST_WORDS_S
     generator = GENERATOR.options(
         version=version,
         _internal=True,
         **_scale(settings),
+        health_check_period_s=_HEALTH_S,
+        graceful_shutdown_timeout_s=drained_s,
         user_config=dict(config),
         max_ongoing_requests=at_once,
         max_queued_requests=(settings.max_replicas or settings.replicas) * at_once,
@@ -122,6 +129,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         version=version,
         _internal=True,
         user_config=dict(config),
+        graceful_shutdown_timeout_s=drained_s,
         max_ongoing_requests=2 * (settings.max_replicas or settings.replicas) * at_once + _PAGES,
         ray_actor_options={"num_cpus": 0},
     )

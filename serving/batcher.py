@@ -1,23 +1,31 @@
 """Requests enter the engine's forwards as soon as there is room: no timer, no batch to wait for."""
 
 import asyncio
+import logging
+import math
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import final
+from functools import partial
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .company import Answer, Company
-from .engine import Draw, Engine
-from .errors import Overloaded
+from .engine import MAX_STEPS, Draw, Engine
+from .errors import DeadlineUnmet, ModelDead, Overloaded
+from .pace import Forecast, Pace
 from .rows import Rows
 from .tally import Counts
 from .walk import Question
 
+_LOOK_S: Final = 1.0
+"""Seconds after which a forward under way is asked whether its thread lives."""
+_LOG: Final = logging.getLogger(__name__)
 _Waiting = tuple[Draw | Rows, "asyncio.Future[Tensor]"]
 _Found = tuple["asyncio.Future[Tensor]", Tensor | Exception]
 
@@ -29,22 +37,43 @@ class Batcher:
     A lone request starts at once. Under load requests join and leave between two forwards, also
     those of several steps: none waits for another's end.
 
+    A request that is given up is left before the next forward.
+
     Args:
         engine: The model.
         max_waiting: Requests that may wait before the next is refused.
         counts: Where forwards are counted.
+        pace: What is known of how long forwards take.
     """
 
-    def __init__(self, engine: Engine, *, max_waiting: int, counts: Counts | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_waiting: int,
+        counts: Counts | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self._engine = engine
         self._max_waiting = max_waiting
         self._counts = Counts() if counts is None else counts
         self._company: Company[asyncio.Future[Tensor]] = Company(
             _counted(engine.answer, self._counts), rows=engine.bucket
         )
+        self._pace = Pace(engine.buckets) if pace is None else pace
         self._arrived: deque[_Waiting] = deque()
+        self._entering: Sequence[_Waiting] = ()
+        self._left: Sequence[tuple[int, int]] = ()  # as the forward under way will leave it
+        self._running: tuple[float, int] | None = None  # since when, and how many rows
         # Walks belong to the thread that began them.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._threads: list[threading.Thread] = []
+        self._thread = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="engine",
+            initializer=partial(_enlist, self._threads),
+        )
+        self._busy_since: float | None = None
+        self._dead = ""
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -52,41 +81,136 @@ class Batcher:
         """Requests that wait for a forward."""
         return len(self._arrived) + self._company.waiting
 
-    async def submit(self, draw: Draw | Rows) -> Float[Tensor, "n c h w"]:
+    def forecast(self, rows: int, *, most: int = MAX_STEPS) -> Forecast:
+        """What is ahead of a request that comes now.
+
+        Args:
+            rows: How many images it asks for.
+            most: Most evaluations of each that are asked about.
+        """
+        coming = [
+            (draw.n, draw.steps)
+            for draw, future in (*self._entering, *self._arrived)
+            if not future.done()
+        ]
+        running_s = 0.0
+        if (running := self._running) is not None:
+            began, present = running
+            running_s = max(0.0, self._pace.seconds(present) - (time.monotonic() - began))
+        return Forecast(
+            rows,
+            most=most,
+            ahead=[*self._left, *coming],
+            bucket=self._engine.bucket,
+            pace=self._pace,
+            running_s=running_s,
+        )
+
+    async def submit(
+        self, draw: Draw | Rows, *, within_s: float = math.inf, is_asked: bool = False
+    ) -> Float[Tensor, "n c h w"]:
         """The images of one request.
 
         Args:
             draw: An accepted request.
+            within_s: Seconds after which nobody needs them any more.
+            is_asked: Whether the client said so.
 
         Returns:
             Its images, in [-1, 1] but for the model's own overshoot.
 
         Raises:
+            ModelDead: If no forward will ever run again.
             Overloaded: If too many requests wait already.
+            DeadlineUnmet: If its time is over, or is predicted to be before it has its images.
         """
+        if self._dead:
+            raise ModelDead(self._dead)
         if self.waiting >= self._max_waiting:
             raise Overloaded(self.waiting)
+        predicted_s = self.forecast(draw.n, most=draw.steps).seconds(draw.steps)
+        if predicted_s > within_s and self._pace.is_fresh:
+            raise DeadlineUnmet(
+                within_s, is_asked=is_asked, predicted_s=predicted_s, steps=draw.steps
+            )
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         self._arrived.append((draw, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        return await future
+        try:
+            async with asyncio.timeout(None if within_s == math.inf else within_s):
+                return await future
+        except TimeoutError:  # the future is cancelled with it, by which its walk is left
+            raise DeadlineUnmet(within_s, is_asked=is_asked) from None
 
     def close(self) -> None:
         """Ends the thread; nobody waits any more, and nobody may come."""
         self._thread.shutdown(wait=False)
 
+    def check(self, *, stuck_s: float) -> None:
+        """Tells a model that answers no more from one that is busy.
+
+        Args:
+            stuck_s: Seconds that one forward may take.
+
+        Raises:
+            ModelDead: If its thread is dead, or a forward takes longer.
+        """
+        if self._is_thread_dead:
+            self._die("its thread is dead")
+        if self._dead:
+            raise ModelDead(self._dead)
+        busy_s = 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+        if busy_s > stuck_s:
+            raise ModelDead(f"a forward must take at most {stuck_s:g} s, got {busy_s:.0f} s so far")
+
+    @property
+    def _is_thread_dead(self) -> bool:
+        return any(not thread.is_alive() for thread in self._threads)
+
+    def _die(self, why: str) -> None:
+        """Answers all who wait, for whom no forward will run."""
+        if not self._dead:
+            _LOG.error("%s answers no more: %s", self._engine.record.name, why)
+        self._dead = why
+        left = [*self._company.clear(), *(future for _, future in self._entering)]
+        left += [future for _, future in self._arrived]
+        self._arrived.clear()
+        self._entering, self._left, self._running, self._busy_since = (), (), None, None
+        for future in left:
+            if not future.done():
+                future.set_exception(ModelDead(why))
+
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
+        try:
+            await self._answer_all()
+        except asyncio.CancelledError:  # the loop ends, and who waits is told the same
+            raise
+        except BaseException as error:  # also what would end a thread: nobody must wait for ever
+            self._die(f"{type(error).__name__}: {error}")
+
+    async def _answer_all(self) -> None:
         while self._arrived or len(self._company):
             arrived, self._arrived = self._arrived, deque()
-            for future, found in await loop.run_in_executor(self._thread, self._advance, arrived):
+            self._entering = arrived
+            self._busy_since = time.monotonic()
+            ended = await self._ended(arrived)
+            self._busy_since = None
+            for future, found in ended:
                 if future.done():
                     continue
                 if isinstance(found, Exception):  # raised again where the request is awaited
                     future.set_exception(found)
                 else:
                     future.set_result(found)
+
+    async def _ended(self, arrived: Sequence[_Waiting]) -> list[_Found]:
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._advance, arrived)
+        while not running.done():
+            await asyncio.wait((running,), timeout=_LOOK_S)
+            if not running.done() and self._is_thread_dead:
+                raise RuntimeError("its thread is dead")
+        return running.result()
 
     @torch.inference_mode()
     def _advance(self, arrived: Sequence[_Waiting]) -> list[_Found]:
@@ -96,21 +220,30 @@ class Batcher:
         for draw, future in arrived:
             if not future.done():
                 try:
-                    self._company.add(future, self._engine.begin(draw))
+                    self._company.add(future, self._engine.begin(draw), steps=draw.steps)
                 except Exception as error:
                     found.append((future, error))
+        left = self._company.left
+        self._left, self._entering = _after(left, self._engine.bucket), ()
         if not len(self._company):
             return found
-        begin = time.perf_counter()
+        begin, rows = time.monotonic(), self._counts.rows
+        self._running = begin, min(self._engine.bucket, sum(n for n, _ in left))
         try:
             return [*found, *self._forward()]
         finally:
-            self._counts.forward_seconds += time.perf_counter() - begin
+            seconds = time.monotonic() - begin
+            self._running = None
+            self._counts.forward_seconds += seconds
+            if done := self._counts.rows - rows:
+                self._pace.note(self._engine.bucket_of(done), seconds)
 
     def _forward(self) -> list[_Found]:
         try:
             ended = self._company.advance()
+            self._left = self._company.left
         except Exception as error:
+            self._left = ()
             return [(future, error) for future in self._company.clear()]
         found: list[_Found] = []
         for future, x in ended:
@@ -119,6 +252,22 @@ class Batcher:
             except Exception as error:
                 found.append((future, error))
         return found
+
+
+def _enlist(threads: list[threading.Thread]) -> None:
+    """Notes the thread that runs this; no method, as below."""
+    threads.append(threading.current_thread())
+
+
+def _after(left: Sequence[tuple[int, int]], bucket: int) -> list[tuple[int, int]]:
+    """Rows and evaluations that walks need once a forward has taken the first rows."""
+    found = []
+    for rows, steps in left:
+        taken = rows <= bucket
+        bucket -= min(rows, bucket)
+        if steps > taken:
+            found.append((rows, steps - taken))
+    return found
 
 
 def _counted(answer: Answer, counts: Counts) -> Answer:

@@ -175,6 +175,8 @@ class Client:
         n: int = 1,
         seed: int | None = None,
         steps: int | None = None,
+        quality: str | None = None,
+        deadline_ms: int | None = None,
         guidance: float | None = None,
         model: str = "",
     ) -> list[Image.Image]:
@@ -185,6 +187,9 @@ class Client:
             n: Number of images.
             seed: Same seed, same images; None lets the service draw one.
             steps: Network evaluations for each image; None for the model's default.
+            quality: In the place of steps: high, low, standard or auto; None for none of them.
+            deadline_ms: Milliseconds after which the service is to give up; without steps and
+                quality it takes as many as fit.
             guidance: Scale of a model that takes one; None for its own.
             model: An id or a version; empty for the first model.
 
@@ -192,7 +197,14 @@ class Client:
             The pictures; their ``info`` holds model, seed, k and steps, to make them again.
         """
         body = _body(
-            prompt=str(prompt), n=n, seed=seed, steps=steps, guidance=guidance, model=model
+            prompt=str(prompt),
+            n=n,
+            seed=seed,
+            steps=steps,
+            quality=quality,
+            deadline_ms=deadline_ms,
+            guidance=guidance,
+            model=model,
         )
         answer = self._ask("POST", "/v1/images/generations", body).json()
         found: list[Image.Image] = []
@@ -213,6 +225,8 @@ class Client:
         seeds: Sequence[int] | None = None,
         noise: np.ndarray | None = None,
         steps: int | None = None,
+        quality: str | None = None,
+        deadline_ms: int | None = None,
         guidance: float | None = None,
         model: str = "",
     ) -> Generated:
@@ -227,6 +241,9 @@ class Client:
             noise: float32 in the shape [n, c, h, w]; [draws, n, c, h, w] where the sampler draws
                 more than once.
             steps: Network evaluations for each image; None for the model's default.
+            quality: In the place of steps: high, low, standard or auto; None for none of them.
+            deadline_ms: Milliseconds after which the service is to give up; without steps and
+                quality it takes as many as fit.
             guidance: Scale of a model that takes one; None for its own.
             model: An id or a version; empty for the first model.
 
@@ -241,6 +258,8 @@ class Client:
             seeds=_plain(seeds),
             noise=None if noise is None else _encoded(noise),
             steps=steps,
+            quality=quality,
+            deadline_ms=deadline_ms,
             guidance=guidance,
             model=model,
             format="npy",
@@ -257,6 +276,7 @@ class Client:
         start: int = 0,
         seeds: Sequence[int] | None = None,
         steps: int | None = None,
+        quality: str | None = None,
         guidance: float | None = None,
         model: str = "",
     ) -> Iterator[Generated]:
@@ -271,6 +291,7 @@ class Client:
             start: Number of the first image within the seed.
             seeds: One for each image.
             steps: Network evaluations for each image; None for the model's default.
+            quality: In the place of steps: high, low, standard or auto; None for none of them.
             guidance: Scale of a model that takes one; None for its own.
             model: An id or a version; empty for the first model.
 
@@ -284,6 +305,7 @@ class Client:
             start=start,
             seeds=_plain(seeds),
             steps=steps,
+            quality=quality,
             guidance=guidance,
             model=model,
             format="npy",
@@ -402,7 +424,8 @@ def _rest(body: _Body, part: Generated, left: int) -> _Body:
     """The request for what comes after a part; empty for nothing."""
     if left == 0:
         return {}
-    rest = body | {"model": part.model, "steps": part.steps, "n": left}
+    rest = {name: value for name, value in body.items() if name != "quality"}
+    rest |= {"model": part.model, "steps": part.steps, "n": left}
     for name in ("labels", "seeds"):
         if isinstance(listed := body.get(name), list):
             rest[name] = listed[-left:]

@@ -41,14 +41,20 @@ class Company(Generic[KeyT]):
         """Walks of which no row is in the present forward."""
         return len(self._turns)
 
-    def add(self, key: KeyT, walk: Walk) -> None:
+    @property
+    def left(self) -> list[tuple[int, int]]:
+        """Rows and evaluations that each walk still needs, at most; between two forwards."""
+        return [(turn.rows, turn.left) for turn in self._turns]
+
+    def add(self, key: KeyT, walk: Walk, *, steps: int = 1) -> None:
         """Take a walk in.
 
         Args:
             key: By which its end is returned.
             walk: A walk that has a question.
+            steps: How many it will ask.
         """
-        self._turns.append(_Turn(key, walk))
+        self._turns.append(_Turn(key, walk, steps=steps))
 
     def keep(self, wanted: Callable[[KeyT], bool]) -> None:
         """Leave all walks that nobody waits for.
@@ -96,9 +102,14 @@ class Company(Generic[KeyT]):
 class _Turn(Generic[KeyT]):
     """A walk, and how many rows of its question are answered."""
 
-    def __init__(self, key: KeyT, walk: Walk) -> None:
-        self.key, self.walk = key, walk
+    def __init__(self, key: KeyT, walk: Walk, *, steps: int) -> None:
+        self.key, self.walk, self.left = key, walk, steps
         self._answers: list[Tensor] = []
+
+    @property
+    def rows(self) -> int:
+        """Rows of each of its questions."""
+        return len(self._question)
 
     def take(self, most: int) -> Question:
         """The next rows of the question."""
@@ -113,6 +124,7 @@ class _Turn(Generic[KeyT]):
             return False
         whole, self._answers = torch.cat(self._answers), []
         self.walk.answer(whole)
+        self.left -= 1
         return self.walk.question is None
 
     @property

@@ -54,6 +54,14 @@ class Desk:
         """What is wrong with a served name, where something is."""
         return dict(self._problems)
 
+    def check(self, *, stuck_s: float) -> None:
+        """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
+
+        Args:
+            stuck_s: Seconds that one forward may take.
+        """
+        self._shelf.check(stuck_s=stuck_s)
+
     async def serve(self, names: Mapping[str, Sequence[str]]) -> None:
         """Loads models and then serves these names alone.
 

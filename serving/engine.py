@@ -21,6 +21,7 @@ from ..platform.registry.record import ModelRecord
 from .company import Company
 from .errors import RequestRefused, shown
 from .rows import Rows
+from .speed import Speed, runner
 from .walk import Asking, Question, Walk
 
 MAX_IMAGES: Final = 64
@@ -87,6 +88,7 @@ class Engine:
         bucket: Most rows of a forward, at least 1; missing ones are filled and thrown away.
         strict: Whether every forward has so many rows. Otherwise it has the next power of two.
         decoder: What makes images of the latents of such a model.
+        speed: How the map is run; not the decoder.
 
     Attributes:
         guidance: Guidance scale where a request names none; None for a model that takes none.
@@ -105,6 +107,7 @@ class Engine:
         bucket: int = 16,
         strict: bool = False,
         decoder: Decoder | None = None,
+        speed: Speed | None = None,
     ) -> None:
         if record.latents is not None and decoder is None:
             raise ValueError(
@@ -132,6 +135,7 @@ class Engine:
         self._asking = Asking(domain=flow_map.domain)
         tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
         self._device = next(tensors).device
+        self._run = runner(self._flow_map, speed or Speed(), self._device)
         self._decoder = None if decoder is None else decoder.to(self._device)
         own = own_sampler(record)
         if own is not None and (evaluations := own.evaluations(flow_map.domain) or 0) > MAX_STEPS:
@@ -297,11 +301,15 @@ class Engine:
             The average velocity of each row.
         """
         rows = len(question)
-        bucket = self.buckets[bisect_left(self.buckets, rows)]
+        bucket = self.bucket_of(rows)
         fill = torch.arange(bucket, device=self._device).clamp(max=rows - 1)
         filled = question if rows == bucket else question[fill]
-        u: Tensor = self._flow_map(filled.x, filled.s, filled.t, filled.condition)
+        u = self._run(filled.x, filled.s, filled.t, filled.condition)
         return u[:rows]
+
+    def bucket_of(self, rows: int) -> int:
+        """Rows of the forward that computes so many, at most ``bucket``."""
+        return self.buckets[bisect_left(self.buckets, rows)]
 
     @torch.inference_mode()
     def images(self, x: Float[Tensor, " n *d"]) -> Float[Tensor, "n c h w"]:

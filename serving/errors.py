@@ -3,7 +3,10 @@
 RequestRefused (422)
     UnknownModel (404)
     Overloaded (429)
+    DeadlineUnmet (408)
+    ClientLeft (499)
     LoadFailed (503)
+    ModelDead (503)
 """
 
 import re
@@ -59,6 +62,42 @@ class Overloaded(RequestRefused):
 
 
 @final
+class DeadlineUnmet(RequestRefused):
+    """The images would come too late, or were not there in time.
+
+    Args:
+        room_s: Seconds that the request still had.
+        is_asked: Whether the request gave the deadline, or the server did.
+        predicted_s: Seconds that it was predicted to take; None where its time was over.
+        steps: Its evaluations; None where its time was over.
+    """
+
+    def __init__(
+        self,
+        room_s: float,
+        *,
+        is_asked: bool,
+        predicted_s: float | None = None,
+        steps: int | None = None,
+    ) -> None:
+        got = f"{1000 * room_s:.0f} ms"
+        what = "deadline_ms" if is_asked else "the time that a request may take"
+        message = f"{what} must leave room for the images, but {got} went by without them"
+        if predicted_s is not None:
+            needed = f"the {1000 * predicted_s:.0f} ms that {steps} steps are predicted to take now"
+            message = f"{what} must leave {needed}, got {got}"
+        super().__init__(message, param="deadline_ms" if is_asked else None, status=408)
+
+
+@final
+class ClientLeft(RequestRefused):
+    """Nobody waits for the answer any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client left before its answer", status=499)
+
+
+@final
 class LoadFailed(RequestRefused):
     """A model that is served here does not load now.
 
@@ -70,6 +109,19 @@ class LoadFailed(RequestRefused):
     def __init__(self, version: str, *, why: str) -> None:
         self.why = without_paths(why)
         super().__init__(f"{version} does not load: {self.why}", status=503)
+
+
+@final
+class ModelDead(RequestRefused):
+    """A model that was loaded answers no more.
+
+    Args:
+        why: What happened, for the log.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__("the model answers no more; try again in a second", status=503)
 
 
 def shown(value: object) -> str:

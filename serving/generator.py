@@ -69,6 +69,13 @@ class Generator:
         await self._desk.serve(candidates)
         self._follows = follows
 
+    async def check_health(self) -> None:
+        """What Serve asks every few seconds; a replica that raises is replaced.
+
+        A long queue is no illness.
+        """
+        self._desk.check(stuck_s=self._settings.stuck_s)
+
     async def _present(self, name: str) -> str:
         try:
             return await asyncio.to_thread(look, self._settings, name)
@@ -82,7 +89,11 @@ class Generator:
         settings = self._settings.with_model(version)
         engine, version = load_engine(settings)
         return EngineService(
-            engine, name=version, version=version, max_waiting=settings.max_waiting
+            engine,
+            name=version,
+            version=version,
+            max_waiting=settings.max_waiting,
+            timeout_s=settings.request_timeout_s,
         )
 
     def followed(self) -> dict[str, Meaning]:

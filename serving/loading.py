@@ -11,6 +11,7 @@ from ..platform.registry.store import Registry
 from .engine import Engine
 from .keys import key_file
 from .settings import AppSettings
+from .speed import Speed
 
 
 def locate(settings: AppSettings) -> AppSettings:
@@ -51,14 +52,24 @@ def load_engine(settings: AppSettings) -> tuple[Engine, str]:
         The engine, and the registered version that it holds.
 
     Raises:
-        ValueError: If there is no such model, its files were altered, or it makes no images.
+        ValueError: If there is no such model, its files were altered, it makes no images, or this
+            machine cannot run it so.
     """
+    speed = Speed(
+        dtype=settings.dtype, channels_last=settings.channels_last, compile=settings.compile
+    )
+    speed.check()
     registry = Registry.at(_home(settings))
     version = str(registry.resolve(settings.model))
     flow_map, record = load_generator(registry, version)
     decoder = load_decoder(registry, version)
     engine = Engine(
-        flow_map, record, bucket=settings.bucket, strict=settings.strict, decoder=decoder
+        flow_map,
+        record,
+        bucket=settings.bucket,
+        strict=settings.strict,
+        decoder=decoder,
+        speed=speed,
     )
     engine.warm_up()
     return engine, version

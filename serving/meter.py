@@ -14,7 +14,7 @@ _REASONS: Final = {
     401: "key",
     404: "not_found",
     405: "not_found",
-    408: "slow_body",
+    408: "deadline",
     413: "large_body",
     422: "invalid",
     429: "overloaded",

@@ -19,8 +19,9 @@ from torch import Tensor
 from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, Engine
 from .errors import RequestRefused
 from .image import encode_png, encode_webp, to_uint8
+from .quality import Quality
 from .rows import Rows
-from .schema import Whole
+from .schema import MAX_DEADLINE_MS, Whole
 
 MAX_STREAMED: Final = 4096
 """Most images in one request that is streamed."""
@@ -108,6 +109,23 @@ class GenerateRequest(BaseModel):
     guidance: Annotated[
         float | None,
         Field(ge=1.0, le=MAX_GUIDANCE, description="Scale of a model that takes one."),
+    ] = None
+    quality: Annotated[
+        Quality | None,
+        Field(
+            description="Evaluations in the place of steps: the best (high, hd), the fewest (low), "
+            "the default (standard), or what the queue and the deadline allow (auto)."
+        ),
+    ] = None
+    deadline_ms: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_DEADLINE_MS,
+            description="Milliseconds from arrival after which nobody needs the images; without "
+            "steps and quality it means auto.",
+        ),
+        Whole,
     ] = None
     format: Annotated[
         Format,
@@ -198,6 +216,11 @@ def _check_together(request: GenerateRequest, given: list[str]) -> None:
         raise RequestRefused(
             f"format must be npy for a stream, got {request.format}", param="format"
         )
+    if request.stream and request.deadline_ms is not None:
+        raise RequestRefused(
+            f"deadline_ms must be left out of a stream, got {request.deadline_ms}",
+            param="deadline_ms",
+        )
     if request.stream and request.noise is not None:
         raise RequestRefused("noise must be left out of a stream, got some", param="noise")
 
@@ -265,7 +288,13 @@ def _refused_noise(wanted: str, got: str) -> RequestRefused:
 
 
 def encode(
-    images: Float[Tensor, "n c h w"], rows: Rows, *, form: Format, engine: Engine, version: str
+    images: Float[Tensor, "n c h w"],
+    rows: Rows,
+    *,
+    form: Format,
+    engine: Engine,
+    version: str,
+    quality: str,
 ) -> Made:
     """The file of some images.
 
@@ -275,12 +304,13 @@ def encode(
         form: Kind of the file.
         engine: What made them.
         version: Its registered version.
+        quality: What was measured at so many evaluations, in words.
 
     Returns:
         The file, and how to make it again.
     """
     guidance = engine.guidance if rows.guidance is None else rows.guidance
-    facts = {"model": version, "steps": str(rows.steps), "n": str(rows.n)}
+    facts = {"model": version, "steps": str(rows.steps), "n": str(rows.n), "quality": quality}
     facts |= {} if guidance is None else {"guidance": f"{guidance:g}"}
     if not isinstance(rows.origins, Tensor):
         facts |= _seeds(rows.origins)

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Final, final
 
@@ -22,6 +23,7 @@ class Trace:
 
     Attributes:
         id: The client's own name of the request, or a new one.
+        arrived: When it came, by the clock that only grows.
         is_named: Whether it is the client's, or a proxy's.
         key: The key that it came with, where keys are asked for.
         reason: Why it was refused, where the status alone does not say.
@@ -33,6 +35,7 @@ class Trace:
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(16))
+    arrived: float = field(default_factory=time.monotonic)
     is_named: bool = False
     key: Key | None = None
     reason: str | None = None

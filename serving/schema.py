@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+from .quality import Quality
 
 
 def _whole(value: object) -> object:
@@ -16,6 +17,8 @@ def _example(**fields: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
+MAX_DEADLINE_MS: Final = 60_000
+"""Most that a client may set; the server has a bound of its own."""
 Whole = BeforeValidator(_whole)
 _PLACE: Final = "v1/images/digits/3/7/0.png?labels=3&steps=1"
 _CARD: Final[dict[str, JsonValue]] = {
@@ -105,6 +108,23 @@ class ImagesRequest(BaseModel):
             description="Guidance scale of a model that takes one; left out, the model's own.",
         ),
     ] = None
+    quality: Annotated[
+        Quality | None,
+        Field(
+            description="Evaluations in the place of steps: the best (high, hd), the fewest (low), "
+            "the default (standard), or what the queue and the deadline allow (auto)."
+        ),
+    ] = None
+    deadline_ms: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_DEADLINE_MS,
+            description="Milliseconds from arrival after which nobody needs the images; without "
+            "steps and quality it means auto.",
+        ),
+        Whole,
+    ] = None
 
 
 class ImageData(BaseModel):
@@ -117,6 +137,18 @@ class ImageData(BaseModel):
 
     b64_json: str | None = None
     url: str | None = None
+
+
+class Measured(BaseModel):
+    """What was measured at a number of evaluations when the version was registered.
+
+    Attributes:
+        metric: Its name.
+        value: Its value.
+    """
+
+    metric: str
+    value: float
 
 
 class Usage(BaseModel):
@@ -140,6 +172,7 @@ class ImagesResponse(BaseModel):
         model: The registered version that made them.
         seed: The seed of the noise.
         steps: Network evaluations for each image.
+        measured: What the version was registered with at so many; null where nothing was measured.
         guidance: The guidance scale; null for a model that takes none.
         size: Width x height.
         usage: What they cost.
@@ -151,6 +184,7 @@ class ImagesResponse(BaseModel):
         model="digits/3",
         seed=7,
         steps=1,
+        measured={"metric": "eval/1nn_deviation", "value": 0.11},
         guidance=None,
         size="8x8",
         usage={"images": 1, "network_evaluations": 0},
@@ -161,6 +195,7 @@ class ImagesResponse(BaseModel):
     model: str
     seed: int
     steps: int
+    measured: Measured | None
     guidance: float | None
     size: str
     usage: Usage

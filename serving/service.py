@@ -6,14 +6,19 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, Protocol, final
+from typing import Final, Protocol, TypeVar, final
+
+from jaxtyping import Float
+from torch import Tensor
 
 from .batcher import Batcher
+from .count import count_images
 from .engine import MAX_IMAGES, MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
 from .image import encode_png, encode_webp, to_uint8
 from .link import link
 from .native import GenerateRequest, Made, accept, encode
+from .quality import choose, curve_of
 from .rows import Rows
 from .schema import (
     Fault,
@@ -21,6 +26,7 @@ from .schema import (
     ImagesRequest,
     ImagesResponse,
     Kind,
+    Measured,
     ModelCard,
     ModelList,
     Refusal,
@@ -28,6 +34,7 @@ from .schema import (
 )
 from .tally import Counts, ModelTally, Tally
 
+RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
 _KINDS: Final[dict[int, Kind]] = {
     401: "authentication_error",
     429: "rate_limit_error",
@@ -87,14 +94,25 @@ class EngineService:
         name: The name that users ask for it by, such as ``champion``.
         version: The registered version behind the name, such as ``digits/3``.
         max_waiting: Requests that may wait before the next is refused.
+        timeout_s: Seconds that a request may take which gives no deadline.
     """
 
-    def __init__(self, engine: Engine, *, name: str, version: str, max_waiting: int = 256) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str,
+        version: str,
+        max_waiting: int = 256,
+        timeout_s: float = 60.0,
+    ) -> None:
         self._engine = engine
         self._name = name
         self._version = version
         self._created = int(time.time())
+        self._timeout_s = timeout_s
         self._counts = Counts()
+        self._curve = curve_of(_curve(engine.record.metrics), engine.steps)
         self._batcher = Batcher(engine, max_waiting=max_waiting, counts=self._counts)
 
     @property
@@ -105,6 +123,14 @@ class EngineService:
     def close(self) -> None:
         """Ends its thread; no request is under way, and none may come."""
         self._batcher.close()
+
+    def check(self, *, stuck_s: float) -> None:
+        """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
+
+        Args:
+            stuck_s: Seconds that one forward may take.
+        """
+        self._batcher.check(stuck_s=stuck_s)
 
     async def describe(self) -> ModelList:
         """The one model."""
@@ -167,7 +193,8 @@ class EngineService:
             The answer.
         """
         try:
-            draw = self._accept(request)
+            self._check_name(request.model)
+            draw = self._accept(self._with_steps(request))
             data = await self._data(request, draw)
         except RequestRefused as refused:
             return refusal(refused)
@@ -177,6 +204,7 @@ class EngineService:
             model=self._version,
             seed=draw.seed,
             steps=draw.steps,
+            measured=self._measured(draw.steps),
             guidance=self._engine.guidance if draw.guidance is None else draw.guidance,
             size=self._engine.size,
             usage=Usage(
@@ -185,12 +213,16 @@ class EngineService:
             ),
         )
 
+    def _measured(self, steps: int) -> Measured | None:
+        value = self._curve.values.get(steps)
+        return None if value is None else Measured(metric=self._curve.metric, value=value)
+
     async def _data(self, request: ImagesRequest, draw: Draw) -> list[ImageData]:
         """The images themselves, or where they will be made."""
         if request.response_format == "url":
             form = request.output_format
             return [ImageData(url=link(self._version, draw, k, form)) for k in range(draw.n)]
-        images = await self._batcher.submit(draw)
+        images = await self._images(draw, request)
         began = time.perf_counter()
         encode_one = encode_webp if request.output_format == "webp" else encode_png
         files = await asyncio.to_thread(  # beside the next forward
@@ -210,9 +242,10 @@ class EngineService:
         """
         try:
             self._check_name(request.model)
+            request = self._with_steps(request)
             rows = await asyncio.to_thread(accept, self._engine, request)  # noise may be large
             first = rows.first(MAX_IMAGES)
-            images = await self._batcher.submit(first)
+            images = await self._images(first, request)
         except RequestRefused as refused:
             return refusal(refused)
         began = time.perf_counter()
@@ -223,6 +256,7 @@ class EngineService:
             form=request.format,
             engine=self._engine,
             version=self._version,
+            quality=self._curve.told(rows.steps),
         )
         self._count(first, began)
         return made
@@ -232,8 +266,41 @@ class EngineService:
             names = tuple(dict.fromkeys((self._name, self._version)))
             raise UnknownModel(name, allowed=names)
 
+    def _with_steps(self, request: RequestT) -> RequestT:
+        """The request with the number of evaluations that its quality or deadline means."""
+        if request.steps is not None and request.quality is not None:
+            raise RequestRefused(
+                "quality must be left out where steps is given, "
+                f"got {request.quality} and {request.steps}",
+                param="quality",
+            )
+        has_deadline = request.deadline_ms is not None
+        if request.steps is not None or not (request.quality or has_deadline):
+            return request
+        ahead = self._batcher.forecast(min(count_images(request), MAX_IMAGES))
+        steps = choose(
+            request.quality or "auto",
+            self._curve.frontier,
+            default=self._engine.default_steps,
+            seconds=ahead.seconds,
+            room_s=self._room_s(request),
+            forwards_ahead=0.0 if has_deadline else ahead.forwards_ahead,
+        )
+        return request.model_copy(update={"steps": steps})
+
+    def _room_s(self, request: ImagesRequest | GenerateRequest) -> float:
+        """Seconds in which the request must have its images."""
+        asked = request.deadline_ms
+        return self._timeout_s if asked is None else asked / 1000
+
+    async def _images(
+        self, draw: Draw | Rows, request: ImagesRequest | GenerateRequest
+    ) -> Float[Tensor, "n c h w"]:
+        return await self._batcher.submit(
+            draw, within_s=self._room_s(request), is_asked=request.deadline_ms is not None
+        )
+
     def _accept(self, request: ImagesRequest) -> Draw:
-        self._check_name(request.model)
         return self._engine.accept(
             request.prompt,
             n=request.n,

@@ -7,6 +7,7 @@ from typing import Any, Final, Self, final
 from ..platform.settings import by_name, settings
 
 CHAMPION: Final = "champion"
+DTYPES: Final = ("float32", "bfloat16")
 PROXIES: Final = ("HeadOnly", "EveryNode")
 _MAX_PORT: Final = 65535
 _DAY_S: Final = 86_400
@@ -15,6 +16,11 @@ _DAY_S: Final = 86_400
 def _check_whole(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ValueError(f"serve.{name} must be a whole number in {low}..{high}, got {value!r}")
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if not 0.1 <= value <= _DAY_S:
+        raise ValueError(f"serve.{name} must be a number in 0.1..{_DAY_S}, got {value!r}")
 
 
 def _check_text(name: str, value: str | None) -> None:
@@ -39,6 +45,9 @@ class AppSettings:
         bucket: Most rows of a forward.
         strict: Whether every forward has so many, which keeps images bitwise the same in any
             company; otherwise it has the next power of two, and they are up to rounding.
+        dtype: Arithmetic of the network, one of DTYPES.
+        channels_last: Whether the channels of images lie side by side in memory.
+        compile: Whether networks are compiled, for each size of a forward, before they serve.
         max_waiting: Requests that may wait at each replica, for each model, before the next is
             refused.
         memory_mb: Most megabytes of parameters and buffers of the models of a replica; the one
@@ -50,6 +59,9 @@ class AppSettings:
         max_body_mb: Most megabytes of the body of a request.
         body_timeout_s: Seconds in which the body of a request must be there.
         access_log: Whether each request has a line in the log.
+        request_timeout_s: Seconds that a request may take which gives no deadline; of a stream,
+            each part of it.
+        stuck_s: Seconds of one forward after which a replica is replaced.
 
     Raises:
         ValueError: If a value is out of range, or both one model and several are named.
@@ -64,6 +76,9 @@ class AppSettings:
     threads: int = 1
     bucket: int = 16
     strict: bool = False
+    dtype: str = DTYPES[0]
+    channels_last: bool = False
+    compile: bool = False
     max_waiting: int = 256
     memory_mb: int = 4096
     watch_s: float | None = 0.3
@@ -71,6 +86,8 @@ class AppSettings:
     max_body_mb: int = 16
     body_timeout_s: float = 30.0
     access_log: bool = True
+    request_timeout_s: float = 60.0
+    stuck_s: float = 120.0
 
     def __post_init__(self) -> None:
         _check_text("model", self.model)
@@ -90,15 +107,15 @@ class AppSettings:
             _check_whole("max_replicas", self.max_replicas, self.replicas, 1024)
         _check_whole("threads", self.threads, 1, 256)
         _check_whole("bucket", self.bucket, 1, 1024)
+        if self.dtype not in DTYPES:
+            raise ValueError(f"serve.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         _check_whole("max_waiting", self.max_waiting, 1, 1_000_000)
         _check_whole("memory_mb", self.memory_mb, 1, 100_000_000)
         _check_text("keys", self.keys)
         _check_whole("max_body_mb", self.max_body_mb, 1, 100_000)
-        if not 0.1 <= self.body_timeout_s <= _DAY_S:
-            raise ValueError(
-                f"serve.body_timeout_s must be a number in 0.1..{_DAY_S}, "
-                f"got {self.body_timeout_s!r}"
-            )
+        _check_seconds("body_timeout_s", self.body_timeout_s)
+        _check_seconds("request_timeout_s", self.request_timeout_s)
+        _check_seconds("stuck_s", self.stuck_s)
         if self.watch_s is not None and not 0.05 <= self.watch_s <= _DAY_S:
             raise ValueError(
                 f"serve.watch_s must be a number in 0.05..{_DAY_S} or null, got {self.watch_s!r}"

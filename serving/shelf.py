@@ -56,6 +56,15 @@ class Shelf:
             load_failures=self._num_failures,
         )
 
+    def check(self, *, stuck_s: float) -> None:
+        """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
+
+        Args:
+            stuck_s: Seconds that one forward may take.
+        """
+        for model in self._models.values():
+            model.service.check(stuck_s=stuck_s)
+
     @asynccontextmanager
     async def borrow(self, version: str) -> AsyncIterator[EngineService]:
         """A loaded model, which stays loaded inside the block.

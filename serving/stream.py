@@ -71,8 +71,10 @@ async def stream(service: Service, request: GenerateRequest) -> Streamed | Refus
 
 
 def _rest(request: GenerateRequest, first: Made, n: int) -> Iterator[GenerateRequest]:
-    """The requests for all parts but the first, by its version and its seed."""
-    fixed = {"stream": False, "model": first.headers["X-Onestep-Model"]}
+    """The requests for all parts but the first, by its version, its seed and its evaluations."""
+    steps = int(first.headers["X-Onestep-Steps"])
+    model = first.headers["X-Onestep-Model"]
+    fixed = {"stream": False, "model": model, "steps": steps, "quality": None}
     for begin in range(MAX_IMAGES, n, MAX_IMAGES):
         end = min(begin + MAX_IMAGES, n)
         own: dict[str, object] = {"n": end - begin}

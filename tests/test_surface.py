@@ -267,9 +267,17 @@ def test_the_routes_are_these() -> None:
     assert found == ROUTES
 
 
-def test_a_request_for_images_has_the_fields_of_openai_and_three_more() -> None:
-    openai = {"model", "prompt", "n", "size", "response_format", "user"} | {"output_format"}
-    assert set(ImagesRequest.model_fields) - openai <= {"seed", "steps", "guidance"}
+def test_a_request_for_images_has_the_fields_of_openai_and_four_more() -> None:
+    openai = {"model", "prompt", "n", "size", "response_format", "output_format"} | {
+        "quality",
+        "user",
+    }
+    assert set(ImagesRequest.model_fields) - openai <= {
+        "seed",
+        "steps",
+        "guidance",
+        "deadline_ms",
+    }
     assert {"model", "prompt", "n", "size", "response_format", "seed", "steps"} <= set(
         ImagesRequest.model_fields
     )

@@ -63,6 +63,7 @@ def test_the_answer_has_the_shape_of_openai_and_holds_png_files() -> None:
         "model": "digits/3",
         "seed": 7,
         "steps": 2,
+        "measured": None,
         "guidance": None,
         "size": "8x8",
         "usage": {"images": 2, "network_evaluations": 4},
@@ -113,9 +114,9 @@ def test_the_version_is_a_name_too() -> None:
         ),
         (
             422,
-            "quality",
-            {"prompt": "1", "quality": "hd"},
-            "unknown field 'quality'; allowed: model",
+            "style",
+            {"prompt": "1", "style": "vivid"},
+            "unknown field 'style'; allowed: model",
         ),
         (
             404,

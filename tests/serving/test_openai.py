@@ -77,7 +77,6 @@ def test_models_are_listed_and_found_by_name_and_by_version(client: OpenAI) -> N
         *(
             (openai.UnprocessableEntityError, {"prompt": "1", field: value}, f"field '{field}'")
             for field, value in (
-                ("quality", "hd"),
                 ("style", "vivid"),
                 ("background", "opaque"),
                 ("moderation", "low"),
@@ -86,6 +85,7 @@ def test_models_are_listed_and_found_by_name_and_by_version(client: OpenAI) -> N
                 ("stream", True),
             )
         ),
+        (openai.UnprocessableEntityError, {"prompt": "1", "quality": "medium"}, "got 'medium'"),
         (openai.UnprocessableEntityError, {"prompt": "1", "output_format": "jpeg"}, "'webp', got"),
     ],
 )
