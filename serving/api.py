@@ -162,7 +162,7 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, count_images(request))) is not None:
             return refused
-        answer = await service.generate(request)
+        answer = await service.generate(request.asked_by(trace.asker))
         if isinstance(answer, Refusal):
             return respond(answer)
         for image in answer.data:  # only here it is known where the server is reached
@@ -200,6 +200,7 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, count_images(request))) is not None:
             return refused
+        request = request.asked_by(trace.asker)
         if request.stream:
             begun = await stream(service, request)
             if isinstance(begun, Refusal):

@@ -7,13 +7,13 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, final
+from typing import Annotated, Final, Literal, Self, final
 
 import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from torch import Tensor
 
 from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, Engine
@@ -123,6 +123,18 @@ class GenerateRequest(BaseModel):
             f"without noise, up to {MAX_STREAMED} images.",
         ),
     ] = False
+    _asker: str = PrivateAttr(default="")
+
+    @property
+    def asker(self) -> str:
+        """Name of the API key that it came with; empty for none."""
+        return self._asker
+
+    def asked_by(self, name: str) -> Self:
+        """The same request, with the name of the API key that it came with."""
+        request = self.model_copy()
+        request._asker = name
+        return request
 
 
 @final

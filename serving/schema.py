@@ -1,8 +1,8 @@
 """What travels over HTTP: OpenAI's images shape, with seed and steps beside it."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PrivateAttr
 
 from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 
@@ -36,6 +36,7 @@ _CARD: Final[dict[str, JsonValue]] = {
     "metrics": {"eval/1nn/nfe_1": 0.61, "eval/1nn/nfe_4": 0.57},
     "nfe_curve": {"eval/1nn": {"1": 0.61, "4": 0.57}},
     "problem": None,
+    "canary": None,
 }
 
 
@@ -77,7 +78,10 @@ class ImagesRequest(BaseModel):
     ] = "png"
     user: Annotated[
         str | None,
-        Field(max_length=200, description="Taken from OpenAI's clients; it changes nothing."),
+        Field(
+            max_length=200,
+            description="Decides with which version of a canary it is; no image depends on it.",
+        ),
     ] = None
     seed: Annotated[
         int | None,
@@ -105,6 +109,18 @@ class ImagesRequest(BaseModel):
             description="Guidance scale of a model that takes one; left out, the model's own.",
         ),
     ] = None
+    _asker: str = PrivateAttr(default="")
+
+    @property
+    def asker(self) -> str:
+        """Name of the API key that it came with; empty for none."""
+        return self._asker
+
+    def asked_by(self, name: str) -> Self:
+        """The same request, with the name of the API key that it came with."""
+        request = self.model_copy()
+        request._asker = name
+        return request
 
 
 class ImageData(BaseModel):
@@ -166,6 +182,42 @@ class ImagesResponse(BaseModel):
     usage: Usage
 
 
+class CanaryCard(BaseModel):
+    """The last trial of a version beside the one that a name means.
+
+    Attributes:
+        version: The version on trial.
+        state: running, promoted, rolled_back or stopped.
+        percent: Share of the requests.
+        shadow: Whether it gets copies of them, whose answers nobody sees.
+        images: Images that it made for requests, of so many.
+        images_wanted: Images after which it is promoted.
+        requests: Requests that it answered, or should have.
+        errors: Those of them that the champion answered in its place.
+        dropped: Shadows that were left out because others waited.
+        latency: Median ratio of its time to the champion's for the same images; null until known.
+        compared: Images of both that are compared so far.
+        drift: Energy coefficient of its images and the champion's, in [0, 1]; null until known.
+        p_value: Chance of such a drift of equal laws; null until known.
+        why: The reason of its last move.
+    """
+
+    version: str
+    state: Literal["running", "promoted", "rolled_back", "stopped"]
+    percent: float
+    shadow: bool
+    images: int = 0
+    images_wanted: int
+    requests: int = 0
+    errors: int = 0
+    dropped: int = 0
+    latency: float | None = None
+    compared: int = 0
+    drift: float | None = None
+    p_value: float | None = None
+    why: str
+
+
 class ModelCard(BaseModel):
     """A model that is served.
 
@@ -188,6 +240,7 @@ class ModelCard(BaseModel):
         metrics: Quality by name, as it was registered.
         nfe_curve: Of each metric that was measured so, its value at numbers of evaluations.
         problem: Why the name does not mean the version that it should; null where it does.
+        canary: The last version on trial for the name; null where there never was one.
     """
 
     model_config = _example(**_CARD)
@@ -210,6 +263,7 @@ class ModelCard(BaseModel):
     metrics: dict[str, float]
     nfe_curve: dict[str, dict[int, float]]
     problem: str | None = None
+    canary: CanaryCard | None = None
 
 
 class ModelList(BaseModel):

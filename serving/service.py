@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Protocol, final
 
+from torch import Tensor
+
 from .batcher import Batcher
 from .engine import MAX_IMAGES, MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
@@ -96,6 +98,11 @@ class EngineService:
         self._created = int(time.time())
         self._counts = Counts()
         self._batcher = Batcher(engine, max_waiting=max_waiting, counts=self._counts)
+
+    @property
+    def engine(self) -> Engine:
+        """The model."""
+        return self._engine
 
     @property
     def nbytes(self) -> int:
@@ -190,7 +197,7 @@ class EngineService:
         if request.response_format == "url":
             form = request.output_format
             return [ImageData(url=link(self._version, draw, k, form)) for k in range(draw.n)]
-        images = await self._batcher.submit(draw)
+        images = _finite(await self._batcher.submit(draw), self._version)
         began = time.perf_counter()
         encode_one = encode_webp if request.output_format == "webp" else encode_png
         files = await asyncio.to_thread(  # beside the next forward
@@ -212,7 +219,7 @@ class EngineService:
             self._check_name(request.model)
             rows = await asyncio.to_thread(accept, self._engine, request)  # noise may be large
             first = rows.first(MAX_IMAGES)
-            images = await self._batcher.submit(first)
+            images = _finite(await self._batcher.submit(first), self._version)
         except RequestRefused as refused:
             return refusal(refused)
         began = time.perf_counter()
@@ -242,6 +249,13 @@ class EngineService:
             steps=request.steps,
             guidance=request.guidance,
         )
+
+
+def _finite(images: Tensor, version: str) -> Tensor:
+    """The images, unless a model makes of this request what is none."""
+    if not images.isfinite().all():
+        raise RequestRefused(f"{version} made an image that is not finite", status=500)
+    return images
 
 
 def _curve(metrics: Mapping[str, float]) -> dict[str, dict[int, float]]:

@@ -8,7 +8,7 @@ from ..home import Home
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and `--help` needs none of it
     from ..registry.canary import Canary as Trial
-    from ..registry.canary import CanaryLedger
+    from ..registry.canary_ledger import CanaryLedger
 
 
 @final
@@ -61,7 +61,7 @@ examples:
             "--max-latency", type=float, help="time of its images in the champion's; default 1.5"
         )
         start.add_argument(
-            "--max-drift", type=float, help="energy coefficient in [0, 1]; by default 0.1"
+            "--max-drift", type=float, help="energy coefficient in [0, 1]; by default 0.05"
         )
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -73,7 +73,8 @@ examples:
         Returns:
             Exit code of the process.
         """
-        from ..registry.canary import CanaryLedger, CanaryState
+        from ..registry.canary import CanaryState
+        from ..registry.canary_ledger import CanaryLedger
         from ..registry.store import Registry
 
         registry = Registry.at(Home.here(tracking_uri=arguments.tracking_uri))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from onestep.platform.cli import main
-from onestep.platform.registry.canary import Canary, CanaryLedger, CanaryState, CanaryTerms
+from onestep.platform.registry.canary import Canary, CanaryState, CanaryTerms
+from onestep.platform.registry.canary_ledger import CanaryLedger
 from onestep.platform.registry.errors import ModelAltered, PromotionRefused, ReferenceNotFound
 from onestep.platform.registry.promotion import Promotion
 from onestep.platform.registry.store import Registry
