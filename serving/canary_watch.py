@@ -14,7 +14,7 @@ from ..platform.registry.reference import Alias, ModelVersion
 from .drift import Drift, measure_drift
 from .errors import without_paths
 from .judge import Evidence, Fate, judge
-from .lot import LOT, LOTS, Lot
+from .lot import LOTS, Lot
 from .meaning import Meaning
 from .schema import CanaryCard
 from .split import Split
@@ -163,8 +163,7 @@ class CanaryWatch:
                 await asyncio.to_thread(comparison.take, lot)
         evidence = _evidence(meanings, comparison)
         fate, why = judge(terms, evidence)
-        compared = LOT * len(comparison.lots)
-        await self._tell(name, _card(canary, meanings, evidence, compared=compared), meanings)
+        await self._tell(name, _card(canary, meanings, evidence), meanings)
         match fate:
             case Fate.PROMOTE:
                 await self._promote(canary, why, evidence.numbers)
@@ -226,9 +225,7 @@ def _evidence(meanings: Sequence[Meaning], comparison: _Comparison | None) -> Ev
     )
 
 
-def _card(
-    canary: Canary, meanings: Sequence[Meaning], evidence: Evidence, *, compared: int = 0
-) -> CanaryCard:
+def _card(canary: Canary, meanings: Sequence[Meaning], evidence: Evidence) -> CanaryCard:
     """What users are told: of a trial that has ended, what it was when it did."""
     terms, numbers = canary.terms, evidence.numbers if canary.is_running else canary.numbers
     dropped = sum(meaning.counted.dropped for meaning in meanings) if canary.is_running else 0
@@ -243,7 +240,7 @@ def _card(
         errors=int(numbers.get("errors", 0)),
         dropped=dropped,
         latency=numbers.get("latency"),
-        compared=compared,
+        compared=int(numbers.get("compared", 0)),
         drift=numbers.get("drift"),
         p_value=numbers.get("p_value"),
         why=canary.why,

@@ -9,6 +9,7 @@ from scipy.special import bdtrc
 
 from ..platform.registry.canary import CanaryTerms
 from .drift import Drift
+from .lot import LOT
 
 LEVEL: Final = 0.001
 """Chance at which one look speaks against a version that keeps its terms."""
@@ -55,6 +56,7 @@ class Evidence:
             "requests": self.requests,
             "errors": self.errors,
             "images": self.images,
+            "compared": LOT * len(self.ratios),
             "latency": self.latency,
             "drift": None if self.drift is None else self.drift.coefficient,
             "p_value": None if self.drift is None else self.drift.p_value,

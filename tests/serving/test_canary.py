@@ -38,7 +38,8 @@ def ask_until(stop: Event, url: str, first: int) -> list[tuple[int, str]]:
 
 
 def card(url: str) -> dict[str, Any]:
-    (found,) = [one for one in httpx.get(f"{url}/v1/models").json()["data"] if one["id"] == ALIAS]
+    models = httpx.get(f"{url}/v1/models", timeout=60.0).json()["data"]
+    (found,) = [one for one in models if one["id"] == ALIAS]
     return dict(found)
 
 

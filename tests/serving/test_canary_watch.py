@@ -158,7 +158,7 @@ def test_a_good_version_gets_its_share_and_is_promoted_by_the_registry(uri: str)
         await scene.round()
         assert [served for served, _ in await scene.cards()] == [version] * 2
         card = await scene.card()
-        assert (card.state, card.errors) == ("promoted", 0)
+        assert (card.state, card.errors, card.compared) == ("promoted", 0, LOT * LOTS)
         assert card.images == asked.count(version) >= 20
         assert card.drift is not None
         assert card.drift < TERMS.max_drift
