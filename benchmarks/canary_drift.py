@@ -25,7 +25,7 @@ from onestep.serving.drift import Drift, measure_drift
 from onestep.serving.engine import Engine
 from onestep.serving.lot import LOT, LOTS, make_lot
 
-SAMPLES: Final = 60_000
+SAMPLES: Final = 40_000
 SEEDS: Final = (0, 1, 2)
 MAX_DRIFT: Final = CanaryTerms().max_drift
 CHANGES: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
