@@ -15,7 +15,6 @@ import pytest
 
 from onestep.benchmarks import (
     budgets,
-    canary_drift,
     digits,
     fair_stopping,
     fair_stopping_page,
@@ -71,7 +70,6 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "fair_stopping": fair_stopping.bars,
     "few_steps": few_steps.bars,
     "guardian": guardian.bars,
-    "canary_drift": canary_drift.bars,
     "http_guard": http_guard.bars,
     "mean_collapse": mean_collapse.bars,
     "method_cost": method_cost.bars,
