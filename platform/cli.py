@@ -20,6 +20,7 @@ _ORDER: Final = (
     "compare",
     "average",
     "registry",
+    "canary",
     "serve",
     "key",
     "submit",

@@ -169,7 +169,7 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, count_images(request))) is not None:
             return refused
-        request = with_time_left(request, trace)
+        request = with_time_left(request.asked_by(trace.asker), trace)
         answer = await wanted(service.generate(request), http, request.deadline_ms)
         if isinstance(answer, Refusal):
             return respond(answer)
@@ -209,7 +209,7 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, count_images(request))) is not None:
             return refused
-        request = with_time_left(request, trace)
+        request = with_time_left(request.asked_by(trace.asker), trace)
         if request.stream:
             begun = await wanted(stream(service, request), http)
             if isinstance(begun, Refusal):

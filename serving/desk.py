@@ -7,14 +7,18 @@ from dataclasses import replace
 from typing import Final, TypeVar, final
 
 from .errors import LoadFailed, RequestRefused, UnknownModel, without_paths
+from .lot import Lot, make_lot
+from .meaning import Meaning
 from .native import GenerateRequest, Made
-from .schema import ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
+from .schema import CanaryCard, ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
 from .service import EngineService, refusal
 from .shelf import Shelf
+from .split import Split, seeded, sticky_key
 from .tally import Tally
+from .trial import Counted, Trial
 
 RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
-AnswerT = TypeVar("AnswerT")
+AnswerT = TypeVar("AnswerT", ImagesResponse, Made)
 NOT_TRIED: Final = "it is not loaded yet"
 MAX_FORMER: Final = 16
 """Versions that names have moved away from and that still answer, however many there were."""
@@ -40,6 +44,8 @@ class Desk:
         self._problems: dict[str, str] = {}
         self._former: dict[str, str] = {}  # and the name that meant it, the last one last
         self._swaps = 0
+        self._trials: dict[str, Trial] = {}
+        self._canaries: dict[str, CanaryCard] = {}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -48,11 +54,6 @@ class Desk:
             name: version if version in self._cards else ""
             for name, version in self._versions.items()
         }
-
-    @property
-    def problems(self) -> dict[str, str]:
-        """What is wrong with a served name, where something is."""
-        return dict(self._problems)
 
     def check(self, *, stuck_s: float) -> None:
         """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
@@ -85,6 +86,9 @@ class Desk:
             for name, (_, failure) in zip(names, found, strict=True)
             if failure is not None
         }
+        for name in [*self._trials]:
+            if name not in names:
+                self.split(name, None)
         self._forget()
 
     async def _first(self, versions: Sequence[str]) -> tuple[str, LoadFailed | None]:
@@ -124,6 +128,67 @@ class Desk:
             self._problems.pop(name, None)
             self._forget()
 
+    def split(self, name: str, split: Split | None) -> None:
+        """Lets a staged version on trial have a share of the requests to a served name.
+
+        Args:
+            name: A served name; another is left alone.
+            split: Which requests; None ends the trial.
+        """
+        trial = self._trials.get(name)
+        if split is not None and trial is not None and trial.split.version == split.version:
+            trial.split = split  # what it has done so far stays
+            return
+        if trial is not None:
+            self._trials.pop(name).close()
+        if split is not None and name in self._versions:
+            self._trials[name] = Trial(split, waiting=lambda: self._shelf.waiting)
+
+    @property
+    def meanings(self) -> dict[str, Meaning]:
+        """What each served name means here, and who is on trial for it."""
+        found = {}
+        for name, version in self.versions.items():
+            trial = self._trials.get(name)
+            found[name] = Meaning(
+                version=version,
+                problem=self._problems.get(name, ""),
+                split=None if trial is None else trial.split,
+                counted=Counted() if trial is None else replace(trial.counted),
+                canary=self._canaries.get(name),
+            )
+        return found
+
+    async def lot(self, champion: str, canary: str, number: int) -> Lot | str | None:
+        """Images of two loaded versions from the same seeds and labels, where nobody waits.
+
+        Args:
+            champion: One version.
+            canary: The other.
+            number: Number of the lot.
+
+        Returns:
+            The lot; why there is none; or None where requests wait.
+        """
+        if self._shelf.waiting:
+            return None
+        try:
+            async with self._lend(champion) as one, self._lend(canary) as other:
+                return await asyncio.to_thread(make_lot, one.engine, other.engine, number)
+        except LoadFailed as error:
+            return error.why
+        except ValueError as error:
+            return str(error)
+
+    def tell(self, name: str, canary: CanaryCard) -> None:
+        """Takes in what is known of a trial on all replicas.
+
+        Args:
+            name: The served name.
+            canary: What ``describe`` says of it.
+        """
+        self._canaries[name] = canary
+
     def note(self, name: str, problem: str) -> None:
         """Says of a served name why it does not mean what it should; empty for no problem.
 
@@ -141,7 +206,13 @@ class Desk:
         loaded = {name: self._cards.get(version) for name, version in self._versions.items()}
         return ModelList(
             data=[
-                card.model_copy(update={"id": name, "problem": self._problems.get(name)})
+                card.model_copy(
+                    update={
+                        "id": name,
+                        "problem": self._problems.get(name),
+                        "canary": self._canaries.get(name),
+                    }
+                )
                 for name, card in loaded.items()
                 if card is not None
             ],
@@ -190,17 +261,33 @@ class Desk:
         """What the model does that a request means."""
         try:
             version = self._meant(request.model)
-            async with self._lend(version) as service:
-                return await work(service, request.model_copy(update={"model": version}))
+            trial = self._trials.get(request.model or next(iter(self._versions)))
+            if trial is None:
+                return await self._ask(work, request, version)
+            request = seeded(request)
+            return await trial.answer(
+                sticky_key(request), version, lambda one: self._ask(work, request, one)
+            )
         except RequestRefused as refused:
             return refusal(refused)
+
+    async def _ask(
+        self,
+        work: Callable[[EngineService, RequestT], Awaitable[AnswerT | Refusal]],
+        request: RequestT,
+        version: str,
+    ) -> AnswerT | Refusal:
+        """What a version does that a request asks for."""
+        async with self._lend(version) as service:
+            return await work(service, request.model_copy(update={"model": version}))
 
     def _meant(self, name: str) -> str:
         if not name:
             return next(iter(self._versions.values()))
         if name in self._versions:
             return self._versions[name]
-        if name in {*self._versions.values(), *self._former, *self._shelf.versions}:
+        trials = {trial.split.version for trial in self._trials.values()}
+        if name in {*self._versions.values(), *trials, *self._former, *self._shelf.versions}:
             return name
         names = dict.fromkeys((*self._versions, *self._versions.values()))
         raise UnknownModel(name, allowed=tuple(names))

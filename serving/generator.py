@@ -10,12 +10,14 @@ from ray import serve
 
 from .desk import Desk
 from .errors import LoadFailed
+from .lot import Lot
 from .meaning import Meaning, look
 from .native import GenerateRequest, Made
-from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
+from .schema import CanaryCard, ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import EngineService
 from .settings import AppSettings
 from .shelf import Shelf
+from .split import Split
 from .tally import Tally
 
 _LOG: Final = logging.getLogger(__name__)
@@ -98,13 +100,7 @@ class Generator:
 
     def followed(self) -> dict[str, Meaning]:
         """What the names mean here whose aliases are followed."""
-        if not self._follows:
-            return {}
-        problems = self._desk.problems
-        return {
-            name: Meaning(version=version, problem=problems.get(name, ""))
-            for name, version in self._desk.versions.items()
-        }
+        return self._desk.meanings if self._follows else {}
 
     async def stage(self, version: str) -> str:
         """Loads and warms a version beside the others.
@@ -130,6 +126,39 @@ class Generator:
         """
         if self._follows:
             self._desk.point(name, version)
+
+    def split(self, name: str, split: Split | None) -> None:
+        """Lets a staged version on trial have a share of the requests to a followed name.
+
+        Args:
+            name: The served name.
+            split: Which requests; None ends the trial.
+        """
+        if self._follows:
+            self._desk.split(name, split)
+
+    async def lot(self, champion: str, canary: str, number: int) -> Lot | str | None:
+        """Images of two loaded versions from the same seeds and labels, where nobody waits.
+
+        Args:
+            champion: One version.
+            canary: The other.
+            number: Number of the lot.
+
+        Returns:
+            The lot; why there is none; or None where requests wait.
+        """
+        return await self._desk.lot(champion, canary, number)
+
+    def tell(self, name: str, canary: CanaryCard) -> None:
+        """Takes in what is known of a trial on all replicas.
+
+        Args:
+            name: The served name.
+            canary: What users are told of it.
+        """
+        if self._follows:
+            self._desk.tell(name, canary)
 
     def note(self, name: str, problem: str) -> None:
         """Says what is wrong with a name that is followed.

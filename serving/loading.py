@@ -42,6 +42,18 @@ def version_of(settings: AppSettings) -> str:
     return str(Registry.at(_home(settings)).resolve(settings.model))
 
 
+def registry_of(settings: AppSettings) -> Registry:
+    """The registry that the settings name.
+
+    Args:
+        settings: Which registry.
+
+    Returns:
+        The registry.
+    """
+    return Registry.at(_home(settings))
+
+
 def load_engine(settings: AppSettings) -> tuple[Engine, str]:
     """A warm engine of the one model that the settings name.
 

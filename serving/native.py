@@ -13,15 +13,14 @@ import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, Engine
+from .asked import Asked, Whole
+from .engine import MAX_IMAGES, MAX_SEED, Engine
 from .errors import RequestRefused
 from .image import encode_png, encode_webp, to_uint8
-from .quality import Quality
 from .rows import Rows
-from .schema import MAX_DEADLINE_MS, Whole
 
 MAX_STREAMED: Final = 4096
 """Most images in one request that is streamed."""
@@ -40,11 +39,10 @@ _Label = Annotated[int, Field(ge=0), Whole] | Annotated[str, Field(max_length=20
 _Seed = Annotated[int, Field(ge=0, le=MAX_SEED), Whole]
 
 
-class GenerateRequest(BaseModel):
+class GenerateRequest(Asked):
     """Asks for images, each of its own label and noise if need be."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"labels": [3, "4"], "seeds": [0, 7], "format": "npy"},
@@ -53,10 +51,6 @@ class GenerateRequest(BaseModel):
         },
     )
 
-    model: Annotated[
-        str,
-        Field(max_length=200, description="An id or version from /v1/models; left out, the first."),
-    ] = ""
     labels: Annotated[
         Annotated[list[_Label], Field(min_length=1, max_length=MAX_STREAMED)] | _Label | None,
         Field(description="Numbers or names of classes: one for all images, or one for each."),
@@ -100,32 +94,6 @@ class GenerateRequest(BaseModel):
             description="A float32 npy file in base64, of shape (n, c, h, w); (draws, n, c, h, w) "
             "where the sampler draws more than once.",
         ),
-    ] = None
-    steps: Annotated[
-        int | None,
-        Field(ge=1, le=MAX_STEPS, description="Network evaluations for each image."),
-        Whole,
-    ] = None
-    guidance: Annotated[
-        float | None,
-        Field(ge=1.0, le=MAX_GUIDANCE, description="Scale of a model that takes one."),
-    ] = None
-    quality: Annotated[
-        Quality | None,
-        Field(
-            description="Evaluations in the place of steps: the best (high, hd), the fewest (low), "
-            "the default (standard), or what the queue and the deadline allow (auto)."
-        ),
-    ] = None
-    deadline_ms: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=MAX_DEADLINE_MS,
-            description="Milliseconds from arrival after which nobody needs the images; without "
-            "steps and quality it means auto.",
-        ),
-        Whole,
     ] = None
     format: Annotated[
         Format,

@@ -45,6 +45,11 @@ class Trace:
     n: int | None = None
     steps: int | None = None
 
+    @property
+    def asker(self) -> str:
+        """Name of its key; empty for none."""
+        return "" if self.key is None else self.key.name
+
 
 def begin_trace(scope: Scope) -> Trace:
     """The trace of a request that begins.

@@ -2,24 +2,16 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from .engine import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS
-from .quality import Quality
-
-
-def _whole(value: object) -> object:
-    """JSON has one kind of number: 11.0 is an integer there."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+from .asked import Asked, Whole
+from .engine import MAX_IMAGES, MAX_SEED
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
-MAX_DEADLINE_MS: Final = 60_000
-"""Most that a client may set; the server has a bound of its own."""
-Whole = BeforeValidator(_whole)
 _PLACE: Final = "v1/images/digits/3/7/0.png?labels=3&steps=1"
 _CARD: Final[dict[str, JsonValue]] = {
     "id": "digits@champion",
@@ -39,14 +31,14 @@ _CARD: Final[dict[str, JsonValue]] = {
     "metrics": {"eval/1nn/nfe_1": 0.61, "eval/1nn/nfe_4": 0.57},
     "nfe_curve": {"eval/1nn": {"1": 0.61, "4": 0.57}},
     "problem": None,
+    "canary": None,
 }
 
 
-class ImagesRequest(BaseModel):
+class ImagesRequest(Asked):
     """Asks for images of one class."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"prompt": "3", "n": 4, "seed": 0, "steps": 1},
@@ -55,10 +47,6 @@ class ImagesRequest(BaseModel):
         },
     )
 
-    model: Annotated[
-        str,
-        Field(max_length=200, description="An id or version from /v1/models; left out, the first."),
-    ] = ""
     prompt: Annotated[
         str,
         Field(
@@ -80,7 +68,10 @@ class ImagesRequest(BaseModel):
     ] = "png"
     user: Annotated[
         str | None,
-        Field(max_length=200, description="Taken from OpenAI's clients; it changes nothing."),
+        Field(
+            max_length=200,
+            description="Decides with which version of a canary it is; no image depends on it.",
+        ),
     ] = None
     seed: Annotated[
         int | None,
@@ -88,40 +79,6 @@ class ImagesRequest(BaseModel):
             ge=0,
             le=MAX_SEED,
             description="Same seed, same images; left out, the server draws one and returns it.",
-        ),
-        Whole,
-    ] = None
-    steps: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=MAX_STEPS,
-            description="Network evaluations for each image; left out, the model's default.",
-        ),
-        Whole,
-    ] = None
-    guidance: Annotated[
-        float | None,
-        Field(
-            ge=1.0,
-            le=MAX_GUIDANCE,
-            description="Guidance scale of a model that takes one; left out, the model's own.",
-        ),
-    ] = None
-    quality: Annotated[
-        Quality | None,
-        Field(
-            description="Evaluations in the place of steps: the best (high, hd), the fewest (low), "
-            "the default (standard), or what the queue and the deadline allow (auto)."
-        ),
-    ] = None
-    deadline_ms: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=MAX_DEADLINE_MS,
-            description="Milliseconds from arrival after which nobody needs the images; without "
-            "steps and quality it means auto.",
         ),
         Whole,
     ] = None
@@ -201,6 +158,42 @@ class ImagesResponse(BaseModel):
     usage: Usage
 
 
+class CanaryCard(BaseModel):
+    """The last trial of a version beside the one that a name means.
+
+    Attributes:
+        version: The version on trial.
+        state: running, promoted, rolled_back or stopped.
+        percent: Share of the requests.
+        shadow: Whether it gets copies of them, whose answers nobody sees.
+        images: Images that it made for requests, of so many.
+        images_wanted: Images after which it is promoted.
+        requests: Requests that it answered, or should have.
+        errors: Those of them that the champion answered in its place.
+        dropped: Shadows that were left out because others waited.
+        latency: Median ratio of its time to the champion's for the same images; null until known.
+        compared: Images of both that are compared so far.
+        drift: Energy coefficient of its images and the champion's, in [0, 1]; null until known.
+        p_value: Chance of such a drift of equal laws; null until known.
+        why: The reason of its last move.
+    """
+
+    version: str
+    state: Literal["running", "promoted", "rolled_back", "stopped"]
+    percent: float
+    shadow: bool
+    images: int = 0
+    images_wanted: int
+    requests: int = 0
+    errors: int = 0
+    dropped: int = 0
+    latency: float | None = None
+    compared: int = 0
+    drift: float | None = None
+    p_value: float | None = None
+    why: str
+
+
 class ModelCard(BaseModel):
     """A model that is served.
 
@@ -223,6 +216,7 @@ class ModelCard(BaseModel):
         metrics: Quality by name, as it was registered.
         nfe_curve: Of each metric that was measured so, its value at numbers of evaluations.
         problem: Why the name does not mean the version that it should; null where it does.
+        canary: The last version on trial for the name; null where there never was one.
     """
 
     model_config = _example(**_CARD)
@@ -245,6 +239,7 @@ class ModelCard(BaseModel):
     metrics: dict[str, float]
     nfe_curve: dict[str, dict[int, float]]
     problem: str | None = None
+    canary: CanaryCard | None = None
 
 
 class ModelList(BaseModel):

@@ -116,6 +116,11 @@ class EngineService:
         self._batcher = Batcher(engine, max_waiting=max_waiting, counts=self._counts)
 
     @property
+    def engine(self) -> Engine:
+        """The model."""
+        return self._engine
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the model's parameters and buffers."""
         return self._engine.nbytes
@@ -222,7 +227,7 @@ class EngineService:
         if request.response_format == "url":
             form = request.output_format
             return [ImageData(url=link(self._version, draw, k, form)) for k in range(draw.n)]
-        images = await self._images(draw, request)
+        images = _finite(await self._images(draw, request), self._version)
         began = time.perf_counter()
         encode_one = encode_webp if request.output_format == "webp" else encode_png
         files = await asyncio.to_thread(  # beside the next forward
@@ -245,7 +250,7 @@ class EngineService:
             request = self._with_steps(request)
             rows = await asyncio.to_thread(accept, self._engine, request)  # noise may be large
             first = rows.first(MAX_IMAGES)
-            images = await self._images(first, request)
+            images = _finite(await self._images(first, request), self._version)
         except RequestRefused as refused:
             return refusal(refused)
         began = time.perf_counter()
@@ -309,6 +314,13 @@ class EngineService:
             steps=request.steps,
             guidance=request.guidance,
         )
+
+
+def _finite(images: Tensor, version: str) -> Tensor:
+    """The images, unless a model makes of this request what is none."""
+    if not images.isfinite().all():
+        raise RequestRefused(f"{version} made an image that is not finite", status=500)
+    return images
 
 
 def _curve(metrics: Mapping[str, float]) -> dict[str, dict[int, float]]:

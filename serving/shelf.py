@@ -48,6 +48,11 @@ class Shelf:
         return sum(model.service.nbytes for model in self._models.values())
 
     @property
+    def waiting(self) -> int:
+        """Requests that wait for a forward of any model."""
+        return sum(model.service.counted.waiting for model in self._models.values())
+
+    @property
     def tally(self) -> Tally:
         """What was loaded, and what the loaded models have done."""
         return Tally(

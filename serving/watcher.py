@@ -4,16 +4,23 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from ..platform.registry.reference import ModelVersion
+from .canary_watch import CanaryWatch
+from .lot import Lot
 from .meaning import Meaning, look
+from .schema import CanaryCard
 from .settings import AppSettings
+from .split import Split
 from .watch import Watch
+
+if TYPE_CHECKING:
+    from ..platform.registry.canary_ledger import CanaryLedger
 
 _ANSWERS_WITHIN_S: Final = 600.0
 _AFTER_FAILURE_S: Final = 5.0
@@ -55,6 +62,37 @@ class RemoteReplicas:
         """
         await self._ask("point", name, version)
 
+    async def split(self, name: str, split: Split | None) -> None:
+        """Lets a version on trial have a share of the requests on all replicas.
+
+        Args:
+            name: The served name.
+            split: Which requests; None ends the trial.
+        """
+        await self._ask("split", name, split)
+
+    async def tell(self, name: str, canary: CanaryCard) -> None:
+        """Lets all replicas know what users are told of a trial.
+
+        Args:
+            name: The served name.
+            canary: What they are told.
+        """
+        await self._ask("tell", name, canary)
+
+    async def lot(self, champion: str, canary: str, number: int) -> Lot | str | None:
+        """Images of two versions by one replica; why there are none; None where it is busy.
+
+        Args:
+            champion: One version.
+            canary: The other.
+            number: Number of the lot.
+
+        Returns:
+            The lot.
+        """
+        return cast("Lot | str | None", await self._handle.lot.remote(champion, canary, number))
+
     async def note(self, name: str, problem: str) -> None:
         """Says what is wrong with a name; empty for nothing.
 
@@ -64,7 +102,7 @@ class RemoteReplicas:
         """
         await self._ask("note", name, problem)
 
-    def _ask(self, method: str, *args: str) -> Awaitable[list[Any]]:
+    def _ask(self, method: str, *args: object) -> Awaitable[list[Any]]:
         answers = self._handle.broadcast(method, *args)
         return answers.results_async(timeout_s=_ANSWERS_WITHIN_S)
 
@@ -83,7 +121,9 @@ class Watcher:
 
     def __init__(self, settings: Mapping[str, Any], generator: DeploymentHandle[Any]) -> None:
         self._settings = AppSettings.from_dict(settings)
-        self._watch = Watch(RemoteReplicas(generator), self._look)
+        replicas = RemoteReplicas(generator)
+        self._watch = Watch(replicas, self._look)
+        self._trials = CanaryWatch(replicas, self._ledger)
         self._task: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: Mapping[str, Sequence[str]]) -> None:
@@ -103,6 +143,7 @@ class Watcher:
         while True:
             try:
                 await self._watch.round()
+                await self._trials.round()
             except (TimeoutError, DeploymentUnavailableError, RayActorError) as error:
                 _LOG.info("replicas start or died, the next round sees the rest: %s", error)
             except Exception:  # the edge: nobody awaits this task, and it is to go on
@@ -112,3 +153,10 @@ class Watcher:
 
     def _look(self, name: str) -> str:
         return look(self._settings, name)
+
+    def _ledger(self) -> "CanaryLedger":
+        # MLflow takes seconds to import.
+        from ..platform.registry.canary_ledger import CanaryLedger
+        from .loading import registry_of
+
+        return CanaryLedger(registry_of(self._settings))

@@ -30,6 +30,7 @@ VERBS: Final = (
     "compare",
     "average",
     "registry",
+    "canary",
     "serve",
     "key",
     "submit",
@@ -134,6 +135,7 @@ OPTIONS: Final = {
     "compare": ["--device", "--dry-run", "--nfe", "--out", "--samples", "--seed"],
     "average": ["--device", "--dry-run", "--keep", "--nfe", "--samples", "--seed", "--width"],
     "registry": ["--tracking-uri"],
+    "canary": ["--tracking-uri"],
     "serve": ["--config-file", "--dry-run"],
     "key": [],
     "submit": [

@@ -210,7 +210,7 @@ def _history(registry: "store.Registry", text: str) -> list[str]:
     rows = [("when (UTC)", "from", "to", "who", "gate", "why")]
     for one in promotions:
         when = one.at[:19].replace("T", " ")
-        rows.append((when, one.source or "-", one.to, one.who, one.gate or "-", one.why))
+        rows.append((when, one.source or "-", one.to or "-", one.who, one.gate or "-", one.why))
     lines = _aligned(rows)
     current = registry.current(name, alias.alias)
     if current != promotions[-1].version:

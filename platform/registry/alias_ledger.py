@@ -59,6 +59,44 @@ class AliasLedger:
         current, history = self.read(version.name, alias)
         if history and current == version and history[-1].version == version:
             return history[-1]
+        return self.write(version.name, alias, to=version, why=why, who=who, gate=gate)
+
+    def write(
+        self,
+        name: str,
+        alias: str,
+        *,
+        to: ModelVersion | None,
+        why: str,
+        who: str | None,
+        gate: Gate | None = None,
+        facts: str = "",
+        after: str | None = None,
+    ) -> Promotion:
+        """Write an entry, and let the alias follow it.
+
+        Args:
+            name: Registered model.
+            alias: The alias.
+            to: An existing version of it; None takes the alias away.
+            why: Reason in words.
+            who: Who moves it; None for the user of this process.
+            gate: The condition that the version has met, for the history.
+            facts: What a program needs to know beside the reason, as JSON.
+            after: Digest that the last entry must have, empty for none; None for any.
+
+        Returns:
+            The entry in the history.
+
+        Raises:
+            PromotionRefused: If another moved the alias at the same moment, or the last entry is
+                not the one expected.
+        """
+        current, history = self.read(name, alias)
+        if after is not None and after != (history[-1].digest if history else ""):
+            raise PromotionRefused(
+                f"{name}@{alias} has been moved meanwhile; look at its history and try again"
+            )
         number, previous = following(history)
         promotion = Promotion(
             alias=alias,
@@ -67,19 +105,20 @@ class AliasLedger:
             who=current_user() if who is None else who,
             why=why,
             source="" if current is None else str(current),
-            to=str(version),
+            to="" if to is None else str(to),
             gate="" if gate is None else str(gate),
             previous=previous,
+            facts=facts,
         )
         with self._connection.asking():
             self._connection.client.set_registered_model_tag(
-                version.name, promotion.key, promotion.to_json()
+                name, promotion.key, promotion.to_json()
             )
-        last = self._follow(version.name, alias)
-        if last != promotion and last.version != version:
+        last = self._follow(name, alias)
+        if last != promotion and (last.version, last.facts) != (to, facts):
             raise PromotionRefused(
-                f"promotion of {version} to {alias!r} was overtaken by that of {last.to} by "
-                f"{last.who}; look at the history and promote again"
+                f"promotion of {to or 'nothing'} to {alias!r} was overtaken by that of "
+                f"{last.to or 'nothing'} by {last.who}; look at the history and promote again"
             )
         return promotion
 
@@ -103,12 +142,16 @@ class AliasLedger:
         _, history = self.read(name, alias)
         while True:
             last = history[-1]
-            self._point(last.version, alias)
+            self._point(name, last.version, alias)
             _, history = self.read(name, alias)
             if history[-1] == last:
                 return last
 
-    def _point(self, version: ModelVersion, alias: str) -> None:
+    def _point(self, name: str, version: ModelVersion | None, alias: str) -> None:
+        if version is None:
+            with self._connection.asking():
+                self._connection.client.delete_registered_model_alias(name, alias)
+            return
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._connection.asking(missing=f"there is no model {version}"):

@@ -34,9 +34,10 @@ class Promotion:
         who: Who moved it.
         why: Reason in words.
         source: Version that had the alias before, or empty.
-        to: Version that has it since.
+        to: Version that has it since; empty where it was taken away.
         gate: The condition that the version met, or empty.
         previous: Digests of the entries that this one was written after.
+        facts: What a program needs to know beside the reason, as JSON; empty where it is nothing.
 
     Raises:
         ValueError: If the reason or the promoter is empty, or the entry too long.
@@ -51,6 +52,7 @@ class Promotion:
     to: str
     gate: str = ""
     previous: tuple[str, ...] = ()
+    facts: str = ""
 
     def __post_init__(self) -> None:
         check_alias(self.alias)
@@ -65,9 +67,9 @@ class Promotion:
             )
 
     @property
-    def version(self) -> ModelVersion:
-        """The version that has the alias since."""
-        return ModelVersion.parse(self.to)
+    def version(self) -> ModelVersion | None:
+        """The version that has the alias since; None where it was taken away."""
+        return ModelVersion.parse(self.to) if self.to else None
 
     @property
     def digest(self) -> str:
@@ -81,7 +83,10 @@ class Promotion:
 
     def to_json(self) -> str:
         """The entry's text, the same for the same entry."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        fields = asdict(self)
+        if not self.facts:  # the digest of an entry without facts is that of its other fields
+            del fields["facts"]
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

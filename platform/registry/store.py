@@ -254,6 +254,11 @@ class Registry:
             gate.check(entry.metrics, model=str(entry.reference))
         return self._ledger.move(entry.reference, alias, why=why, who=who, gate=gate)
 
+    @property
+    def ledger(self) -> AliasLedger:
+        """The aliases and their history."""
+        return self._ledger
+
     def current(self, name: str, alias: str) -> ModelVersion | None:
         """The version that an alias points to, or None.
 

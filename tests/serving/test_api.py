@@ -260,6 +260,7 @@ def test_models_tells_what_may_be_asked_for() -> None:
         "metrics": {},
         "nfe_curve": {},
         "problem": None,
+        "canary": None,
     }
     assert body["missing"] == {}
 

@@ -1,0 +1,76 @@
+"""What every request for images may say, whatever its shape."""
+
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+from .engine import MAX_GUIDANCE, MAX_STEPS
+from .quality import Quality
+
+MAX_DEADLINE_MS: Final = 60_000
+"""Most that a client may set; the server has a bound of its own."""
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 11.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+
+
+class Asked(BaseModel):
+    """A request for images; it says what model makes them and how."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[
+        str,
+        Field(max_length=200, description="An id or version from /v1/models; left out, the first."),
+    ] = ""
+    steps: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_STEPS,
+            description="Network evaluations for each image; left out, the model's default.",
+        ),
+        Whole,
+    ] = None
+    guidance: Annotated[
+        float | None,
+        Field(
+            ge=1.0,
+            le=MAX_GUIDANCE,
+            description="Guidance scale of a model that takes one; left out, the model's own.",
+        ),
+    ] = None
+    quality: Annotated[
+        Quality | None,
+        Field(
+            description="Evaluations in the place of steps: the best (high, hd), the fewest (low), "
+            "the default (standard), or what the queue and the deadline allow (auto)."
+        ),
+    ] = None
+    deadline_ms: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_DEADLINE_MS,
+            description="Milliseconds from arrival after which nobody needs the images; without "
+            "steps and quality it means auto.",
+        ),
+        Whole,
+    ] = None
+    _asker: str = PrivateAttr(default="")
+
+    @property
+    def asker(self) -> str:
+        """Name of the API key that it came with; empty for none."""
+        return self._asker
+
+    def asked_by(self, name: str) -> Self:
+        """The same request, with the name of the API key that it came with."""
+        request = self.model_copy()
+        request._asker = name
+        return request

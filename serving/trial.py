@@ -1,0 +1,123 @@
+"""A trial on one replica: which requests the version gets, and what becomes of them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar, final
+
+from .engine import MAX_IMAGES
+from .native import Made
+from .schema import ImagesResponse, Refusal
+from .split import Split
+
+AnswerT = TypeVar("AnswerT", ImagesResponse, Made)
+Ask = Callable[[str], Awaitable[AnswerT | Refusal]]
+SHORT: Final = 4
+"""Requests that may wait for a forward where a shadow still comes in."""
+_LOG: Final = logging.getLogger(__name__)
+
+
+@final
+@dataclass(kw_only=True)
+class Counted:
+    """What a version on trial has done on one replica.
+
+    Attributes:
+        requests: Requests that it answered, or should have.
+        errors: Those of them that the champion answered in its place.
+        images: Images that it made.
+        dropped: Shadows that were left out because others waited.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    images: int = 0
+    dropped: int = 0
+
+
+@final
+class Trial:
+    """Gives a version on trial its share; what it does not answer, the champion does.
+
+    An error is a request that the version did not answer and the champion did. So neither a
+    request that no model takes speaks against it, nor does one that it fails reach the user.
+
+    Args:
+        split: Which requests it gets.
+        waiting: How many requests wait for a forward on this replica.
+    """
+
+    def __init__(self, split: Split, *, waiting: Callable[[], int]) -> None:
+        self.split = split
+        self.counted = Counted()
+        self._waiting = waiting
+        self._shadow: asyncio.Task[None] | None = None
+
+    async def answer(self, key: str, champion: str, ask: Ask[AnswerT]) -> AnswerT | Refusal:
+        """The answer to a request.
+
+        Args:
+            key: What decides on which side of the split it is.
+            champion: The version that answers all others.
+            ask: Answers the request by a version.
+
+        Returns:
+            The answer.
+        """
+        if not self.split.takes(key):
+            return await ask(champion)
+        if self.split.shadow:
+            answer = await ask(champion)
+            if not isinstance(answer, Refusal):
+                self._cast_shadow(ask)
+            return answer
+        if (found := await self._tried(ask)) is not None:
+            self._count(found)
+            return found
+        answer = await ask(champion)
+        if not isinstance(answer, Refusal):
+            self._count(None)
+        return answer
+
+    def close(self) -> None:
+        """Leaves the shadow that is under way."""
+        if self._shadow is not None:
+            self._shadow.cancel()
+
+    def _cast_shadow(self, ask: Ask[AnswerT]) -> None:
+        """Ask the version as well, once the user's answer is made, one at a time."""
+        is_busy = self._shadow is not None and not self._shadow.done()
+        if is_busy or self._waiting() > SHORT:
+            self.counted.dropped += 1
+            return
+
+        async def shadow() -> None:
+            self._count(await self._tried(ask))
+
+        self._shadow = asyncio.create_task(shadow())
+
+    async def _tried(self, ask: Ask[AnswerT]) -> AnswerT | None:
+        try:
+            answer = await ask(self.split.version)
+        except Exception:  # the edge of the model on trial: its error is counted, not passed on
+            _LOG.exception("%s, which is on trial, failed", self.split.version)
+            return None
+        if isinstance(answer, Refusal):
+            _LOG.warning("%s, on trial: %s", self.split.version, answer.error.message)
+            return None
+        return answer
+
+    def _count(self, answer: ImagesResponse | Made | None) -> None:
+        self.counted.requests += 1
+        if answer is None:
+            self.counted.errors += 1
+        else:
+            self.counted.images += _images(answer)
+
+
+def _images(answer: ImagesResponse | Made) -> int:
+    """Images that were made; addresses are none yet, and of a stream it is the first part."""
+    if isinstance(answer, Made):
+        return min(int(answer.headers["X-Onestep-N"]), MAX_IMAGES)
+    return answer.usage.images if answer.usage.network_evaluations else 0

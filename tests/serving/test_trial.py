@@ -1,0 +1,207 @@
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from torch import Tensor
+
+from onestep.methods.core.flow_map import FlowMap
+from onestep.methods.oracle import GaussianMap
+from onestep.serving.desk import Desk
+from onestep.serving.engine import Engine
+from onestep.serving.native import GenerateRequest, Made
+from onestep.serving.schema import ImagesRequest, ImagesResponse, Refusal
+from onestep.serving.service import EngineService
+from onestep.serving.shelf import Shelf
+from onestep.serving.split import Split
+from onestep.serving.trial import SHORT, Counted
+from onestep.tests.serving.model import GRID, MEAN, SHAPE, STD, TRIANGLE, gaussian, record_of
+
+NAME, CHAMPION, CANARY = "digits@champion", "digits/1", "digits/2"
+PAUSE_S = 0.05
+
+
+class Faulty(GaussianMap):
+    """A map that is well while it is loaded, and not when it is asked for label 3."""
+
+    def __init__(self, kind: str) -> None:
+        domain = GRID if kind == "grid" else TRIANGLE
+        super().__init__(mean=MEAN, std=STD, shape=SHAPE, classes=4, domain=domain)
+        self.kind = kind
+
+    def forward(self, x, s, t, condition=None) -> Tensor:  # type: ignore[no-untyped-def]
+        u: Tensor = super().forward(x, s, t, condition)
+        if self.kind == "slow":
+            time.sleep(PAUSE_S)
+        if condition is None or not (condition.label == 3).any():
+            return u
+        if self.kind == "raises":
+            raise RuntimeError("out of memory")
+        return u * float("nan") if self.kind == "nan" else u
+
+
+def desk_of(kind: str) -> Desk:
+    def load(version: str) -> EngineService:
+        flow_map: FlowMap = gaussian() if version == CHAMPION else Faulty(kind)
+        record = record_of(domain=flow_map.domain)
+        engine = Engine(flow_map, record, bucket=4)
+        return EngineService(engine, name=version, version=version)
+
+    return Desk(Shelf(load, memory_bytes=10**6))
+
+
+def play(kind: str, split: Split, work: Callable[[Desk], Awaitable[None]]) -> Counted:
+    async def inner() -> Counted:
+        desk = desk_of(kind)
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, split)
+        await work(desk)
+        await asyncio.sleep(3 * PAUSE_S)  # shadows end
+        return desk.meanings[NAME].counted
+
+    return asyncio.run(inner())
+
+
+def all_of_it(*, shadow: bool = False) -> Split:
+    return Split(version=CANARY, percent=100.0, shadow=shadow)
+
+
+async def version_of(desk: Desk, **fields: object) -> str:
+    answer = await desk.generate(ImagesRequest(**{"model": NAME, "prompt": "3", **fields}))
+    return answer.model if isinstance(answer, ImagesResponse) else answer.error.message
+
+
+def test_a_share_of_the_requests_goes_to_the_version_and_a_repeated_one_to_the_same() -> None:
+    seen: list[str] = []
+
+    async def work(desk: Desk) -> None:
+        for seed in (*range(40), *range(40)):
+            seen.append(await version_of(desk, seed=seed))
+
+    counted = play("good", Split(version=CANARY, percent=30.0), work)
+    assert seen[:40] == seen[40:]
+    taken = seen.count(CANARY)
+    assert 2 * 4 <= taken <= 2 * 20  # 12 of 40, and under three standard errors of them
+    assert counted == Counted(requests=taken, images=taken)
+
+
+def test_users_stay_on_their_side_whatever_they_ask_and_requests_without_seed_do_not_all() -> None:
+    async def work(desk: Desk) -> None:
+        sides = set()
+        for user in map(str, range(12)):
+            asked = [await version_of(desk, user=user, prompt=str(k)) for k in range(3)]
+            assert len(set(asked)) == 1
+            sides.add(asked[0])
+        assert sides == {CHAMPION, CANARY}
+        assert {await version_of(desk) for _ in range(30)} == {CHAMPION, CANARY}
+
+    play("good", Split(version=CANARY, percent=50.0), work)
+
+
+def test_who_names_a_version_gets_it() -> None:
+    async def work(desk: Desk) -> None:
+        assert await version_of(desk, model=CHAMPION) == CHAMPION
+        assert await version_of(desk, model=CANARY) == CANARY
+        assert await version_of(desk, model="") == CANARY  # the first name
+        made = await desk.make(GenerateRequest(model=NAME, labels=[1, 2], format="npy"))
+        assert isinstance(made, Made)
+        assert made.headers["X-Onestep-Model"] == CANARY
+
+    counted = play("good", all_of_it(), work)
+    assert counted == Counted(requests=2, images=3)
+
+
+def test_an_address_is_no_image_yet() -> None:
+    async def work(desk: Desk) -> None:
+        assert await version_of(desk, response_format="url") == CANARY
+
+    assert play("good", all_of_it(), work) == Counted(requests=1)
+
+
+@pytest.mark.parametrize("kind", ["raises", "nan"])
+def test_what_the_version_fails_the_champion_answers_and_it_is_counted(kind: str) -> None:
+    async def work(desk: Desk) -> None:
+        assert await version_of(desk, prompt="3") == CHAMPION
+        assert await version_of(desk, prompt="1") == CANARY
+
+    assert play(kind, all_of_it(), work) == Counted(requests=2, errors=1, images=1)
+
+
+def test_what_only_the_champion_takes_is_an_error_and_what_neither_takes_is_none() -> None:
+    async def work(desk: Desk) -> None:
+        assert await version_of(desk, steps=3) == CHAMPION  # the other's grid has none of three
+        assert (await version_of(desk, prompt="9")).startswith("prompt must be a class label")
+
+    assert play("grid", all_of_it(), work) == Counted(requests=1, errors=1)
+
+
+def test_a_shadow_is_counted_and_the_answer_is_the_champion_s() -> None:
+    async def work(desk: Desk) -> None:
+        for prompt in ("1", "3", "3"):
+            assert await version_of(desk, prompt=prompt) == CHAMPION
+            await asyncio.sleep(PAUSE_S)
+
+    assert play("nan", all_of_it(shadow=True), work) == Counted(requests=3, errors=2, images=1)
+
+
+def test_no_answer_waits_for_a_shadow_and_one_is_cast_at_a_time() -> None:
+    async def work(desk: Desk) -> None:
+        began = time.perf_counter()
+        for _ in range(5):
+            assert await version_of(desk) == CHAMPION
+        assert time.perf_counter() - began < 4 * PAUSE_S
+
+    counted = play("slow", all_of_it(shadow=True), work)
+    assert counted.requests + counted.dropped == 5
+    assert 1 <= counted.requests < 5
+
+
+def test_no_shadow_is_cast_where_many_wait() -> None:
+    async def work(desk: Desk) -> None:
+        many = [version_of(desk, n=4) for _ in range(SHORT + 8)]
+        assert set(await asyncio.gather(*many)) == {CHAMPION}
+
+    assert play("good", all_of_it(shadow=True), work).dropped > 0
+
+
+def test_the_percent_moves_without_a_loss_of_counts_and_the_end_is_the_champion_s() -> None:
+    async def work(desk: Desk) -> None:
+        assert await version_of(desk, seed=1) == CANARY
+        desk.split(NAME, Split(version=CANARY, percent=1e-9))
+        assert await version_of(desk, seed=1) == CHAMPION
+        assert desk.meanings[NAME].counted.requests == 1
+        desk.split(NAME, None)
+        assert desk.meanings[NAME].split is None
+        desk.split(NAME, all_of_it())
+        assert desk.meanings[NAME].counted == Counted()  # another trial
+        desk.split("other", all_of_it())
+        await desk.serve({"faces@champion": [CHAMPION]})
+        assert await version_of(desk, model="faces@champion") == CHAMPION
+        await desk.serve({NAME: [CHAMPION]})
+        assert await version_of(desk) == CHAMPION
+
+    play("good", all_of_it(), work)
+
+
+def test_a_lot_waits_where_requests_do() -> None:
+    async def work(desk: Desk) -> None:
+        many = [asyncio.create_task(version_of(desk, n=8)) for _ in range(8)]
+        await asyncio.sleep(PAUSE_S / 2)
+        assert await desk.lot(CHAMPION, CANARY, 0) is None
+        await asyncio.gather(*many)
+        lot = await desk.lot(CHAMPION, CANARY, 0)
+        assert lot is not None
+        assert not isinstance(lot, str)
+        assert lot.canary_s > lot.champion_s + PAUSE_S / 2
+
+    play("slow", all_of_it(), work)
+
+
+def test_a_refusal_of_the_champion_is_told_as_ever() -> None:
+    async def work(desk: Desk) -> None:
+        answer = await desk.generate(ImagesRequest(model="digits/9"))
+        assert isinstance(answer, Refusal)
+        assert answer.error.code == 404
+
+    play("good", all_of_it(), work)
