@@ -162,7 +162,11 @@ def running(
         popen = subprocess.Popen(command, env=dict(env), cwd=folder, stdout=log, stderr=log)
         process = psutil.Process(popen.pid)
         try:
-            wait_for(ready, lambda: popen.poll() is None)
+            if not answers(ready, lambda: popen.poll() is None):
+                told = (folder / "server.log").read_text()[-2000:]
+                raise RuntimeError(
+                    f"{ready} must answer within {STARTS_WITHIN_S:g} s, got none: {told}"
+                )
             yield process
         finally:
             children = process.children(recursive=True) if process.is_running() else []
@@ -183,17 +187,17 @@ def stop(process: psutil.Process, number: int) -> None:
             process.kill()
 
 
-def wait_for(url: str, lives: Callable[[], bool]) -> None:
-    """Wait until an address answers 200."""
+def answers(url: str, lives: Callable[[], bool]) -> bool:
+    """Whether an address answers 200 in time."""
     deadline = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < deadline and lives():
         try:
             if httpx.get(url, timeout=5.0).is_success:
-                return
+                return True
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise RuntimeError(f"{url} must answer within {STARTS_WITHIN_S:g} s; see server.log")
+    return False
 
 
 @contextmanager

@@ -57,7 +57,8 @@ for rows in (1, BUCKET):
         files(made, asked)
         times.append(time.perf_counter() - begin)
         k += rows
-    found[rows] = {"per_second": rows * len(times) / sum(times), "ms": 1e3 * statistics.median(times)}
+    rate = rows * len(times) / sum(times)
+    found[rows] = {"per_second": rate, "ms": 1e3 * statistics.median(times)}
 print(json.dumps(found))
 """
 
