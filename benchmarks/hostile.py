@@ -17,6 +17,7 @@ _LEAK: Final = re.compile(
     r"Traceback|File \"|\.py\b|site-packages|\bonestep\.|\btorch\.|\bpydantic\b|\bray\.|sqlite|"
     r"0x[0-9a-f]{6}|/(?:tmp|home|root|usr|opt|var|work)\b"
 )
+_METHODS: Final = ("GET", "GET", "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
 _BODIES: Final = (
     b"",
     b"{",

@@ -89,7 +89,7 @@ def environment(folder: Path, proxy: str) -> dict[str, str]:
     }
     if proxy == PYTHON:
         return plain
-    own = folder / "haproxy"
+    own = folder / "h"  # the paths of its sockets may not be long
     own.mkdir(exist_ok=True)
     return plain | {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -149,7 +149,7 @@ def served(folder: Path, proxy: str, *overrides: str) -> Iterator[Served]:
 def end_haproxy(folder: Path) -> None:
     """HAProxy outlives the Ray that started it; the one of this folder ends here."""
     for process in psutil.process_iter(["cmdline"]):
-        if str(folder / "haproxy") in " ".join(process.info["cmdline"] or ()):
+        if str(folder / "h") in " ".join(process.info["cmdline"] or ()):
             process.kill()
 
 

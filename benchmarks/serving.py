@@ -81,7 +81,7 @@ def measure() -> dict[str, Any]:
     install_peers(peers)
     engine: list[dict[str, Any]] = []
     cells: dict[str, dict[str, list[dict[str, float]]]] = {}
-    with tempfile.TemporaryDirectory(prefix="onestep-") as name:
+    with tempfile.TemporaryDirectory(prefix="1s-") as name:
         folder = Path(name)
         fill_registry(folder)
         for _ in range(ROUNDS):

@@ -8,6 +8,8 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import CHECKS as EVERY_CHECK
+from schemathesis.checks import load_all_checks
 from schemathesis.generation import GenerationMode
 
 from onestep.benchmarks.hostile import Hostile, fault_of, hostile
@@ -19,7 +21,8 @@ from onestep.tests.serving.model import gaussian, record_of
 
 REQUESTS: Final = 400
 EXAMPLES: Final = 8
-CHECKS: Final = schemathesis.CHECKS.get_by_names(
+load_all_checks()
+CHECKS: Final = EVERY_CHECK.get_by_names(
     [
         "not_a_server_error",
         "status_code_conformance",
