@@ -241,8 +241,10 @@ def body_of(form: str) -> str:
     return '{"labels": 3, "seed": %d, "format": "' + form + '"}'
 
 
-def wrk(url: str, *, clients: int, seconds: float, body: str, folder: Path) -> dict[str, float]:
-    """Load by so many clients, each of which asks again as soon as it is answered.
+def wrk(
+    url: str, *, clients: int, seconds: float, body: str, folder: Path, pause_ms: int = 0
+) -> dict[str, float]:
+    """Load by so many clients, each of which asks again as soon as it is answered, or after that.
 
     Args:
         url: Where to POST to.
@@ -250,9 +252,11 @@ def wrk(url: str, *, clients: int, seconds: float, body: str, folder: Path) -> d
         seconds: For how long.
         body: JSON with ``%d`` in it, which becomes a number that grows.
         folder: Where the script of wrk goes.
+        pause_ms: Milliseconds between an answer and the next request.
 
     Returns:
-        Answers in a second, milliseconds in the middle and at 99 %, and how many were no 200.
+        Answers with status 200 in a second, and all of them, milliseconds in the middle and at
+        99 %, and how many were no 200.
 
     Raises:
         RuntimeError: If wrk is not there, or says nothing.
@@ -267,7 +271,8 @@ def wrk(url: str, *, clients: int, seconds: float, body: str, folder: Path) -> d
         "  k = k + 1\n"
         "  return wrk.format('POST', nil, headers, string.format(body, k))\n"
         "end\n"
-        "function done(s, l, r)\n"
+        + (f"function delay() return {pause_ms} end\n" if pause_ms else "")
+        + "function done(s, l, r)\n"
         "  local e = s.errors\n"
         "  io.write(string.format('FOUND %d %d %f %f %d\\n', s.requests, s.duration,\n"
         "    l:percentile(50), l:percentile(99),\n"
@@ -283,6 +288,7 @@ def wrk(url: str, *, clients: int, seconds: float, body: str, folder: Path) -> d
     requests, duration, half, most, failed = map(float, said.groups())
     return {
         "per_second": round((requests - failed) / duration * 1e6, 1),
+        "sent_per_second": round(requests / duration * 1e6, 1),
         "p50_ms": round(half / 1e3, 2),
         "p99_ms": round(most / 1e3, 2),
         "failed": failed,
