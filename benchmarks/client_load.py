@@ -7,8 +7,10 @@ from typing import Final, final
 
 import httpx
 
-TRIES: Final = 6
+TRIES: Final = 10
 WAIT_S: Final = 0.25
+LONGEST_S: Final = 4.0
+"""Between two tries, of which the last comes half a minute after the first."""
 PASSING: Final = (429, 503)
 """What the project's client sends again, beside broken connections."""
 
@@ -75,5 +77,5 @@ async def ask(http: httpx.AsyncClient, *, seed: int, tries: int) -> Answer:
             pass
         if attempt == tries or status not in (0, *PASSING):
             break
-        await asyncio.sleep(WAIT_S * 2 ** (attempt - 1))
+        await asyncio.sleep(min(LONGEST_S, WAIT_S * 2 ** (attempt - 1)))
     return Answer(began=began, ended=time.monotonic(), status=status, model=model, tries=attempt)
