@@ -31,7 +31,9 @@ from onestep.benchmarks.served import (
     wrk,
 )
 from onestep.platform.registry.store import Registry
+from onestep.serving.settings import AppSettings
 
+REPLICAS: Final = 2
 CLIENTS: Final = 16
 FLIP_S: Final = 20.0
 KILL_S: Final = 12.0
@@ -48,7 +50,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="1s-") as name:
         folder = Path(name)
         registry = fill_registry(folder, versions=2)
-        overrides = ("serve.replicas=2", f"serve.max_waiting={MAX_WAITING}")
+        overrides = (f"serve.replicas={REPLICAS}", f"serve.max_waiting={MAX_WAITING}")
         with served(folder, HAPROXY, *overrides) as service:
             found = {"flip": flip(service, registry)}
             print(found, flush=True)
@@ -90,7 +92,7 @@ def flip(service: Served, registry: Registry) -> dict[str, Any]:
     new = [one.ended for one in answers if one.model == "digits/2"]
     old = [one.ended for one in answers if one.model == "digits/1"]
     return {
-        **counted(answers),
+        **counted(answers, at),
         "first_new_s": round(min(new) - at, 3),
         "last_old_s": round(max(old) - at, 3),
     }
@@ -107,13 +109,16 @@ def killed(service: Served, name: str, *, tries: int, seconds: float) -> dict[st
     answers, at = under_load(service, kill, tries=tries, seconds=seconds)
     ends = sorted(one.ended for one in answers if one.status == 200 and one.ended > at - 1)
     gap = max((b - a for a, b in pairwise(ends)), default=seconds)
-    return {**counted(answers), "in_flight": CLIENTS, "longest_gap_s": round(gap, 2)}
+    return {**counted(answers, at), "in_flight": CLIENTS, "longest_gap_s": round(gap, 2)}
 
 
-def counted(answers: list[Answer]) -> dict[str, Any]:
+def counted(answers: list[Answer], at: float) -> dict[str, Any]:
+    """How requests ended, and when those that failed did, from what was done on."""
+    lost = [one.ended - at for one in answers if one.status != 200]
     return {
         "requests": len(answers),
-        "failed": sum(one.status != 200 for one in answers),
+        "failed": len(lost),
+        "failed_between_s": [round(min(lost), 2), round(max(lost), 2)] if lost else None,
         "statuses": sorted({one.status for one in answers}),
         "sent_again": sum(one.tries > 1 for one in answers),
     }
@@ -125,9 +130,12 @@ def settle(service: Served) -> None:
     while time.monotonic() < deadline:
         time.sleep(1.0)
         replicas = service.processes("ServeReplica:onestep:Generator")
-        if len(replicas) == 2 and httpx.get(f"{service.url}/readyz", timeout=10.0).is_success:
+        if (
+            len(replicas) == REPLICAS
+            and httpx.get(f"{service.url}/readyz", timeout=10.0).is_success
+        ):
             return
-    raise RuntimeError(f"two replicas must be ready within {_SETTLES_S:g} s")
+    raise RuntimeError(f"{REPLICAS} replicas must be ready within {_SETTLES_S:g} s")
 
 
 def overload(service: Served, folder: Path) -> dict[str, Any]:
@@ -137,7 +145,8 @@ def overload(service: Served, folder: Path) -> dict[str, Any]:
     lone = asyncio.run(_probe(service.url, seconds=2.0))
     idle_ms = statistics.median(1e3 * (one.ended - one.began) for one in lone)
     before = sum(megabytes(service.process).values())
-    clients = round(TIMES * capacity * PAUSE_MS / 1e3)
+    waiting = REPLICAS * (MAX_WAITING + AppSettings().bucket)  # clients that do not ask meanwhile
+    clients = round(TIMES * capacity * PAUSE_MS / 1e3) + waiting
 
     async def both() -> tuple[dict[str, float], list[Answer]]:
         probing = asyncio.create_task(_probe(service.url, seconds=OVERLOAD_S, clients=PROBES))
@@ -195,6 +204,11 @@ def bars(numbers: Mapping[str, Any]) -> Bars:
         at_most(numbers["replica_killed_retried"]["failed"], 0, number="failed_at_kill_retried"),
         at_most(ingress["longest_gap_s"], 15.0, number="without_ingress_s"),
         at_most(ingress["failed"], 0, number="failed_without_ingress"),
+        at_least(
+            round(overloaded["offered_per_second"] / overloaded["capacity_per_second"], 3),
+            TIMES,
+            number="offered_of_capacity",
+        ),
         at_least(
             round(overloaded["goodput_per_second"] / overloaded["capacity_per_second"], 3),
             0.9,
