@@ -11,7 +11,37 @@ from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "serving_speed.md"
 NAMES: Final = ("serving", "serving_faults", "serving_fuzz", "serving_soak")
-EXPLAINED: Final[dict[str, dict[str, str]]] = {}
+EXPLAINED: Final[dict[str, dict[str, str]]] = {
+    "serving": {
+        "of_litserve": (
+            "within the spread of the rounds; LitServe's engine has a process without an event "
+            "loop, ours shares Python's lock with one"
+        ),
+        "png_of_npy": (
+            "within the spread of the rounds; the file is made in the event loop, whose tensor "
+            "operations each wait for Python's lock"
+        ),
+    },
+    "serving_faults": {
+        "failed_at_flip": (
+            "connections that broke, not refusals; whether by a reload of HAProxy is not known, "
+            "and the project's client sends such requests again"
+        ),
+        "without_ingress_s": (
+            "Serve starts the one ingress anew in a process that imports torch, here on cores that "
+            "other work held; a second ingress would answer meanwhile and is not offered"
+        ),
+        "offered_of_capacity": (
+            "this run had too few clients, who waited in the queue; its other numbers of overload "
+            "are of the load that was offered"
+        ),
+        "refused_p99_ms": "an ingress that waits for its core, beside the load generator",
+    },
+    "serving_soak": {
+        "minutes": "a short run, which shows no slow leak",
+        "growth": "too short to tell what is warming up from what grows",
+    },
+}
 HEAD: Final = """# What serving costs and survives
 
 Written by `python benchmarks/serving_page.py` from benchmarks/results/serving*.json.
