@@ -10,7 +10,7 @@ from onestep.benchmarks.record import RESULTS
 from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "serving_speed.md"
-NAMES: Final = ("serving", "serving_faults", "serving_fuzz", "serving_soak")
+NAMES: Final = ("serving", "serving_faults", "serving_soak")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
         "of_litserve": (
@@ -103,7 +103,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def _faults(found: Mapping[str, Any]) -> list[str]:
-    faults, fuzz, soak = found["serving_faults"], found["serving_fuzz"], found["serving_soak"]
+    faults, soak = found["serving_faults"], found["serving_soak"]
     over, flip = faults["overload"], faults["flip"]
     first, again = faults["replica_killed"], faults["replica_killed_retried"]
     ingress = faults["ingress_killed"]
@@ -120,7 +120,6 @@ def _faults(found: Mapping[str, Any]) -> list[str]:
         f"do {over['capacity_per_second']}/s, for {over['seconds']:g} s: it makes "
         f"{over['goodput_per_second']}/s, refuses in {over['refused_p50_ms']} ms (p99 "
         f"{over['refused_p99_ms']} ms) and recovers in {over['recovered_s']} s.",
-        f"- {fuzz['by_hand'] + fuzz['by_schema']} hostile requests: {fuzz['faults']} faults.",
         f"- {soak['minutes']:g} minutes of {soak['requests']} requests: memory grows by "
         f"{100 * soak['growth']:.1f} %, {soak['failed']} fail.",
     ]

@@ -34,7 +34,6 @@ from onestep.benchmarks import (
     sampling_speed,
     serving,
     serving_faults,
-    serving_fuzz,
     serving_page,
     serving_soak,
     step_time,
@@ -84,7 +83,6 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "sampling_speed": sampling_speed.bars,
     "serving": serving.bars,
     "serving_faults": serving_faults.bars,
-    "serving_fuzz": serving_fuzz.bars,
     "serving_soak": serving_soak.bars,
     "step_time": step_time.bars,
     "sweep_occupancy": sweep_occupancy.bars,
@@ -429,7 +427,6 @@ def test_the_page_of_serving_is_that_of_its_numbers_and_explains_what_is_missed(
     found = serving_page.stored()
     assert serving_page.PAGE.read_text() == serving_page.page(found)
     assert is_explained(serving_page.misses(found))
-    assert found["serving_fuzz"]["reached"] is True
 
 
 def test_the_page_of_the_collapse_is_that_of_its_numbers() -> None:
