@@ -123,7 +123,7 @@ _HEADERS: Final[tuple[dict[str, str], ...]] = (
         {"X-Request-Id": "a" * 3000},
         {"If-None-Match": '"', "Range": "x"},
     ),
-    *({"Authorization": "Bearer "}, {"Host": "a b"}, {"X-Forwarded-Proto": "javascript"}),
+    *({"Authorization": "Bearer"}, {"Host": "a b"}, {"X-Forwarded-Proto": "javascript"}),
 )
 
 

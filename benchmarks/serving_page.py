@@ -10,7 +10,7 @@ from onestep.benchmarks.record import RESULTS
 from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "serving_speed.md"
-NAMES: Final = ("serving", "serving_faults", "serving_soak")
+NAMES: Final = ("serving", "serving_faults")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
         "of_litserve": (
@@ -36,10 +36,6 @@ EXPLAINED: Final[dict[str, dict[str, str]]] = {
             "are of the load that was offered"
         ),
         "refused_p99_ms": "an ingress that waits for its core, beside the load generator",
-    },
-    "serving_soak": {
-        "minutes": "a short run, which shows no slow leak",
-        "growth": "too short to tell what is warming up from what grows",
     },
 }
 HEAD: Final = """# What serving costs and survives
@@ -103,7 +99,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def _faults(found: Mapping[str, Any]) -> list[str]:
-    faults, soak = found["serving_faults"], found["serving_soak"]
+    faults = found["serving_faults"]
     over, flip = faults["overload"], faults["flip"]
     first, again = faults["replica_killed"], faults["replica_killed_retried"]
     ingress = faults["ingress_killed"]
@@ -120,8 +116,6 @@ def _faults(found: Mapping[str, Any]) -> list[str]:
         f"do {over['capacity_per_second']}/s, for {over['seconds']:g} s: it makes "
         f"{over['goodput_per_second']}/s, refuses in {over['refused_p50_ms']} ms (p99 "
         f"{over['refused_p99_ms']} ms) and recovers in {over['recovered_s']} s.",
-        f"- {soak['minutes']:g} minutes of {soak['requests']} requests: memory grows by "
-        f"{100 * soak['growth']:.1f} %, {soak['failed']} fail.",
     ]
 
 
