@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, final
@@ -20,6 +21,8 @@ from .shelf import Shelf
 from .split import Split
 from .tally import Tally
 
+SWITCH_S: Final = 0.0002
+"""Seconds after which a thread of a replica yields Python's lock to another that waits for it."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -32,6 +35,9 @@ class Generator:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
+        # The thread of the forwards takes Python's lock after each operation. Where it meets the
+        # event loop it would wait for as long as this, by default the time of a whole forward.
+        sys.setswitchinterval(SWITCH_S)
         self._settings = AppSettings.from_dict(settings)
         shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
         self._desk = Desk(shelf)

@@ -1,6 +1,7 @@
 """The service of the replicas behind a handle, as the web application asks it."""
 
-from collections.abc import Awaitable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar, final
 
 from ray.exceptions import RayActorError
@@ -16,6 +17,10 @@ from .tally import Tally
 
 READY_WITHIN_S: Final = 2.0
 """Seconds in which all replicas say what they have loaded, or none has."""
+_REPLICAS_TRIED: Final = 2
+"""Replicas that one request may meet their end with."""
+_NOT_READY: Final = "no model is ready; try again in a second"
+_LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -44,7 +49,7 @@ class RemoteService:
         try:
             models: ModelList = await self._handle.describe.remote()
         except (BackPressureError, DeploymentUnavailableError) as error:
-            raise RequestRefused("no model is ready; try again in a second", status=503) from error
+            raise RequestRefused(_NOT_READY, status=503) from error
         return models
 
     async def missing(self) -> list[str]:
@@ -83,7 +88,7 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await _answered(self._handle.generate.remote(request))
+        return await answered(lambda: self._handle.generate.remote(request))
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         """A file of images, or the reason why there is none.
@@ -94,15 +99,26 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await _answered(self._handle.make.remote(request))
+        return await answered(lambda: self._handle.make.remote(request))
 
 
-async def _answered(call: Awaitable[T]) -> T | Refusal:
-    """The answer, or a refusal where no replica takes the call."""
-    try:
-        return await call
-    except BackPressureError as error:
-        waiting = int(error.args[0])
-        return refusal(Overloaded(waiting))
-    except DeploymentUnavailableError:
-        return refusal(RequestRefused("no model is ready; try again in a second", status=503))
+async def answered(call: Callable[[], Awaitable[T]]) -> T | Refusal:
+    """The answer of a replica; where it dies, that of another.
+
+    Args:
+        call: Asks some replica.
+
+    Returns:
+        The answer, or a refusal where none takes the call, or two die of it.
+    """
+    for _ in range(_REPLICAS_TRIED):
+        try:
+            return await call()
+        except BackPressureError as error:
+            waiting = int(error.args[0])
+            return refusal(Overloaded(waiting))
+        except DeploymentUnavailableError:
+            return refusal(RequestRefused(_NOT_READY, status=503))
+        except RayActorError as error:  # an image is a function of its request: another makes it
+            _LOG.warning("a replica died over a request: %s", error)
+    return refusal(RequestRefused(_NOT_READY, status=503))

@@ -32,6 +32,9 @@ from onestep.benchmarks import (
     ray_overhead,
     recorded_sweep,
     sampling_speed,
+    serving,
+    serving_faults,
+    serving_page,
     step_time,
     sweep_occupancy,
     sweep_overhead,
@@ -77,13 +80,21 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "ray_overhead": ray_overhead.bars,
     "recorded_sweep": recorded_sweep.bars,
     "sampling_speed": sampling_speed.bars,
+    "serving": serving.bars,
+    "serving_faults": serving_faults.bars,
     "step_time": step_time.bars,
     "sweep_occupancy": sweep_occupancy.bars,
     "sweep_overhead": sweep_overhead.bars,
     "sweep_restart": sweep_restart.bars,
     "budgets": budgets.bars,
 }
-MAY_MISS: Final = {"learning_digits", "recorded_sweep", "sweep_restart", "tournament"}
+MAY_MISS: Final = {
+    "learning_digits",
+    "recorded_sweep",
+    *serving_page.NAMES,
+    "sweep_restart",
+    "tournament",
+}
 STORED: Final = sorted(path.stem for path in RESULTS.glob("*.json"))
 
 
@@ -408,6 +419,12 @@ def test_the_page_of_what_is_learned_is_that_of_its_numbers() -> None:
 def test_the_collapse_was_seen_on_the_recipe_of_today(trial: str) -> None:
     stored = read("mean_collapse")["trials"][trial]
     assert stored["digest"] == digest_of(mean_collapse.stages(trial))
+
+
+def test_the_page_of_serving_is_that_of_its_numbers_and_explains_what_is_missed() -> None:
+    found = serving_page.stored()
+    assert serving_page.PAGE.read_text() == serving_page.page(found)
+    assert is_explained(serving_page.misses(found))
 
 
 def test_the_page_of_the_collapse_is_that_of_its_numbers() -> None:

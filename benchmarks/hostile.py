@@ -1,0 +1,215 @@
+"""Requests that no client means well by, and what must not be in their answers."""
+
+import base64
+import io
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+import numpy as np
+
+GENERATE: Final = "/v1/generate"
+GENERATIONS: Final = "/v1/images/generations"
+_LEAK: Final = re.compile(
+    r"Traceback|File \"|\.py\b|site-packages|\bonestep\.|\btorch\.|\bpydantic\b|\bray\.|sqlite|"
+    r"0x[0-9a-f]{6}|/(?:tmp|home|root|usr|opt|var|work)\b"
+)
+_METHODS: Final = ("GET", "GET", "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
+_BODIES: Final = (
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'"x"',
+    b"NaN",
+    b'{"n": NaN}',
+    b'{"n": 1e999}',
+    b'{"seed": ' + b"9" * 5000 + b"}",
+    b'{"prompt": "\xff\xfe"}',
+    b'{"prompt": "\\ud800"}',
+    b'{"labels": "\\u0000"}',
+    b"[" * 20_000,
+    b'{"a":' * 5000 + b"1" + b"}" * 5000,
+    b'{"n": 1, "n": 2}',
+    b"\xef\xbb\xbf{}",
+    "{}".encode("utf-16"),
+    b"labels=3&n=1",
+    b"\x00" * 100,
+)
+_VALUES: Final[tuple[Any, ...]] = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2,
+        63,
+        64,
+        65,
+        4096,
+        4097,
+        2**53 - 1,
+        2**53,
+        2**63,
+        2**64,
+        10**400,
+    ),
+    *(
+        0.0,
+        1.0,
+        1.5,
+        -0.0,
+        1e308,
+        "",
+        "3",
+        "\u0663",
+        "\ud800",
+        " 3 ",
+        "three",
+        "x" * 201,
+        "x" * 5000,
+    ),
+    *(
+        "\x00",
+        "\n",
+        "../../x",
+        "digits@champion",
+        "digits/1",
+        "8x8",
+        "28x28",
+        "png",
+        "npy",
+        "b64_json",
+    ),
+    *([], [3], [3] * 64, [3] * 65, [[3]], ["3", 4], [None], [-1], [2**60], {}, {"a": 1}),
+)
+_FIELDS: Final = {
+    GENERATE: (
+        *("model", "labels", "n", "seed", "start", "seeds", "noise", "steps", "guidance"),
+        *("format", "stream", "extra"),
+    ),
+    GENERATIONS: (
+        *("model", "prompt", "n", "size", "response_format", "output_format", "user", "seed"),
+        *("steps", "guidance", "quality"),
+    ),
+}
+_PATHS: Final = (
+    *("/", "/v1", "/v1/models", "/v1/models/", "/v1/models/%00", "/v1/models/..%2f..%2fx"),
+    *("/v1/models/" + "x" * 3000, "/v1/images/digits/1/7/0.png", "/v1/images/digits/1/7/0.gif"),
+    *("/v1/images/digits/-1/7/0.png", "/v1/images/digits/9/7/0.png", "/v1/images/%ff/1/7/0.png"),
+    *(f"/v1/images/digits/1/{'9' * 5000}/0.png", "/v1/images/digits/1/7/0.png?steps=x&labels=3"),
+    *("/v1/images/digits/1/7/0.webp?labels=%00", "/v1/images/digits/1/7/0.png?a=1&a=2"),
+    *(
+        "/openapi.json",
+        "/docs",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/..%2f..%2fetc",
+        "/%c0%ae",
+        "//",
+    ),
+)
+_HEADERS: Final[tuple[dict[str, str], ...]] = (
+    *({}, {}, {}, {"Content-Type": "text/plain"}, {"Content-Type": "application/xml"}),
+    *({"Content-Type": "application/json; charset=utf-7"}, {"Content-Type": ""}),
+    *(
+        {"Content-Encoding": "gzip"},
+        {"X-Request-Id": "a" * 3000},
+        {"If-None-Match": '"', "Range": "x"},
+    ),
+    *({"Authorization": "Bearer"}, {"Host": "a b"}, {"X-Forwarded-Proto": "javascript"}),
+)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Hostile:
+    """A request.
+
+    Attributes:
+        method: Of HTTP.
+        path: With its query, encoded.
+        content: The body.
+        headers: Beside those that a client cannot leave out.
+    """
+
+    method: str
+    path: str
+    content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def hostile(n: int, *, seed: int) -> Iterator[Hostile]:
+    """So many requests, the same for the same seed."""
+    draw = random.Random(seed)
+    for _ in range(n):
+        headers = {"Content-Type": "application/json", **draw.choice(_HEADERS)}
+        kind = draw.random()
+        path = draw.choice(tuple(_FIELDS))
+        if kind < 0.15:
+            method = draw.choice(
+                ("GET", "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
+            )
+            yield Hostile(method=method, path=draw.choice(_PATHS), headers=headers)
+        elif kind < 0.3:
+            yield Hostile(method="POST", path=path, content=draw.choice(_BODIES), headers=headers)
+        else:
+            content = json.dumps(_body(draw, path)).encode()
+            if kind > 0.9:
+                content = _broken(draw, content)
+            yield Hostile(method="POST", path=path, content=content, headers=headers)
+
+
+def _body(draw: random.Random, path: str) -> dict[str, Any]:
+    """A body that is well formed but for two fields at most."""
+    body: dict[str, Any] = {"labels": 3, "seed": 7} if path == GENERATE else {"prompt": "3"}
+    for name in draw.sample(_FIELDS[path], draw.randint(0, 2)):
+        body[name] = _noise(draw) if name == "noise" else draw.choice(_VALUES)
+    return body
+
+
+def _noise(draw: random.Random) -> str:
+    shape = draw.choice(((1, 1, 28, 28), (1, 1, 8, 8), (0,), (), (2, 3), (65, 1, 28, 28)))
+    kind = draw.choice(("<f4", "<f4", "<f8", "<i4", "|O"))
+    file = io.BytesIO()
+    np.save(file, np.full(shape, draw.choice((0.0, np.nan, np.inf))).astype("<f4"))
+    content = file.getvalue().replace(b"<f4", kind.encode())
+    if draw.random() < 0.5:
+        content = _broken(draw, content)
+    return base64.b64encode(content).decode() + draw.choice(("", "", "!", "="))
+
+
+def _broken(draw: random.Random, content: bytes) -> bytes:
+    """The same with a byte changed, or cut off."""
+    place = draw.randrange(max(1, len(content)))
+    if draw.random() < 0.3:
+        return content[:place]
+    return content[:place] + bytes([draw.randrange(256)]) + content[place + 1 :]
+
+
+def fault_of(status: int, media: str, content: bytes) -> str:
+    """Why an answer should not have been given; empty where it is as it should be.
+
+    Args:
+        status: Of HTTP.
+        media: Its media type.
+        content: The answer.
+    """
+    if status >= 500:
+        return f"status {status}: {content[:300]!r}"
+    if status < 400:
+        return ""
+    if not content:
+        return "" if status in (404, 405, 400) else f"status {status} without a word"
+    text = content.decode("utf-8", "replace")
+    if (found := _LEAK.search(text)) is not None:
+        return f"{found.group()!r} in {text[:300]!r}"
+    if media == "application/json" and "error" not in json.loads(text):
+        return f"status {status} in another shape: {text[:300]!r}"
+    return ""

@@ -1,0 +1,174 @@
+"""Images per second and latency of the service, beside its engine, LitServe and BentoML.
+
+python benchmarks/serving.py             measure and judge; takes minutes
+python benchmarks/serving.py --judge     judge the stored numbers again
+
+One replica of one thread holds a U-Net of 1.07 million parameters; wrk and all else of a server
+have the other core. One contestant runs at a time, all in each round, and medians of the rounds
+are told. The engine alone makes full batches and their npy files, in a process of its own.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final
+
+from onestep.benchmarks.record import Bars, at_least, at_most, run
+from onestep.benchmarks.served import (
+    HAPROXY,
+    PYTHON,
+    Served,
+    bentoml,
+    body_of,
+    environment,
+    fill_registry,
+    install_peers,
+    litserve,
+    served,
+    wrk,
+)
+
+ROUNDS: Final = 2
+SECONDS: Final = 4.0
+CLIENTS: Final = (1, 8, 32)
+LIT: Final = "LitServe"
+BENTO: Final = "BentoML"
+LEAST_OF_ENGINE: Final = 0.9
+LEAST_PNG: Final = 0.75
+MOST_FORWARDS: Final = 2.0
+MOST_MS: Final = 3.0
+BENTO_BODY: Final = '{"requests": [%s]}'
+ENGINE: Final = """
+import json, statistics, sys, time
+from onestep.benchmarks.peer_engine import BUCKET, engine, files
+made, k, found = engine(), 0, {}
+for rows in (1, BUCKET):
+    times, end = [], time.perf_counter() + float(sys.argv[1])
+    while time.perf_counter() < end:
+        asked = [{"labels": 3, "seed": k + i, "format": "npy"} for i in range(rows)]
+        begin = time.perf_counter()
+        files(made, asked)
+        times.append(time.perf_counter() - begin)
+        k += rows
+    rate = rows * len(times) / sum(times)
+    found[rows] = {"per_second": rate, "ms": 1e3 * statistics.median(times)}
+print(json.dumps(found))
+"""
+
+
+def engine_alone(folder: Path) -> dict[str, dict[str, float]]:
+    """Images per second and milliseconds of a forward, by rows."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ENGINE, str(SECONDS / 2)],
+        env=environment(folder, PYTHON),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, dict[str, float]] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def measure() -> dict[str, Any]:
+    peers = Path(tempfile.gettempdir()) / "onestep_peers"
+    install_peers(peers)
+    engine: list[dict[str, Any]] = []
+    cells: dict[str, dict[str, list[dict[str, float]]]] = {}
+    with tempfile.TemporaryDirectory(prefix="1s-") as name:
+        folder = Path(name)
+        fill_registry(folder)
+        for _ in range(ROUNDS):
+            servers: dict[str, AbstractContextManager[Served]] = {
+                HAPROXY: served(folder, HAPROXY),
+                LIT: litserve(folder, peers),
+                PYTHON: served(folder, PYTHON),
+                BENTO: bentoml(folder, peers),
+            }
+            for server, starting in servers.items():
+                engine.append(engine_alone(folder))
+                with starting as service:
+                    _measure(server, service, folder, cells.setdefault(server, {}))
+    return {
+        "rounds": ROUNDS,
+        "seconds": SECONDS,
+        "load_after": round(os.getloadavg()[0], 2),
+        "engine": _middle_of_engine(engine),
+        "servers": {
+            server: {cell: _middle(rounds) for cell, rounds in found.items()}
+            for server, found in cells.items()
+        },
+    }
+
+
+def _measure(
+    server: str, service: Served, folder: Path, found: dict[str, list[dict[str, float]]]
+) -> None:
+    for form in ("npy", "png") if server in (HAPROXY, PYTHON) else ("npy",):
+        one = body_of(form)
+        body = BENTO_BODY.replace("%s", one) if server == BENTO else one
+        url = f"{service.url}/v1/generate"
+        wrk(url, clients=max(CLIENTS), seconds=1.0, body=body, folder=folder)
+        for clients in CLIENTS:
+            cell = wrk(url, clients=clients, seconds=SECONDS, body=body, folder=folder)
+            found.setdefault(f"{form} {clients}", []).append(cell)
+            print(time.strftime("%H:%M:%S"), server, form, clients, cell, flush=True)
+
+
+def _middle(rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians, and the smallest and the largest throughput."""
+    middle: dict[str, Any] = {
+        name: round(statistics.median(one[name] for one in rounds), 2) for name in rounds[0]
+    }
+    rates = [one["per_second"] for one in rounds]
+    return middle | {
+        "failed": sum(one["failed"] for one in rounds),
+        "range": [min(rates), max(rates)],
+    }
+
+
+def _middle_of_engine(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for rows in rounds[0]:
+        rates = [one[rows]["per_second"] for one in rounds]
+        found[rows] = {
+            "per_second": round(statistics.median(rates), 1),
+            "ms": round(statistics.median(one[rows]["ms"] for one in rounds), 2),
+            "range": [round(min(rates), 1), round(max(rates), 1)],
+        }
+    return found
+
+
+def bars(numbers: Mapping[str, Any]) -> Bars:
+    engine, servers = numbers["engine"], numbers["servers"]
+    full = max(engine, key=int)
+    ours = servers[HAPROXY]["npy 32"]["per_second"]
+    peers = {peer: servers[peer]["npy 32"]["per_second"] for peer in (LIT, BENTO)}
+    most_ms = MOST_FORWARDS * engine["1"]["ms"] + MOST_MS
+    failed = sum(cell["failed"] for server in servers.values() for cell in server.values())
+    return [
+        at_least(
+            round(ours / engine[full]["per_second"], 3), LEAST_OF_ENGINE, number="of_the_engine"
+        ),
+        *(
+            at_least(round(ours / rate, 3), 1.0, number=f"of_{peer.lower()}")
+            for peer, rate in peers.items()
+        ),
+        at_most(servers[HAPROXY]["npy 1"]["p50_ms"], most_ms, number="p50_ms_of_one_client"),
+        at_least(
+            round(servers[HAPROXY]["png 32"]["per_second"] / ours, 3),
+            LEAST_PNG,
+            number="png_of_npy",
+        ),
+        at_most(failed, 0, number="failed"),
+    ]
+
+
+if __name__ == "__main__":
+    run("serving", measure, bars)

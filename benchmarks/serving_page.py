@@ -1,0 +1,135 @@
+"""The page of what serving costs and survives, made from the stored results alone."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from onestep.benchmarks.misses import Misses, misses_of
+from onestep.benchmarks.record import RESULTS
+from onestep.platform.evaluation.table import markdown_row
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "serving_speed.md"
+NAMES: Final = ("serving", "serving_faults")
+EXPLAINED: Final[dict[str, dict[str, str]]] = {
+    "serving": {
+        "of_litserve": (
+            "within the spread of the rounds; LitServe's engine has a process without an event "
+            "loop, ours shares Python's lock with one"
+        ),
+        "png_of_npy": (
+            "within the spread of the rounds; the file is made in the event loop, whose tensor "
+            "operations each wait for Python's lock"
+        ),
+    },
+    "serving_faults": {
+        "failed_at_flip": (
+            "connections that broke, not refusals; whether by a reload of HAProxy is not known, "
+            "and the project's client sends such requests again"
+        ),
+        "without_ingress_s": (
+            "Serve starts the one ingress anew in a process that imports torch, here on cores that "
+            "other work held; a second ingress would answer meanwhile and is not offered"
+        ),
+        "offered_of_capacity": (
+            "this run had too few clients, who waited in the queue; its other numbers of overload "
+            "are of the load that was offered"
+        ),
+        "refused_p99_ms": "an ingress that waits for its core, beside the load generator",
+    },
+}
+HEAD: Final = """# What serving costs and survives
+
+Written by `python benchmarks/serving_page.py` from benchmarks/results/serving*.json.
+
+One replica of one thread holds a U-Net of 1.07 million parameters at 28x28; a request asks for one
+image. [serving.py](../benchmarks/serving.py) lets one server run at a time, all in each of {rounds}
+rounds of {seconds:g} s a cell, and takes medians. The load generator, wrk, shares the two cores
+with what it measures, as does other work on this machine (load {before} before, {after} after).
+LitServe and BentoML hold the same engine; BentoML's batches are lists in JSON, so its files travel
+as base64, all others as they are. The engine alone made {full} images/s in full batches of
+{rows} with their npy files ({low} to {high}), and one image in {ms} ms.
+"""
+SERVER: Final = ("server", "file", "clients", "images/s", "range", "p50 ms", "p99 ms")
+
+
+def stored() -> dict[str, Any]:
+    """The results, by name."""
+    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in NAMES}
+
+
+def misses(found: Mapping[str, Any]) -> Misses:
+    """Bars that are missed, with what is known of why."""
+
+    def missed(result: Mapping[str, Any]) -> list[str]:
+        return [bar["number"] for bar in result["bars"] if not bar["reached"]]
+
+    return misses_of(found, missed, EXPLAINED)
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The page.
+
+    Args:
+        found: The results, by name.
+    """
+    speed = found["serving"]
+    rows = max(speed["engine"], key=int)
+    full, one = speed["engine"][rows], speed["engine"]["1"]
+    head = HEAD.format(
+        rounds=speed["rounds"],
+        seconds=speed["seconds"],
+        before=speed["machine"]["load_before"],
+        after=speed["load_after"],
+        full=full["per_second"],
+        rows=rows,
+        low=full["range"][0],
+        high=full["range"][1],
+        ms=one["ms"],
+    )
+    lines = [head, markdown_row(SERVER), markdown_row(["---", "---", *["--:"] * 5])]
+    for server, cells in speed["servers"].items():
+        for cell, numbers in cells.items():
+            form, clients = cell.split()
+            low, high = numbers["range"]
+            told = (numbers["per_second"], f"{low} to {high}", numbers["p50_ms"], numbers["p99_ms"])
+            lines.append(markdown_row([server, form, clients, *map(str, told)]))
+    lines += ["", *_faults(found), "", "## Bars", "", *_bars(found), ""]
+    return "\n".join(lines)
+
+
+def _faults(found: Mapping[str, Any]) -> list[str]:
+    faults = found["serving_faults"]
+    over, flip = faults["overload"], faults["flip"]
+    first, again = faults["replica_killed"], faults["replica_killed_retried"]
+    ingress = faults["ingress_killed"]
+    return [
+        "## Faults",
+        "",
+        f"- An alias moves under load: {flip['failed']} of {flip['requests']} requests fail; the "
+        f"first answer of the new version comes after {flip['first_new_s']} s.",
+        f"- One of two replicas is killed: {first['failed']} of {first['requests']} fail without "
+        f"asking again, {again['failed']} of {again['requests']} with.",
+        f"- The ingress is killed: nothing for {ingress['longest_gap_s']} s, and "
+        f"{ingress['failed']} of {ingress['requests']} fail where clients ask again.",
+        f"- {over['clients']} clients ask for {over['offered_per_second']}/s of a service that can "
+        f"do {over['capacity_per_second']}/s, for {over['seconds']:g} s: it makes "
+        f"{over['goodput_per_second']}/s, refuses in {over['refused_p50_ms']} ms (p99 "
+        f"{over['refused_p99_ms']} ms) and recovers in {over['recovered_s']} s.",
+    ]
+
+
+def _bars(found: Mapping[str, Any]) -> list[str]:
+    whys = misses(found)
+    lines = [markdown_row(["benchmark", "number", "value", "bar", "why not"])]
+    lines.append(markdown_row(["---", "---", "--:", "--:", "---"]))
+    for name, result in found.items():
+        for bar in result["bars"]:
+            why = "" if bar["reached"] else whys[name][bar["number"]]
+            cells = [name, bar["number"], f"{bar['value']:g}", bar["bar"], why]
+            lines.append(markdown_row(cells))
+    return lines
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(stored()))
