@@ -1,13 +1,11 @@
 """How many images a request asks for, as far as it can be known without the model."""
 
 import base64
-import binascii
 import io
 from typing import Final
 
-import numpy as np
-
 from .native import GenerateRequest
+from .npy import npy_header
 from .schema import ImagesRequest
 
 _IMAGE_AXES: Final = 3
@@ -38,8 +36,7 @@ def _rows(noise: str) -> int:
     """The length of the axis before those of an image, by the header alone."""
     try:
         file = io.BytesIO(base64.b64decode(noise[:_HEADER], validate=True))
-        np.lib.format.read_magic(file)
-        shape, *_ = np.lib.format.read_array_header_1_0(file)
-    except (binascii.Error, ValueError, UnicodeError):
+        shape, *_ = npy_header(file)
+    except ValueError:
         return 1
     return max(1, shape[-1 - _IMAGE_AXES]) if len(shape) > _IMAGE_AXES else 1

@@ -1,7 +1,6 @@
 """What travels over HTTP without a detour: labels, seeds or noise in, exact images out."""
 
 import base64
-import binascii
 import io
 import math
 import secrets
@@ -20,6 +19,7 @@ from .asked import Asked, Whole
 from .engine import MAX_IMAGES, MAX_SEED, Engine
 from .errors import RequestRefused
 from .image import encode_png, encode_webp, to_uint8
+from .npy import npy_header
 from .rows import Rows
 
 MAX_STREAMED: Final = 4096
@@ -232,12 +232,8 @@ def _array(text: str, wanted: str) -> np.ndarray:
     try:
         payload = base64.b64decode(text, validate=True)
         file = io.BytesIO(payload)
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise _refused_noise(wanted, "a file of another version than 1.0")
-        shape, by_column, kind = np.lib.format.read_array_header_1_0(file)
-    except (binascii.Error, ValueError, UnicodeError) as error:
-        if isinstance(error, RequestRefused):
-            raise
+        shape, by_column, kind = npy_header(file)
+    except ValueError as error:
         raise _refused_noise(wanted, "no such file") from error
     data = payload[file.tell() :]
     if kind != np.dtype("<f4") or by_column or min(shape, default=0) < 0:

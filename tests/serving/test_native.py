@@ -194,6 +194,12 @@ HUGE: Final = base64.b64encode(
 ).decode()
 
 
+def npy_of(header: str) -> str:
+    """The start of an npy file with this header, in base64."""
+    size = len(header).to_bytes(2, "little")
+    return base64.b64encode(b"\x93NUMPY\x01\x00" + size + header.encode()).decode()
+
+
 @pytest.mark.parametrize(
     ("status", "param", "body", "message"),
     [
@@ -222,6 +228,17 @@ HUGE: Final = base64.b64encode(
         (404, "model", {"labels": 1, "model": "best"}, "got 'best'; allowed: champion, digits/3"),
         (422, "noise", {"labels": 1, "noise": "?"}, "got no such file"),
         (422, "noise", {"labels": 1, "noise": "AAAA"}, "got no such file"),
+        *(
+            (422, "noise", {"labels": 1, "noise": npy_of(header)}, "got no such file")
+            for header in (
+                "{'shape': (1,",
+                "{'shape': (1}",
+                "{" * 3000,
+                "[x for x in y]",
+                "\0",
+                "{1}",
+            )
+        ),
         (422, "noise", {"labels": 1, "noise": npy(np.zeros((1, 8, 8), "f4"))}, "got shape"),
         (422, "noise", {"labels": 1, "noise": npy(np.zeros((1, *SHAPE)))}, "got float64"),
         (422, "noise", {"labels": 1, "noise": npy(np.full((1, *SHAPE), np.nan, "f4"))}, "got 64"),
