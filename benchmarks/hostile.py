@@ -14,7 +14,8 @@ import numpy as np
 GENERATE: Final = "/v1/generate"
 GENERATIONS: Final = "/v1/images/generations"
 _LEAK: Final = re.compile(
-    r"Traceback|File \"|\.py\b|site-packages|\bonestep\.(?:methods|platform|serving)\b|\btorch\.|\bpydantic\b|\bray\.|sqlite|"
+    r"Traceback|File \"|\.py\b|site-packages|\bonestep\.(?:methods|platform|serving)\b|"
+    r"\btorch\.|\bpydantic\b|\bray\.|sqlite|"
     r"0x[0-9a-f]{6}|/(?:tmp|home|root|usr|opt|var|work)\b"
 )
 _METHODS: Final = ("GET", "GET", "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
