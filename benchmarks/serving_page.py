@@ -10,7 +10,7 @@ from onestep.benchmarks.record import RESULTS
 from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "serving_speed.md"
-NAMES: Final = ("serving", "serving_faults")
+NAMES: Final = ("serving", "serving_faults", "serving_fuzz")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
         "of_litserve": (
@@ -102,7 +102,7 @@ def _faults(found: Mapping[str, Any]) -> list[str]:
     faults = found["serving_faults"]
     over, flip = faults["overload"], faults["flip"]
     first, again = faults["replica_killed"], faults["replica_killed_retried"]
-    ingress = faults["ingress_killed"]
+    ingress, fuzz = faults["ingress_killed"], found["serving_fuzz"]
     return [
         "## Faults",
         "",
@@ -116,6 +116,8 @@ def _faults(found: Mapping[str, Any]) -> list[str]:
         f"do {over['capacity_per_second']}/s, for {over['seconds']:g} s: it makes "
         f"{over['goodput_per_second']}/s, refuses in {over['refused_p50_ms']} ms (p99 "
         f"{over['refused_p99_ms']} ms) and recovers in {over['recovered_s']} s.",
+        f"- {fuzz['by_hand']} hostile requests and {fuzz['by_schema']} of schemathesis: "
+        f"{fuzz['faults']} failures, hangs or words about the server.",
     ]
 
 
