@@ -92,15 +92,16 @@ _VALUES: Final[tuple[Any, ...]] = (
 _FIELDS: Final = {
     GENERATE: (
         *("model", "labels", "n", "seed", "start", "seeds", "noise", "steps", "guidance"),
-        *("format", "stream", "extra"),
+        *("format", "stream", "quality", "deadline_ms", "extra"),
     ),
     GENERATIONS: (
         *("model", "prompt", "n", "size", "response_format", "output_format", "user", "seed"),
-        *("steps", "guidance", "quality"),
+        *("steps", "guidance", "quality", "deadline_ms"),
     ),
 }
 _PATHS: Final = (
     *("/", "/v1", "/v1/models", "/v1/models/", "/v1/models/%00", "/v1/models/..%2f..%2fx"),
+    *(f"/v1/images/{'x' * 250}/1/7/0.png", f"/v1/images/digits/{'9' * 250}/7/0.png"),
     *("/v1/models/" + "x" * 3000, "/v1/images/digits/1/7/0.png", "/v1/images/digits/1/7/0.gif"),
     *("/v1/images/digits/-1/7/0.png", "/v1/images/digits/9/7/0.png", "/v1/images/%ff/1/7/0.png"),
     *(f"/v1/images/digits/1/{'9' * 5000}/0.png", "/v1/images/digits/1/7/0.png?steps=x&labels=3"),

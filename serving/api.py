@@ -17,7 +17,7 @@ from .count import count_images
 from .errors import RequestRefused, UnknownModel, shown
 from .gate import Gate, KeyGate
 from .journal import Journal
-from .link import PATH, LinkQuery, Picture, Whole53, cache_headers, is_known
+from .link import PATH, LinkQuery, Name, Number, Picture, Whole53, cache_headers, is_known
 from .meter import Meter
 from .native import MEDIA, GenerateRequest
 from .pages import add_pages
@@ -180,8 +180,8 @@ def build_api(
 
     @api.get(PATH, response_class=Response, responses={**_PICTURE, **_REFUSED})
     async def picture(
-        name: str,
-        version: int,
+        name: Name,
+        version: Number,
         seed: Whole53,
         k: Whole53,
         form: Picture,

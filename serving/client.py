@@ -317,6 +317,8 @@ class Client:
                 for part, left in self._parts(body):
                     body, failures = _rest(body, part, left), 0
                     yield part
+                if body:
+                    raise ServiceError("the stream ended before its last image", is_passing=True)
             except ServiceError as error:
                 self._wait(error, failures)
                 failures += 1

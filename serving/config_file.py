@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import yaml
 
+from ..platform.password import hide_passwords
 from .settings import AppSettings, ServeSettings
 
 APP_NAME: Final = "onestep"
@@ -56,8 +57,9 @@ def config_file(settings: ServeSettings, words: Sequence[str]) -> str:
         settings: The service.
         words: What the command was given.
     """
-    line = shlex.join(["onestep", "serve", "--config-file", *words])
-    return f"# Made by: {line}\n{yaml.safe_dump(config_of(settings), sort_keys=False)}"
+    line = hide_passwords(shlex.join(["onestep", "serve", "--config-file", *words]))
+    text = yaml.safe_dump(config_of(settings), sort_keys=False)
+    return f"# Made by: {' '.join(line.splitlines())}\n{text}"
 
 
 def _changed(app: AppSettings) -> dict[str, Any]:

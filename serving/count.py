@@ -5,11 +5,11 @@ import io
 from typing import Final
 
 from .native import GenerateRequest
-from .npy import npy_header
+from .npy import MAX_HEADER, npy_header
 from .schema import ImagesRequest
 
 _IMAGE_AXES: Final = 3
-_HEADER: Final = 4 * 256  # in base64, more than the header of any array that is accepted
+_HEADER: Final = 4 * MAX_HEADER  # in base64, and what comes before it
 
 
 def count_images(request: ImagesRequest | GenerateRequest) -> int:

@@ -122,8 +122,11 @@ class _Stderr(logging.Handler):
     """Writes to what stderr is at the time, which Ray keeps in the log of a replica."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a line."""
-        sys.stderr.write(f"{self.format(record)}\n")
+        """Writes a line; a stderr that is gone costs the line, not the request."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except (OSError, ValueError):
+            self.handleError(record)
 
 
 def _open_log() -> None:

@@ -12,6 +12,8 @@ from .native import GenerateRequest, Made
 
 PATH: Final = "/v1/images/{name}/{version}/{seed}/{k}.{form}"
 Picture = Literal["png", "webp"]
+Name = Annotated[str, Path(max_length=100)]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Whole53 = Annotated[int, Path(ge=0, le=MAX_SEED)]
 
 

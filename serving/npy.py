@@ -6,6 +6,8 @@ from typing import Final
 
 import numpy as np
 
+MAX_HEADER: Final = 512
+"""Most bytes of a header; NumPy's own have 118."""
 _UNREADABLE: Final = (
     *(ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError),
 )
@@ -27,6 +29,6 @@ def npy_header(file: BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     try:
         if (version := np.lib.format.read_magic(file)) != (1, 0):
             raise ValueError(f"an npy file must be of version 1.0, got {version}")
-        return np.lib.format.read_array_header_1_0(file)
+        return np.lib.format.read_array_header_1_0(file, max_header_size=MAX_HEADER)
     except _UNREADABLE as error:
         raise ValueError(f"an npy file must have a header that can be read: {error}") from error

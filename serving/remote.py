@@ -46,10 +46,9 @@ class RemoteService:
         Raises:
             RequestRefused: If no replica can answer.
         """
-        try:
-            models: ModelList = await self._handle.describe.remote()
-        except (BackPressureError, DeploymentUnavailableError) as error:
-            raise RequestRefused(_NOT_READY, status=503) from error
+        models: ModelList | Refusal = await answered(self._handle.describe.remote)
+        if isinstance(models, Refusal):
+            raise RequestRefused(models.error.message, status=models.error.code)
         return models
 
     async def missing(self) -> list[str]:

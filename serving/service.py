@@ -33,6 +33,7 @@ from .schema import (
     Usage,
 )
 from .tally import Counts, ModelTally, Tally
+from .waiting import room
 
 RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
 T = TypeVar("T")
@@ -301,8 +302,7 @@ class EngineService:
 
     def _room_s(self, request: ImagesRequest | GenerateRequest) -> float:
         """Seconds in which the request must have its images."""
-        asked = request.deadline_ms
-        return self._timeout_s if asked is None else asked / 1000
+        return room(request.deadline_ms, self._timeout_s)
 
     async def _images(
         self, draw: Draw | Rows, request: ImagesRequest | GenerateRequest

@@ -183,6 +183,11 @@ class ServeSettings:
                 f"serve.proxies must be one of {', '.join(PROXIES)}, got {self.proxies!r}"
             )
         _check_whole("proxy_timeout_s", self.proxy_timeout_s, 1, _DAY_S)
+        if self.proxy_timeout_s <= self.app.request_timeout_s:
+            raise ValueError(
+                "serve.proxy_timeout_s must be above serve.request_timeout_s, whose answer it "
+                f"would cut off, got {self.proxy_timeout_s} and {self.app.request_timeout_s:g}"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

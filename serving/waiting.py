@@ -38,6 +38,16 @@ def with_time_left(request: RequestT, trace: Trace) -> RequestT:
     return request.model_copy(update={"deadline_ms": left})
 
 
+def room(deadline_ms: int | None, timeout_s: float) -> float:
+    """Seconds that a request may take.
+
+    Args:
+        deadline_ms: Milliseconds that its client gives; None for no deadline.
+        timeout_s: The server's own bound, which holds for all.
+    """
+    return timeout_s if deadline_ms is None else min(timeout_s, deadline_ms / 1000)
+
+
 async def while_wanted(
     work: Awaitable[T], http: Request, *, deadline_ms: int | None, timeout_s: float
 ) -> T:
@@ -56,13 +66,14 @@ async def while_wanted(
         ClientLeft: If the client goes away before.
         DeadlineUnmet: If the time is over before.
     """
-    room_s = timeout_s if deadline_ms is None else deadline_ms / 1000
+    room_s = room(deadline_ms, timeout_s)
     making, leaving = asyncio.ensure_future(work), asyncio.create_task(_left(http))
     try:
         await asyncio.wait((making, leaving), timeout=room_s, return_when=asyncio.FIRST_COMPLETED)
         if making.done():
             return making.result()
         if leaving.done():
+            leaving.result()  # of a body that nobody asked for it tells what is wrong with it
             raise ClientLeft
         raise DeadlineUnmet(room_s, is_asked=deadline_ms is not None)
     finally:

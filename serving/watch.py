@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol, final
 
+from .errors import without_paths
 from .meaning import Meaning
 
 RETRY_S: Final = 10.0
@@ -104,5 +105,6 @@ class Watch:
         _LOG.info("%s means %s now", name, version)
 
     async def _note(self, name: str, problem: str, meanings: list[Meaning]) -> None:
+        problem = without_paths(problem)  # as the replicas tell it to users
         if any(meaning.problem != problem for meaning in meanings):
             await self._replicas.note(name, problem)

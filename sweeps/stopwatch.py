@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import final
 
 from ..platform.experiment import Workers
-from ..platform.training.ray_train import WORKER_S
+from ..platform.training.ray_train import WORKER_BEGUN, WORKER_S
 
 
 @final
@@ -21,7 +21,7 @@ class Stopwatch:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._told = self._group_s = 0.0
+        self._told = self._group_s = self._begun = 0.0
         self.restart()
 
     def note(self, metrics: Mapping[str, float]) -> None:
@@ -30,12 +30,12 @@ class Stopwatch:
         Args:
             metrics: A row of metrics.
         """
-        now = metrics.get(WORKER_S)
-        if now is None:
+        now, begun = metrics.get(WORKER_S), metrics.get(WORKER_BEGUN)
+        if now is None or begun is None:
             return
-        since = self._told if now >= self._told else 0.0  # another one leads, in its place
+        since = self._told if begun == self._begun else 0.0  # another one leads, in its place
         self._group_s += (now - since) * self._workers.num_workers
-        self._told = now
+        self._told, self._begun = now, begun
 
     def restart(self) -> None:
         """Count from here."""

@@ -42,6 +42,8 @@ _LOGGER: Final = logging.getLogger(__name__)
 _POLL_S: Final = 0.5
 WORKER_S: Final = "time/worker_s"
 """Seconds of processor time of the leading worker since its start."""
+WORKER_BEGUN: Final = "time/worker_begun"
+"""When that was, in seconds of the Unix clock."""
 _TRAIN: Final = "train"
 STORAGE: Final = "ray"
 """Folder in that of a run where Ray Train keeps its checkpoints."""
@@ -101,14 +103,15 @@ class RayReporter:
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
-        self._since = time.process_time()
+        self._since, self._begun = time.process_time(), time.time()
 
     def report(
         self, metrics: Mapping[str, float], *, step: int, checkpoint: Path | None = None
     ) -> None:
         """Send a row; without metrics it is a checkpoint that is due at every worker."""
         if metrics:
-            row = {**metrics, WORKER_S: time.process_time() - self._since}
+            spent = {WORKER_S: time.process_time() - self._since, WORKER_BEGUN: self._begun}
+            row = {**metrics, **spent}
             self._mailbox.put.remote(row, step)
             return
         if checkpoint is None:

@@ -211,3 +211,21 @@ def test_a_program_that_imports_the_client_imports_no_torch() -> None:
 def test_a_client_of_no_time_or_fewer_than_no_retries_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="must be above 0 and retries at least 0, got"):
         Client(**wrong)
+
+
+def test_a_stream_that_ends_early_is_asked_for_again_and_not_for_ever() -> None:
+    asked: list[str] = []
+
+    async def empty(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    said = "the stream ended before its last image"
+    with (
+        listening(oracle(), lambda _: empty) as url,
+        Client(url, retries=1) as client,
+        pytest.raises(ServiceError, match=said),
+    ):
+        list(client.stream(1, n=100, seed=0))
+    assert len(asked) == 2

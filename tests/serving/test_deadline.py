@@ -19,6 +19,7 @@ from onestep.serving.client import Client, ServiceError
 from onestep.serving.engine import Draw, Engine
 from onestep.serving.errors import DeadlineUnmet
 from onestep.serving.service import EngineService
+from onestep.serving.waiting import room
 from onestep.serving.walk import Question
 from onestep.tests.serving.listening import listening
 from onestep.tests.serving.model import gaussian, record_of
@@ -281,3 +282,9 @@ def test_a_request_whose_client_left_is_dropped_from_the_queue(path: str) -> Non
             wait_for(lambda: left in httpx.get(f"{url}/metrics").text)
         assert post(url, n=2, steps=1).status_code == 200
     assert slow.rows == [4, 2]
+
+
+def test_a_deadline_does_not_lift_the_servers_own_bound() -> None:
+    assert room(None, 2.0) == 2.0
+    assert room(500, 2.0) == 0.5
+    assert room(60_000, 2.0) == 2.0

@@ -203,6 +203,22 @@ def noise(n: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+@pytest.mark.parametrize("padding", [200, 2000])
+def test_a_long_header_of_noise_hides_no_images_from_the_count(keys: Path, padding: int) -> None:
+    token = add_key(keys, "ada", images_per_minute=3)
+    plain = base64.b64decode(noise(4))
+    header = plain[10:128].rstrip() + b" " * padding + b"\n"
+    padded = plain[:8] + len(header).to_bytes(2, "little") + header + plain[128:]
+    body = {"labels": 1, "noise": base64.b64encode(padded).decode(), "format": "npy"}
+
+    async def work(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/v1/generate", json=body, headers=bearer(token))
+
+    answer = served(work, keys=str(keys))
+    param = "n" if padding == 200 else "noise"  # a longer one is refused as no file
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+
+
 def test_requests_are_counted_by_key(keys: Path) -> None:
     token = add_key(keys, "ada", requests_per_minute=3)
 

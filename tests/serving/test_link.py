@@ -12,6 +12,7 @@ from onestep.methods.core.guidance_scale import AtScale
 from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
 from onestep.serving.service import EngineService
+from onestep.serving.settings import AppSettings
 from onestep.tests.serving.model import UNET_NODE, record_of, unet
 
 GENERATIONS: Final = "/v1/images/generations"
@@ -103,6 +104,8 @@ def test_what_was_made_for_a_key_is_kept_by_its_owner_alone() -> None:
         (422, "/v1/images/digits/3/-7/0.png?labels=1", "seed must be greater than or equal to 0"),
         (422, f"/v1/images/digits/3/7/{2**53}.png?labels=1", "k must be less than or equal to"),
         (422, "/v1/images/digits/champion/7/0.png?labels=1", "version must be a valid integer"),
+        (422, f"/v1/images/{'a' * 250}/1/7/0.png", "name must have at most 100 characters"),
+        (422, f"/v1/images/digits/{'9' * 250}/7/0.png", "version must be"),
     ],
 )
 def test_an_address_of_nothing_says_what_is_wrong_and_is_not_kept(
@@ -112,3 +115,15 @@ def test_an_address_of_nothing_says_what_is_wrong_and_is_not_kept(
     assert answer.status_code == status
     assert message in answer.json()["error"]["message"]
     assert "Cache-Control" not in answer.headers
+
+
+def test_a_body_that_nobody_asked_for_is_not_taken_for_a_client_that_left() -> None:
+    engine = Engine(unet(), record_of(net=UNET_NODE), bucket=4)
+    service = EngineService(engine, name="champion", version="digits/3")
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(build_api(service, AppSettings(max_body_mb=1)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request("GET", f"{PLACE}?labels=1", content=b"x" * 1_000_001)
+
+    assert asyncio.run(run()).status_code == 413

@@ -62,3 +62,9 @@ def test_a_relative_store_means_the_same_file_in_another_folder(
     assert located.tracking_uri == f"sqlite:///{tmp_path}/runs.db"
     monkeypatch.chdir("/")
     assert locate(located) == located
+
+
+def test_a_proxy_does_not_cut_off_what_the_service_would_answer() -> None:
+    said = "serve.proxy_timeout_s must be above serve.request_timeout_s, .* got 60 and 60"
+    with pytest.raises(ValueError, match=said):
+        ServeSettings.from_dict({"proxy_timeout_s": 60, "request_timeout_s": 60})

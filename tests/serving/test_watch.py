@@ -21,6 +21,7 @@ class Local:
     def __init__(self, replicas: list[Generator]) -> None:
         self.replicas = replicas
         self.staged: list[str] = []
+        self.noted: list[str] = []
         self.fails_on: Generator | None = None
 
     async def followed(self) -> list[dict[str, Meaning]]:
@@ -38,6 +39,7 @@ class Local:
             replica.point(name, version)
 
     async def note(self, name: str, problem: str) -> None:
+        self.noted.append(problem)
         for replica in self.replicas:
             replica.note(name, problem)
 
@@ -193,5 +195,19 @@ def test_a_version_of_a_user_config_stays(uri: str) -> None:
         assert await scene.seen() == [(ORACLE, None)] * 2
         scene.local.replicas[0].point(ALIAS, NETWORK)  # one that was on its way
         assert await scene.seen() == [(ORACLE, None)] * 2
+
+    play(uri, work)
+
+
+def test_a_problem_with_a_path_is_told_once_and_without_the_path(uri: str) -> None:
+    async def work(scene: Scene) -> None:
+        def look(name: str) -> str:
+            raise ValueError(f"/home/ada/mlflow.db does not know {name}")
+
+        watch = Watch(scene.local, look)
+        for _ in range(3):
+            await watch.round()
+        assert len(scene.local.noted) == 2  # one for each name
+        assert not [problem for problem in scene.local.noted if "ada" in problem]
 
     play(uri, work)
