@@ -44,6 +44,9 @@ _UNREADABLE: Final = (
     "the body must be JSON in UTF-8 without deep nesting or very long numbers, got one that cannot "
     "be read"
 )
+_NO_OBJECT: Final = (
+    "the body must be a JSON object with the header Content-Type: application/json, got another"
+)
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -282,6 +285,8 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
             message, param = "the body must be JSON, got text that is not", None
         case "missing":
             message, param = "the body must be a JSON object, got nothing", None
+        case "model_attributes_type":
+            message, param = _NO_OBJECT, None
         case "extra_forbidden":
             allowed = ", ".join(_asked(request).model_fields)
             message, param = f"unknown field {place[0]!r}; allowed: {allowed}", place[0]

@@ -91,10 +91,16 @@ class Serve:
 
         with _interruptible() as interruptible:
             try:
+                names = ", ".join(settings.app.names)
+                print(f"loading {names}; Ray Serve takes half a minute to start", flush=True)
                 with Hosted(settings) as hosted:
                     interruptible()  # Ray has put its own handler in the place of ours
                     print(_greeting(hosted), flush=True)
-                    threading.Event().wait()
+                    try:
+                        threading.Event().wait()
+                    except KeyboardInterrupt:
+                        print("stopping; requests under way are answered first", flush=True)
+                        raise
             except KeyboardInterrupt:
                 print("stopped", flush=True)
         return 0

@@ -116,7 +116,7 @@ class Hosted:
             },
             logging_config=LOGGING,
         )
-        stack.callback(serve.delete, APP_NAME)  # replicas finish what they have begun
+        stack.callback(_take_down)
         self._deploy()
         self._wait()
 
@@ -160,6 +160,16 @@ class Hosted:
             f"the server at {self.url} must answer within serve.start_timeout_s = "
             f"{self._settings.start_timeout_s} s, got {answer}"
         )
+
+
+def _take_down() -> None:
+    """Deletes the application; its replicas first answer what they have begun."""
+    from ray import serve
+
+    try:
+        serve.delete(APP_NAME)
+    except TimeoutError:  # Serve waits for a minute, and goes on with it
+        _LOG.warning("requests that were under way are cut off")
 
 
 def _readiness(url: str) -> str:

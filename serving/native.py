@@ -36,6 +36,8 @@ MEDIA: Final[Mapping[Format, str]] = {
 }
 _LONGEST_NOISE: Final = 2**26
 _Label = Annotated[int, Field(ge=0), Whole] | Annotated[str, Field(max_length=200)]
+MAX_NOISE: Final = 1000.0
+"""Largest value of noise, of which a standard normal one is below 10 in all practice."""
 _Seed = Annotated[int, Field(ge=0, le=MAX_SEED), Whole]
 
 
@@ -222,8 +224,9 @@ def _noise(text: str, engine: Engine, steps: int) -> Float[Tensor, "draws n c h 
         (len(rows), *rows.shape[2:]) != (draws, *engine.noise_shape)
     ):
         raise _refused_noise(wanted, f"shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise _refused_noise(wanted, f"{int((~np.isfinite(array)).sum())} values that are not")
+    if not (np.abs(array) <= MAX_NOISE).all():  # nor what is no number
+        far = int((~(np.abs(array) <= MAX_NOISE)).sum())
+        raise _refused_noise(wanted, f"{far} values that are not")
     return torch.from_numpy(rows.copy())
 
 
@@ -245,8 +248,8 @@ def _array(text: str, wanted: str) -> np.ndarray:
 
 def _refused_noise(wanted: str, got: str) -> RequestRefused:
     return RequestRefused(
-        "noise must be an npy file in base64, by row, of finite float32 numbers in the shape "
-        f"{wanted}, got {got}",
+        "noise must be an npy file in base64, by row, of float32 numbers in "
+        f"-{MAX_NOISE:g}..{MAX_NOISE:g} in the shape {wanted}, got {got}",
         param="noise",
     )
 

@@ -124,7 +124,7 @@ def test_the_version_is_a_name_too() -> None:
             {"prompt": "1", "model": "../etc"},
             "got '../etc'; allowed: champion, digits",
         ),
-        (422, None, [1], "the body must be a valid dictionary"),
+        (422, None, [1], "the body must be a JSON object with the header"),
     ],
 )
 def test_a_bad_request_is_refused_in_one_sentence(

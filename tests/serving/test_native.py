@@ -240,12 +240,13 @@ def npy_of(header: str) -> str:
             )
         ),
         (422, "noise", {"labels": 1, "noise": npy(np.zeros((1, 8, 8), "f4"))}, "got shape"),
+        (422, "noise", {"labels": 1, "noise": npy(np.full((1, 1, 8, 8), 1e38, "f4"))}, "got 64"),
         (422, "noise", {"labels": 1, "noise": npy(np.zeros((1, *SHAPE)))}, "got float64"),
         (422, "noise", {"labels": 1, "noise": npy(np.full((1, *SHAPE), np.nan, "f4"))}, "got 64"),
         (422, "noise", {"labels": 1, "noise": npy(np.zeros((0, *SHAPE), "f4"))}, "got 0"),
         (422, "noise", {"labels": 1, "noise": npy(np.zeros((65, *SHAPE), "f4"))}, "got 65"),
         (422, "noise", {"labels": 1, "noise": HUGE}, "bytes for shape (9999999, 64)"),
-        (422, None, [1], "the body must be a valid dictionary"),
+        (422, None, [1], "the body must be a JSON object with the header"),
     ],
 )
 def test_a_bad_request_is_refused_in_the_shape_of_the_other_endpoint(
