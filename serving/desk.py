@@ -1,6 +1,7 @@
 """The desk of a replica: which version each served name means now, over the shelf of models."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ AnswerT = TypeVar("AnswerT", ImagesResponse, Made)
 NOT_TRIED: Final = "it is not loaded yet"
 MAX_FORMER: Final = 16
 """Versions that names have moved away from and that still answer, however many there were."""
+_LOG: Final = logging.getLogger(__name__)
 
 
 @final
@@ -35,10 +37,12 @@ class Desk:
 
     Args:
         shelf: The loaded models.
+        timeout_s: Seconds that a request may take which gives no deadline.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, *, timeout_s: float = 60.0) -> None:
         self._shelf = shelf
+        self._timeout_s = timeout_s
         self._versions: dict[str, str] = {}
         self._cards: dict[str, ModelCard] = {}
         self._problems: dict[str, str] = {}
@@ -46,6 +50,7 @@ class Desk:
         self._swaps = 0
         self._trials: dict[str, Trial] = {}
         self._canaries: dict[str, CanaryCard] = {}
+        self._fallen: dict[str, str] = {}  # on trial, until the watch has heard why
 
     @property
     def versions(self) -> dict[str, str]:
@@ -58,10 +63,25 @@ class Desk:
     def check(self, *, stuck_s: float) -> None:
         """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
 
+        One that is on trial alone takes no replica with it: its trial ends here, and the next wish
+        to stage it is told why, by which the watch ends it everywhere.
+
         Args:
             stuck_s: Seconds that one forward may take.
+
+        Raises:
+            ModelDead: If it is no model on trial.
         """
-        self._shelf.check(stuck_s=stuck_s)
+        for version, error in self._shelf.dead(stuck_s=stuck_s).items():
+            names = [name for name, one in self._trials.items() if one.split.version == version]
+            if not names or version in self._versions.values():
+                raise error
+            self._shelf.drop(version)
+            self._fallen[version] = error.why
+            for name in names:
+                self.split(name, None)
+                self.note(name, f"{version}, which was on trial, answers no more: {error.why}")
+            _LOG.error("%s, which was on trial, answers no more: %s", version, error.why)
 
     async def serve(self, names: Mapping[str, Sequence[str]]) -> None:
         """Loads models and then serves these names alone.
@@ -108,8 +128,11 @@ class Desk:
             version: The registered version.
 
         Raises:
-            LoadFailed: If it does not load, or makes no images of its shape.
+            LoadFailed: If it does not load, or makes no images of its shape; or if it was on trial
+                here and answers no more, which is told once.
         """
+        if why := self._fallen.pop(version, ""):
+            raise LoadFailed(version, why=why)
         async with self._lend(version):
             pass
 
@@ -265,8 +288,12 @@ class Desk:
             if trial is None:
                 return await self._ask(work, request, version)
             request = seeded(request)
+            given = request.deadline_ms
             return await trial.answer(
-                sticky_key(request), version, lambda one: self._ask(work, request, one)
+                sticky_key(request),
+                version,
+                lambda one, left_s: self._ask(work, _within(request, left_s), one),
+                room_s=self._timeout_s if given is None else given / 1000,
             )
         except RequestRefused as refused:
             return refusal(refused)
@@ -313,3 +340,10 @@ class Desk:
     def _forget(self) -> None:
         kept = {*self._versions.values(), *self._shelf.versions}
         self._cards = {version: card for version, card in self._cards.items() if version in kept}
+
+
+def _within(request: RequestT, left_s: float) -> RequestT:
+    """The request with so much of its deadline, if it has one, as is left of it."""
+    if request.deadline_ms is None:
+        return request
+    return request.model_copy(update={"deadline_ms": max(1, int(1000 * left_s))})
