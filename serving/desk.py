@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, TypeVar, final
 
 from .errors import LoadFailed, RequestRefused, UnknownModel, without_paths
-from .lot import Lot, make_lot
+from .lot import Lot, LotFailed, make_lot
 from .meaning import Meaning
 from .native import GenerateRequest, Made
 from .schema import CanaryCard, ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
@@ -191,17 +191,25 @@ class Desk:
             number: Number of the lot.
 
         Returns:
-            The lot; why there is none; or None where requests wait.
+            The lot; what the canary did instead; or None where requests wait, or the champion
+            made none.
         """
         if self._shelf.waiting:
             return None
         try:
-            async with self._lend(champion) as one, self._lend(canary) as other:
-                return await asyncio.to_thread(make_lot, one.engine, other.engine, number)
+            async with self._lend(champion) as one:
+                try:
+                    async with self._lend(canary) as other:
+                        return await asyncio.to_thread(make_lot, one.engine, other.engine, number)
+                except LoadFailed as error:
+                    return error.why
+        except LotFailed as error:
+            if error.name == "canary":
+                return str(error)
+            _LOG.error("%s cannot be compared: %s", champion, error)
         except LoadFailed as error:
-            return error.why
-        except ValueError as error:
-            return str(error)
+            _LOG.error("%s cannot be compared: %s", champion, error)
+        return None
 
     def tell(self, name: str, canary: CanaryCard) -> None:
         """Takes in what is known of a trial on all replicas.

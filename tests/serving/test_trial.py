@@ -258,3 +258,31 @@ def test_a_version_that_hangs_ends_its_trial_and_not_the_replica() -> None:
         desk.check(stuck_s=0.1)
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("kind", ["raises", "nan"])
+def test_a_lot_that_the_version_fails_says_why_and_one_that_the_champion_fails_nothing(
+    kind: str,
+) -> None:
+    async def work(desk: Desk) -> None:
+        found = await desk.lot(CHAMPION, CANARY, 0)
+        assert isinstance(found, str)
+        assert found.startswith("the canary made ")
+        assert "out of memory" not in found
+        assert await desk.lot(CANARY, CHAMPION, 0) is None
+
+    play(kind, all_of_it(), work)
+
+
+def test_a_champion_that_does_not_load_speaks_not_against_the_version() -> None:
+    def load(version: str) -> EngineService:
+        if version == "broken/1":
+            raise ValueError("its weights were altered")
+        return EngineService(Engine(gaussian(), record_of()), name=version, version=version)
+
+    async def work() -> None:
+        desk = Desk(Shelf(load, memory_bytes=10**6))
+        assert await desk.lot("broken/1", CANARY, 0) is None
+        assert await desk.lot(CANARY, "broken/1", 0) == "its weights were altered"
+
+    asyncio.run(work())
