@@ -50,6 +50,7 @@ class Desk:
         self._swaps = 0
         self._trials: dict[str, Trial] = {}
         self._canaries: dict[str, CanaryCard] = {}
+        self._lot: asyncio.Future[Lot] | None = None
         self._fallen: dict[str, str] = {}  # on trial, until the watch has heard why
 
     @property
@@ -191,16 +192,20 @@ class Desk:
             number: Number of the lot.
 
         Returns:
-            The lot; what the canary did instead; or None where requests wait, or the champion
-            made none.
+            The lot; what the canary did instead; or None where requests wait, another lot
+            is made, or the champion made none.
         """
-        if self._shelf.waiting:
+        if self._shelf.waiting or (self._lot is not None and not self._lot.done()):
             return None
         try:
             async with self._lend(champion) as one:
                 try:
                     async with self._lend(canary) as other:
-                        return await asyncio.to_thread(make_lot, one.engine, other.engine, number)
+                        self._lot = asyncio.get_running_loop().run_in_executor(
+                            None, make_lot, one.engine, other.engine, number
+                        )
+                        self._lot.add_done_callback(_heard)
+                        return await asyncio.shield(self._lot)  # its thread cannot be cancelled
                 except LoadFailed as error:
                     return error.why
         except LotFailed as error:
@@ -342,12 +347,21 @@ class Desk:
         self._former |= {
             version: name for name, version in before.items() if self._versions.get(name) != version
         }
+        for name, trial in self._trials.items():
+            if before.get(name) != self._versions.get(name):
+                trial.counted = Counted()  # what was done beside another champion
         kept = [item for item in self._former.items() if item[1] in self._versions]
         self._former = dict(kept[-MAX_FORMER:])
 
     def _forget(self) -> None:
         kept = {*self._versions.values(), *self._shelf.versions}
         self._cards = {version: card for version, card in self._cards.items() if version in kept}
+
+
+def _heard(lot: "asyncio.Future[Lot]") -> None:
+    """An error that nobody waits for any more is no news."""
+    if not lot.cancelled():
+        lot.exception()
 
 
 def _within(request: RequestT, left_s: float) -> RequestT:

@@ -258,3 +258,36 @@ def test_a_canary_that_cannot_be_read_leaves_what_is_served(uri: str) -> None:
         assert set(await scene.ask(6)) == {ORACLE}
 
     play(uri, work)
+
+
+def test_a_trial_that_fails_keeps_no_other_from_going_on_and_loses_no_lot(uri: str) -> None:
+    class Failing(Local):
+        async def lot(self, champion: str, canary: str, number: int) -> Lot | str | None:
+            if number == 1:
+                raise RuntimeError("the replica died")
+            return await super().lot(champion, canary, number)
+
+    async def work(scene: Scene) -> None:
+        Registry(uri).promote(NETWORK, "best", why="a second name")
+        for replica in scene.local.replicas:
+            await replica.reconfigure({"models": {ALIAS: ORACLE, "digits@best": NETWORK}})
+        version = scene.similar()
+        scene.ledger.start(version, ALIAS, TERMS, why="a little wider")
+        scene.ledger.start(version, "digits@best", TERMS, why="a little wider")
+        watch = CanaryWatch(Failing(scene.local.replicas), lambda: scene.ledger)
+        await watch.round()
+        await watch.round()
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="the replica died"):
+                await watch.round()
+        scene.local.replicas[0].point(ALIAS, NETWORK)  # as between two moves
+        with pytest.raises(RuntimeError):
+            await watch.round()
+        scene.local.replicas[0].point(ALIAS, ORACLE)
+        watched = watch._comparisons
+        assert {name: len(one.lots) for name, one in watched.items()} == {
+            ALIAS: 1,
+            "digits@best": 1,
+        }
+
+    play(uri, work)

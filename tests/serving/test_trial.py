@@ -11,6 +11,7 @@ from onestep.methods.oracle import GaussianMap
 from onestep.serving.desk import Desk
 from onestep.serving.engine import Engine
 from onestep.serving.errors import LoadFailed
+from onestep.serving.lot import Lot
 from onestep.serving.native import GenerateRequest, Made
 from onestep.serving.schema import ImagesRequest, ImagesResponse, Refusal
 from onestep.serving.service import EngineService
@@ -286,3 +287,27 @@ def test_a_champion_that_does_not_load_speaks_not_against_the_version() -> None:
         assert await desk.lot(CANARY, "broken/1", 0) == "its weights were altered"
 
     asyncio.run(work())
+
+
+def test_a_lot_that_nobody_waits_for_any_more_keeps_others_from_being_made_beside_it() -> None:
+    async def work(desk: Desk) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(PAUSE_S / 5):
+                await desk.lot(CHAMPION, CANARY, 0)
+        assert await desk.lot(CHAMPION, CANARY, 0) is None
+        await asyncio.sleep(8 * PAUSE_S)
+        assert isinstance(await desk.lot(CHAMPION, CANARY, 0), Lot)
+
+    play("slow", all_of_it(), work)
+
+
+def test_what_was_counted_beside_a_former_champion_counts_no_more() -> None:
+    async def work(desk: Desk) -> None:
+        assert await version_of(desk) == CANARY
+        desk.point(NAME, CHAMPION)
+        assert desk.meanings[NAME].counted.requests == 1
+        await desk.stage("digits/3")
+        desk.point(NAME, "digits/3")
+        assert await version_of(desk) == CANARY
+
+    assert play("good", all_of_it(), work) == Counted(requests=1, images=1)
