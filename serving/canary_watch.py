@@ -174,7 +174,7 @@ class CanaryWatch:
         await self._tell(name, _card(canary, meanings, evidence), meanings)
         match fate:
             case Fate.PROMOTE:
-                await self._promote(canary, why, evidence.numbers)
+                await self._promote(canary, champion, why, evidence.numbers)
             case Fate.ROLL_BACK:
                 await self._end(canary, CanaryState.ROLLED_BACK, why, evidence.numbers)
             case Fate.GO_ON:
@@ -189,9 +189,14 @@ class CanaryWatch:
         if any(meaning.canary != card for meaning in meanings):
             await self._replicas.tell(name, card)
 
-    async def _promote(self, canary: Canary, why: str, numbers: Mapping[str, float]) -> None:
+    async def _promote(
+        self, canary: Canary, champion: str, why: str, numbers: Mapping[str, float]
+    ) -> None:
+        judged = ModelVersion.parse(champion)
         await self._act(
-            lambda ledger: ledger.promote(canary, why=f"canary: {why}", numbers=numbers)
+            lambda ledger: ledger.promote(
+                canary, champion=judged, why=f"canary: {why}", numbers=numbers
+            )
         )
 
     async def _end(

@@ -8,7 +8,7 @@ from typing import final
 from .canary import Canary, CanaryState, CanaryTerms, canary_alias
 from .entry import ModelEntry
 from .errors import PromotionRefused
-from .reference import Alias
+from .reference import Alias, ModelVersion
 from .store import Registry
 
 
@@ -122,12 +122,22 @@ class CanaryLedger:
         return self._write(replace(canary, terms=terms), why=why, who=who)
 
     def promote(
-        self, canary: Canary, *, why: str, numbers: Mapping[str, float], who: str | None = None
+        self,
+        canary: Canary,
+        *,
+        champion: ModelVersion,
+        why: str,
+        numbers: Mapping[str, float],
+        who: str | None = None,
     ) -> Canary:
         """Let the alias mean the version on trial, and end the trial.
 
+        The alias moves first, so that who dies between the two leaves a trial whose version the
+        alias means. Where somebody else ends the trial in between, the alias moves back.
+
         Args:
             canary: The trial as it was read.
+            champion: The version that it was judged against.
             why: Reason in words.
             numbers: What was measured.
             who: Who does it; None for the user of this process.
@@ -136,15 +146,35 @@ class CanaryLedger:
             The trial.
 
         Raises:
-            PromotionRefused: If another moved or ended the trial meanwhile.
+            PromotionRefused: If another moved or ended the trial meanwhile, or moved the alias.
         """
         now = self.read(canary.version.name, canary.alias)
         if now is None or now.entry != canary.entry:
             raise PromotionRefused(
                 f"the canary of {canary.alias} has been moved meanwhile; look at its history"
             )
-        self._registry.promote(str(canary.version), canary.alias, why=why, who=who)
-        return self.end(canary, CanaryState.PROMOTED, why=why, numbers=numbers, who=who)
+        name, alias, ledger = canary.version.name, canary.alias, self._registry.ledger
+        current, history = ledger.read(name, alias)
+        if current != champion:
+            raise PromotionRefused(
+                f"{alias} must mean {champion}, which its canary was judged against, "
+                f"got {current or 'nothing'}"
+            )
+        self._registry.entry(str(canary.version))
+        moved = ledger.write(
+            name,
+            alias,
+            to=canary.version,
+            why=why,
+            who=who,
+            after=history[-1].digest if history else "",
+        )
+        try:
+            return self.end(canary, CanaryState.PROMOTED, why=why, numbers=numbers, who=who)
+        except PromotionRefused as error:
+            back = f"the trial was moved or ended meanwhile: {error}"
+            ledger.write(name, alias, to=champion, why=back, who=who, after=moved.digest)
+            raise
 
     def end(
         self,
