@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 import torch
 
 from ..platform.registry.canary import Canary, CanaryState
-from ..platform.registry.errors import PromotionRefused
+from ..platform.registry.errors import PromotionRefused, RegistryUnreachable
 from ..platform.registry.reference import Alias, ModelVersion
 from .drift import Drift, measure_drift
 from .errors import without_paths
@@ -133,8 +133,13 @@ class CanaryWatch:
         if ModelVersion.is_written(name) or len(champions) > 1 or "" in champions:
             return  # it has no alias, or the watch of aliases moves it just now
         (champion,) = champions
-        canary = await asyncio.to_thread(self._read, name, champion)
+        try:
+            canary = await asyncio.to_thread(self._read, name, champion)
+        except RegistryUnreachable as error:  # what is served goes on
+            self._say(name, error)
+            return
         if canary is None:
+            await self._split(name, None, meanings)
             return
         if not canary.is_running:
             self._comparisons.pop(name, None)
@@ -220,11 +225,16 @@ class CanaryWatch:
         try:
             model = ModelVersion.parse(champion).name
             return self._ledger.read(model, Alias.parse(name).alias)
+        except RegistryUnreachable:
+            raise
         except ValueError as error:
-            if self._unread.get(name) != str(error):  # once, not in every round
-                _LOG.error("the canary of %s cannot be read: %s", name, error)
-            self._unread[name] = str(error)
+            self._say(name, error)
             return None
+
+    def _say(self, name: str, error: ValueError) -> None:
+        if self._unread.get(name) != str(error):  # once, not in every round
+            _LOG.error("the canary of %s cannot be read: %s", name, error)
+        self._unread[name] = str(error)
 
 
 def _evidence(meanings: Sequence[Meaning], comparison: _Comparison | None) -> Evidence:

@@ -165,6 +165,7 @@ class Desk:
             return
         if trial is not None:
             self._trials.pop(name).close()
+            self._keep({trial.split.version: name})  # whose addresses some have
         if split is not None and name in self._versions:
             self._trials[name] = Trial(split, waiting=lambda: self._shelf.waiting)
 
@@ -344,12 +345,19 @@ class Desk:
 
     def _remember(self, before: Mapping[str, str]) -> None:
         """Keep what names meant, for as long as they are served."""
-        self._former |= {
-            version: name for name, version in before.items() if self._versions.get(name) != version
-        }
+        self._keep(
+            {
+                version: name
+                for name, version in before.items()
+                if self._versions.get(name) != version
+            }
+        )
         for name, trial in self._trials.items():
             if before.get(name) != self._versions.get(name):
                 trial.counted = Counted()  # what was done beside another champion
+
+    def _keep(self, former: Mapping[str, str]) -> None:
+        self._former |= former
         kept = [item for item in self._former.items() if item[1] in self._versions]
         self._former = dict(kept[-MAX_FORMER:])
 

@@ -1,13 +1,14 @@
 """Begins, moves and ends trials of versions, each move an entry of the registry's alias history."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import final
 
 from .canary import Canary, CanaryState, CanaryTerms, canary_alias
 from .entry import ModelEntry
-from .errors import PromotionRefused
+from .errors import ModelAltered, PromotionRefused
+from .promotion import Promotion
 from .reference import Alias, ModelVersion
 from .store import Registry
 
@@ -89,12 +90,11 @@ class CanaryLedger:
         champion = self._registry.entry(str(replace(parsed, name=version.name)))
         _check_alike(entry, champion)
         history = self._registry.history(version.name, canary_alias(parsed.alias))
-        if history:
-            last = Canary.read(parsed.alias, history[-1])
-            if last.is_running:
-                raise PromotionRefused(
-                    f"{alias} must have one canary at a time, got {version} beside {last.version}"
-                )
+        last = _last(parsed.alias, history)
+        if last is not None and last.is_running:
+            raise PromotionRefused(
+                f"{alias} must have one canary at a time, got {version} beside {last.version}"
+            )
         canary = Canary(
             alias=parsed.alias,
             version=version,
@@ -217,6 +217,14 @@ class CanaryLedger:
             after=canary.entry,
         )
         return Canary.read(canary.alias, written)
+
+
+def _last(alias: str, history: Sequence[Promotion]) -> Canary | None:
+    """The last trial; None where the last move was by other means, by which no trial runs."""
+    try:
+        return Canary.read(alias, history[-1]) if history else None
+    except ModelAltered:
+        return None
 
 
 def _check_alike(entry: ModelEntry, champion: ModelEntry) -> None:

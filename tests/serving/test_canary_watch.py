@@ -8,6 +8,8 @@ import pytest
 
 from onestep.platform.registry.canary import CanaryState, CanaryTerms
 from onestep.platform.registry.canary_ledger import CanaryLedger
+from onestep.platform.registry.errors import RegistryUnreachable
+from onestep.platform.registry.reference import ModelVersion
 from onestep.platform.registry.store import Registry
 from onestep.serving.canary_watch import CanaryWatch
 from onestep.serving.generator import Generator
@@ -250,11 +252,22 @@ def test_an_alias_that_somebody_moves_to_the_canary_ends_the_trial(uri: str) -> 
     play(uri, work)
 
 
-def test_a_canary_that_cannot_be_read_leaves_what_is_served(uri: str) -> None:
+def test_a_canary_that_cannot_be_read_gets_no_request_unless_nobody_answers(uri: str) -> None:
     async def work(scene: Scene) -> None:
-        scene.registry.promote(NETWORK, "champion-canary", why="by hand")
+        terms = replace(TERMS, percent=100.0)
+        version = scene.similar()
+        scene.ledger.start(version, ALIAS, terms, why="a little wider")
         await scene.round()
-        assert await scene.cards() == [(ORACLE, None)] * 2
+        assert set(await scene.ask(2)) == {version}
+
+        def unreachable() -> CanaryLedger:
+            raise RegistryUnreachable("nobody answers")
+
+        await CanaryWatch(scene.local, unreachable).round()
+        assert set(await scene.ask(2)) == {version}
+        to = ModelVersion.parse(NETWORK)
+        scene.registry.ledger.write("digits", "champion-canary", to=to, why="by hand", who=None)
+        await scene.round()
         assert set(await scene.ask(6)) == {ORACLE}
 
     play(uri, work)

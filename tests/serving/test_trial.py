@@ -253,7 +253,7 @@ def test_a_version_that_hangs_ends_its_trial_and_not_the_replica() -> None:
         meaning = desk.meanings[NAME]
         assert meaning.split is None
         assert meaning.problem.startswith(f"{CANARY}, which was on trial, answers no more")
-        with pytest.raises(LoadFailed, match="must take at most 0.1 s"):
+        with pytest.raises(LoadFailed, match=r"must take at most 0\.1 s"):
             await desk.stage(CANARY)  # by which the watch hears of it
         assert await version_of(desk) == CHAMPION
         desk.check(stuck_s=0.1)
@@ -311,3 +311,20 @@ def test_what_was_counted_beside_a_former_champion_counts_no_more() -> None:
         assert await version_of(desk) == CANARY
 
     assert play("good", all_of_it(), work) == Counted(requests=1, images=1)
+
+
+def test_a_version_answers_who_asks_for_it_when_its_trial_is_over() -> None:
+    def load(version: str) -> EngineService:
+        return EngineService(Engine(gaussian(), record_of()), name=version, version=version)
+
+    async def work() -> None:
+        desk = Desk(Shelf(load, memory_bytes=1))  # what is not asked for does not stay
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, all_of_it())
+        assert await version_of(desk, response_format="url") == CANARY
+        desk.split(NAME, None)
+        assert await version_of(desk) == CHAMPION
+        assert await version_of(desk, model=CANARY) == CANARY
+
+    asyncio.run(work())

@@ -60,9 +60,7 @@ def test_a_trial_is_kept_for_every_reader_and_each_move_is_in_the_history(
 
 def test_a_promotion_moves_the_alias_and_ends_the_trial(registry: Registry) -> None:
     ledger = CanaryLedger(registry)
-    ledger.promote(
-        started(registry), champion=CHAMPION, why="100 images", numbers={"images": 100}
-    )
+    ledger.promote(started(registry), champion=CHAMPION, why="100 images", numbers={"images": 100})
     assert str(registry.current("digits", "champion")) == ORACLE
     assert registry.history("digits", "champion")[-1].why == "100 images"
     assert moves(registry)[-1] == ("", "promoted", "100 images")
@@ -148,10 +146,17 @@ def test_terms_out_of_range_are_refused(term: dict[str, float], message: str) ->
         CanaryTerms(**term)  # type: ignore[arg-type]
 
 
-def test_an_alias_moved_by_other_means_is_no_trial(registry: Registry) -> None:
-    registry.promote(ORACLE, "champion-canary", why="by hand")
+def test_an_alias_moved_by_other_means_is_no_trial_and_keeps_none_from_beginning(
+    registry: Registry,
+) -> None:
+    started(registry)
+    with pytest.raises(PromotionRefused, match="alone, got champion-canary"):
+        registry.promote(ORACLE, "champion-canary", why="by hand")
+    registry.ledger.write("digits", "champion-canary", to=CHAMPION, why="by hand", who=None)
     with pytest.raises(ModelAltered, match="must be moved by `onestep canary` alone"):
         CanaryLedger(registry).read("digits", "champion")
+    begun = started(registry)
+    assert CanaryLedger(registry).read("digits", "champion") == begun
 
 
 def test_an_entry_without_facts_has_the_text_of_its_other_fields() -> None:
