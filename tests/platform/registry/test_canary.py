@@ -75,7 +75,7 @@ def test_a_canary_is_not_promoted_over_a_champion_that_it_was_not_judged_against
     run_id = registry.entry(NETWORK).run_id
     other = registry.register(record_of(), gaussian().state_dict(), run_id=run_id)
     registry.promote(other, "champion", why="a person knows better")
-    with pytest.raises(PromotionRefused, match="must mean digits/1, .* got digits/3"):
+    with pytest.raises(PromotionRefused, match=r"must mean digits/1, .* got digits/3"):
         ledger.promote(seen, champion=CHAMPION, why="100 images", numbers={})
     assert registry.current("digits", "champion") == other
     assert ledger.find("champion") == seen
