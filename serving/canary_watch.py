@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 import torch
 
 from ..platform.registry.canary import Canary, CanaryState
-from ..platform.registry.errors import PromotionRefused
+from ..platform.registry.errors import PromotionRefused, RegistryUnreachable
 from ..platform.registry.reference import Alias, ModelVersion
 from .drift import Drift, measure_drift
 from .errors import without_paths
@@ -74,6 +74,7 @@ class TriedReplicas(Protocol):
 class _Comparison:
     """Lots of a champion and of a version on trial."""
 
+    both: tuple[str, str]
     lots: list[Lot] = field(default_factory=list)
     drift: Drift | None = None
 
@@ -110,32 +111,42 @@ class CanaryWatch:
         self._replicas = replicas
         self._open = ledger
         self._ledger: CanaryLedger | None = None
-        self._comparisons: dict[tuple[str, str], _Comparison] = {}
+        self._comparisons: dict[str, _Comparison] = {}
         self._unread: dict[str, str] = {}
 
     async def round(self) -> None:
-        """Looks once, and does what is to be done."""
+        """Looks once, and does what is to be done; a name that fails keeps no other from it."""
         states = await self._replicas.followed()
         names = dict.fromkeys(name for state in states for name in state)
-        wanted: set[tuple[str, str]] = set()
+        failures: list[Exception] = []
         for name in names:
-            meanings = [state[name] for state in states if name in state]
-            champions = {meaning.version for meaning in meanings}
-            if ModelVersion.is_written(name) or len(champions) > 1 or "" in champions:
-                continue  # it has no alias, or the watch of aliases moves it just now
-            (champion,) = champions
+            try:
+                await self._look(name, [state[name] for state in states if name in state])
+            except Exception as error:
+                _LOG.warning("the trial for %s failed: %s", name, type(error).__name__)
+                failures.append(error)
+        if failures:  # which the edge of the watch logs
+            raise failures[0]
+
+    async def _look(self, name: str, meanings: Sequence[Meaning]) -> None:
+        champions = {meaning.version for meaning in meanings}
+        if ModelVersion.is_written(name) or len(champions) > 1 or "" in champions:
+            return  # it has no alias, or the watch of aliases moves it just now
+        (champion,) = champions
+        try:
             canary = await asyncio.to_thread(self._read, name, champion)
-            if canary is None:
-                continue
-            if not canary.is_running:
-                await self._split(name, None, meanings)
-                await self._tell(name, _card(canary, meanings, _evidence(meanings, None)), meanings)
-                continue
-            wanted.add((champion, str(canary.version)))
-            await self._follow(name, champion, canary, meanings)
-        self._comparisons = {
-            both: lots for both, lots in self._comparisons.items() if both in wanted
-        }
+        except RegistryUnreachable as error:  # what is served goes on
+            self._say(name, error)
+            return
+        if canary is None:
+            await self._split(name, None, meanings)
+            return
+        if not canary.is_running:
+            self._comparisons.pop(name, None)
+            await self._split(name, None, meanings)
+            await self._tell(name, _card(canary, meanings, _evidence(meanings, None)), meanings)
+            return
+        await self._follow(name, champion, canary, meanings)
 
     async def _follow(
         self, name: str, champion: str, canary: Canary, meanings: Sequence[Meaning]
@@ -152,7 +163,9 @@ class CanaryWatch:
                 return
             await self._split(name, split, meanings)
             return
-        comparison = self._comparisons.setdefault((champion, version), _Comparison())
+        comparison = self._comparisons.get(name)
+        if comparison is None or comparison.both != (champion, version):
+            comparison = self._comparisons[name] = _Comparison(both=(champion, version))
         if comparison.drift is None:
             number = len(comparison.lots)
             lot = await self._replicas.lot(champion, version, number)
@@ -166,7 +179,7 @@ class CanaryWatch:
         await self._tell(name, _card(canary, meanings, evidence), meanings)
         match fate:
             case Fate.PROMOTE:
-                await self._promote(canary, why, evidence.numbers)
+                await self._promote(canary, champion, why, evidence.numbers)
             case Fate.ROLL_BACK:
                 await self._end(canary, CanaryState.ROLLED_BACK, why, evidence.numbers)
             case Fate.GO_ON:
@@ -181,9 +194,14 @@ class CanaryWatch:
         if any(meaning.canary != card for meaning in meanings):
             await self._replicas.tell(name, card)
 
-    async def _promote(self, canary: Canary, why: str, numbers: Mapping[str, float]) -> None:
+    async def _promote(
+        self, canary: Canary, champion: str, why: str, numbers: Mapping[str, float]
+    ) -> None:
+        judged = ModelVersion.parse(champion)
         await self._act(
-            lambda ledger: ledger.promote(canary, why=f"canary: {why}", numbers=numbers)
+            lambda ledger: ledger.promote(
+                canary, champion=judged, why=f"canary: {why}", numbers=numbers
+            )
         )
 
     async def _end(
@@ -207,11 +225,16 @@ class CanaryWatch:
         try:
             model = ModelVersion.parse(champion).name
             return self._ledger.read(model, Alias.parse(name).alias)
+        except RegistryUnreachable:
+            raise
         except ValueError as error:
-            if self._unread.get(name) != str(error):  # once, not in every round
-                _LOG.error("the canary of %s cannot be read: %s", name, error)
-            self._unread[name] = str(error)
+            self._say(name, error)
             return None
+
+    def _say(self, name: str, error: ValueError) -> None:
+        if self._unread.get(name) != str(error):  # once, not in every round
+            _LOG.error("the canary of %s cannot be read: %s", name, error)
+        self._unread[name] = str(error)
 
 
 def _evidence(meanings: Sequence[Meaning], comparison: _Comparison | None) -> Evidence:

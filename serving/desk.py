@@ -1,13 +1,14 @@
 """The desk of a replica: which version each served name means now, over the shelf of models."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, TypeVar, final
 
 from .errors import LoadFailed, RequestRefused, UnknownModel, without_paths
-from .lot import Lot, make_lot
+from .lot import Lot, LotFailed, make_lot
 from .meaning import Meaning
 from .native import GenerateRequest, Made
 from .schema import CanaryCard, ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
@@ -22,6 +23,7 @@ AnswerT = TypeVar("AnswerT", ImagesResponse, Made)
 NOT_TRIED: Final = "it is not loaded yet"
 MAX_FORMER: Final = 16
 """Versions that names have moved away from and that still answer, however many there were."""
+_LOG: Final = logging.getLogger(__name__)
 
 
 @final
@@ -35,10 +37,12 @@ class Desk:
 
     Args:
         shelf: The loaded models.
+        timeout_s: Seconds that a request may take which gives no deadline.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, *, timeout_s: float = 60.0) -> None:
         self._shelf = shelf
+        self._timeout_s = timeout_s
         self._versions: dict[str, str] = {}
         self._cards: dict[str, ModelCard] = {}
         self._problems: dict[str, str] = {}
@@ -46,6 +50,8 @@ class Desk:
         self._swaps = 0
         self._trials: dict[str, Trial] = {}
         self._canaries: dict[str, CanaryCard] = {}
+        self._lot: asyncio.Future[Lot] | None = None
+        self._fallen: dict[str, str] = {}  # on trial, until the watch has heard why
 
     @property
     def versions(self) -> dict[str, str]:
@@ -58,10 +64,25 @@ class Desk:
     def check(self, *, stuck_s: float) -> None:
         """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
 
+        One that is on trial alone takes no replica with it: its trial ends here, and the next wish
+        to stage it is told why, by which the watch ends it everywhere.
+
         Args:
             stuck_s: Seconds that one forward may take.
+
+        Raises:
+            ModelDead: If it is no model on trial.
         """
-        self._shelf.check(stuck_s=stuck_s)
+        for version, error in self._shelf.dead(stuck_s=stuck_s).items():
+            names = [name for name, one in self._trials.items() if one.split.version == version]
+            if not names or version in self._versions.values():
+                raise error
+            self._shelf.drop(version)
+            self._fallen[version] = error.why
+            for name in names:
+                self.split(name, None)
+                self.note(name, f"{version}, which was on trial, answers no more: {error.why}")
+            _LOG.error("%s, which was on trial, answers no more: %s", version, error.why)
 
     async def serve(self, names: Mapping[str, Sequence[str]]) -> None:
         """Loads models and then serves these names alone.
@@ -108,8 +129,11 @@ class Desk:
             version: The registered version.
 
         Raises:
-            LoadFailed: If it does not load, or makes no images of its shape.
+            LoadFailed: If it does not load, or makes no images of its shape; or if it was on trial
+                here and answers no more, which is told once.
         """
+        if why := self._fallen.pop(version, ""):
+            raise LoadFailed(version, why=why)
         async with self._lend(version):
             pass
 
@@ -141,6 +165,7 @@ class Desk:
             return
         if trial is not None:
             self._trials.pop(name).close()
+            self._keep({trial.split.version: name})  # whose addresses some have
         if split is not None and name in self._versions:
             self._trials[name] = Trial(split, waiting=lambda: self._shelf.waiting)
 
@@ -168,17 +193,29 @@ class Desk:
             number: Number of the lot.
 
         Returns:
-            The lot; why there is none; or None where requests wait.
+            The lot; what the canary did instead; or None where requests wait, another lot
+            is made, or the champion made none.
         """
-        if self._shelf.waiting:
+        if self._shelf.waiting or (self._lot is not None and not self._lot.done()):
             return None
         try:
-            async with self._lend(champion) as one, self._lend(canary) as other:
-                return await asyncio.to_thread(make_lot, one.engine, other.engine, number)
+            async with self._lend(champion) as one:
+                try:
+                    async with self._lend(canary) as other:
+                        self._lot = asyncio.get_running_loop().run_in_executor(
+                            None, make_lot, one.engine, other.engine, number
+                        )
+                        self._lot.add_done_callback(_heard)
+                        return await asyncio.shield(self._lot)  # its thread cannot be cancelled
+                except LoadFailed as error:
+                    return error.why
+        except LotFailed as error:
+            if error.name == "canary":
+                return str(error)
+            _LOG.error("%s cannot be compared: %s", champion, error)
         except LoadFailed as error:
-            return error.why
-        except ValueError as error:
-            return str(error)
+            _LOG.error("%s cannot be compared: %s", champion, error)
+        return None
 
     def tell(self, name: str, canary: CanaryCard) -> None:
         """Takes in what is known of a trial on all replicas.
@@ -265,8 +302,12 @@ class Desk:
             if trial is None:
                 return await self._ask(work, request, version)
             request = seeded(request)
+            given = request.deadline_ms
             return await trial.answer(
-                sticky_key(request), version, lambda one: self._ask(work, request, one)
+                sticky_key(request),
+                version,
+                lambda one, left_s: self._ask(work, _within(request, left_s), one),
+                room_s=self._timeout_s if given is None else given / 1000,
             )
         except RequestRefused as refused:
             return refusal(refused)
@@ -304,12 +345,35 @@ class Desk:
 
     def _remember(self, before: Mapping[str, str]) -> None:
         """Keep what names meant, for as long as they are served."""
-        self._former |= {
-            version: name for name, version in before.items() if self._versions.get(name) != version
-        }
+        self._keep(
+            {
+                version: name
+                for name, version in before.items()
+                if self._versions.get(name) != version
+            }
+        )
+        for name, trial in self._trials.items():
+            if before.get(name) != self._versions.get(name):
+                trial.counted = Counted()  # what was done beside another champion
+
+    def _keep(self, former: Mapping[str, str]) -> None:
+        self._former |= former
         kept = [item for item in self._former.items() if item[1] in self._versions]
         self._former = dict(kept[-MAX_FORMER:])
 
     def _forget(self) -> None:
         kept = {*self._versions.values(), *self._shelf.versions}
         self._cards = {version: card for version, card in self._cards.items() if version in kept}
+
+
+def _heard(lot: "asyncio.Future[Lot]") -> None:
+    """An error that nobody waits for any more is no news."""
+    if not lot.cancelled():
+        lot.exception()
+
+
+def _within(request: RequestT, left_s: float) -> RequestT:
+    """The request with so much of its deadline, if it has one, as is left of it."""
+    if request.deadline_ms is None:
+        return request
+    return request.model_copy(update={"deadline_ms": max(1, int(1000 * left_s))})

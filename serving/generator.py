@@ -40,7 +40,7 @@ class Generator:
         sys.setswitchinterval(SWITCH_S)
         self._settings = AppSettings.from_dict(settings)
         shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
-        self._desk = Desk(shelf)
+        self._desk = Desk(shelf, timeout_s=self._settings.request_timeout_s)
         self._follows = False
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:

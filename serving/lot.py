@@ -1,5 +1,6 @@
 """Small lots of images of two models from the same seeds and labels, and their times."""
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Final, final
@@ -16,6 +17,7 @@ LOT: Final = 16
 """Images of each model in a lot."""
 LOTS: Final = 20
 """Lots after which two models are compared."""
+_LOG: Final = logging.getLogger(__name__)
 _FIRST_SEED: Final = 2**40  # away from those that people choose
 _LABELS: Final = 16  # of so many classes at most, so that each has images enough
 _SIDE: Final = 32  # larger images are compared at this size
@@ -41,6 +43,20 @@ class Lot:
     canary_s: float
 
 
+@final
+class LotFailed(ValueError):
+    """One of two models made no images for a lot.
+
+    Args:
+        name: Which one, ``champion`` or ``canary``.
+        why: What it did instead.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"the {name} {why}")
+        self.name = name
+
+
 def make_lot(champion: Engine, canary: Engine, number: int) -> Lot:
     """One lot, each model in the steps that it takes by itself.
 
@@ -56,7 +72,7 @@ def make_lot(champion: Engine, canary: Engine, number: int) -> Lot:
         The lot.
 
     Raises:
-        ValueError: If an image is not finite.
+        LotFailed: If a model fails, or makes an image that is not finite.
     """
     labels = _labels(champion.record.classes, number)
     seeds = range(_FIRST_SEED + LOT * number, _FIRST_SEED + LOT * (number + 1))
@@ -70,10 +86,14 @@ def make_lot(champion: Engine, canary: Engine, number: int) -> Lot:
             steps=engine.default_steps,
         )
         began = time.perf_counter()
-        (images,) = engine.sample([rows])
+        try:
+            (images,) = engine.sample([rows])
+        except Exception as error:  # the edge of the model: its error is told, not its traceback
+            _LOG.exception("the %s made no lot", name)
+            raise LotFailed(name, f"made no images: {type(error).__name__}, see the log") from error
         seconds = time.perf_counter() - began
         if not images.isfinite().all():
-            raise ValueError(f"the {name} made an image that is not finite")
+            raise LotFailed(name, "made an image that is not finite")
         made[name] = _comparable(images), seconds
     return Lot(
         champion=made["champion"][0],

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, final
 
-from .errors import LoadFailed
+from .errors import LoadFailed, ModelDead
 from .service import EngineService
 from .tally import Tally
 
@@ -61,14 +61,27 @@ class Shelf:
             load_failures=self._num_failures,
         )
 
-    def check(self, *, stuck_s: float) -> None:
-        """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
+    def dead(self, *, stuck_s: float) -> dict[str, ModelDead]:
+        """The loaded versions that answer no more, however much waits for them, and why.
 
         Args:
             stuck_s: Seconds that one forward may take.
         """
-        for model in self._models.values():
-            model.service.check(stuck_s=stuck_s)
+        found = {}
+        for version, model in self._models.items():
+            try:
+                model.service.check(stuck_s=stuck_s)
+            except ModelDead as error:
+                found[version] = error
+        return found
+
+    def drop(self, version: str) -> None:
+        """Takes away a loaded model that answers no more; who borrows it waits in vain.
+
+        Args:
+            version: The registered version.
+        """
+        self._models.pop(version).service.close()
 
     @asynccontextmanager
     async def borrow(self, version: str) -> AsyncIterator[EngineService]:
@@ -122,8 +135,7 @@ class Shelf:
 
     def _trim(self) -> None:
         """Close idle models until the rest fits, but never the one that was used last."""
-        *older, _ = self.versions
-        for version in older:
+        for version in self.versions[:-1]:
             if self.nbytes <= self._memory_bytes:
                 return
             if self._models[version].borrowers == 0:

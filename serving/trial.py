@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar, final
@@ -12,7 +13,7 @@ from .schema import ImagesResponse, Refusal
 from .split import Split
 
 AnswerT = TypeVar("AnswerT", ImagesResponse, Made)
-Ask = Callable[[str], Awaitable[AnswerT | Refusal]]
+Ask = Callable[[str, float], Awaitable[AnswerT | Refusal]]
 SHORT: Final = 4
 """Requests that may wait for a forward where a shadow still comes in."""
 _LOG: Final = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class Trial:
     """Gives a version on trial its share; what it does not answer, the champion does.
 
     An error is a request that the version did not answer and the champion did. So neither a
-    request that no model takes speaks against it, nor does one that it fails reach the user.
+    request that no model takes speaks against it, nor does one that it fails reach the user. It
+    has half of the time that a request has, so that the champion can still answer in the other.
 
     Args:
         split: Which requests it gets.
@@ -54,28 +56,32 @@ class Trial:
         self._waiting = waiting
         self._shadow: asyncio.Task[None] | None = None
 
-    async def answer(self, key: str, champion: str, ask: Ask[AnswerT]) -> AnswerT | Refusal:
+    async def answer(
+        self, key: str, champion: str, ask: Ask[AnswerT], *, room_s: float
+    ) -> AnswerT | Refusal:
         """The answer to a request.
 
         Args:
             key: What decides on which side of the split it is.
             champion: The version that answers all others.
-            ask: Answers the request by a version.
+            ask: Answers the request by a version within so many seconds.
+            room_s: Seconds that the request has.
 
         Returns:
             The answer.
         """
         if not self.split.takes(key):
-            return await ask(champion)
+            return await ask(champion, room_s)
         if self.split.shadow:
-            answer = await ask(champion)
+            answer = await ask(champion, room_s)
             if not isinstance(answer, Refusal):
-                self._cast_shadow(ask)
+                self._cast_shadow(ask, room_s)
             return answer
-        if (found := await self._tried(ask)) is not None:
+        began = time.monotonic()
+        if (found := await self._tried(ask, room_s / 2)) is not None:
             self._count(found)
             return found
-        answer = await ask(champion)
+        answer = await ask(champion, room_s - (time.monotonic() - began))
         if not isinstance(answer, Refusal):
             self._count(None)
         return answer
@@ -85,7 +91,7 @@ class Trial:
         if self._shadow is not None:
             self._shadow.cancel()
 
-    def _cast_shadow(self, ask: Ask[AnswerT]) -> None:
+    def _cast_shadow(self, ask: Ask[AnswerT], room_s: float) -> None:
         """Ask the version as well, once the user's answer is made, one at a time."""
         is_busy = self._shadow is not None and not self._shadow.done()
         if is_busy or self._waiting() > SHORT:
@@ -93,13 +99,17 @@ class Trial:
             return
 
         async def shadow() -> None:
-            self._count(await self._tried(ask))
+            self._count(await self._tried(ask, room_s))
 
         self._shadow = asyncio.create_task(shadow())
 
-    async def _tried(self, ask: Ask[AnswerT]) -> AnswerT | None:
+    async def _tried(self, ask: Ask[AnswerT], room_s: float) -> AnswerT | None:
         try:
-            answer = await ask(self.split.version)
+            async with asyncio.timeout(room_s):
+                answer = await ask(self.split.version, room_s)
+        except TimeoutError:
+            _LOG.warning("%s, on trial, had no answer in %.3g s", self.split.version, room_s)
+            return None
         except Exception:  # the edge of the model on trial: its error is counted, not passed on
             _LOG.exception("%s, which is on trial, failed", self.split.version)
             return None

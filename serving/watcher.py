@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ANSWERS_WITHIN_S: Final = 600.0
 _AFTER_FAILURE_S: Final = 5.0
+_LOT_S: Final = 120.0
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -89,9 +90,16 @@ class RemoteReplicas:
             number: Number of the lot.
 
         Returns:
-            The lot.
+            The lot; None where it takes too long as well, since either may be the cause.
         """
-        return cast("Lot | str | None", await self._handle.lot.remote(champion, canary, number))
+        try:
+            async with asyncio.timeout(_LOT_S):
+                return cast(
+                    "Lot | str | None", await self._handle.lot.remote(champion, canary, number)
+                )
+        except TimeoutError:
+            _LOG.warning("%s and %s made no lot in %g s", champion, canary, _LOT_S)
+            return None
 
     async def note(self, name: str, problem: str) -> None:
         """Says what is wrong with a name; empty for nothing.
@@ -124,7 +132,7 @@ class Watcher:
         replicas = RemoteReplicas(generator)
         self._watch = Watch(replicas, self._look)
         self._trials = CanaryWatch(replicas, self._ledger)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def reconfigure(self, config: Mapping[str, Sequence[str]]) -> None:
         """Begins to watch; the application is not ready before it can.
@@ -134,16 +142,17 @@ class Watcher:
         """
         if not all(map(ModelVersion.is_written, config["names"])):
             await asyncio.to_thread(import_module, ".loading", __package__)  # takes seconds
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
+        if not self._tasks:  # two, so that no trial keeps an alias from being followed
+            self._tasks = [
+                asyncio.create_task(self._run(watch.round)) for watch in (self._watch, self._trials)
+            ]
 
-    async def _run(self) -> None:
+    async def _run(self, look: Callable[[], Awaitable[None]]) -> None:
         pause_s = self._settings.watch_s
         assert pause_s is not None, "where nothing is watched there is no watch"
         while True:
             try:
-                await self._watch.round()
-                await self._trials.round()
+                await look()
             except (TimeoutError, DeploymentUnavailableError, RayActorError) as error:
                 _LOG.info("replicas start or died, the next round sees the rest: %s", error)
             except Exception:  # the edge: nobody awaits this task, and it is to go on

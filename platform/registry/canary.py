@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self, final
 
-from .errors import ModelAltered
+from .errors import ModelAltered, PromotionRefused
 from .promotion import Promotion
 from .reference import ModelVersion, check_alias
 
@@ -125,6 +125,21 @@ class Canary:
                 f"alias {promotion.alias!r} must be moved by `onestep canary` alone, got a move by "
                 f"other means to {promotion.to or 'nothing'}"
             ) from error
+
+
+def check_promotable(alias: str) -> None:
+    """Refuse an alias that holds the trials for another one.
+
+    Args:
+        alias: Such as `champion`.
+
+    Raises:
+        PromotionRefused: If it ends as such an alias does.
+    """
+    if alias.endswith(_SUFFIX):
+        raise PromotionRefused(
+            f"an alias that ends in {_SUFFIX} must be moved by `onestep canary` alone, got {alias}"
+        )
 
 
 def canary_alias(alias: str) -> str:

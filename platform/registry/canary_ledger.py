@@ -1,14 +1,15 @@
 """Begins, moves and ends trials of versions, each move an entry of the registry's alias history."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import final
 
 from .canary import Canary, CanaryState, CanaryTerms, canary_alias
 from .entry import ModelEntry
-from .errors import PromotionRefused
-from .reference import Alias
+from .errors import ModelAltered, PromotionRefused
+from .promotion import Promotion
+from .reference import Alias, ModelVersion
 from .store import Registry
 
 
@@ -89,12 +90,11 @@ class CanaryLedger:
         champion = self._registry.entry(str(replace(parsed, name=version.name)))
         _check_alike(entry, champion)
         history = self._registry.history(version.name, canary_alias(parsed.alias))
-        if history:
-            last = Canary.read(parsed.alias, history[-1])
-            if last.is_running:
-                raise PromotionRefused(
-                    f"{alias} must have one canary at a time, got {version} beside {last.version}"
-                )
+        last = _last(parsed.alias, history)
+        if last is not None and last.is_running:
+            raise PromotionRefused(
+                f"{alias} must have one canary at a time, got {version} beside {last.version}"
+            )
         canary = Canary(
             alias=parsed.alias,
             version=version,
@@ -122,12 +122,22 @@ class CanaryLedger:
         return self._write(replace(canary, terms=terms), why=why, who=who)
 
     def promote(
-        self, canary: Canary, *, why: str, numbers: Mapping[str, float], who: str | None = None
+        self,
+        canary: Canary,
+        *,
+        champion: ModelVersion,
+        why: str,
+        numbers: Mapping[str, float],
+        who: str | None = None,
     ) -> Canary:
         """Let the alias mean the version on trial, and end the trial.
 
+        The alias moves first, so that who dies between the two leaves a trial whose version the
+        alias means. Where somebody else ends the trial in between, the alias moves back.
+
         Args:
             canary: The trial as it was read.
+            champion: The version that it was judged against.
             why: Reason in words.
             numbers: What was measured.
             who: Who does it; None for the user of this process.
@@ -136,15 +146,35 @@ class CanaryLedger:
             The trial.
 
         Raises:
-            PromotionRefused: If another moved or ended the trial meanwhile.
+            PromotionRefused: If another moved or ended the trial meanwhile, or moved the alias.
         """
         now = self.read(canary.version.name, canary.alias)
         if now is None or now.entry != canary.entry:
             raise PromotionRefused(
                 f"the canary of {canary.alias} has been moved meanwhile; look at its history"
             )
-        self._registry.promote(str(canary.version), canary.alias, why=why, who=who)
-        return self.end(canary, CanaryState.PROMOTED, why=why, numbers=numbers, who=who)
+        name, alias, ledger = canary.version.name, canary.alias, self._registry.ledger
+        current, history = ledger.read(name, alias)
+        if current != champion:
+            raise PromotionRefused(
+                f"{alias} must mean {champion}, which its canary was judged against, "
+                f"got {current or 'nothing'}"
+            )
+        self._registry.entry(str(canary.version))
+        moved = ledger.write(
+            name,
+            alias,
+            to=canary.version,
+            why=why,
+            who=who,
+            after=history[-1].digest if history else "",
+        )
+        try:
+            return self.end(canary, CanaryState.PROMOTED, why=why, numbers=numbers, who=who)
+        except PromotionRefused as error:
+            back = f"the trial was moved or ended meanwhile: {error}"
+            ledger.write(name, alias, to=champion, why=back, who=who, after=moved.digest)
+            raise
 
     def end(
         self,
@@ -187,6 +217,14 @@ class CanaryLedger:
             after=canary.entry,
         )
         return Canary.read(canary.alias, written)
+
+
+def _last(alias: str, history: Sequence[Promotion]) -> Canary | None:
+    """The last trial; None where the last move was by other means, by which no trial runs."""
+    try:
+        return Canary.read(alias, history[-1]) if history else None
+    except ModelAltered:
+        return None
 
 
 def _check_alike(entry: ModelEntry, champion: ModelEntry) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..home import Home
 from .alias_ledger import AliasLedger
+from .canary import check_promotable
 from .catalogue import Catalogue
 from .connection import Connection
 from .decoder_file import check_decoder, download_decoder, upload_decoder
@@ -248,7 +249,11 @@ class Registry:
 
         Returns:
             The entry in the alias's history; the standing one if nothing had to move.
+
+        Raises:
+            PromotionRefused: If the alias holds trials, or another promoter moved it meanwhile.
         """
+        check_promotable(alias)
         entry = self.entry(reference)
         if gate is not None:
             gate.check(entry.metrics, model=str(entry.reference))

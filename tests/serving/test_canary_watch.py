@@ -8,6 +8,8 @@ import pytest
 
 from onestep.platform.registry.canary import CanaryState, CanaryTerms
 from onestep.platform.registry.canary_ledger import CanaryLedger
+from onestep.platform.registry.errors import RegistryUnreachable
+from onestep.platform.registry.reference import ModelVersion
 from onestep.platform.registry.store import Registry
 from onestep.serving.canary_watch import CanaryWatch
 from onestep.serving.generator import Generator
@@ -250,11 +252,55 @@ def test_an_alias_that_somebody_moves_to_the_canary_ends_the_trial(uri: str) -> 
     play(uri, work)
 
 
-def test_a_canary_that_cannot_be_read_leaves_what_is_served(uri: str) -> None:
+def test_a_canary_that_cannot_be_read_gets_no_request_unless_nobody_answers(uri: str) -> None:
     async def work(scene: Scene) -> None:
-        scene.registry.promote(NETWORK, "champion-canary", why="by hand")
+        terms = replace(TERMS, percent=100.0)
+        version = scene.similar()
+        scene.ledger.start(version, ALIAS, terms, why="a little wider")
         await scene.round()
-        assert await scene.cards() == [(ORACLE, None)] * 2
+        assert set(await scene.ask(2)) == {version}
+
+        def unreachable() -> CanaryLedger:
+            raise RegistryUnreachable("nobody answers")
+
+        await CanaryWatch(scene.local, unreachable).round()
+        assert set(await scene.ask(2)) == {version}
+        to = ModelVersion.parse(NETWORK)
+        scene.registry.ledger.write("digits", "champion-canary", to=to, why="by hand", who=None)
+        await scene.round()
         assert set(await scene.ask(6)) == {ORACLE}
+
+    play(uri, work)
+
+
+def test_a_trial_that_fails_keeps_no_other_from_going_on_and_loses_no_lot(uri: str) -> None:
+    class Failing(Local):
+        async def lot(self, champion: str, canary: str, number: int) -> Lot | str | None:
+            if number == 1:
+                raise RuntimeError("the replica died")
+            return await super().lot(champion, canary, number)
+
+    async def work(scene: Scene) -> None:
+        Registry(uri).promote(NETWORK, "best", why="a second name")
+        for replica in scene.local.replicas:
+            await replica.reconfigure({"models": {ALIAS: ORACLE, "digits@best": NETWORK}})
+        version = scene.similar()
+        scene.ledger.start(version, ALIAS, TERMS, why="a little wider")
+        scene.ledger.start(version, "digits@best", TERMS, why="a little wider")
+        watch = CanaryWatch(Failing(scene.local.replicas), lambda: scene.ledger)
+        await watch.round()
+        await watch.round()
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="the replica died"):
+                await watch.round()
+        scene.local.replicas[0].point(ALIAS, NETWORK)  # as between two moves
+        with pytest.raises(RuntimeError):
+            await watch.round()
+        scene.local.replicas[0].point(ALIAS, ORACLE)
+        watched = watch._comparisons
+        assert {name: len(one.lots) for name, one in watched.items()} == {
+            ALIAS: 1,
+            "digits@best": 1,
+        }
 
     play(uri, work)

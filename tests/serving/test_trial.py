@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 
@@ -9,6 +10,8 @@ from onestep.methods.core.flow_map import FlowMap
 from onestep.methods.oracle import GaussianMap
 from onestep.serving.desk import Desk
 from onestep.serving.engine import Engine
+from onestep.serving.errors import LoadFailed
+from onestep.serving.lot import Lot
 from onestep.serving.native import GenerateRequest, Made
 from onestep.serving.schema import ImagesRequest, ImagesResponse, Refusal
 from onestep.serving.service import EngineService
@@ -33,6 +36,8 @@ class Faulty(GaussianMap):
         u: Tensor = super().forward(x, s, t, condition)
         if self.kind == "slow":
             time.sleep(PAUSE_S)
+        if self.kind == "hangs" and threading.current_thread().name.startswith("engine"):
+            time.sleep(1.0)
         if condition is None or not (condition.label == 3).any():
             return u
         if self.kind == "raises":
@@ -40,14 +45,14 @@ class Faulty(GaussianMap):
         return u * float("nan") if self.kind == "nan" else u
 
 
-def desk_of(kind: str) -> Desk:
+def desk_of(kind: str, *, timeout_s: float = 60.0) -> Desk:
     def load(version: str) -> EngineService:
         flow_map: FlowMap = gaussian() if version == CHAMPION else Faulty(kind)
         record = record_of(domain=flow_map.domain)
         engine = Engine(flow_map, record, bucket=4)
         return EngineService(engine, name=version, version=version)
 
-    return Desk(Shelf(load, memory_bytes=10**6))
+    return Desk(Shelf(load, memory_bytes=10**6), timeout_s=timeout_s)
 
 
 def play(kind: str, split: Split, work: Callable[[Desk], Awaitable[None]]) -> Counted:
@@ -205,3 +210,121 @@ def test_a_refusal_of_the_champion_is_told_as_ever() -> None:
         assert answer.error.code == 404
 
     play("good", all_of_it(), work)
+
+
+@pytest.mark.parametrize("fields", [{}, {"deadline_ms": 400}], ids=["timeout", "deadline"])
+def test_what_the_version_does_not_answer_in_half_the_time_the_champion_does(
+    fields: dict[str, int],
+) -> None:
+    async def work() -> None:
+        desk = desk_of("hangs", timeout_s=0.4)
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, all_of_it())
+        async with asyncio.timeout(0.4):
+            assert await version_of(desk, **fields) == CHAMPION
+        assert desk.meanings[NAME].counted == Counted(requests=1, errors=1)
+
+    asyncio.run(work())
+
+
+def test_a_client_that_leaves_is_no_error_of_the_version() -> None:
+    async def work() -> None:
+        desk = desk_of("hangs")
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, all_of_it())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await version_of(desk)
+        assert desk.meanings[NAME].counted == Counted()
+
+    asyncio.run(work())
+
+
+def test_a_version_that_hangs_ends_its_trial_and_not_the_replica() -> None:
+    async def work() -> None:
+        desk = desk_of("hangs", timeout_s=0.4)
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, all_of_it())
+        assert await version_of(desk) == CHAMPION
+        desk.check(stuck_s=0.1)
+        meaning = desk.meanings[NAME]
+        assert meaning.split is None
+        assert meaning.problem.startswith(f"{CANARY}, which was on trial, answers no more")
+        with pytest.raises(LoadFailed, match=r"must take at most 0\.1 s"):
+            await desk.stage(CANARY)  # by which the watch hears of it
+        assert await version_of(desk) == CHAMPION
+        desk.check(stuck_s=0.1)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("kind", ["raises", "nan"])
+def test_a_lot_that_the_version_fails_says_why_and_one_that_the_champion_fails_nothing(
+    kind: str,
+) -> None:
+    async def work(desk: Desk) -> None:
+        found = await desk.lot(CHAMPION, CANARY, 0)
+        assert isinstance(found, str)
+        assert found.startswith("the canary made ")
+        assert "out of memory" not in found
+        assert await desk.lot(CANARY, CHAMPION, 0) is None
+
+    play(kind, all_of_it(), work)
+
+
+def test_a_champion_that_does_not_load_speaks_not_against_the_version() -> None:
+    def load(version: str) -> EngineService:
+        if version == "broken/1":
+            raise ValueError("its weights were altered")
+        return EngineService(Engine(gaussian(), record_of()), name=version, version=version)
+
+    async def work() -> None:
+        desk = Desk(Shelf(load, memory_bytes=10**6))
+        assert await desk.lot("broken/1", CANARY, 0) is None
+        assert await desk.lot(CANARY, "broken/1", 0) == "its weights were altered"
+
+    asyncio.run(work())
+
+
+def test_a_lot_that_nobody_waits_for_any_more_keeps_others_from_being_made_beside_it() -> None:
+    async def work(desk: Desk) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(PAUSE_S / 5):
+                await desk.lot(CHAMPION, CANARY, 0)
+        assert await desk.lot(CHAMPION, CANARY, 0) is None
+        await asyncio.sleep(8 * PAUSE_S)
+        assert isinstance(await desk.lot(CHAMPION, CANARY, 0), Lot)
+
+    play("slow", all_of_it(), work)
+
+
+def test_what_was_counted_beside_a_former_champion_counts_no_more() -> None:
+    async def work(desk: Desk) -> None:
+        assert await version_of(desk) == CANARY
+        desk.point(NAME, CHAMPION)
+        assert desk.meanings[NAME].counted.requests == 1
+        await desk.stage("digits/3")
+        desk.point(NAME, "digits/3")
+        assert await version_of(desk) == CANARY
+
+    assert play("good", all_of_it(), work) == Counted(requests=1, images=1)
+
+
+def test_a_version_answers_who_asks_for_it_when_its_trial_is_over() -> None:
+    def load(version: str) -> EngineService:
+        return EngineService(Engine(gaussian(), record_of()), name=version, version=version)
+
+    async def work() -> None:
+        desk = Desk(Shelf(load, memory_bytes=1))  # what is not asked for does not stay
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, all_of_it())
+        assert await version_of(desk, response_format="url") == CANARY
+        desk.split(NAME, None)
+        assert await version_of(desk) == CHAMPION
+        assert await version_of(desk, model=CANARY) == CANARY
+
+    asyncio.run(work())

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +11,12 @@ from onestep.platform.registry.canary import Canary, CanaryState, CanaryTerms
 from onestep.platform.registry.canary_ledger import CanaryLedger
 from onestep.platform.registry.errors import ModelAltered, PromotionRefused, ReferenceNotFound
 from onestep.platform.registry.promotion import Promotion
+from onestep.platform.registry.reference import ModelVersion
 from onestep.platform.registry.store import Registry
 from onestep.tests.serving.model import UNET_NODE, gaussian, record_of
 from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry
 
+CHAMPION = ModelVersion.parse(NETWORK)
 TERMS = CanaryTerms(percent=25.0, images=100)
 
 
@@ -57,12 +60,42 @@ def test_a_trial_is_kept_for_every_reader_and_each_move_is_in_the_history(
 
 def test_a_promotion_moves_the_alias_and_ends_the_trial(registry: Registry) -> None:
     ledger = CanaryLedger(registry)
-    ledger.promote(started(registry), why="100 images", numbers={"images": 100})
+    ledger.promote(started(registry), champion=CHAMPION, why="100 images", numbers={"images": 100})
     assert str(registry.current("digits", "champion")) == ORACLE
     assert registry.history("digits", "champion")[-1].why == "100 images"
     assert moves(registry)[-1] == ("", "promoted", "100 images")
     with pytest.raises(PromotionRefused, match="must have a canary that runs, got none"):
         ledger.find("champion")
+
+
+def test_a_canary_is_not_promoted_over_a_champion_that_it_was_not_judged_against(
+    registry: Registry,
+) -> None:
+    ledger, seen = CanaryLedger(registry), started(registry)
+    run_id = registry.entry(NETWORK).run_id
+    other = registry.register(record_of(), gaussian().state_dict(), run_id=run_id)
+    registry.promote(other, "champion", why="a person knows better")
+    with pytest.raises(PromotionRefused, match=r"must mean digits/1, .* got digits/3"):
+        ledger.promote(seen, champion=CHAMPION, why="100 images", numbers={})
+    assert registry.current("digits", "champion") == other
+    assert ledger.find("champion") == seen
+
+
+def test_a_trial_that_is_stopped_while_it_is_promoted_stays_stopped(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, seen, write = CanaryLedger(registry), started(registry), registry.ledger.write
+
+    def stop_first(name: str, alias: str, **fields: Any) -> Promotion:
+        monkeypatch.setattr(registry.ledger, "write", write)
+        ledger.end(seen, CanaryState.STOPPED, why="enough", numbers={})
+        return write(name, alias, **fields)
+
+    monkeypatch.setattr(registry.ledger, "write", stop_first)
+    with pytest.raises(PromotionRefused, match="has been moved meanwhile"):
+        ledger.promote(seen, champion=CHAMPION, why="100 images", numbers={})
+    assert registry.current("digits", "champion") == CHAMPION
+    assert moves(registry)[-1] == ("", "stopped", "enough")
 
 
 def test_of_two_services_that_end_a_trial_the_second_is_told(registry: Registry) -> None:
@@ -113,10 +146,17 @@ def test_terms_out_of_range_are_refused(term: dict[str, float], message: str) ->
         CanaryTerms(**term)  # type: ignore[arg-type]
 
 
-def test_an_alias_moved_by_other_means_is_no_trial(registry: Registry) -> None:
-    registry.promote(ORACLE, "champion-canary", why="by hand")
+def test_an_alias_moved_by_other_means_is_no_trial_and_keeps_none_from_beginning(
+    registry: Registry,
+) -> None:
+    started(registry)
+    with pytest.raises(PromotionRefused, match="alone, got champion-canary"):
+        registry.promote(ORACLE, "champion-canary", why="by hand")
+    registry.ledger.write("digits", "champion-canary", to=CHAMPION, why="by hand", who=None)
     with pytest.raises(ModelAltered, match="must be moved by `onestep canary` alone"):
         CanaryLedger(registry).read("digits", "champion")
+    begun = started(registry)
+    assert CanaryLedger(registry).read("digits", "champion") == begun
 
 
 def test_an_entry_without_facts_has_the_text_of_its_other_fields() -> None:
