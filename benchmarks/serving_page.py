@@ -13,13 +13,13 @@ PAGE: Final = Path(__file__).parent.parent / "docs" / "serving_speed.md"
 NAMES: Final = ("serving", "serving_faults", "serving_fuzz")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
-        "of_litserve": (
-            "within the spread of the rounds; LitServe's engine has a process without an event "
-            "loop, ours shares Python's lock with one"
+        "of_the_engine": (
+            "HAProxy, the ingress and wrk take turns with the replica on two cores, and its thread "
+            "of the forwards shares Python's lock with its event loop"
         ),
-        "png_of_npy": (
-            "within the spread of the rounds; the file is made in the event loop, whose tensor "
-            "operations each wait for Python's lock"
+        "of_litserve": (
+            "LitServe's engine has a process without an event loop, ours shares Python's lock with "
+            "one, and one process more stands before it"
         ),
     },
     "serving_faults": {

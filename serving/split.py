@@ -57,16 +57,16 @@ def seeded(request: RequestT) -> RequestT:
 def sticky_key(request: ImagesRequest | GenerateRequest) -> str:
     """What decides on which side of a split a request is.
 
-    The name of the API key where one came with the request, else the ``user`` of an OpenAI client,
-    else the labels and seeds, so that the same request gets the same answer.
+    The ``user`` of an OpenAI client, under the API key that it came with; else the key; else the
+    labels and seeds, so that the same request gets the same answer.
 
     Args:
         request: A request that has its seed.
     """
+    if isinstance(request, ImagesRequest) and request.user:
+        return f"user {json.dumps([request.asker, request.user])}"
     if request.asker:
         return f"key {request.asker}"
     if isinstance(request, ImagesRequest):
-        if request.user:
-            return f"user {request.user}"
         return f"images {json.dumps([request.prompt, request.seed])}"
     return f"rows {request.model_dump_json(include=_ORIGIN)}"
