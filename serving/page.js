@@ -123,7 +123,7 @@ const note = (className, text) =>
 /** What can be chosen follows from the models that are. */
 function drawChoices() {
   const group = chosen(), steps = allowed();
-  wanted ??= Math.min(...group.map(card => card.default_steps), 64);
+  wanted ??= group.length ? Math.min(...group.map(card => card.default_steps)) : 1;
   fields.steps.max = Math.max(0, steps.length - 1);
   if (steps.length) fields.steps.value = steps.indexOf(wanted = nearest(steps, wanted));
   drawWanted();

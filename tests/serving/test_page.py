@@ -197,6 +197,8 @@ def test_the_page_is_used_by_the_keyboard_alone(watched: Watched, page: Page, ur
                 page.keyboard.press("Space")
             case "steps", _:
                 page.keyboard.press("ArrowRight")
+                # Or it would be asked for with the half of what is typed next.
+                expect(fact(page, "digits/1", "steps")).to_have_text("2")
             case "labels", _:
                 page.keyboard.type("two, 3")
             case "seed", _:
@@ -219,7 +221,8 @@ def test_the_page_is_used_by_the_keyboard_alone(watched: Watched, page: Page, ur
 
 def test_every_control_has_a_name(page: Page, url: str) -> None:
     page.goto(f"{url}/#n=2")
-    sources(page, "champion", n=2)
+    for model in ("champion", "digits/1", "grid@best", "wide/1", "guided/1"):
+        sources(page, model, n=2)  # those that come later bring links of their own
     for role in ("checkbox", "slider", "textbox", "spinbutton", "combobox", "button", "link"):
         controls = page.get_by_role(role, include_hidden=True)  # type: ignore[arg-type]
         named = page.get_by_role(role, include_hidden=True, name="")  # type: ignore[arg-type]
