@@ -21,6 +21,7 @@ from .link import PATH, LinkQuery, Name, Number, Picture, Whole53, cache_headers
 from .meter import Meter
 from .native import MEDIA, GenerateRequest
 from .pages import add_pages
+from .refusal import refusal
 from .request_trace import Trace, trace_of
 from .schema import (
     Health,
@@ -31,7 +32,7 @@ from .schema import (
     Ready,
     Refusal,
 )
-from .service import Service, refusal
+from .service import Service
 from .settings import AppSettings
 from .stream import stream
 from .tally import metrics_page

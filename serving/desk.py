@@ -5,21 +5,21 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 from .errors import LoadFailed, RequestRefused, UnknownModel, without_paths
 from .lot import Lot, LotFailed, make_lot
 from .meaning import Meaning
-from .native import GenerateRequest, Made
+from .native import AnswerT, GenerateRequest, Made, RequestT
+from .refusal import refusal
 from .schema import CanaryCard, ImagesRequest, ImagesResponse, ModelCard, ModelList, Refusal
-from .service import EngineService, refusal
+from .service import EngineService
 from .shelf import Shelf
 from .split import Split, seeded, sticky_key
 from .tally import Tally
 from .trial import Counted, Trial
+from .waiting import room
 
-RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
-AnswerT = TypeVar("AnswerT", ImagesResponse, Made)
 NOT_TRIED: Final = "it is not loaded yet"
 MAX_FORMER: Final = 16
 """Versions that names have moved away from and that still answer, however many there were."""
@@ -302,12 +302,11 @@ class Desk:
             if trial is None:
                 return await self._ask(work, request, version)
             request = seeded(request)
-            given = request.deadline_ms
             return await trial.answer(
                 sticky_key(request),
                 version,
                 lambda one, left_s: self._ask(work, _within(request, left_s), one),
-                room_s=self._timeout_s if given is None else given / 1000,
+                room_s=room(request.deadline_ms, self._timeout_s),
             )
         except RequestRefused as refused:
             return refusal(refused)

@@ -11,8 +11,8 @@ from .errors import RequestRefused
 from .keys import KeyRing
 from .pages import PAGES
 from .quota import Quota
+from .refusal import refusal
 from .request_trace import Trace, header, trace_of
-from .service import refusal
 
 OPEN: Final = frozenset({*PAGES, "/openapi.json", "/healthz", "/readyz"})
 """Paths that need no key; every other does, also one that there is not."""

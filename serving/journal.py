@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .answer import respond
 from .errors import RequestRefused
 from .meter import VERBS, Meter
+from .refusal import refusal
 from .request_trace import UNKNOWN, Trace, begin_trace, route_of
-from .service import refusal
 
 ACCESS: Final = logging.getLogger("onestep.access")
 _LEFT: Final = 499  # of nginx: the client went away before an answer began

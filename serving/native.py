@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, final
+from typing import Annotated, Final, Literal, TypeVar, final
 
 import numpy as np
 import safetensors.torch
@@ -21,6 +21,7 @@ from .errors import RequestRefused
 from .image import encode_png, encode_webp, to_uint8
 from .npy import npy_header
 from .rows import Rows
+from .schema import ImagesRequest, ImagesResponse
 
 MAX_STREAMED: Final = 4096
 """Most images in one request that is streamed."""
@@ -127,6 +128,12 @@ class Made:
     content: bytes
     media: str
     headers: Mapping[str, str]
+
+
+RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
+"""A request for images by either route."""
+AnswerT = TypeVar("AnswerT", ImagesResponse, Made)
+"""What answers it."""
 
 
 def accept(engine: Engine, request: GenerateRequest) -> Rows:

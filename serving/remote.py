@@ -11,8 +11,8 @@ from ray.serve.handle import DeploymentHandle
 from .errors import Overloaded, RequestRefused
 from .generator import Generator
 from .native import GenerateRequest, Made
+from .refusal import refusal
 from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
-from .service import refusal
 from .tally import Tally
 
 READY_WITHIN_S: Final = 2.0

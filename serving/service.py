@@ -17,15 +17,14 @@ from .engine import MAX_IMAGES, MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
 from .image import encode_png, encode_webp, to_uint8
 from .link import link
-from .native import GenerateRequest, Made, accept, encode
+from .native import GenerateRequest, Made, RequestT, accept, encode
 from .quality import choose, curve_of
+from .refusal import refusal
 from .rows import Rows
 from .schema import (
-    Fault,
     ImageData,
     ImagesRequest,
     ImagesResponse,
-    Kind,
     Measured,
     ModelCard,
     ModelList,
@@ -35,16 +34,9 @@ from .schema import (
 from .tally import Counts, ModelTally, Tally
 from .waiting import room
 
-RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
 T = TypeVar("T")
 _SMALL: Final = 2**13
 """Values of images whose files are made in less time than two threads need to take turns."""
-_KINDS: Final[dict[int, Kind]] = {
-    401: "authentication_error",
-    429: "rate_limit_error",
-    500: "server_error",
-    503: "server_error",
-}
 
 
 class Service(Protocol):
@@ -342,15 +334,3 @@ def _curve(metrics: Mapping[str, float]) -> dict[str, dict[int, float]]:
         if found and nfe.isdecimal():
             curve.setdefault(metric, {})[int(nfe)] = value
     return {metric: dict(sorted(values.items())) for metric, values in curve.items()}
-
-
-def refusal(refused: RequestRefused) -> Refusal:
-    """The refusal as it travels over HTTP."""
-    return Refusal(
-        error=Fault(
-            message=str(refused),
-            type=_KINDS.get(refused.status, "invalid_request_error"),
-            param=refused.param,
-            code=refused.status,
-        )
-    )

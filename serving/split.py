@@ -4,13 +4,12 @@ import json
 import secrets
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 from .engine import MAX_SEED
-from .native import GenerateRequest
+from .native import GenerateRequest, RequestT
 from .schema import ImagesRequest
 
-RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
 _ORIGIN: Final = {"labels", "seed", "start", "seeds", "noise"}
 _DIGEST_BYTES: Final = 8
 

@@ -5,14 +5,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 from .engine import MAX_IMAGES
-from .native import Made
+from .native import AnswerT, Made
 from .schema import ImagesResponse, Refusal
 from .split import Split
 
-AnswerT = TypeVar("AnswerT", ImagesResponse, Made)
 Ask = Callable[[str, float], Awaitable[AnswerT | Refusal]]
 SHORT: Final = 4
 """Requests that may wait for a forward where a shadow still comes in."""

@@ -8,11 +8,9 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from .errors import ClientLeft, DeadlineUnmet
-from .native import GenerateRequest
+from .native import RequestT
 from .request_trace import Trace
-from .schema import ImagesRequest
 
-RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)
 T = TypeVar("T")
 
 

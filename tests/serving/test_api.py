@@ -15,8 +15,9 @@ from onestep.serving.engine import Engine
 from onestep.serving.errors import RequestRefused
 from onestep.serving.image import encode_png, to_uint8
 from onestep.serving.native import GenerateRequest, Made
+from onestep.serving.refusal import refusal
 from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
-from onestep.serving.service import EngineService, Service, refusal
+from onestep.serving.service import EngineService, Service
 from onestep.tests.serving.model import GRID, UNET_NODE, gaussian, record_of, unet
 
 GENERATIONS: Final = "/v1/images/generations"

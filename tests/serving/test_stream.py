@@ -14,8 +14,9 @@ from onestep.serving.desk import Desk
 from onestep.serving.engine import MAX_IMAGES, Engine
 from onestep.serving.errors import Overloaded, RequestRefused
 from onestep.serving.native import GenerateRequest, Made, accept
+from onestep.serving.refusal import refusal
 from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
-from onestep.serving.service import EngineService, Service, refusal
+from onestep.serving.service import EngineService, Service
 from onestep.serving.shelf import Shelf
 from onestep.serving.stream import IN_FLIGHT, StreamBroken, Streamed, stream
 from onestep.tests.serving.listening import listening
