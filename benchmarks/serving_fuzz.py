@@ -14,10 +14,8 @@ from typing import Any, Final
 
 import httpx
 import schemathesis
-from hypothesis import HealthCheck, given, settings
-from hypothesis.errors import Unsatisfiable
-from schemathesis.generation import GenerationMode
 
+from onestep.benchmarks.by_schema import ask_by_schema
 from onestep.benchmarks.hostile import Hostile, fault_of, hostile
 from onestep.benchmarks.record import Bars, at_least, at_most, run
 from onestep.benchmarks.served import PYTHON, fill_registry, served
@@ -83,31 +81,17 @@ async def _send(
 def _by_schema(url: str, faults: list[str], statuses: Counter[str]) -> int:
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     asked = 0
-    for found in schema.get_all_operations():
-        operation: Any = found.ok()  # type: ignore[union-attr]  # it raises where the schema is wrong
-        for mode in GenerationMode:
 
-            @settings(
-                max_examples=EXAMPLES,
-                derandomize=True,
-                database=None,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-            )
-            @given(case=operation.as_strategy(generation_mode=mode))
-            def ask(case: Any) -> None:
-                nonlocal asked
-                asked += 1
-                answer = case.call(timeout=HANGS_S)
-                statuses[str(answer.status_code)] += 1
-                media = answer.headers.get("content-type", [""])[0]
-                if fault := fault_of(answer.status_code, media, answer.content):
-                    faults.append(f"{case.operation.label}: {fault}")
+    def ask(case: Any) -> None:
+        nonlocal asked
+        asked += 1
+        answer = case.call(timeout=HANGS_S)
+        statuses[str(answer.status_code)] += 1
+        media = answer.headers.get("content-type", [""])[0]
+        if fault := fault_of(answer.status_code, media, answer.content):
+            faults.append(f"{case.operation.label}: {fault}")
 
-            try:
-                ask()
-            except Unsatisfiable:  # nothing can be wrong where nothing is asked
-                continue
+    ask_by_schema(schema, examples=EXAMPLES, ask=ask)
     return asked
 
 

@@ -119,7 +119,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         graceful_shutdown_timeout_s=drained_s,
         user_config=dict(config),
         max_ongoing_requests=at_once,
-        max_queued_requests=(settings.max_replicas or settings.replicas) * at_once,
+        max_queued_requests=settings.most_replicas * at_once,
         ray_actor_options={
             "num_cpus": settings.threads,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}},
@@ -130,7 +130,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         _internal=True,
         user_config=dict(config),
         graceful_shutdown_timeout_s=drained_s,
-        max_ongoing_requests=2 * (settings.max_replicas or settings.replicas) * at_once + _PAGES,
+        max_ongoing_requests=2 * settings.most_replicas * at_once + _PAGES,
         ray_actor_options={"num_cpus": 0},
     )
     fields = settings.with_model("unset").to_dict()

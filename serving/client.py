@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from .npy import npy_rows
+
 Label = int | str
 _GENERATE: Final = "/v1/generate"
 _LATER: Final = (429, 503)
@@ -21,7 +22,6 @@ _BROKEN: Final = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTi
 """A request that fails so is sent again: an image is a function of the request alone."""
 _FIRST_WAIT_S: Final = 0.25
 _LONGEST_WAIT_S: Final = 30.0
-_PART: Final = 64
 
 
 @final
@@ -331,7 +331,7 @@ class Client:
                     answer.read()
                     raise _refused(answer)
                 done = 0
-                for images, left in _arrays(answer.iter_bytes()):
+                for images, left in npy_rows(answer.iter_bytes()):
                     yield _generated(images, answer.headers, done=done), left
                     done += len(images)
         except httpx.HTTPError as error:
@@ -400,26 +400,6 @@ def _generated(images: np.ndarray, headers: httpx.Headers, *, done: int = 0) -> 
         seed=None if seed is None else int(seed),
         start=0 if seed is None else int(said("Start") or 0) + done,
     )
-
-
-def _arrays(chunks: Iterator[bytes]) -> Iterator[tuple[np.ndarray, int]]:
-    """Images of an npy file as they come, and how many are still to come."""
-    buffer = bytearray()
-    shape: tuple[int, ...] = ()
-    for chunk in chunks:
-        buffer += chunk
-        if not shape:
-            head = 10 + int.from_bytes(buffer[8:10], "little")  # magic, version, length
-            if len(buffer) < max(head, 11):
-                continue
-            shape, _, kind = np.lib.format.read_array_header_1_0(io.BytesIO(buffer[8:head]))
-            del buffer[:head]
-            left, row = shape[0], math.prod(shape[1:]) * kind.itemsize
-        while left and len(buffer) >= (n := min(left, _PART)) * row:
-            images = np.frombuffer(bytes(buffer[: n * row]), kind).reshape(n, *shape[1:]).copy()
-            del buffer[: n * row]
-            left -= n
-            yield images, left
 
 
 def _rest(body: _Body, part: Generated, left: int) -> _Body:

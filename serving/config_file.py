@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
 from typing import Any, Final
 
 import yaml
@@ -64,14 +63,11 @@ def config_file(settings: ServeSettings, words: Sequence[str]) -> str:
 
 def _changed(app: AppSettings) -> dict[str, Any]:
     """The references, and what differs from the defaults."""
-    values = app.to_dict()
-    defaults = {
-        part.name: part.default for part in fields(AppSettings) if part.default is not MISSING
-    }
+    values, defaults = app.to_dict(), AppSettings().to_dict()
     names = {"models": list(app.models)} if app.models else {"model": app.model}
     others = {
         name: value
         for name, value in values.items()
-        if name not in ("model", "models") and value != defaults.get(name, MISSING)
+        if name not in ("model", "models") and value != defaults[name]
     }
     return names | others

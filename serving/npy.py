@@ -1,6 +1,8 @@
-"""The header of an npy file that somebody sent."""
+"""Npy files that somebody sends: the header, and the rows as they come."""
 
+import math
 import tokenize
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Final
 
@@ -12,6 +14,8 @@ _UNREADABLE: Final = (
     *(ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError),
 )
 """What NumPy lets through of Python's parser, which reads the header."""
+_PART: Final = 64
+"""Rows that are handed on together."""
 
 
 def npy_header(file: BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -32,3 +36,33 @@ def npy_header(file: BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
         return np.lib.format.read_array_header_1_0(file, max_header_size=MAX_HEADER)
     except _UNREADABLE as error:
         raise ValueError(f"an npy file must have a header that can be read: {error}") from error
+
+
+def npy_rows(chunks: Iterable[bytes]) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows of a file that comes bit by bit.
+
+    Args:
+        chunks: Its bytes.
+
+    Yields:
+        Some rows, and how many are still to come.
+
+    Raises:
+        ValueError: If it is no npy file.
+    """
+    buffer = bytearray()
+    shape: tuple[int, ...] = ()
+    for chunk in chunks:
+        buffer += chunk
+        if not shape:
+            head = 10 + int.from_bytes(buffer[8:10], "little")  # magic, version, length
+            if len(buffer) < max(head, 11):
+                continue
+            shape, _, kind = npy_header(BytesIO(buffer[:head]))
+            del buffer[:head]
+            left, row = shape[0], math.prod(shape[1:]) * kind.itemsize
+        while left and len(buffer) >= (n := min(left, _PART)) * row:
+            rows = np.frombuffer(bytes(buffer[: n * row]), kind).reshape(n, *shape[1:]).copy()
+            del buffer[: n * row]
+            left -= n
+            yield rows, left

@@ -122,6 +122,11 @@ class AppSettings:
             )
 
     @property
+    def most_replicas(self) -> int:
+        """How many replicas there can be."""
+        return self.max_replicas or self.replicas
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names that are served: references, written as they are here."""
         return self.models or (self.model,)

@@ -13,6 +13,7 @@ import numpy as np
 
 from .engine import MAX_IMAGES
 from .native import GenerateRequest, Made
+from .npy import npy_header
 from .schema import Refusal
 from .service import Service
 
@@ -119,8 +120,7 @@ async def _rows(service: Service, request: GenerateRequest) -> bytes:
 def _opened(made: Made) -> tuple[tuple[int, ...], bytes]:
     """Shape and rows of an npy file of ours."""
     file = io.BytesIO(made.content)
-    assert np.lib.format.read_magic(file) == (1, 0)
-    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    shape, _, kind = npy_header(file)
     assert kind == _ROW
     return shape, made.content[file.tell() :]
 

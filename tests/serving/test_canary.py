@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -17,7 +16,7 @@ from onestep.platform.registry.store import Registry
 from onestep.serving.host import Hosted
 from onestep.serving.settings import ServeSettings
 from onestep.tests.serving.model import STD, gaussian, record_of
-from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry, register_broken
+from onestep.tests.serving.registry import NETWORK, ORACLE, register_broken
 
 ALIAS = "digits@champion"
 ENDS_WITHIN_S = 120.0
@@ -66,12 +65,6 @@ def traffic(url: str) -> Iterator[list[tuple[int, str]]]:
             stop.set()
         for one in asked:
             answers.extend(one.result(timeout=60))
-
-
-@pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
-    (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
-    return fill_registry(tmp_path)
 
 
 @pytest.mark.slow

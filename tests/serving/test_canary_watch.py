@@ -1,8 +1,6 @@
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +18,7 @@ from onestep.serving.settings import AppSettings
 from onestep.serving.split import Split
 from onestep.serving.watch import Watch
 from onestep.tests.serving.model import STD, gaussian, record_of
-from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry, register_broken
+from onestep.tests.serving.registry import NETWORK, ORACLE, register_broken
 
 ALIAS = "digits@champion"
 TERMS = CanaryTerms(percent=50.0, images=20, max_drift=0.02, max_latency=1000.0)
@@ -117,9 +115,7 @@ class Scene:
 
 
 @pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    uri = fill_registry(tmp_path)
+def uri(uri: str) -> str:
     Registry(uri).promote(ORACLE, "champion", why="a Gaussian")
     return uri
 

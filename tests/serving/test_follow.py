@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -19,7 +18,7 @@ from onestep.serving.host import APP_NAME, Hosted
 from onestep.serving.loading import locate
 from onestep.serving.settings import ServeSettings
 from onestep.tests.serving.model import SHAPE
-from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry, register_broken
+from onestep.tests.serving.registry import NETWORK, ORACLE, register_broken
 
 ALIAS = "digits@champion"
 PROMISED_S = 1.0
@@ -78,12 +77,6 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-@pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
-    (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
-    return fill_registry(tmp_path)
 
 
 @pytest.mark.slow

@@ -7,11 +7,11 @@ from typing import Any, Final
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS as EVERY_CHECK
 from schemathesis.checks import load_all_checks
 from schemathesis.generation import GenerationMode
 
+from onestep.benchmarks.by_schema import ask_by_schema
 from onestep.benchmarks.hostile import GENERATE, GENERATIONS, Hostile, fault_of, hostile
 from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
@@ -22,8 +22,7 @@ from onestep.tests.serving.model import gaussian, record_of
 REQUESTS: Final = 1500
 EXAMPLES: Final = 8
 load_all_checks()
-ASKED: Final = (GENERATE, GENERATIONS, "/v1/images/{name}/{version}/{seed}/{k}.{form}")
-"""Where something can be wrong."""
+CAN_BE_WRONG: Final = (GENERATE, GENERATIONS, "/v1/images/{name}/{version}/{seed}/{k}.{form}")
 CHECKS: Final = EVERY_CHECK.get_by_names(
     [
         "not_a_server_error",
@@ -68,31 +67,19 @@ def test_no_hostile_request_makes_the_server_fail_or_tell() -> None:
 
 
 def test_what_the_schema_allows_and_forbids_is_answered_as_the_schema_says() -> None:
+    asked: Counter[tuple[str, GenerationMode]] = Counter()
+
+    def ask(case: Any) -> None:
+        asked[case.operation.path, case.meta.generation.mode] += 1
+        answer = case.call()
+        media = answer.headers.get("content-type", [""])[0]
+        assert fault_of(answer.status_code, media, answer.content) == ""
+        case.validate_response(answer, checks=CHECKS)
+
     schema = schemathesis.openapi.from_asgi("/openapi.json", app())
-    asked = 0
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        for mode in GenerationMode:
-
-            @settings(
-                max_examples=EXAMPLES,
-                derandomize=True,
-                database=None,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-            )
-            @given(case=operation.as_strategy(generation_mode=mode))
-            def ask(case: Any) -> None:
-                nonlocal asked
-                asked += 1
-                answer = case.call()
-                media = answer.headers.get("content-type", [""])[0]
-                assert fault_of(answer.status_code, media, answer.content) == ""
-                case.validate_response(answer, checks=CHECKS)
-
-            if mode is GenerationMode.POSITIVE or operation.path in ASKED:
-                ask()
-    assert asked > 50
+    ask_by_schema(schema, examples=EXAMPLES, ask=ask)
+    assert all(asked[path, mode] > 0 for path in CAN_BE_WRONG for mode in GenerationMode)
+    assert asked.total() > 50
 
 
 @pytest.mark.parametrize(

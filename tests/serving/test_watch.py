@@ -1,16 +1,13 @@
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-
-import pytest
 
 from onestep.platform.registry.store import Registry
 from onestep.serving.generator import Generator
 from onestep.serving.meaning import Meaning, look
 from onestep.serving.settings import AppSettings
 from onestep.serving.watch import RETRY_S, Watch
-from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry, register_broken
+from onestep.tests.serving.registry import NETWORK, ORACLE, register_broken
 
 ALIAS = "digits@champion"
 
@@ -71,12 +68,6 @@ class Scene:
         """Not by promotion, so that a broken version may be moved to."""
         name, _, number = version.partition("/")
         self.registry.connection.client.set_registered_model_alias(name, "champion", number)
-
-
-@pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return fill_registry(tmp_path)
 
 
 def play(uri: str, work: Callable[[Scene], Awaitable[None]]) -> None:
