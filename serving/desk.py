@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, final
 
-from .errors import LoadFailed, RequestRefused, UnknownModel, without_paths
+from .errors import LoadFailed, ModelDead, RequestRefused, UnknownModel, without_paths
 from .lot import Lot, LotFailed, make_lot
 from .meaning import Meaning
 from .native import AnswerT, GenerateRequest, Made, RequestT
@@ -38,11 +38,13 @@ class Desk:
     Args:
         shelf: The loaded models.
         timeout_s: Seconds that a request may take which gives no deadline.
+        stuck_s: Seconds of one forward after which its model counts as dead.
     """
 
-    def __init__(self, shelf: Shelf, *, timeout_s: float = 60.0) -> None:
+    def __init__(self, shelf: Shelf, *, timeout_s: float = 60.0, stuck_s: float = 120.0) -> None:
         self._shelf = shelf
         self._timeout_s = timeout_s
+        self._stuck_s = stuck_s
         self._versions: dict[str, str] = {}
         self._cards: dict[str, ModelCard] = {}
         self._problems: dict[str, str] = {}
@@ -61,19 +63,21 @@ class Desk:
             for name, version in self._versions.items()
         }
 
-    def check(self, *, stuck_s: float) -> None:
+    @property
+    def _dead(self) -> dict[str, ModelDead]:
+        """The loaded versions that answer no more."""
+        return self._shelf.dead(stuck_s=self._stuck_s)
+
+    def check(self) -> None:
         """Raises ``ModelDead`` if a loaded model answers no more, however much waits for it.
 
         One that is on trial alone takes no replica with it: its trial ends here, and the next wish
         to stage it is told why, by which the watch ends it everywhere.
 
-        Args:
-            stuck_s: Seconds that one forward may take.
-
         Raises:
             ModelDead: If it is no model on trial.
         """
-        for version, error in self._shelf.dead(stuck_s=stuck_s).items():
+        for version, error in self._dead.items():
             names = [name for name, one in self._trials.items() if one.split.version == version]
             if not names or version in self._versions.values():
                 raise error
@@ -240,7 +244,14 @@ class Desk:
 
     async def describe(self) -> ModelList:
         """The models that are served now, and what is wrong with the others."""
-        loaded = {name: self._cards.get(version) for name, version in self._versions.items()}
+        dead = self._dead
+        problems = {**self._problems}
+        problems |= {name: str(dead[one]) for name, one in self._versions.items() if one in dead}
+        cards = {
+            name: self._cards[version]
+            for name, version in self._versions.items()
+            if version in self._cards and version not in dead
+        }
         return ModelList(
             data=[
                 card.model_copy(
@@ -250,19 +261,17 @@ class Desk:
                         "canary": self._canaries.get(name),
                     }
                 )
-                for name, card in loaded.items()
-                if card is not None
+                for name, card in cards.items()
             ],
             missing={
-                name: self._problems.get(name, NOT_TRIED)
-                for name, card in loaded.items()
-                if card is None
+                name: problems.get(name, NOT_TRIED) for name in self._versions if name not in cards
             },
         )
 
     async def missing(self) -> list[str]:
-        """The served names whose model has not been loaded."""
-        return [name for name, version in self.versions.items() if not version]
+        """The served names whose model has not been loaded, or answers no more."""
+        dead = self._dead
+        return [name for name, one in self.versions.items() if not one or one in dead]
 
     async def tally(self) -> list[Tally]:
         """What the models count, and how often names moved."""

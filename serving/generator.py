@@ -40,7 +40,11 @@ class Generator:
         sys.setswitchinterval(SWITCH_S)
         self._settings = AppSettings.from_dict(settings)
         shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
-        self._desk = Desk(shelf, timeout_s=self._settings.request_timeout_s)
+        self._desk = Desk(
+            shelf,
+            timeout_s=self._settings.request_timeout_s,
+            stuck_s=self._settings.stuck_s,
+        )
         self._follows = False
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
@@ -82,7 +86,7 @@ class Generator:
 
         A long queue is no illness.
         """
-        self._desk.check(stuck_s=self._settings.stuck_s)
+        self._desk.check()
 
     async def _present(self, name: str) -> str:
         try:
@@ -181,7 +185,7 @@ class Generator:
         return await self._desk.describe()
 
     async def missing(self) -> list[str]:
-        """The served names whose model has not been loaded."""
+        """The served names whose model has not been loaded, or answers no more."""
         return await self._desk.missing()
 
     async def tally(self) -> list[Tally]:

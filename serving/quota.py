@@ -4,9 +4,7 @@ import math
 import time
 from typing import Final, final
 
-from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
 _MINUTE_S: Final = 60
 
@@ -17,7 +15,6 @@ class Quota:
 
     def __init__(self) -> None:
         self._storage = MemoryStorage()
-        self._limiter = MovingWindowRateLimiter(self._storage)
 
     def take(self, what: str, name: str, *, cost: int, limit: int) -> int:
         """Uses some of what a name may use in a minute, all of it or nothing.
@@ -31,11 +28,12 @@ class Quota:
         Returns:
             0 if it was there; else the whole seconds until it will be, if nobody takes it before.
         """
-        item = RateLimitItemPerMinute(limit)
-        if self._limiter.hit(item, what, name, cost=cost):
+        # The library's limiters count by the limit, too: one that is changed would begin at zero.
+        key = f"{what}/{name}"
+        if self._storage.acquire_entry(key, limit, _MINUTE_S, amount=cost):
             return 0
         # The library tells when the oldest use ends; as many as are asked for must have ended.
-        uses = self._storage.events[item.key_for(what, name)]
+        uses = self._storage.events[key]
         in_the_way = uses[limit - cost : limit - cost + 1]
         free = in_the_way[0].atime + _MINUTE_S if in_the_way else 0.0
         return max(1, math.ceil(free - time.time() + 0.001))

@@ -254,3 +254,11 @@ def test_a_minute_is_one_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert quota.take("images", "ada", cost=1, limit=10) == 59
     assert quota.take("images", "bob", cost=1, limit=10) == 0
     assert quota.take("requests", "ada", cost=1, limit=10) == 0
+
+
+def test_a_bound_that_is_changed_forgets_no_use() -> None:
+    quota = Quota()
+    assert quota.take("images", "ada", cost=10, limit=10) == 0
+    assert quota.take("images", "ada", cost=1, limit=5) > 0
+    assert quota.take("images", "ada", cost=5, limit=15) == 0
+    assert quota.take("images", "ada", cost=1, limit=15) > 0

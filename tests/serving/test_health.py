@@ -97,6 +97,7 @@ def test_serve_is_told_of_a_replica_whose_model_is_dead(tmp_path: Path) -> None:
         check = getattr(replica, HEALTH_CHECK_METHOD)
         await replica.generate(ImagesRequest(prompt="1"))
         await check()
+        assert await replica.missing() == []
         async with replica._desk._shelf.borrow(ORACLE) as service:
             (thread,) = service._batcher._threads
         kill(thread)
@@ -104,6 +105,10 @@ def test_serve_is_told_of_a_replica_whose_model_is_dead(tmp_path: Path) -> None:
         thread.join(timeout=10)
         with pytest.raises(ModelDead):
             await check()
+        assert await replica.missing() == [ORACLE]
+        models = await replica.describe()
+        assert models.data == []
+        assert models.missing == {ORACLE: "the model answers no more; try again in a second"}
         assert isinstance(refused, Refusal)
         assert refused.error.code == 503
 

@@ -45,14 +45,14 @@ class Faulty(GaussianMap):
         return u * float("nan") if self.kind == "nan" else u
 
 
-def desk_of(kind: str, *, timeout_s: float = 60.0) -> Desk:
+def desk_of(kind: str, *, timeout_s: float = 60.0, stuck_s: float = 60.0) -> Desk:
     def load(version: str) -> EngineService:
         flow_map: FlowMap = gaussian() if version == CHAMPION else Faulty(kind)
         record = record_of(domain=flow_map.domain)
         engine = Engine(flow_map, record, bucket=4)
         return EngineService(engine, name=version, version=version)
 
-    return Desk(Shelf(load, memory_bytes=10**6), timeout_s=timeout_s)
+    return Desk(Shelf(load, memory_bytes=10**6), timeout_s=timeout_s, stuck_s=stuck_s)
 
 
 def play(kind: str, split: Split, work: Callable[[Desk], Awaitable[None]]) -> Counted:
@@ -244,19 +244,19 @@ def test_a_client_that_leaves_is_no_error_of_the_version() -> None:
 
 def test_a_version_that_hangs_ends_its_trial_and_not_the_replica() -> None:
     async def work() -> None:
-        desk = desk_of("hangs", timeout_s=0.4)
+        desk = desk_of("hangs", timeout_s=0.4, stuck_s=0.1)
         await desk.serve({NAME: [CHAMPION]})
         await desk.stage(CANARY)
         desk.split(NAME, all_of_it())
         assert await version_of(desk) == CHAMPION
-        desk.check(stuck_s=0.1)
+        desk.check()
         meaning = desk.meanings[NAME]
         assert meaning.split is None
         assert meaning.problem.startswith(f"{CANARY}, which was on trial, answers no more")
         with pytest.raises(LoadFailed, match=r"must take at most 0\.1 s"):
             await desk.stage(CANARY)  # by which the watch hears of it
         assert await version_of(desk) == CHAMPION
-        desk.check(stuck_s=0.1)
+        desk.check()
 
     asyncio.run(work())
 
