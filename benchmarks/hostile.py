@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, final
+from urllib.parse import quote, urlencode
 
 import numpy as np
 
@@ -154,12 +155,12 @@ def hostile(n: int, *, seed: int) -> Iterator[Hostile]:
         headers = {"Content-Type": "application/json", **draw.choice(_HEADERS)}
         kind = draw.random()
         path = draw.choice(tuple(_FIELDS))
-        if kind < 0.15:
-            method = draw.choice(
-                ("GET", "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
-            )
-            yield Hostile(method=method, path=draw.choice(_PATHS), headers=headers)
-        elif kind < 0.3:
+        if kind < 0.25:
+            place = draw.choice(_PATHS) if kind < 0.15 else _picture(draw)
+            content = draw.choice(_BODIES) if draw.random() < 0.3 else b""
+            method = draw.choice(_METHODS)
+            yield Hostile(method=method, path=place, content=content, headers=headers)
+        elif kind < 0.35:
             yield Hostile(method="POST", path=path, content=draw.choice(_BODIES), headers=headers)
         else:
             content = json.dumps(_body(draw, path)).encode()
@@ -174,6 +175,17 @@ def _body(draw: random.Random, path: str) -> dict[str, Any]:
     for name in draw.sample(_FIELDS[path], draw.randint(0, 2)):
         body[name] = _noise(draw) if name == "noise" else draw.choice(_VALUES)
     return body
+
+
+def _picture(draw: random.Random) -> str:
+    """The address of an image that is well formed but for two parts at most."""
+    parts = {"name": "digits", "version": "1", "seed": "7", "k": "0", "form": "png"}
+    query = {"labels": "3", "steps": "1"}
+    for name in draw.sample((*parts, *query, "guidance", "extra"), draw.randint(0, 2)):
+        value = draw.choice(_VALUES)
+        (parts if name in parts else query)[name] = str(value).encode("utf-8", "replace").decode()
+    path = "/".join(quote(parts[name], safe="") for name in ("name", "version", "seed", "k"))
+    return f"/v1/images/{path}.{quote(parts['form'], safe='')}?{urlencode(query)}"
 
 
 def _noise(draw: random.Random) -> str:
@@ -195,23 +207,24 @@ def _broken(draw: random.Random, content: bytes) -> bytes:
     return content[:place] + bytes([draw.randrange(256)]) + content[place + 1 :]
 
 
-def fault_of(status: int, media: str, content: bytes) -> str:
+def fault_of(status: int, media: str, content: bytes, *, method: str = "GET") -> str:
     """Why an answer should not have been given; empty where it is as it should be.
 
     Args:
         status: Of HTTP.
         media: Its media type.
         content: The answer.
+        method: Of the request; HEAD has no content.
     """
     if status >= 500:
         return f"status {status}: {content[:300]!r}"
-    if status < 400:
+    if status < 400 and media != "application/json":
         return ""
     if not content:
-        return "" if status in (404, 405, 400) else f"status {status} without a word"
+        return "" if method == "HEAD" else f"status {status} without a word"
     text = content.decode("utf-8", "replace")
     if (found := _LEAK.search(text)) is not None:
         return f"{found.group()!r} in {text[:300]!r}"
-    if media == "application/json" and "error" not in json.loads(text):
+    if status >= 400 and media == "application/json" and "error" not in json.loads(text):
         return f"status {status} in another shape: {text[:300]!r}"
     return ""

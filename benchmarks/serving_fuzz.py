@@ -74,7 +74,7 @@ async def _send(
         return
     statuses[str(answer.status_code)] += 1
     media = answer.headers.get("content-type", "")
-    if fault := fault_of(answer.status_code, media, answer.content):
+    if fault := fault_of(answer.status_code, media, answer.content, method=one.method):
         faults.append(f"{one.method} {one.path[:80]} {one.content[:80]!r}: {fault}")
 
 
@@ -88,7 +88,7 @@ def _by_schema(url: str, faults: list[str], statuses: Counter[str]) -> int:
         answer = case.call(timeout=HANGS_S)
         statuses[str(answer.status_code)] += 1
         media = answer.headers.get("content-type", [""])[0]
-        if fault := fault_of(answer.status_code, media, answer.content):
+        if fault := fault_of(answer.status_code, media, answer.content, method=case.method):
             faults.append(f"{case.operation.label}: {fault}")
 
     ask_by_schema(schema, examples=EXAMPLES, ask=ask)

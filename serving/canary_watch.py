@@ -266,5 +266,5 @@ def _card(canary: Canary, meanings: Sequence[Meaning], evidence: Evidence) -> Ca
         compared=int(numbers.get("compared", 0)),
         drift=numbers.get("drift"),
         p_value=numbers.get("p_value"),
-        why=canary.why,
+        why=without_paths(canary.why),
     )

@@ -77,12 +77,13 @@ class Trial:
                 self._cast_shadow(ask, room_s)
             return answer
         began = time.monotonic()
-        if (found := await self._tried(ask, room_s / 2)) is not None:
+        found = await self._tried(ask, room_s / 2)
+        if not isinstance(found, str):
             self._count(found)
             return found
         answer = await ask(champion, room_s - (time.monotonic() - began))
-        if not isinstance(answer, Refusal):
-            self._count(None)
+        if not isinstance(answer, Refusal):  # else the request is at fault, and no version
+            self._count(found)
         return answer
 
     def close(self) -> None:
@@ -102,27 +103,25 @@ class Trial:
 
         self._shadow = asyncio.create_task(shadow())
 
-    async def _tried(self, ask: Ask[AnswerT], room_s: float) -> AnswerT | None:
+    async def _tried(self, ask: Ask[AnswerT], room_s: float) -> AnswerT | str:
+        """The answer of the version, or why there is none."""
         try:
             async with asyncio.timeout(room_s):
                 answer = await ask(self.split.version, room_s)
         except TimeoutError:
-            _LOG.warning("%s, on trial, had no answer in %.3g s", self.split.version, room_s)
-            return None
+            return f"no answer in {room_s:.3g} s"
         except Exception:  # the edge of the model on trial: its error is counted, not passed on
             _LOG.exception("%s, which is on trial, failed", self.split.version)
-            return None
-        if isinstance(answer, Refusal):
-            _LOG.warning("%s, on trial: %s", self.split.version, answer.error.message)
-            return None
-        return answer
+            return "it failed"
+        return answer.error.message if isinstance(answer, Refusal) else answer
 
-    def _count(self, answer: ImagesResponse | Made | None) -> None:
+    def _count(self, found: ImagesResponse | Made | str) -> None:
         self.counted.requests += 1
-        if answer is None:
+        if isinstance(found, str):
+            _LOG.warning("%s, on trial: %s", self.split.version, found)
             self.counted.errors += 1
         else:
-            self.counted.images += _images(answer)
+            self.counted.images += _images(found)
 
 
 def _images(answer: ImagesResponse | Made) -> int:
