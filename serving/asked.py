@@ -3,6 +3,7 @@
 from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic_core import PydanticCustomError
 
 from .engine import MAX_GUIDANCE, MAX_STEPS
 from .quality import Quality
@@ -12,11 +13,20 @@ MAX_DEADLINE_MS: Final = 60_000
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number: 11.0 is an integer there."""
+    """JSON has one kind of number: 11.0 is an integer there; true is none."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "Input should be a number")
+    return value
+
+
 Whole = BeforeValidator(_whole)
+Number = BeforeValidator(_number)
 
 
 class Asked(BaseModel):
@@ -42,14 +52,16 @@ class Asked(BaseModel):
         Field(
             ge=1.0,
             le=MAX_GUIDANCE,
+            allow_inf_nan=False,
             description="Guidance scale of a model that takes one; left out, the model's own.",
         ),
+        Number,
     ] = None
     quality: Annotated[
         Quality | None,
         Field(
             description="Evaluations in the place of steps: the best (high, hd), the fewest (low), "
-            "the default (standard), or what the queue and the deadline allow (auto)."
+            "the default (standard, medium), or what the queue and the deadline allow (auto)."
         ),
     ] = None
     deadline_ms: Annotated[

@@ -12,7 +12,8 @@ import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from .asked import Asked, Whole
@@ -36,7 +37,21 @@ MEDIA: Final[Mapping[Format, str]] = {
     "safetensors": "application/x-safetensors",
 }
 _LONGEST_NOISE: Final = 2**26
-_Label = Annotated[int, Field(ge=0), Whole] | Annotated[str, Field(max_length=200)]
+
+
+def _label(value: object) -> object:
+    """What is no label at all is told so, and not that it is no list."""
+    is_text = isinstance(value, str | list | None)
+    is_bool = isinstance(value, bool)
+    if is_text or (isinstance(value, int | float) and not is_bool and value >= 0 == value % 1):
+        return value
+    raise PydanticCustomError("label", "Input should be the number or the name of a class")
+
+
+_IsLabel: Final = BeforeValidator(_label)
+_Label = Annotated[
+    Annotated[int, Field(ge=0), Whole] | Annotated[str, Field(max_length=200)], _IsLabel
+]
 MAX_NOISE: Final = 1000.0
 """Largest value of noise, of which a standard normal one is below 10 in all practice."""
 _Seed = Annotated[int, Field(ge=0, le=MAX_SEED), Whole]
@@ -57,6 +72,7 @@ class GenerateRequest(Asked):
     labels: Annotated[
         Annotated[list[_Label], Field(min_length=1, max_length=MAX_STREAMED)] | _Label | None,
         Field(description="Numbers or names of classes: one for all images, or one for each."),
+        _IsLabel,
     ] = None
     n: Annotated[
         int | None,

@@ -3,7 +3,8 @@
 The rules, for the numbers of evaluations at which the version was measured when it was registered
 and which are better than all that take fewer:
 
-- ``high`` and ``hd`` take the best, ``low`` takes the fewest, ``standard`` the model's default.
+- ``high`` and ``hd`` take the best, ``low`` takes the fewest, ``standard`` and
+  ``medium`` the model's default.
 - ``auto`` takes the best that is predicted to end in time. Without a deadline it also takes one
   fewer of them where 2 forwards are ahead of the request, two fewer at 4, three fewer at 8.
 - A deadline alone means ``auto``.
@@ -15,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
-Quality = Literal["auto", "low", "standard", "high", "hd"]
+Quality = Literal["auto", "low", "medium", "standard", "high", "hd"]
 SMALLER_IS_BETTER: Final[Mapping[str, bool]] = {
     "eval/frechet_features": True,
     "eval/1nn_deviation": True,
@@ -99,7 +100,7 @@ def choose(
     Returns:
         The number of evaluations; the fewest where none is predicted to end in time.
     """
-    if not frontier or quality == "standard":
+    if not frontier or quality in ("standard", "medium"):
         return default
     if quality == "low":
         return frontier[0]

@@ -57,7 +57,10 @@ class ImagesRequest(Asked):
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES, description="Number of images."), Whole] = 1
     size: Annotated[
         str | None,
-        Field(max_length=20, description="Width x height, as in 8x8; the model's own only."),
+        Field(
+            max_length=20,
+            description="Width x height, as in 8x8; the model's own only, which auto means.",
+        ),
     ] = None
     response_format: Annotated[
         Literal["b64_json", "url"],

@@ -307,7 +307,7 @@ class EngineService:
         return self._engine.accept(
             request.prompt,
             n=request.n,
-            size=request.size,
+            size=None if request.size == "auto" else request.size,
             seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
             steps=request.steps,
             guidance=request.guidance,

@@ -27,7 +27,7 @@ examples:
   onestep canary start digits/4 champion --percent 10 --why "trained on more data"
   onestep canary start digits/4 champion --percent 50 --shadow --images 5000 --why "new network"
   onestep canary move champion --percent 25 --why "nothing seen in a day"
-  onestep canary status champion
+  onestep canary status
   onestep canary stop champion --why "the data were wrong"
 """
 
@@ -43,7 +43,12 @@ examples:
         status = actions.add_parser("status", help="how a trial stands, or how it ended")
         stop = actions.add_parser("stop", help="end a trial; the alias stays where it is")
         for action in (start, move, status, stop):
-            action.add_argument("alias", help="such as champion or digits@champion")
+            action.add_argument(
+                "alias",
+                nargs="?",
+                default="champion",
+                help="such as champion, which is the default, or digits@champion",
+            )
         for action in (start, move, stop):
             action.add_argument("--why", required=True, help="the reason, kept in the history")
             action.add_argument("--who", help="who does it; by default user@host")
@@ -116,12 +121,20 @@ examples:
 
 
 def _told(alias: str, canary: "Trial | None") -> list[str]:
+    from ..registry.canary import canary_alias
+
     if canary is None:
         return [f"{alias} never had a canary"]
     terms = canary.terms
-    share = f"{terms.percent:g} %{' as shadow' if terms.shadow else ''}"
-    lines = [f"{canary.version}  {canary.state}  {share}  {canary.why}"]
-    lines += [f"  {name} {value:g}" for name, value in canary.numbers.items()]
+    share = f"{'copies of ' * terms.shadow}{terms.percent:g} % of the requests"
+    lines = [
+        f"{canary.version}, on trial for {alias}: {canary.state}; {share}; {canary.why}",
+        f"  to be promoted after {terms.images} images, with at most {terms.max_errors:g} of the "
+        f"requests failed, {terms.max_latency:g} times the time and a drift of {terms.max_drift:g}",
+    ]
+    lines += [f"  measured: {name} {value:g}" for name, value in canary.numbers.items()]
     if canary.is_running:
-        lines.append("  what it has done so far is told by GET /v1/models of the service")
+        lines.append("  what it has done so far: GET /v1/models of the service, under canary")
+    moves = canary_alias(canary.alias)
+    lines.append(f"  its moves: onestep registry history {canary.version.name}@{moves}")
     return lines

@@ -101,6 +101,8 @@ def test_the_version_is_a_name_too() -> None:
         (422, "n", {"prompt": "1", "n": 65}, "n must be less than or equal to 64, got 65"),
         (422, "n", {"prompt": "1", "n": 1.5}, "n must be a valid integer"),
         (422, "n", {"prompt": "1", "n": "many"}, "n must be a valid integer"),
+        (422, "n", {"prompt": "1", "n": True}, "n must be a valid integer, got True"),
+        (422, "guidance", {"prompt": "1", "guidance": True}, "guidance must be a number, got True"),
         (422, "size", {"prompt": "1", "size": "1024x1024"}, "size must be 8x8"),
         (422, "size", {"prompt": "1", "size": "big"}, "size must be 8x8"),
         (422, "seed", {"prompt": "1", "seed": -1}, "seed must be greater than or equal to 0"),

@@ -218,6 +218,8 @@ def npy_of(header: str) -> str:
         (422, "format", {"n": 2, "labels": 1, "format": "webp"}, "format webp is for one image"),
         (422, "format", {"labels": [1, 2]}, "format png is for one image, got n = 2; allowed"),
         (422, "labels", {"labels": [1, 2], "n": 3, "format": "npy"}, "each of 3, got 2"),
+        (422, "labels", {"labels": True}, "labels must be the number or the name of a class, got"),
+        (422, "labels", {"labels": [1, -1]}, "labels must be the number or the name of a class"),
         (422, "labels", {"labels": "four"}, "labels must be a class label, got 'four'"),
         (422, "labels", {}, "labels must be a class label, got ''"),
         (422, "labels", {"labels": [], "format": "npy"}, "labels must have at least 1 item"),

@@ -44,7 +44,8 @@ def test_the_first_metric_that_orders_images_decides_at_steps_that_are_served() 
 
 
 @pytest.mark.parametrize(
-    ("quality", "steps"), [("high", 8), ("hd", 8), ("low", 1), ("standard", 3), ("auto", 8)]
+    ("quality", "steps"),
+    [("high", 8), ("hd", 8), ("low", 1), ("standard", 3), ("medium", 3), ("auto", 8)],
 )
 def test_a_quality_is_a_place_on_the_frontier(quality: Quality, steps: int) -> None:
     assert chosen(quality) == steps
