@@ -44,6 +44,8 @@ TIMES: Final = 4
 PAUSE_MS: Final = 200
 PROBES: Final = 4
 _SETTLES_S: Final = 60.0
+_RELOADS_S: Final = 5.0
+"""HAProxy is told of the last replica after all are ready, and then closes idle connections."""
 
 
 def measure() -> dict[str, Any]:
@@ -52,6 +54,7 @@ def measure() -> dict[str, Any]:
         registry = fill_registry(folder, versions=2)
         overrides = (f"serve.replicas={REPLICAS}", f"serve.max_waiting={MAX_WAITING}")
         with served(folder, HAPROXY, *overrides) as service:
+            time.sleep(_RELOADS_S)
             found = {"flip": flip(service, registry)}
             print(found, flush=True)
             for name, tries in (("replica_killed", 1), ("replica_killed_retried", TRIES)):

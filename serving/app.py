@@ -20,6 +20,8 @@ from .watcher import Watcher
 
 _HEALTH_S: Final = 3.0
 """Seconds between two looks at a replica, of which Serve replaces one that fails three."""
+_INGRESS_HEALTH_S: Final = 1.0
+"""The same of the one ingress, without which nobody is answered until Serve has started another."""
 _LAST_WORDS_S: Final = 5.0
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
@@ -129,6 +131,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         version=version,
         _internal=True,
         user_config=dict(config),
+        health_check_period_s=_INGRESS_HEALTH_S,
         graceful_shutdown_timeout_s=drained_s,
         max_ongoing_requests=2 * settings.most_replicas * at_once + _PAGES,
         ray_actor_options={"num_cpus": 0},
