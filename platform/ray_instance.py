@@ -70,6 +70,7 @@ def ray_instance(
 
     Raises:
         ValueError: If the cluster does not answer.
+        OSError: If an instance of its own does not start.
     """
     set_ray_environment()
     import ray
@@ -101,16 +102,20 @@ def _own_instance(folder: str, num_cpus: int, *, has_dashboard: bool) -> Iterato
     import ray
 
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=has_dashboard,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level=logging.ERROR,  # a warning says that tokens are on, as they should be
-            # What workers raise comes back as an exception; Ray's own chatter would cover the bars.
-            log_to_driver=False,
-            _temp_dir=folder,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=has_dashboard,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,  # a warning says that tokens are on, as they should be
+                # What workers raise comes back as an exception; Ray's own chatter would cover the
+                # bars.
+                log_to_driver=False,
+                _temp_dir=folder,
+            )
+        except Exception as error:  # Ray has no class of its own for what does not start
+            raise OSError(f"Ray does not start on this machine, try again: {error}") from error
         _own.add(folder)
         with watched(ray.get_runtime_context().gcs_address):
             yield True
