@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,8 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from .password import hide_passwords
 
 PLATFORM: Final = "onestep.platform.conf"
-# A composition takes a fifth of a second, and checks and dry runs ask for the same ones again.
+# A composition takes a tenth of a second, and the trials of a sweep differ in values alone.
 _KEPT: Final = 64
+_VALUE: Final = re.compile(r"(?!hydra\.)\w+(\.\w+)+=")
+"""An override that chooses no file, and adds and removes no key."""
 
 
 def compose(
@@ -64,7 +68,24 @@ def forget() -> None:
 def _composed(config_name: str, overrides: Sequence[str], module: str) -> DictConfig:
     groups = sorted(e.value for e in entry_points(group="onestep.conf") if e.value != module)
     search = f"hydra.searchpath=[{','.join(f'pkg://{group}' for group in groups)}]"
+    choices = (*(o for o in overrides if not _VALUE.match(o)), search)
+    if not any(choice.startswith(("+", "~")) for choice in choices):  # whose order counts
+        values = [o for o in overrides if _VALUE.match(o)]
+        try:
+            return _changed(_by_hydra(config_name, choices, module), values)
+        except (HydraException, OmegaConfBaseException):
+            pass  # Hydra tells what is wrong
     return _by_hydra(config_name, (*overrides, search), module)
+
+
+def _changed(config: DictConfig, values: Sequence[str]) -> DictConfig:
+    """A configuration with other values, set as Hydra sets them."""
+    found = deepcopy(config)
+    for override in OverridesParser.create().parse_overrides(list(values)):
+        if override.is_sweep_override():
+            raise HydraException(f"one value is needed, got {override.input_line}")
+        OmegaConf.update(found, override.key_or_group, override.value(), merge=True)
+    return found
 
 
 @lru_cache(maxsize=_KEPT)

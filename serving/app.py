@@ -21,7 +21,7 @@ from .watcher import Watcher
 _HEALTH_S: Final = 3.0
 """Seconds between two looks at a replica, of which Serve replaces one that fails three."""
 _INGRESS_HEALTH_S: Final = 1.0
-"""The same of the one ingress, without which nobody is answered until Serve has started another."""
+"""The same of an ingress: without the only one, nobody is answered."""
 _LAST_WORDS_S: Final = 5.0
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
@@ -130,6 +130,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
     ingress = INGRESS.options(
         version=version,
         _internal=True,
+        num_replicas=settings.ingresses,
         user_config=dict(config),
         health_check_period_s=_INGRESS_HEALTH_S,
         graceful_shutdown_timeout_s=drained_s,

@@ -41,6 +41,8 @@ class AppSettings:
         artifacts: Where the store keeps new files; None for the environment's choice.
         replicas: Processes that each hold the model; the fewest, where there may be more.
         max_replicas: Most of them, which Serve starts as requests queue; None for no more.
+        ingresses: Processes that take requests and hold no model. While there is but one, nobody
+            is answered until Serve has started another in its place.
         threads: Cores of each replica.
         bucket: Most rows of a forward.
         strict: Whether every forward has so many, which keeps images bitwise the same in any
@@ -73,6 +75,7 @@ class AppSettings:
     artifacts: str | None = None
     replicas: int = 1
     max_replicas: int | None = None
+    ingresses: int = 1
     threads: int = 1
     bucket: int = 16
     strict: bool = False
@@ -105,6 +108,7 @@ class AppSettings:
         _check_whole("replicas", self.replicas, 1, 1024)
         if self.max_replicas is not None:
             _check_whole("max_replicas", self.max_replicas, self.replicas, 1024)
+        _check_whole("ingresses", self.ingresses, 1, 64)
         _check_whole("threads", self.threads, 1, 256)
         _check_whole("bucket", self.bucket, 1, 1024)
         if self.dtype not in DTYPES:

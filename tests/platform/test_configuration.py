@@ -1,10 +1,13 @@
 from importlib.resources import files
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from omegaconf import OmegaConf
 
 from onestep.methods.core.method import AbstractLearner
 from onestep.platform.build import build
-from onestep.platform.configuration import compose
+from onestep.platform.configuration import PLATFORM, compose, forget
 from onestep.platform.experiment import Experiment
 from onestep.platform.training.assembly import assemble
 
@@ -86,3 +89,33 @@ def test_of_two_unknown_keys_one_is_told() -> None:
 def test_a_key_below_a_plain_value_is_refused() -> None:
     with pytest.raises(ValueError, match="seed"):
         compose("train", ["seed.x=1"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("training.samples=1000", "training.samples=2000"),
+        ("evaluation.nfes=[1,2]", "optimizer.lr=1e-4"),
+        ("method.times.law={mean:-1.0}", "method.times.law.std=2.0"),
+        ("parents.teacher='digits@champion'", "parents.initial=null"),
+        ("+net.guided=true", "training.samples=1000", "~method.coupling"),
+    ],
+)
+def test_values_that_are_set_later_are_those_that_hydra_sets(values: tuple[str, ...]) -> None:
+    choices = ["method=mean_flow", "net=unet_digits", "data=digits"]
+    with initialize_config_module(PLATFORM, version_base="1.3"):
+        search = "hydra.searchpath=[pkg://onestep.methods.conf]"
+        whole = hydra_compose("train", overrides=[search, *choices, *values])
+    want = OmegaConf.to_container(whole, resolve=True, throw_on_missing=True)
+    forget()
+    for _ in range(2):  # the second time over what the first one has kept
+        assert compose("train", [*choices, *values]) == want
+
+
+@pytest.mark.parametrize("value", ["training.samples=1,2", "training.samples=[1", "net.x.y=1"])
+def test_a_value_that_hydra_refuses_is_refused_in_its_words(value: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as told:
+        compose("train", [value])
+    with pytest.raises(ValueError, match=r"\w") as whole:
+        compose("train", [value, "+training.other=1"])  # which Hydra alone composes
+    assert str(told.value) == str(whole.value)

@@ -47,9 +47,10 @@ def test_every_method_has_a_sweep_of_its_name() -> None:
 
 def test_every_sweep_improves_the_quality_that_suits_its_data() -> None:
     for name in SWEEPS:
-        plan = Plan.of(named(name))
-        image = is_image(plan.assembly.source.shape)
-        assert plan.settings.objectives.lead.name == (OF_IMAGES if image else OF_POINTS), name
+        settings = named(name)
+        shape = assemble(experiment_of(settings.base)).source.shape
+        lead = settings.objectives.on(shape).lead.name
+        assert lead == (OF_IMAGES if is_image(shape) else OF_POINTS), name
 
 
 def test_what_sweeps_of_images_improve_is_not_reached_by_noise_or_a_gaussian_per_class(
