@@ -3,7 +3,8 @@
 python benchmarks/serving_faults.py             measure and judge; takes minutes
 python benchmarks/serving_faults.py --judge     judge the stored numbers again
 
-Two replicas behind HAProxy, on the cores that the clients use too.
+Two replicas behind HAProxy, on the cores that the clients use too; for the restart two ingresses on
+a cluster of their own.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from typing import Any, Final
 import httpx
 
 from onestep.benchmarks.client_load import TRIES, Answer, Load, ask
+from onestep.benchmarks.deployed import deployed
 from onestep.benchmarks.record import Bars, at_least, at_most, run
 from onestep.benchmarks.served import (
     HAPROXY,
@@ -38,6 +40,8 @@ CLIENTS: Final = 16
 FLIP_S: Final = 20.0
 KILL_S: Final = 12.0
 INGRESS_S: Final = 30.0
+RESTART_S: Final = 75.0
+INGRESSES: Final = 2
 OVERLOAD_S: Final = 60.0
 MAX_WAITING: Final = 32
 TIMES: Final = 4
@@ -64,6 +68,8 @@ def measure() -> dict[str, Any]:
             found["overload"] = overload(service, folder)
             print(found["overload"], flush=True)
             found["ingress_killed"] = killed(service, "Ingress", tries=TRIES, seconds=INGRESS_S)
+            print(found["ingress_killed"], flush=True)
+        found["restart"] = restarted(folder, overrides)
         return found
 
 
@@ -110,9 +116,32 @@ def killed(service: Served, name: str, *, tries: int, seconds: float) -> dict[st
         return time.monotonic()
 
     answers, at = under_load(service, kill, tries=tries, seconds=seconds)
+    gap = _longest_gap(answers, at)
+    return {**counted(answers, at), "in_flight": CLIENTS, "longest_gap_s": gap}
+
+
+def restarted(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """A file with another setting is deployed, so that Serve restarts all, one after the other."""
+    settings = (*overrides, f"serve.ingresses={INGRESSES}")
+    with deployed(folder, HAPROXY, *settings) as cluster:
+        time.sleep(_RELOADS_S)
+        before = {one.pid for one in cluster.service.processes("ServeReplica:onestep:")}
+
+        def deploy() -> float:
+            cluster.deploy(*settings, f"serve.stuck_s={2 * AppSettings().stuck_s:g}")
+            return time.monotonic()
+
+        answers, at = under_load(cluster.service, deploy, tries=1, seconds=RESTART_S)
+        gap = _longest_gap(answers, at)
+        left = {one.pid for one in cluster.service.processes("ServeReplica:onestep:Generator")}
+        replaced = {"replaced": REPLICAS - len(left & before), "longest_gap_s": gap}
+    return {**counted(answers, at), **replaced}
+
+
+def _longest_gap(answers: Sequence[Answer], at: float) -> float:
+    """Seconds from then on in which nobody got an image."""
     ends = sorted(one.ended for one in answers if one.status == 200 and one.ended > at - 1)
-    gap = max((b - a for a, b in pairwise(ends)), default=seconds)
-    return {**counted(answers, at), "in_flight": CLIENTS, "longest_gap_s": round(gap, 2)}
+    return round(max((b - a for a, b in pairwise(ends)), default=float("inf")), 2)
 
 
 def counted(answers: list[Answer], at: float) -> dict[str, Any]:
@@ -200,9 +229,12 @@ async def _recovers(url: str, most_ms: float) -> float:
 def bars(numbers: Mapping[str, Any]) -> Bars:
     flipped, overloaded = numbers["flip"], numbers["overload"]
     lost, ingress = numbers["replica_killed"], numbers["ingress_killed"]
+    restart = numbers["restart"]
     return [
         at_most(flipped["failed"], 0, number="failed_at_flip", of=flipped["requests"]),
         at_most(flipped["first_new_s"], 1.0, number="flip_s"),
+        at_most(restart["failed"], 0, number="failed_at_restart", of=restart["requests"]),
+        at_least(restart["replaced"], REPLICAS, number="replaced_at_restart"),
         at_most(lost["failed"], lost["in_flight"], number="failed_at_kill", of=lost["requests"]),
         at_most(numbers["replica_killed_retried"]["failed"], 0, number="failed_at_kill_retried"),
         at_most(ingress["longest_gap_s"], 15.0, number="without_ingress_s"),
