@@ -21,7 +21,7 @@ from .shelf import Shelf
 from .split import Split
 from .tally import Tally
 
-SWITCH_S: Final = 0.0002
+SWITCH_S: Final = 0.00001
 """Seconds after which a thread of a replica yields Python's lock to another that waits for it."""
 _LOG: Final = logging.getLogger(__name__)
 

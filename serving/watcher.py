@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _ANSWERS_WITHIN_S: Final = 600.0
 _AFTER_FAILURE_S: Final = 5.0
 _LOT_S: Final = 120.0
+TRIALS_S: Final = 1.0
+"""Least seconds between two looks at trials, which cost as much as a look at the aliases."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -143,13 +145,14 @@ class Watcher:
         if not all(map(ModelVersion.is_written, config["names"])):
             await asyncio.to_thread(import_module, ".loading", __package__)  # takes seconds
         if not self._tasks:  # two, so that no trial keeps an alias from being followed
+            assert self._settings.watch_s is not None, "where nothing is watched there is no watch"
+            pauses_s = (self._settings.watch_s, max(self._settings.watch_s, TRIALS_S))
             self._tasks = [
-                asyncio.create_task(self._run(watch.round)) for watch in (self._watch, self._trials)
+                asyncio.create_task(self._run(watch.round, pause_s))
+                for watch, pause_s in zip((self._watch, self._trials), pauses_s, strict=True)
             ]
 
-    async def _run(self, look: Callable[[], Awaitable[None]]) -> None:
-        pause_s = self._settings.watch_s
-        assert pause_s is not None, "where nothing is watched there is no watch"
+    async def _run(self, look: Callable[[], Awaitable[None]], pause_s: float) -> None:
         while True:
             try:
                 await look()
