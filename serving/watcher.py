@@ -146,10 +146,10 @@ class Watcher:
             await asyncio.to_thread(import_module, ".loading", __package__)  # takes seconds
         if not self._tasks:  # two, so that no trial keeps an alias from being followed
             assert self._settings.watch_s is not None, "where nothing is watched there is no watch"
-            pauses_s = (self._settings.watch_s, max(self._settings.watch_s, TRIALS_S))
+            pause_s = self._settings.watch_s
             self._tasks = [
-                asyncio.create_task(self._run(watch.round, pause_s))
-                for watch, pause_s in zip((self._watch, self._trials), pauses_s, strict=True)
+                asyncio.create_task(self._run(self._watch.round, pause_s)),
+                asyncio.create_task(self._run(self._trials.round, max(pause_s, TRIALS_S))),
             ]
 
     async def _run(self, look: Callable[[], Awaitable[None]], pause_s: float) -> None:
