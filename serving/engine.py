@@ -17,6 +17,7 @@ from ..methods.core.noise import draw_noise
 from ..platform.evaluation.named_sampler import own_sampler
 from ..platform.evaluation.sampling import samplers_at
 from ..platform.registry.decoder import Decoder
+from ..platform.registry.model import drawn_scales
 from ..platform.registry.record import ModelRecord
 from .company import Company
 from .errors import RequestRefused, shown
@@ -129,6 +130,8 @@ class Engine:
         self.bucket = bucket
         self.buckets = (bucket,) if strict else _buckets(bucket)
         self.guidance = flow_map.scale if isinstance(flow_map, AtScale) else None
+        drawn = None if self.guidance is None else drawn_scales(record)
+        self._scales = drawn or (1.0, MAX_GUIDANCE)
         self.image_shape = shape
         self.noise_shape = tuple(record.shape)
         self._flow_map = flow_map.eval()
@@ -184,7 +187,7 @@ class Engine:
             seed: Seed of the noise, in [0, MAX_SEED].
             n: Number of images, in [1, MAX_IMAGES].
             steps: Network evaluations for each image, or None for the model's default.
-            guidance: Scale in [1, MAX_GUIDANCE] of a model that takes one, or None for its own.
+            guidance: Scale that the model was trained with, or None for its own.
             size: Width and height, or None for the model's own.
 
         Returns:
@@ -210,7 +213,7 @@ class Engine:
 
         Args:
             steps: Network evaluations for each image, or None for the model's default.
-            guidance: Scale in [1, MAX_GUIDANCE] of a model that takes one, or None for its own.
+            guidance: Scale that the model was trained with, or None for its own.
 
         Returns:
             The evaluations.
@@ -232,9 +235,10 @@ class Engine:
                 f"guidance must be left out for a model that takes no scale, got {guidance:g}",
                 param="guidance",
             )
-        if not 1.0 <= guidance <= MAX_GUIDANCE:
+        low, high = self._scales
+        if not low <= guidance <= high:
             raise RequestRefused(
-                f"guidance must be in 1..{MAX_GUIDANCE:g}, got {guidance:g}", param="guidance"
+                f"guidance must be in {low:g}..{high:g}, got {guidance:g}", param="guidance"
             )
         return steps
 

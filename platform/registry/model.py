@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...methods.core.condition import UNGUIDED, Condition
 from ...methods.core.flow_map import Domain, FlowMap
 from ...methods.core.guidance_scale import AtScale
+from ...methods.core.method import AbstractLearner
 from ...methods.nets.condition_embedding import conditions_of
 from ..build import build
 from ..data.source import AbstractSource, Dataset
@@ -61,16 +62,33 @@ def load_generator(
         The map, in evaluation mode and with frozen parameters, and the record of the model.
 
     Raises:
-        ValueError: If a scale below 1 is named, or one for a model that takes none.
+        ValueError: If a scale is named that its training has not drawn, or one for a model that
+            takes none.
     """
     flow_map, record = load_flow_map(registry, reference, device)
     scale = own_scale(record) if guidance is None else guidance
+    _check_drawn(record, guidance, model=str(reference))
     return at_scale(flow_map, scale, model=str(reference)), record
 
 
 def own_scale(record: ModelRecord) -> float:
     """The guidance scale at which a model's training evaluated it; 1 where it takes none."""
     return float(record.experiment.get("evaluation", {}).get("guidance", UNGUIDED))
+
+
+def drawn_scales(record: ModelRecord) -> tuple[float, float] | None:
+    """The lowest and the highest guidance scale that a model's training told it.
+
+    Args:
+        record: Record of the model.
+
+    Returns:
+        Both; None where its method draws none, or was another project's.
+    """
+    if record.origin:
+        return None
+    check_trusted(record.method, what=f"the method of a model {record.name!r}")
+    return build(record.method, AbstractLearner).needs.scales
 
 
 def at_scale(flow_map: FlowMap, scale: float, *, model: str) -> FlowMap:
@@ -100,11 +118,23 @@ def check_scale(record: ModelRecord, guidance: float | None, *, model: str) -> N
         model: What the model is called, for the message.
 
     Raises:
-        ValueError: If it is below 1, or the model takes none.
+        ValueError: If its training has not drawn it, or the model takes none.
     """
     if guidance is not None:
         with torch.device("meta"):
             at_scale(build_flow_map(record), guidance, model=model)
+        _check_drawn(record, guidance, model=model)
+
+
+def _check_drawn(record: ModelRecord, guidance: float | None, *, model: str) -> None:
+    if guidance is None or (scales := drawn_scales(record)) is None:
+        return
+    low, high = scales
+    if not low <= guidance <= high:
+        raise ValueError(
+            f"guidance must be one of the scales that {model} was trained with, "
+            f"{low:g}..{high:g}, got {guidance:g}"
+        )
 
 
 def build_flow_map(record: ModelRecord) -> FlowMap:

@@ -25,7 +25,7 @@ from ..data.stream import STREAMABLE
 from ..experiment import Evaluation, Experiment, Workers, module_of
 from ..home import Home
 from ..ray_instance import names_cluster
-from ..registry.model import fill, load_flow_map
+from ..registry.model import drawn_scales, fill, load_flow_map
 from ..registry.reference import check_name
 from .parent import require_record, require_scale
 
@@ -93,7 +93,7 @@ class Assembly:
             net, record = load_flow_map(registry, reference)
             student, source = self.learner.domain, self.source
             require_record(role, reference, record, view=view, student=student, source=source)
-            require_scale(role, reference, net, self.learner.needs)
+            require_scale(role, reference, net, self.learner.needs, drawn=drawn_scales(record))
             nets[role] = net.to(self.experiment.training.precision.dtype)
         return nets
 

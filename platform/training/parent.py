@@ -142,7 +142,14 @@ def require_fit(role: str, reference: str, parent: Domain, *, view: View, studen
         )
 
 
-def require_scale(role: str, reference: str, net: FlowMap, needs: Needs) -> None:
+def require_scale(
+    role: str,
+    reference: str,
+    net: FlowMap,
+    needs: Needs,
+    *,
+    drawn: tuple[float, float] | None,
+) -> None:
     """Refuse a frozen network that is told a guidance scale and takes none, and the reverse.
 
     Args:
@@ -150,6 +157,7 @@ def require_scale(role: str, reference: str, net: FlowMap, needs: Needs) -> None
         reference: What it is called.
         net: Its network, of any device.
         needs: What the method needs.
+        drawn: Lowest and highest scale of its training; None where that is not known.
 
     Raises:
         ValueError: If it does not fit.
@@ -165,6 +173,14 @@ def require_scale(role: str, reference: str, net: FlowMap, needs: Needs) -> None
             f"{reference} takes a guidance scale as an input, and the method tells its {role} "
             "none: take teacher_guidance input"
         )
+    if told and needs.scales and drawn:
+        (low, high), (least, most) = needs.scales, drawn
+        if low < least or high > most:
+            raise ValueError(
+                f"the method tells its {role} guidance scales of {low:g}..{high:g}, and "
+                f"{reference} was trained with {least:g}..{most:g}: set lowest and highest of "
+                "method.guidance"
+            )
 
 
 def require_lost_labels(asked: str, reference: str, learner: AbstractLearner) -> None:

@@ -181,7 +181,13 @@ def _check_parents(assembly: Assembly, earlier: Mapping[str, Assembly]) -> None:
             if view is View.GUIDED:
                 require_lost_labels("guidance", reference, parent)
             with META:
-                require_scale(role, reference, earlier[reference].net(), learner.needs)
+                require_scale(
+                    role,
+                    reference,
+                    earlier[reference].net(),
+                    learner.needs,
+                    drawn=earlier[reference].learner.needs.scales,
+                )
     teacher = parents.teacher
     if learner.needs.pairs and not parents.pairs and teacher and teacher in earlier:
         require_same_data(teacher, _known(earlier[teacher]), _known(assembly))

@@ -13,6 +13,7 @@ from onestep.platform.api import Model, load, train
 from onestep.platform.cli import main
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.sequence import StageSequence
+from onestep.serving.errors import RequestRefused
 from onestep.serving.loading import load_engine
 from onestep.serving.settings import AppSettings
 
@@ -67,6 +68,8 @@ def test_it_is_served_at_that_scale(model: Model) -> None:
     torch.testing.assert_close(
         served.clamp(-1.0, 1.0), model.sample(4, labels=7, seed=2), atol=1e-5, rtol=0.0
     )
+    with pytest.raises(RequestRefused, match=r"guidance must be in 1\.\.4, got 4\.5"):
+        engine.accept("7", seed=2, guidance=4.5)
 
 
 def test_the_command_line_takes_a_scale(
@@ -91,6 +94,7 @@ def test_a_scale_that_means_nothing_is_refused_before_anything_is_loaded(
             [model.reference, "--guidance", "0.5"],
             "must be finite and at least 1, got 0.5",
         ),
+        ([model.reference, "--guidance", "4.5"], "was trained with, 1..4, got 4.5"),
     ):
         assert main([command, *asked, "--dry-run"]) == 2
         assert words in capsys.readouterr().err
@@ -178,6 +182,10 @@ def test_a_model_that_takes_a_scale_teaches_those_who_tell_it_one(
             ["method=reflow", f"parents.teacher={model.reference}", "pairs.guidance=2"],
             "takes a guidance scale itself, and makes pairs at its own, 3",
         ),
+        (
+            [*told, "method.guidance.highest=5", f"parents.teacher={model.reference}"],
+            r"scales of 1\.\.5, and .* was trained with 1\.\.4",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             train(*COMMON, *overrides, "pairs.count=64", progress=False)
@@ -186,5 +194,15 @@ def test_a_model_that_takes_a_scale_teaches_those_who_tell_it_one(
             {
                 "first": [*COMMON, *GUIDED],
                 "second": [*COMMON, "method=flow_map_matching", "parents.teacher={first}"],
+            }
+        ).check()
+    with pytest.raises(ValueError, match=r"scales of 1\.\.5, and .* was trained with 1\.\.4"):
+        StageSequence.of(
+            {
+                "first": [*COMMON, *GUIDED],
+                "second": [
+                    *(*COMMON, *told),
+                    *("method.guidance.highest=5", "parents.teacher={first}"),
+                ],
             }
         ).check()
