@@ -94,7 +94,6 @@ MAY_MISS: Final = {
     "learning_digits",
     "recorded_sweep",
     *serving_page.NAMES,
-    "sweep_restart",
     "tournament",
 }
 STORED: Final = sorted(path.stem for path in RESULTS.glob("*.json"))
