@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -72,7 +72,8 @@ class Deployed:
 @contextmanager
 def deployed(folder: Path, proxy: str, *overrides: str) -> Iterator[Deployed]:
     """A cluster of one node with a service over the registry of a folder, ready."""
-    dashboard, port = f"http://127.0.0.1:{(agent := free_port())}", free_port()
+    port, dashboard_port = free_port(), free_port()
+    dashboard = f"http://127.0.0.1:{dashboard_port}"
     env = environment(folder, proxy) | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -81,23 +82,24 @@ def deployed(folder: Path, proxy: str, *overrides: str) -> Iterator[Deployed]:
     }
     command = [
         *(str(_BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
-        *(f"--port={free_port()}", f"--dashboard-port={agent}", "--num-cpus=4"),
+        *(f"--port={free_port()}", f"--dashboard-port={dashboard_port}", "--num-cpus=4"),
         *(f"--ray-client-server-port={free_port()}", f"--temp-dir={folder / 'r'}"),
         f"--dashboard-agent-listen-port={free_port()}",
     ]
     with running(command, env, folder, f"{dashboard}/") as process:
         service = Served(url=f"http://127.0.0.1:{port}", process=process)
         cluster = Deployed(service=service, dashboard=dashboard, folder=folder, env=env)
-        cluster.deploy(*overrides)
         try:
+            cluster.deploy(*overrides)
             if not answers(f"{service.url}/readyz", process.is_running):
                 raise RuntimeError(f"the service must be ready within {STARTS_WITHIN_S:g} s")
             yield cluster
-        finally:
             cluster.shut_down()
+        finally:
             end_haproxy(folder)
             for child in _of(folder):
-                child.send_signal(signal.SIGTERM)
+                with suppress(psutil.NoSuchProcess):
+                    child.send_signal(signal.SIGTERM)
 
 
 def _of(folder: Path) -> list[psutil.Process]:

@@ -140,8 +140,9 @@ def restarted(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def _longest_gap(answers: Sequence[Answer], at: float) -> float:
     """Seconds from then on in which nobody got an image."""
-    ends = sorted(one.ended for one in answers if one.status == 200 and one.ended > at - 1)
-    return round(max((b - a for a, b in pairwise(ends)), default=float("inf")), 2)
+    ends = sorted(one.ended for one in answers if one.status == 200 and one.ended > at)
+    last = max(one.ended for one in answers)
+    return round(max(b - a for a, b in pairwise([at, *ends, last])), 2)
 
 
 def counted(answers: list[Answer], at: float) -> dict[str, Any]:

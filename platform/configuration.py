@@ -18,10 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 from .password import hide_passwords
 
 PLATFORM: Final = "onestep.platform.conf"
-# A composition takes a tenth of a second, and the trials of a sweep differ in values alone.
+# A composition takes a tenth of a second, and most trials of a sweep differ in such values alone.
 _KEPT: Final = 64
 _VALUE: Final = re.compile(r"(?!hydra\.)\w+(\.\w+)+=")
 """An override that chooses no file, and adds and removes no key."""
+_WORD: Final = re.compile(r"[\w/@.]+=(?!null$)[\w./:-]+$")
+"""One that chooses a file or sets a plain value, so that no value below its key comes before it."""
 
 
 def compose(
@@ -68,11 +70,11 @@ def forget() -> None:
 def _composed(config_name: str, overrides: Sequence[str], module: str) -> DictConfig:
     groups = sorted(e.value for e in entry_points(group="onestep.conf") if e.value != module)
     search = f"hydra.searchpath=[{','.join(f'pkg://{group}' for group in groups)}]"
-    choices = (*(o for o in overrides if not _VALUE.match(o)), search)
-    if not any(choice.startswith(("+", "~")) for choice in choices):  # whose order counts
+    choices = [o for o in overrides if not _VALUE.match(o)]
+    if all(map(_WORD.match, choices)):  # of others the order counts
         values = [o for o in overrides if _VALUE.match(o)]
         try:
-            return _changed(_by_hydra(config_name, choices, module), values)
+            return _changed(_by_hydra(config_name, (*choices, search), module), values)
         except (HydraException, OmegaConfBaseException):
             pass  # Hydra tells what is wrong
     return _by_hydra(config_name, (*overrides, search), module)

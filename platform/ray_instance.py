@@ -115,7 +115,7 @@ def _own_instance(folder: str, num_cpus: int, *, has_dashboard: bool) -> Iterato
                 _temp_dir=folder,
             )
         except Exception as error:  # Ray has no class of its own for what does not start
-            raise OSError(f"Ray does not start on this machine, try again: {error}") from error
+            raise OSError(f"Ray does not start: {str(error).partition(chr(10))[0]}") from error
         _own.add(folder)
         with watched(ray.get_runtime_context().gcs_address):
             yield True

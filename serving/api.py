@@ -134,7 +134,7 @@ def build_api(
 
     @api.get("/healthz", responses=_FAILED)
     async def health() -> Health:
-        """Answers once a model is loaded and warm; names the version of the first."""
+        """Answers while the replica that is asked has a model that answers; names the first one."""
         models = (await service.describe()).data
         if not models:
             raise RequestRefused("no model is ready; try again in a second", status=503)
@@ -142,10 +142,10 @@ def build_api(
 
     @api.get("/readyz", responses=_FAILED)
     async def ready() -> Ready:
-        """Answers once every served model is loaded and warm."""
+        """Answers while all replicas have every served model, loaded and answering."""
         if missing := await service.missing():
             raise RequestRefused(
-                f"every served model must be loaded, still missing: {', '.join(missing)}",
+                f"every replica must have every served model, missing: {', '.join(missing)}",
                 status=503,
             )
         return Ready()

@@ -19,14 +19,15 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _number(value: object) -> object:
+def _scale(value: object) -> object:
+    """True is no number."""
     if isinstance(value, bool):
         raise PydanticCustomError("float_type", "Input should be a number")
     return value
 
 
 Whole = BeforeValidator(_whole)
-Number = BeforeValidator(_number)
+_Scale = BeforeValidator(_scale)
 
 
 class Asked(BaseModel):
@@ -55,7 +56,7 @@ class Asked(BaseModel):
             allow_inf_nan=False,
             description="Guidance scale of a model that takes one; left out, the model's own.",
         ),
-        Number,
+        _Scale,
     ] = None
     quality: Annotated[
         Quality | None,

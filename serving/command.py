@@ -96,6 +96,8 @@ class Serve:
                 with Hosted(settings) as hosted:
                     interruptible()  # Ray has put its own handler in the place of ours
                     print(_greeting(hosted), flush=True)
+                    if hosted.asks_keys and settings.app.ingresses > 1:
+                        print(f"each of {settings.app.ingresses} ingresses allows a key its bounds")
                     try:
                         threading.Event().wait()
                     except KeyboardInterrupt:

@@ -40,17 +40,21 @@ _LONGEST_NOISE: Final = 2**26
 
 
 def _label(value: object) -> object:
-    """What is no label at all is told so, and not that it is no list."""
-    is_text = isinstance(value, str | list | None)
-    is_bool = isinstance(value, bool)
-    if is_text or (isinstance(value, int | float) and not is_bool and value >= 0 == value % 1):
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 == value % 1:
+        return value
+    if isinstance(value, str):
         return value
     raise PydanticCustomError("label", "Input should be the number or the name of a class")
 
 
-_IsLabel: Final = BeforeValidator(_label)
+def _labels_of(value: object) -> object:
+    """What is no label is told so, and not that it is no list."""
+    return value if isinstance(value, list | None) else _label(value)
+
+
 _Label = Annotated[
-    Annotated[int, Field(ge=0), Whole] | Annotated[str, Field(max_length=200)], _IsLabel
+    Annotated[int, Field(ge=0), Whole] | Annotated[str, Field(max_length=200)],
+    BeforeValidator(_label),
 ]
 MAX_NOISE: Final = 1000.0
 """Largest value of noise, of which a standard normal one is below 10 in all practice."""
@@ -72,7 +76,7 @@ class GenerateRequest(Asked):
     labels: Annotated[
         Annotated[list[_Label], Field(min_length=1, max_length=MAX_STREAMED)] | _Label | None,
         Field(description="Numbers or names of classes: one for all images, or one for each."),
-        _IsLabel,
+        BeforeValidator(_labels_of),
     ] = None
     n: Annotated[
         int | None,

@@ -14,6 +14,7 @@ _UNREADABLE: Final = (
     *(ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError),
 )
 """What NumPy lets through of Python's parser, which reads the header."""
+_MAGIC: Final = b"\x93NUMPY"
 _PART: Final = 64
 """Rows that are handed on together."""
 
@@ -39,7 +40,7 @@ def npy_header(file: BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def npy_rows(chunks: Iterable[bytes]) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows of a file that comes bit by bit.
+    """Rows of a file that comes bit by bit; of one that is cut off, those that came.
 
     Args:
         chunks: Its bytes.
@@ -48,17 +49,21 @@ def npy_rows(chunks: Iterable[bytes]) -> Iterator[tuple[np.ndarray, int]]:
         Some rows, and how many are still to come.
 
     Raises:
-        ValueError: If it is no npy file.
+        ValueError: If it is no npy file of rows.
     """
     buffer = bytearray()
     shape: tuple[int, ...] = ()
     for chunk in chunks:
         buffer += chunk
         if not shape:
+            if not bytes(buffer[:6]).startswith(_MAGIC[: len(buffer)]):
+                raise ValueError("an npy file must begin as such, got another")
             head = 10 + int.from_bytes(buffer[8:10], "little")  # magic, version, length
             if len(buffer) < max(head, 11):
                 continue
-            shape, _, kind = npy_header(BytesIO(buffer[:head]))
+            shape, by_column, kind = npy_header(BytesIO(buffer[:head]))
+            if by_column or min(shape, default=-1) < 0:
+                raise ValueError(f"an npy file must have rows, got shape {shape} or columns")
             del buffer[:head]
             left, row = shape[0], math.prod(shape[1:]) * kind.itemsize
         while left and len(buffer) >= (n := min(left, _PART)) * row:

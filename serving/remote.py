@@ -1,6 +1,7 @@
 """The service of the replicas behind a handle, as the web application asks it."""
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar, final
 
@@ -31,11 +32,21 @@ class RemoteService:
     Args:
         handle: Handle of the deployment ``Generator``.
         names: The served names.
+        most: Requests for one model that may be under way here. The next is refused at once: the
+            replicas would refuse it too, for the price of the way there.
     """
 
-    def __init__(self, handle: DeploymentHandle[Generator], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        handle: DeploymentHandle[Generator],
+        names: Sequence[str],
+        *,
+        most: int,
+    ) -> None:
         self._handle = handle
         self._names = names
+        self._most = most
+        self._under_way: Counter[str] = Counter()
 
     async def describe(self) -> ModelList:
         """The models that are served now.
@@ -87,7 +98,7 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await answered(lambda: self._handle.generate.remote(request))
+        return await self._ask(request, lambda: self._handle.generate.remote(request))
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         """A file of images, or the reason why there is none.
@@ -98,7 +109,19 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await answered(lambda: self._handle.make.remote(request))
+        return await self._ask(request, lambda: self._handle.make.remote(request))
+
+    async def _ask(
+        self, request: ImagesRequest | GenerateRequest, call: Callable[[], Awaitable[T]]
+    ) -> T | Refusal:
+        model = request.model if request.model in self._names else ""
+        if (waiting := self._under_way[model]) >= self._most:
+            return refusal(Overloaded(waiting))
+        self._under_way[model] += 1
+        try:
+            return await answered(call)
+        finally:
+            self._under_way[model] -= 1
 
 
 async def answered(call: Callable[[], Awaitable[T]]) -> T | Refusal:

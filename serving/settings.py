@@ -131,6 +131,11 @@ class AppSettings:
         return self.max_replicas or self.replicas
 
     @property
+    def most_at_once(self) -> int:
+        """Requests for one model that all replicas together answer or let wait."""
+        return self.most_replicas * (self.max_waiting + self.bucket)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names that are served: references, written as they are here."""
         return self.models or (self.model,)

@@ -104,7 +104,7 @@ class Trial:
         self._shadow = asyncio.create_task(shadow())
 
     async def _tried(self, ask: Ask[AnswerT], room_s: float) -> AnswerT | str:
-        """The answer of the version, or why there is none."""
+        """The answer of the version, or why there is none, empty where that is logged."""
         try:
             async with asyncio.timeout(room_s):
                 answer = await ask(self.split.version, room_s)
@@ -112,13 +112,14 @@ class Trial:
             return f"no answer in {room_s:.3g} s"
         except Exception:  # the edge of the model on trial: its error is counted, not passed on
             _LOG.exception("%s, which is on trial, failed", self.split.version)
-            return "it failed"
+            return ""
         return answer.error.message if isinstance(answer, Refusal) else answer
 
     def _count(self, found: ImagesResponse | Made | str) -> None:
         self.counted.requests += 1
         if isinstance(found, str):
-            _LOG.warning("%s, on trial: %s", self.split.version, found)
+            if found:
+                _LOG.warning("%s, on trial: %s", self.split.version, found)
             self.counted.errors += 1
         else:
             self.counted.images += _images(found)

@@ -42,13 +42,9 @@ examples:
         move = actions.add_parser("move", help="give a trial another share")
         status = actions.add_parser("status", help="how a trial stands, or how it ended")
         stop = actions.add_parser("stop", help="end a trial; the alias stays where it is")
-        for action in (start, move, status, stop):
-            action.add_argument(
-                "alias",
-                nargs="?",
-                default="champion",
-                help="such as champion, which is the default, or digits@champion",
-            )
+        for action in (start, move, stop):
+            action.add_argument("alias", help="such as champion or digits@champion")
+        status.add_argument("alias", nargs="?", default="champion", help="by default champion")
         for action in (start, move, stop):
             action.add_argument("--why", required=True, help="the reason, kept in the history")
             action.add_argument("--who", help="who does it; by default user@host")
@@ -127,14 +123,15 @@ def _told(alias: str, canary: "Trial | None") -> list[str]:
         return [f"{alias} never had a canary"]
     terms = canary.terms
     share = f"{'copies of ' * terms.shadow}{terms.percent:g} % of the requests"
-    lines = [
-        f"{canary.version}, on trial for {alias}: {canary.state}; {share}; {canary.why}",
-        f"  to be promoted after {terms.images} images, with at most {terms.max_errors:g} of the "
-        f"requests failed, {terms.max_latency:g} times the time and a drift of {terms.max_drift:g}",
-    ]
+    lines = [f"{canary.version} beside {alias}: {canary.state}; {share}; {canary.why}"]
     lines += [f"  measured: {name} {value:g}" for name, value in canary.numbers.items()]
     if canary.is_running:
-        lines.append("  what it has done so far: GET /v1/models of the service, under canary")
+        lines += [
+            f"  to be promoted after {terms.images} images, with at most {terms.max_errors:g} of "
+            f"the requests failed, {terms.max_latency:g} times the time and a drift of "
+            f"{terms.max_drift:g}",
+            "  what it has done so far: GET /v1/models of the service, under canary",
+        ]
     moves = canary_alias(canary.alias)
     lines.append(f"  its moves: onestep registry history {canary.version.name}@{moves}")
     return lines

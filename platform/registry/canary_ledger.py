@@ -8,6 +8,7 @@ from typing import final
 from .canary import Canary, CanaryState, CanaryTerms, canary_alias
 from .entry import ModelEntry
 from .errors import ModelAltered, PromotionRefused
+from .model import drawn_scales
 from .promotion import Promotion
 from .reference import Alias, ModelVersion
 from .store import Registry
@@ -242,3 +243,10 @@ def _check_alike(entry: ModelEntry, champion: ModelEntry) -> None:
                 f"the {what} of a canary must be the champion's, got {own} of {entry.reference} "
                 f"and {its} of {champion.reference}"
             )
+    asked, known = drawn_scales(champion.record), drawn_scales(entry.record)
+    if asked and not (known and known[0] <= asked[0] and asked[1] <= known[1]):
+        got = f"{known[0]:g}..{known[1]:g}" if known else "none"
+        raise PromotionRefused(
+            f"a canary must know the guidance scales of the champion, {asked[0]:g}..{asked[1]:g}, "
+            f"got {entry.reference} with {got}"
+        )

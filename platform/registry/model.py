@@ -1,7 +1,8 @@
 """From a reference to a network that answers: for sampling, evaluation, teachers and serving."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from .errors import ArchitectureMismatch
 from .record import ModelRecord
 from .reference import ModelVersion
 from .trust import check_trusted
+
+_LOG: Final = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # the store imports MLflow, which takes seconds, and most trials need none
     from .store import Registry
@@ -83,12 +86,16 @@ def drawn_scales(record: ModelRecord) -> tuple[float, float] | None:
         record: Record of the model.
 
     Returns:
-        Both; None where its method draws none, or was another project's.
+        Both; None where its method draws none, or cannot be asked, as one of another project.
     """
     if record.origin:
         return None
-    check_trusted(record.method, what=f"the method of a model {record.name!r}")
-    return build(record.method, AbstractLearner).needs.scales
+    try:
+        check_trusted(record.method, what=f"the method of a model {record.name!r}")
+        return build(record.method, AbstractLearner).needs.scales
+    except ValueError as error:
+        _LOG.warning("the guidance scales that a model was trained with are not known: %s", error)
+        return None
 
 
 def at_scale(flow_map: FlowMap, scale: float, *, model: str) -> FlowMap:

@@ -93,7 +93,8 @@ class Assembly:
             net, record = load_flow_map(registry, reference)
             student, source = self.learner.domain, self.source
             require_record(role, reference, record, view=view, student=student, source=source)
-            require_scale(role, reference, net, self.learner.needs, drawn=drawn_scales(record))
+            drawn = drawn_scales(record) if role in self.learner.needs.told else None
+            require_scale(role, reference, net, self.learner.needs, drawn=drawn)
             nets[role] = net.to(self.experiment.training.precision.dtype)
         return nets
 

@@ -99,6 +99,14 @@ def test_a_key_below_a_plain_value_is_refused() -> None:
         ("method.times.law={mean:-1.0}", "method.times.law.std=2.0"),
         ("parents.teacher='digits@champion'", "parents.initial=null"),
         ("+net.guided=true", "training.samples=1000", "~method.coupling"),
+        ("training.samples=1000", "training={samples:2000}"),
+        ("parents.teacher=a", "parents={teacher:b}"),
+        ("method.times.law.std=2.0", "method={times:{law:{std:3.0}}}"),
+        ("method.times.law._target_=onestep.methods.core.time_law.LogitNormal", "seed=3"),
+        ("coupling@method.coupling=minibatch_ot", "method.coupling.by_label=true"),
+        ("method.coupling.by_label=true", "coupling@method.coupling=minibatch_ot"),
+        ("training.samples=${seed}", "seed=3"),
+        ("training.samples=7", "training=null"),
     ],
 )
 def test_values_that_are_set_later_are_those_that_hydra_sets(values: tuple[str, ...]) -> None:
@@ -114,8 +122,8 @@ def test_values_that_are_set_later_are_those_that_hydra_sets(values: tuple[str, 
 
 @pytest.mark.parametrize("value", ["training.samples=1,2", "training.samples=[1", "net.x.y=1"])
 def test_a_value_that_hydra_refuses_is_refused_in_its_words(value: str) -> None:
-    with pytest.raises(ValueError, match=r"\w") as told:
+    with pytest.raises(ValueError, match=r"sweep|samples|viable|key net") as told:
         compose("train", [value])
-    with pytest.raises(ValueError, match=r"\w") as whole:
+    with pytest.raises(ValueError, match=r"sweep|samples|viable|key net") as whole:
         compose("train", [value, "+training.other=1"])  # which Hydra alone composes
     assert str(told.value) == str(whole.value)

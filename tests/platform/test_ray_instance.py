@@ -62,7 +62,7 @@ def test_workers_of_a_cluster_may_wait_for_nodes_that_have_to_boot(
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_ray_that_does_not_start_is_told_in_one_sentence() -> None:
     with (
-        pytest.raises(OSError, match=r"^Ray does not start on this machine, try again: .*CPU"),
+        pytest.raises(OSError, match=r"^Ray does not start: .*CPU.*$"),
         ray_instance(num_cpus=-1),
     ):
         pass

@@ -179,7 +179,7 @@ def test_the_command_begins_moves_tells_and_ends(
     assert main([*canary, "stop", "champion", "--why", "enough"]) == 0
     out = capsys.readouterr().out
     assert "digits/2 gets 5 % of the requests to champion" in out
-    assert "digits/2, on trial for digits@champion: running; 20 % of the requests; more" in out
+    assert "digits/2 beside digits@champion: running; 20 % of the requests; more" in out
     assert moves(registry)[-1] == ("", "stopped", "enough")
     assert main([*canary, "stop", "champion", "--why", "again"]) == 2
     assert "must have a canary that runs, got none" in capsys.readouterr().err
