@@ -14,8 +14,8 @@ NAMES: Final = ("serving", "serving_faults", "serving_fuzz")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
         "of_the_engine": (
-            "HAProxy, the ingress and wrk take turns with the replica on two cores, and its thread "
-            "of the forwards shares Python's lock with its event loop"
+            "a forward takes longer beside the event loop of its replica, which holds Python's lock "
+            "between two operations, and HAProxy, the ingress and wrk have the other core alone"
         ),
         "of_litserve": (
             "LitServe's engine has a process without an event loop, ours shares Python's lock with "
@@ -23,19 +23,14 @@ EXPLAINED: Final[dict[str, dict[str, str]]] = {
         ),
     },
     "serving_faults": {
-        "failed_at_flip": (
-            "connections that broke, not refusals; whether by a reload of HAProxy is not known, "
-            "and the project's client sends such requests again"
-        ),
-        "without_ingress_s": (
-            "Serve starts the one ingress anew in a process that imports torch, here on cores that "
-            "other work held; a second ingress would answer meanwhile and is not offered"
-        ),
         "offered_of_capacity": (
-            "this run had too few clients, who waited in the queue; its other numbers of overload "
-            "are of the load that was offered"
+            "two cores that also make the images, send the load and refuse it carry no more "
+            "requests than this"
         ),
-        "refused_p99_ms": "an ingress that waits for its core, beside the load generator",
+        "refused_p99_ms": (
+            "the processor is full for a minute, and those who ask, HAProxy and the ingress wait "
+            "for their turn on it"
+        ),
     },
 }
 HEAD: Final = """# What serving costs and survives
@@ -102,7 +97,8 @@ def _faults(found: Mapping[str, Any]) -> list[str]:
     faults = found["serving_faults"]
     over, flip = faults["overload"], faults["flip"]
     first, again = faults["replica_killed"], faults["replica_killed_retried"]
-    ingress, fuzz = faults["ingress_killed"], found["serving_fuzz"]
+    ingress, restart = faults["ingress_killed"], faults["restart"]
+    fuzz = found["serving_fuzz"]
     return [
         "## Faults",
         "",
@@ -112,6 +108,9 @@ def _faults(found: Mapping[str, Any]) -> list[str]:
         f"asking again, {again['failed']} of {again['requests']} with.",
         f"- The ingress is killed: nothing for {ingress['longest_gap_s']} s, and "
         f"{ingress['failed']} of {ingress['requests']} fail where clients ask again.",
+        f"- All processes are restarted one after the other, by a file with another setting: "
+        f"{restart['failed']} of {restart['requests']} fail, and nobody waits longer than "
+        f"{restart['longest_gap_s']} s for the next image.",
         f"- {over['clients']} clients ask for {over['offered_per_second']}/s of a service that can "
         f"do {over['capacity_per_second']}/s, for {over['seconds']:g} s: it makes "
         f"{over['goodput_per_second']}/s, refuses in {over['refused_p50_ms']} ms (p99 "
