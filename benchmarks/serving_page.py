@@ -14,8 +14,8 @@ NAMES: Final = ("serving", "serving_faults", "serving_fuzz")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
         "of_the_engine": (
-            "a forward takes longer beside the event loop of its replica, which holds Python's lock "
-            "between two operations, and HAProxy, the ingress and wrk have the other core alone"
+            "a forward takes longer beside the event loop of its replica, which holds Python's "
+            "lock between two operations, and all else shares the other core"
         ),
         "of_litserve": (
             "LitServe's engine has a process without an event loop, ours shares Python's lock with "
