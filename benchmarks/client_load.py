@@ -41,10 +41,12 @@ class Load:
     """Clients at work until they are stopped.
 
     Attributes:
+        steps: Network evaluations of each image.
         answers: What they found.
         stopped: Whether they are to stop.
     """
 
+    steps: int = 1
     answers: list[Answer] = field(default_factory=list)
     stopped: bool = False
 
@@ -58,15 +60,15 @@ class Load:
 
     async def _client(self, http: httpx.AsyncClient, tries: int, end: float) -> None:
         while not self.stopped and time.monotonic() < end:
-            answer = await ask(http, seed=len(self.answers), tries=tries)
+            answer = await ask(http, seed=len(self.answers), tries=tries, steps=self.steps)
             self.answers.append(answer)
             if answer.status in PASSING:  # a client that is refused waits, if only for a moment
                 await asyncio.sleep(0.05)
 
 
-async def ask(http: httpx.AsyncClient, *, seed: int, tries: int) -> Answer:
+async def ask(http: httpx.AsyncClient, *, seed: int, tries: int, steps: int = 1) -> Answer:
     """One image, asked for up to so often."""
-    body = {"labels": 3, "seed": seed, "format": "npy"}
+    body = {"labels": 3, "seed": seed, "format": "npy", "steps": steps}
     began = time.monotonic()
     for attempt in range(1, tries + 1):
         status, model = 0, ""

@@ -236,9 +236,10 @@ def install_peers(folder: Path) -> None:
     (packages / "onestep_peer.pth").write_text(line)
 
 
-def body_of(form: str) -> str:
+def body_of(form: str, *, steps: int = 1) -> str:
     """A request for one image, whose seed the load generator counts up."""
-    return '{"labels": 3, "seed": %d, "format": "' + form + '"}'
+    more = f', "steps": {steps}' if steps > 1 else ""
+    return f'{{"labels": 3, "seed": %d, "format": "{form}"{more}}}'
 
 
 def wrk(

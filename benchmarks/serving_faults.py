@@ -45,6 +45,7 @@ INGRESSES: Final = 2
 OVERLOAD_S: Final = 60.0
 MAX_WAITING: Final = 32
 TIMES: Final = 4
+STEPS: Final = 8
 PAUSE_MS: Final = 200
 PROBES: Final = 4
 _SETTLES_S: Final = 60.0
@@ -172,8 +173,11 @@ def settle(service: Served) -> None:
 
 
 def overload(service: Served, folder: Path) -> dict[str, Any]:
-    """So many clients ask, after a pause, that four times what can be done is asked for."""
-    url, body = f"{service.url}/v1/generate", body_of("npy")
+    """So many clients ask, after a pause, that four times what can be done is asked for.
+
+    Images of several evaluations, so that the cores that make them can send so many requests, too.
+    """
+    url, body = f"{service.url}/v1/generate", body_of("npy", steps=STEPS)
     capacity = wrk(url, clients=32, seconds=6.0, body=body, folder=folder)["per_second"]
     lone = asyncio.run(_probe(service.url, seconds=2.0))
     idle_ms = statistics.median(1e3 * (one.ended - one.began) for one in lone)
@@ -214,14 +218,14 @@ def overload(service: Served, folder: Path) -> dict[str, Any]:
 
 
 async def _probe(url: str, *, seconds: float, clients: int = 1) -> list[Answer]:
-    return await Load().run(url, clients=clients, tries=1, seconds=seconds)
+    return await Load(steps=STEPS).run(url, clients=clients, tries=1, seconds=seconds)
 
 
 async def _recovers(url: str, most_ms: float) -> float:
     """When a request is first answered about as fast as by an idle service."""
     async with httpx.AsyncClient(base_url=url, timeout=30.0) as http:
         end = time.monotonic() + _SETTLES_S
-        while (answer := await ask(http, seed=0, tries=1)).ended < end:
+        while (answer := await ask(http, seed=0, tries=1, steps=STEPS)).ended < end:
             if answer.status == 200 and 1e3 * (answer.ended - answer.began) < most_ms:
                 break
         return answer.ended
