@@ -23,9 +23,9 @@ EXPLAINED: Final[dict[str, dict[str, str]]] = {
         ),
     },
     "serving_faults": {
-        "offered_of_capacity": (
-            "two cores that also make the images, send the load and refuse it carry no more "
-            "requests than this"
+        "flip_s": (
+            "the alias is looked at every 0.3 s, and the version then loads on cores that make "
+            "images for others"
         ),
         "refused_p99_ms": (
             "the processor is full for a minute, and those who ask, HAProxy and the ingress wait "
