@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Final
 
@@ -65,11 +65,11 @@ def compose(
 def forget() -> None:
     """Let the next compositions read their files again."""
     _by_hydra.cache_clear()
+    _search.cache_clear()
 
 
 def _composed(config_name: str, overrides: Sequence[str], module: str) -> DictConfig:
-    groups = sorted(e.value for e in entry_points(group="onestep.conf") if e.value != module)
-    search = f"hydra.searchpath=[{','.join(f'pkg://{group}' for group in groups)}]"
+    search = _search(module)
     choices = [o for o in overrides if not _VALUE.match(o)]
     if all(map(_WORD.match, choices)):  # of others the order counts
         values = [o for o in overrides if _VALUE.match(o)]
@@ -88,6 +88,13 @@ def _changed(config: DictConfig, values: Sequence[str]) -> DictConfig:
             raise HydraException(f"one value is needed, got {override.input_line}")
         OmegaConf.update(found, override.key_or_group, override.value(), merge=True)
     return found
+
+
+@cache
+def _search(module: str) -> str:
+    """Where Hydra looks beside a module; to ask all installed packages takes milliseconds."""
+    groups = sorted(e.value for e in entry_points(group="onestep.conf") if e.value != module)
+    return f"hydra.searchpath=[{','.join(f'pkg://{group}' for group in groups)}]"
 
 
 @lru_cache(maxsize=_KEPT)

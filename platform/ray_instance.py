@@ -102,23 +102,28 @@ def _own_instance(folder: str, num_cpus: int, *, has_dashboard: bool) -> Iterato
     import ray
 
     try:
-        try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=has_dashboard,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                logging_level=logging.ERROR,  # a warning says that tokens are on, as they should be
-                # What workers raise comes back as an exception; Ray's own chatter would cover the
-                # bars.
-                log_to_driver=False,
-                _temp_dir=folder,
-            )
-        except Exception as error:  # Ray has no class of its own for what does not start
-            raise OSError(f"Ray does not start: {str(error).partition(chr(10))[0]}") from error
+        _start(folder, num_cpus, has_dashboard=has_dashboard)
         _own.add(folder)
         with watched(ray.get_runtime_context().gcs_address):
             yield True
     finally:
         _own.discard(folder)
         ray.shutdown()
+
+
+def _start(folder: str, num_cpus: int, *, has_dashboard: bool) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=has_dashboard,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            logging_level=logging.ERROR,  # a warning says that tokens are on, as they should be
+            # What workers raise comes back as an exception; Ray's own chatter would cover the bars.
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+    except Exception as error:  # Ray has no class of its own for what does not start
+        raise OSError(f"Ray does not start: {str(error).partition(chr(10))[0]}") from error
