@@ -21,6 +21,7 @@ from onestep.benchmarks.served import (
     end_haproxy,
     environment,
     free_port,
+    processes_naming,
     running,
 )
 
@@ -97,15 +98,6 @@ def deployed(folder: Path, proxy: str, *overrides: str) -> Iterator[Deployed]:
             cluster.shut_down()
         finally:
             end_haproxy(folder)
-            for child in _of(folder):
+            for child in processes_naming(folder / "r"):
                 with suppress(psutil.NoSuchProcess):
                     child.send_signal(signal.SIGTERM)
-
-
-def _of(folder: Path) -> list[psutil.Process]:
-    """Processes whose command line names the folder of the cluster."""
-    found = []
-    for one in psutil.process_iter(["cmdline"]):
-        if str(folder / "r") in " ".join(one.info["cmdline"] or ()):
-            found.append(one)
-    return found

@@ -148,9 +148,17 @@ def served(folder: Path, proxy: str, *overrides: str) -> Iterator[Served]:
 
 def end_haproxy(folder: Path) -> None:
     """HAProxy outlives the Ray that started it; the one of this folder ends here."""
-    for process in psutil.process_iter(["cmdline"]):
-        if str(folder / "h") in " ".join(process.info["cmdline"] or ()):
-            process.kill()
+    for process in processes_naming(folder / "h"):
+        process.kill()
+
+
+def processes_naming(path: Path) -> list[psutil.Process]:
+    """Processes of this machine whose command line names a path."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(path) in " ".join(process.info["cmdline"] or ())
+    ]
 
 
 @contextmanager
