@@ -58,6 +58,33 @@ def test_a_trial_is_kept_for_every_reader_and_each_move_is_in_the_history(
     assert started(registry).is_running
 
 
+def test_a_canary_must_know_the_guidance_scales_of_its_champion(registry: Registry) -> None:
+    run_id = registry.entry(NETWORK).run_id
+    trained = {
+        highest: registry.register(
+            replace(
+                record_of(),
+                method={
+                    "_target_": "onestep.methods.improved_mean_flow.ImprovedMeanFlow",
+                    "guidance": {
+                        "_target_": "onestep.methods.core.guidance.GuidanceScales",
+                        "highest": highest,
+                    },
+                },
+            ),
+            gaussian().state_dict(),
+            run_id=run_id,
+        )
+        for highest in (3.0, 4.0, 5.0)
+    }
+    registry.promote(trained[4.0], "champion", why="it takes a scale")
+    ledger = CanaryLedger(registry)
+    for other, known in ((ORACLE, "none"), (str(trained[3.0]), r"1\.\.3")):
+        with pytest.raises(PromotionRefused, match=rf"1\.\.4, got {other} with {known}$"):
+            ledger.start(other, "champion", TERMS, why="to try it")
+    assert ledger.start(str(trained[5.0]), "champion", TERMS, why="to try it").is_running
+
+
 def test_a_promotion_moves_the_alias_and_ends_the_trial(registry: Registry) -> None:
     ledger = CanaryLedger(registry)
     ledger.promote(started(registry), champion=CHAMPION, why="100 images", numbers={"images": 100})
