@@ -145,7 +145,7 @@ def build_api(
         """Answers while all replicas have every served model, loaded and answering."""
         if missing := await service.missing():
             raise RequestRefused(
-                f"every replica must have every served model, missing: {', '.join(missing)}",
+                f"every replica must have every served model, still missing: {', '.join(missing)}",
                 status=503,
             )
         return Ready()
