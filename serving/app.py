@@ -59,7 +59,14 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that Serve runs in this replica."""
         return build_api(
-            RemoteService(self._generator, self._names, most=self._settings.most_at_once),
+            RemoteService(
+                self._generator,
+                self._names,
+                most=self._settings.most_at_once,
+                # Serve starts and stops replicas by the calls that it sees.
+                together=self._settings.bucket if self._settings.max_replicas is None else 1,
+                replicas=self._settings.replicas,
+            ),
             self._settings,
             ingress=serve.get_replica_context().replica_id.unique_id,
             # Serve's own proxy adds the id to the answer, HAProxy does not.

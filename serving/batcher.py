@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import math
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, final
@@ -44,6 +45,7 @@ class Batcher:
         max_waiting: Requests that may wait before the next is refused.
         counts: Where forwards are counted.
         pace: What is known of how long forwards take.
+        cores: Numbers of the cores that forwards run on; none for any.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Batcher:
         max_waiting: int,
         counts: Counts | None = None,
         pace: Pace | None = None,
+        cores: Set[int] = frozenset(),
     ) -> None:
         self._engine = engine
         self._max_waiting = max_waiting
@@ -70,7 +73,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(
             max_workers=1,
             thread_name_prefix="engine",
-            initializer=partial(_enlist, self._threads),
+            initializer=partial(_enlist, self._threads, cores),
         )
         self._busy_since: float | None = None
         self._dead = ""
@@ -254,9 +257,11 @@ class Batcher:
         return found
 
 
-def _enlist(threads: list[threading.Thread]) -> None:
-    """Notes the thread that runs this; no method, as below."""
+def _enlist(threads: list[threading.Thread], cores: Set[int]) -> None:
+    """Notes the thread that runs this and binds it to cores; no method, as below."""
     threads.append(threading.current_thread())
+    if cores:
+        os.sched_setaffinity(0, cores)  # of this thread, and of those that torch starts for it
 
 
 def _after(left: Sequence[tuple[int, int]], bucket: int) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ RequestRefused (422)
 import re
 from typing import Final, final
 
+FAILED: Final = "the server failed to answer; its log says why"
 _LONGEST: Final = 80
 _PLACE: Final = re.compile(r"(?<![\w@.])(?:[a-z][a-z0-9+.-]*:/|~?/)[^\s'\",;)]+")
 

@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, final
 
 from ray import serve
 
+from .cores import Cores
 from .desk import Desk
-from .errors import LoadFailed
+from .errors import FAILED, LoadFailed, RequestRefused
 from .lot import Lot
 from .meaning import Meaning, look
-from .native import GenerateRequest, Made
+from .native import AnswerT, GenerateRequest, Made, RequestT
+from .refusal import refusal
 from .schema import CanaryCard, ImagesRequest, ImagesResponse, ModelList, Refusal
 from .service import EngineService
 from .settings import AppSettings
@@ -39,6 +41,7 @@ class Generator:
         # event loop it would wait for as long as this, by default the time of a whole forward.
         sys.setswitchinterval(SWITCH_S)
         self._settings = AppSettings.from_dict(settings)
+        self._cores = Cores(self._settings.threads) if self._settings.pin else None
         shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
         self._desk = Desk(
             shelf,
@@ -106,6 +109,7 @@ class Generator:
             version=version,
             max_waiting=settings.max_waiting,
             timeout_s=settings.request_timeout_s,
+            cores=frozenset() if self._cores is None else self._cores.numbers,
         )
 
     def followed(self) -> dict[str, Meaning]:
@@ -193,27 +197,40 @@ class Generator:
         replica = serve.get_replica_context().replica_id.unique_id
         return [replace(tally, replica=replica) for tally in await self._desk.tally()]
 
-    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
-        """Images, or the reason why there are none.
+    async def generate(self, requests: Sequence[ImagesRequest]) -> list[ImagesResponse | Refusal]:
+        """Images for each request, or the reason why there are none.
 
         Args:
-            request: What a user asked for.
+            requests: What users asked for.
 
         Returns:
-            The answer.
+            The answers in their order.
         """
-        return await self._desk.generate(request)
+        return await _each(self._desk.generate, requests)
 
-    async def make(self, request: GenerateRequest) -> Made | Refusal:
-        """A file of images, or the reason why there is none.
+    async def make(self, requests: Sequence[GenerateRequest]) -> list[Made | Refusal]:
+        """A file of images for each request, or the reason why there is none.
 
         Args:
-            request: What a user asked for.
+            requests: What users asked for.
 
         Returns:
-            The answer.
+            The answers in their order.
         """
-        return await self._desk.make(request)
+        return await _each(self._desk.make, requests)
+
+
+async def _each(
+    work: Callable[[RequestT], Awaitable[AnswerT | Refusal]], requests: Sequence[RequestT]
+) -> list[AnswerT | Refusal]:
+    """The answers to requests that came together; an error in one leaves the others theirs."""
+    found = await asyncio.gather(*map(work, requests), return_exceptions=True)
+    return [_told(one) if isinstance(one, BaseException) else one for one in found]
+
+
+def _told(error: BaseException) -> Refusal:
+    _LOG.error("a request failed", exc_info=error)
+    return refusal(RequestRefused(FAILED, status=500))
 
 
 def names_of(config: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answer import respond
-from .errors import RequestRefused
+from .errors import FAILED, RequestRefused
 from .meter import VERBS, Meter
 from .refusal import refusal
 from .request_trace import UNKNOWN, Trace, begin_trace, route_of
@@ -85,7 +85,7 @@ class Journal:
             _LOG.exception("%s %s failed, request %s", scope["method"], path, trace.id)
             if trace.status:  # too late for another answer: the server cuts this one off
                 raise
-            refused = RequestRefused("the server failed to answer; its log says why", status=500)
+            refused = RequestRefused(FAILED, status=500)
             await respond(refusal(refused))(scope, receive, noted)
         finally:
             self._leave(scope, trace, time.perf_counter() - begin)

@@ -2,24 +2,24 @@
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, TypeVar, final
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from .count import count_images
 from .errors import Overloaded, RequestRefused
+from .gathering import Gathering
 from .generator import Generator
-from .native import GenerateRequest, Made
+from .native import AnswerT, GenerateRequest, Made, RequestT
 from .refusal import refusal
 from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from .tally import Tally
 
 READY_WITHIN_S: Final = 2.0
 """Seconds in which all replicas say what they have loaded, or none has."""
-_REPLICAS_TRIED: Final = 2
-"""Replicas that one request may meet their end with."""
 _NOT_READY: Final = "no model is ready; try again in a second"
 _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,6 +34,8 @@ class RemoteService:
         names: The served names.
         most: Requests for one model that may be under way here. The next is refused at once: the
             replicas would refuse it too, for the price of the way there.
+        together: Most images of requests that travel together; 1 where Serve must see each.
+        replicas: Replicas that there are at least.
     """
 
     def __init__(
@@ -42,11 +44,19 @@ class RemoteService:
         names: Sequence[str],
         *,
         most: int,
+        together: int = 1,
+        replicas: int = 1,
     ) -> None:
         self._handle = handle
         self._names = names
         self._most = most
         self._under_way: Counter[str] = Counter()
+        self._generated: Gathering[ImagesRequest, ImagesResponse | Refusal] = Gathering(
+            lambda requests: handle.generate.remote(requests), most=together, calls=replicas
+        )
+        self._made: Gathering[GenerateRequest, Made | Refusal] = Gathering(
+            lambda requests: handle.make.remote(requests), most=together, calls=replicas
+        )
 
     async def describe(self) -> ModelList:
         """The models that are served now.
@@ -57,7 +67,7 @@ class RemoteService:
         Raises:
             RequestRefused: If no replica can answer.
         """
-        models: ModelList | Refusal = await answered(self._handle.describe.remote)
+        models: ModelList | Refusal = await answered(*2 * [self._handle.describe.remote])
         if isinstance(models, Refusal):
             raise RequestRefused(models.error.message, status=models.error.code)
         return models
@@ -98,7 +108,7 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await self._ask(request, lambda: self._handle.generate.remote(request))
+        return await self._ask(request, self._generated)
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         """A file of images, or the reason why there is none.
@@ -109,31 +119,34 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await self._ask(request, lambda: self._handle.make.remote(request))
+        return await self._ask(request, self._made)
 
     async def _ask(
-        self, request: ImagesRequest | GenerateRequest, call: Callable[[], Awaitable[T]]
-    ) -> T | Refusal:
+        self, request: RequestT, way: Gathering[RequestT, AnswerT | Refusal]
+    ) -> AnswerT | Refusal:
         model = request.model if request.model in self._names else ""
         if (waiting := self._under_way[model]) >= self._most:
             return refusal(Overloaded(waiting))
         self._under_way[model] += 1
         try:
-            return await answered(call)
+            return await answered(
+                lambda: way.ask(request, kind=_kind(request), size=count_images(request)),
+                lambda: way.ask(request),  # alone: it or one of its company may have been the end
+            )
         finally:
             self._under_way[model] -= 1
 
 
-async def answered(call: Callable[[], Awaitable[T]]) -> T | Refusal:
+async def answered(*calls: Callable[[], Awaitable[T]]) -> T | Refusal:
     """The answer of a replica; where it dies, that of another.
 
     Args:
-        call: Asks some replica.
+        *calls: Each asks some replica, where the one that was asked before has died.
 
     Returns:
-        The answer, or a refusal where none takes the call, or two die of it.
+        The answer, or a refusal where none takes the call, or all die of it.
     """
-    for _ in range(_REPLICAS_TRIED):
+    for call in calls:
         try:
             return await call()
         except BackPressureError as error:
@@ -144,3 +157,14 @@ async def answered(call: Callable[[], Awaitable[T]]) -> T | Refusal:
         except RayActorError as error:  # an image is a function of its request: another makes it
             _LOG.warning("a replica died over a request: %s", error)
     return refusal(RequestRefused(_NOT_READY, status=503))
+
+
+def _kind(request: ImagesRequest | GenerateRequest) -> Hashable:
+    """What requests have in common that take as long; None for one that is unlike any other."""
+    if request.deadline_ms is not None or request.quality is not None:
+        return None
+    if isinstance(request, ImagesRequest):
+        return request.model, request.steps, request.response_format
+    if request.stream or request.noise is not None:
+        return None
+    return request.model, request.steps

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Final, Protocol, TypeVar, final
 
@@ -91,6 +91,7 @@ class EngineService:
         version: The registered version behind the name, such as ``digits/3``.
         max_waiting: Requests that may wait before the next is refused.
         timeout_s: Seconds that a request may take which gives no deadline.
+        cores: Numbers of the cores that forwards run on; none for any.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class EngineService:
         version: str,
         max_waiting: int = 256,
         timeout_s: float = 60.0,
+        cores: Set[int] = frozenset(),
     ) -> None:
         self._engine = engine
         self._name = name
@@ -109,7 +111,7 @@ class EngineService:
         self._timeout_s = timeout_s
         self._counts = Counts()
         self._curve = curve_of(_curve(engine.record.metrics), engine.steps)
-        self._batcher = Batcher(engine, max_waiting=max_waiting, counts=self._counts)
+        self._batcher = Batcher(engine, max_waiting=max_waiting, counts=self._counts, cores=cores)
 
     @property
     def engine(self) -> Engine:

@@ -44,6 +44,7 @@ class AppSettings:
         ingresses: Processes that take requests and hold no model. While there is but one, nobody
             is answered until Serve has started another in its place.
         threads: Cores of each replica.
+        pin: Whether its forwards stay on cores that no other replica of the machine has.
         bucket: Most rows of a forward.
         strict: Whether every forward has so many, which keeps images bitwise the same in any
             company; otherwise it has the next power of two, and they are up to rounding.
@@ -77,6 +78,7 @@ class AppSettings:
     max_replicas: int | None = None
     ingresses: int = 1
     threads: int = 1
+    pin: bool = False
     bucket: int = 16
     strict: bool = False
     dtype: str = DTYPES[0]

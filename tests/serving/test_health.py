@@ -15,10 +15,12 @@ from onestep.serving.batcher import Batcher
 from onestep.serving.engine import Draw, Engine
 from onestep.serving.errors import ModelDead
 from onestep.serving.generator import Generator
+from onestep.serving.native import GenerateRequest
+from onestep.serving.rows import Rows
 from onestep.serving.schema import ImagesRequest, Refusal
 from onestep.serving.service import EngineService
 from onestep.serving.settings import AppSettings
-from onestep.serving.walk import Question
+from onestep.serving.walk import Question, Walk
 from onestep.tests.serving.listening import listening
 from onestep.tests.serving.model import gaussian, record_of
 from onestep.tests.serving.registry import ORACLE, fill_registry
@@ -95,13 +97,13 @@ def test_serve_is_told_of_a_replica_whose_model_is_dead(tmp_path: Path) -> None:
         replica = Generator({"tracking_uri": fill_registry(tmp_path), "watch_s": None})
         await replica.reconfigure({"model": ORACLE})
         check = getattr(replica, HEALTH_CHECK_METHOD)
-        await replica.generate(ImagesRequest(prompt="1"))
+        await replica.generate([ImagesRequest(prompt="1")])
         await check()
         assert await replica.missing() == []
         async with replica._desk._shelf.borrow(ORACLE) as service:
             (thread,) = service._batcher._threads
         kill(thread)
-        refused = await replica.generate(ImagesRequest(prompt="1"))
+        (refused,) = await replica.generate([ImagesRequest(prompt="1")])
         thread.join(timeout=10)
         with pytest.raises(ModelDead):
             await check()
@@ -113,6 +115,33 @@ def test_serve_is_told_of_a_replica_whose_model_is_dead(tmp_path: Path) -> None:
         assert refused.error.code == 503
 
     asyncio.run(look())
+
+
+def test_an_error_in_one_request_leaves_the_others_that_came_with_it_their_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> None:
+        replica = Generator({"tracking_uri": fill_registry(tmp_path), "watch_s": None})
+        await replica.reconfigure({"model": ORACLE})
+        async with replica._desk._shelf.borrow(ORACLE) as service:
+            begin = service.engine.begin
+
+            def broken(draw: Draw | Rows) -> Walk:
+                if isinstance(draw, Rows) and draw.labels == (2,):
+                    raise LookupError("of this one")
+                return begin(draw)
+
+            service.engine.begin = broken  # type: ignore[method-assign]
+        asked = [GenerateRequest(labels=k, seed=0, format="npy") for k in (1, 2, 3)]
+        one, refused, other = await replica.make(asked)
+        assert isinstance(refused, Refusal)
+        assert refused.error.code == 500
+        assert refused.error.message == "the server failed to answer; its log says why"
+        assert "LookupError: of this one" in caplog.text
+        alone = await replica.make([asked[0]]) + await replica.make([asked[2]])
+        assert [one, other] == alone
+
+    asyncio.run(ask())
 
 
 def test_a_forward_that_does_not_end_is_an_illness_and_a_long_queue_is_none() -> None:

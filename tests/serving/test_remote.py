@@ -1,6 +1,8 @@
 """What a request meets when a replica dies of it, or before it."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
@@ -13,65 +15,112 @@ _DEATHS = (RayActorError(), ActorUnavailableError("gone", None))
 
 @pytest.mark.parametrize("death", _DEATHS)
 def test_another_replica_answers_for_one_that_died(death: RayActorError) -> None:
-    deaths = [death]
+    async def dies() -> str:
+        raise death
 
-    async def call() -> str:
-        if deaths:
-            raise deaths.pop()
+    async def answers() -> str:
         return "images"
 
-    assert asyncio.run(answered(call)) == "images"
+    assert asyncio.run(answered(dies, answers)) == "images"
 
 
-def test_a_request_that_two_replicas_die_of_meets_no_third() -> None:
-    calls = 0
-
-    async def call() -> str:
-        nonlocal calls
-        calls += 1
+def test_a_request_that_all_replicas_die_of_is_refused() -> None:
+    async def dies() -> str:
         raise RayActorError
 
-    refused = asyncio.run(answered(call))
+    refused = asyncio.run(answered(dies, dies))
     assert isinstance(refused, Refusal)
-    assert (refused.error.code, calls) == (503, 2)
+    assert refused.error.code == 503
 
 
-class Gate:
-    """A handle whose replicas answer when they are let."""
+class Handle:
+    """A handle whose replicas answer when they are let, and die of the prompt ``poison``."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
-        self.calls = 0
+        self.calls: list[list[str]] = []
 
     @property
-    def generate(self) -> "Gate":
+    def generate(self) -> "Handle":
         return self
 
-    async def remote(self, request: ImagesRequest) -> str:
-        del request
-        self.calls += 1
+    async def remote(self, requests: Sequence[ImagesRequest]) -> list[str]:
+        prompts = [request.prompt for request in requests]
+        self.calls.append(prompts)
         await self.opened.wait()
-        return "images"
+        if "poison" in prompts:
+            raise RayActorError
+        return [f"images of {prompt}" for prompt in prompts]
+
+
+def service_of(handle: Handle, **settings: int) -> RemoteService:
+    given = {"most": 99, "together": 4} | settings
+    return RemoteService(handle, ["digits", "faces"], **given)  # type: ignore[arg-type]
+
+
+async def settle() -> None:
+    for _ in range(9):
+        await asyncio.sleep(0)
 
 
 def test_what_the_replicas_would_refuse_is_refused_before_the_way_to_them() -> None:
     async def work() -> None:
-        gate = Gate()
-        service = RemoteService(gate, ["digits", "faces"], most=2)  # type: ignore[arg-type]
-        one, other = ImagesRequest(model="digits"), ImagesRequest(model="faces")
+        handle = Handle()
+        service = service_of(handle, most=2)
+        one, other = (ImagesRequest(model=name, prompt="1") for name in ("digits", "faces"))
         asked = [asyncio.create_task(service.generate(one)) for _ in range(2)]
         asked.append(asyncio.create_task(service.generate(other)))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await settle()
         refused = await service.generate(one)
         assert isinstance(refused, Refusal)
         assert refused.error.code == 429
-        assert gate.calls == 3
         asked[0].cancel()  # a client that leaves makes room
-        await asyncio.sleep(0)
+        await settle()
         asked.append(asyncio.create_task(service.generate(one)))
-        await asyncio.sleep(0)
-        gate.opened.set()
-        assert await asyncio.gather(*asked[1:]) == ["images"] * 3
+        await settle()
+        handle.opened.set()
+        assert await asyncio.gather(*asked[1:]) == ["images of 1"] * 3
+
+    asyncio.run(work())
+
+
+def test_requests_that_take_as_long_travel_together_and_others_alone() -> None:
+    async def work() -> None:
+        handle = Handle()
+        service = service_of(handle)
+        bodies: list[dict[str, Any]] = [
+            *({"prompt": text} for text in "abc"),
+            {"prompt": "d", "steps": 4},
+            {"prompt": "e", "model": "faces"},
+            {"prompt": "f", "deadline_ms": 900},
+            {"prompt": "g", "quality": "high"},
+            {"prompt": "h", "n": 5},
+            {"prompt": "i", "response_format": "url"},
+        ]
+        asked = [asyncio.create_task(service.generate(ImagesRequest(**body))) for body in bodies]
+        await settle()
+        assert sorted(handle.calls) == [["a"], *([text] for text in "defghi")]
+        handle.opened.set()
+        await asyncio.gather(*asked)
+        assert handle.calls[7:] == [["b", "c"]]
+
+    asyncio.run(work())
+
+
+def test_one_that_a_replica_dies_of_takes_no_company_with_it() -> None:
+    async def work() -> None:
+        handle = Handle()
+        service = service_of(handle)
+        prompts = ("a", "b", "poison", "c")
+        asked = [
+            asyncio.create_task(service.generate(ImagesRequest(prompt=prompt)))
+            for prompt in prompts
+        ]
+        await settle()
+        handle.opened.set()
+        *others, refused = await asyncio.gather(*asked[:2], asked[3], asked[2])
+        assert others == [f"images of {prompt}" for prompt in "abc"]
+        assert isinstance(refused, Refusal)
+        assert handle.calls == [["a"], ["b", "poison", "c"], ["b"], ["poison"], ["c"]]
 
     asyncio.run(work())
