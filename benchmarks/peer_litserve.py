@@ -1,5 +1,6 @@
 """LitServe with the engine: python peer_litserve.py PORT, in an environment that has it."""
 
+import os
 import sys
 from typing import Any
 
@@ -7,6 +8,7 @@ import litserve
 from fastapi import Response
 
 from onestep.benchmarks.peer_engine import BUCKET, engine, files
+from onestep.serving.cores import Cores
 
 
 class Images(litserve.LitAPI):  # type: ignore[misc]  # installed beside us
@@ -14,6 +16,9 @@ class Images(litserve.LitAPI):  # type: ignore[misc]  # installed beside us
 
     def setup(self, device: str) -> None:
         del device
+        # This process is there for the forwards alone. They get a core, as ours do.
+        self.cores = Cores(1)
+        os.sched_setaffinity(0, self.cores.numbers)
         self.engine = engine()
 
     def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
