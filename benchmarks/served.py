@@ -235,10 +235,10 @@ def bentoml(folder: Path, peers: Path) -> Iterator[Served]:
 
 def install_peers(folder: Path) -> None:
     """An environment of their own, in which torch and the project are those of this one."""
-    if (folder / "bin" / "bentoml").exists():
-        return
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([str(folder / "bin" / "pip"), "install", "-q", *PEERS], check=True)
+    if not (folder / "bin" / "bentoml").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(folder / "bin" / "pip"), "install", "-q", *PEERS], check=True)
+    # Each time, because another checkout may have made it.
     (packages,) = folder.glob("lib/python*/site-packages")
     line = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
     (packages / "onestep_peer.pth").write_text(line)

@@ -4,8 +4,9 @@ python benchmarks/serving.py             measure and judge; takes minutes
 python benchmarks/serving.py --judge     judge the stored numbers again
 
 One replica of one thread holds a U-Net of 1.07 million parameters, and its forwards keep to one
-core, as LitServe's do; wrk and all else of a server mostly have the other. One contestant runs at a time, all in each round, and medians of the rounds
-are told. The engine alone makes full batches and their npy files, in a process of its own.
+core, as LitServe's do; wrk and all else of a server mostly have the other. One contestant runs at a
+time, all in each round, and medians of the rounds are told. The engine alone makes full batches and
+their npy files, in a process of its own.
 """
 
 import json
