@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, final
 
 from optuna.study import Study
@@ -11,8 +12,9 @@ from ray.tune import Callback
 from .board import Show
 from .cost import Cost
 from .journal import numbers_of
+from .losses import last_loss
 from .outage import past_tune
-from .record import COST, RUNG, SAMPLES, Outcome, TrialRecord
+from .record import COST, RUNG, SAMPLES, Outcome, TrialRecord, folder_of_trial
 from .report import ranked
 from .searcher import NUMBER
 from .settings import SweepSettings
@@ -33,12 +35,16 @@ class Running:
     Attributes:
         since: When it was started, in seconds of the clock.
         planned: Samples of its run.
-        samples: Samples that it has seen, as far as it has told.
-        loss: Its last loss, as far as it has told.
+        folder: Its folder.
+        is_telling: Whether it tells of its training; a group of workers does not.
+        samples: Samples that it has seen, as far as is known.
+        loss: Its last loss, as far as is known.
     """
 
     since: float
     planned: int
+    folder: Path
+    is_telling: bool = False
     samples: int = 0
     loss: float | None = None
 
@@ -51,6 +57,7 @@ class Progress(Callback):
         study: The study.
         settings: The sweep.
         budgets: Samples of the runs of a trial, the whole one last.
+        folder: Folder of the sweep.
         show: Told the table whenever it has changed, at most once a second.
         clock: Seconds that only grow.
     """
@@ -61,11 +68,12 @@ class Progress(Callback):
         settings: SweepSettings,
         *,
         budgets: Sequence[int],
+        folder: Path,
         show: Show,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study, self._settings, self._budgets = study, settings, budgets
-        self._show, self._clock = show, clock
+        self._folder, self._show, self._clock = folder, show, clock
         self._ended: Sequence[TrialRecord] = ()
         self._costs: Sequence[Cost] = ()
         self._best = "no trial has been measured yet"
@@ -79,9 +87,12 @@ class Progress(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins."""
-        rung = trial.config[RUNG]
-        planned = self._budgets[-1 if rung is None else rung]
-        self._running[trial.config[NUMBER]] = Running(since=self._clock(), planned=planned)
+        number, rung = trial.config[NUMBER], trial.config[RUNG]
+        self._running[number] = Running(
+            since=self._clock(),
+            planned=self._budgets[-1 if rung is None else rung],
+            folder=folder_of_trial(self._folder, number, rung=rung),
+        )
         self._show(self.lines)
 
     def on_trial_result(
@@ -90,6 +101,7 @@ class Progress(Callback):
         """A trial tells how far it is."""
         running = self._running.get(trial.config[NUMBER])
         if running is not None and SAMPLES in result:
+            running.is_telling |= LOSS in result
             running.samples = int(result[SAMPLES])
             running.loss = result.get(LOSS, running.loss)
 
@@ -105,6 +117,7 @@ class Progress(Callback):
         """Ray Tune has looked after its trials once."""
         if self._clock() - self._shown_at >= _EVERY_S:
             self._shown_at = self._clock()
+            self._look_at_silent()
             self._show(self.lines)
 
     @property
@@ -168,6 +181,12 @@ class Progress(Callback):
         self._running.pop(number, None)
         self._look()
         self._show(self.lines)
+
+    def _look_at_silent(self) -> None:
+        """Read what the trials have written down that tell nothing."""
+        for one in self._running.values():
+            if not one.is_telling and (last := last_loss(one.folder)) is not None:
+                one.samples, one.loss = last
 
     def _look(self) -> None:
         """Read the study again."""

@@ -255,7 +255,7 @@ def _run(
         _keep_leaders(study, settings, folder)
         with _kept(journal, name):
             if not book.is_done:
-                progress = Progress(study, settings, budgets=plan.budgets, show=show)
+                progress = Progress(study, settings, budgets=plan.budgets, folder=folder, show=show)
                 callbacks = [journal, progress]
                 _search(plan, book, callbacks, ready.dataset, home=home, folder=folder)
             book.close()

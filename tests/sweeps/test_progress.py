@@ -8,9 +8,10 @@ import pytest
 
 from onestep.sweeps.book import Book
 from onestep.sweeps.cost import Cost
+from onestep.sweeps.losses import add_loss
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.progress import Progress, duration
-from onestep.sweeps.record import RUNG, SAMPLES
+from onestep.sweeps.record import RESULTS, RUNG, SAMPLES, folder_of_trial
 from onestep.sweeps.searcher import NUMBER
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
@@ -52,6 +53,7 @@ class Sweep:
             self.study,
             settings,
             budgets=budgets,
+            folder=folder,
             show=lambda lines: self.shown.append(list(lines)),
             clock=self.clock,
         )
@@ -140,10 +142,33 @@ def test_the_rest_of_a_sweep_with_rungs_takes_the_samples_that_are_expected(
     assert sweep.progress.left_s == 0.0
 
 
-def test_a_sweep_that_goes_on_knows_what_has_ended_before(sweep: Sweep) -> None:
+def test_what_a_group_of_workers_has_written_down_is_shown(sweep: Sweep, tmp_path: Path) -> None:
+    silent, telling = sweep.start(), sweep.start()
+    sweep.progress.on_trial_result(0, [], telling, {SAMPLES: 100, LOSS: 3.0})
+    for trial in (silent, telling):
+        place = folder_of_trial(tmp_path, trial.config[NUMBER], rung=None)
+        for samples in range(10, 510, 10):
+            add_loss(place, samples, 0.25)
+    for k, share in enumerate((0.5, 0.6, 0.7)):
+        sweep.clock.now = 2.0 + 2 * k
+        sweep.progress.on_step_end(0, [])
+        lines = sweep.shown[-1][2:]
+        assert f" {share:.0%} " in lines[0]
+        assert lines[0].endswith("loss 0.25")
+        assert " 10% " in lines[1]
+        assert lines[1].endswith("loss 3")
+        sweep.progress.on_trial_result(0, [], silent, {SAMPLES: 500, RESULTS: []})
+        add_loss(folder_of_trial(tmp_path, silent.config[NUMBER], rung=None), 600 + 100 * k, 0.25)
+
+
+def test_a_sweep_that_goes_on_knows_what_has_ended_before(sweep: Sweep, tmp_path: Path) -> None:
     sweep.end(sweep.start(), 1.0, 100.0)
     later = Progress(
-        sweep.study, replace(_SETTINGS, trials=3), budgets=(1000,), show=lambda lines: None
+        sweep.study,
+        replace(_SETTINGS, trials=3),
+        budgets=(1000,),
+        folder=tmp_path,
+        show=lambda lines: None,
     )
     assert later.lines[0].startswith("1 of 3 trials ended, 0 running")
     assert later.left_s == pytest.approx(2 * 100.0 / 2)
