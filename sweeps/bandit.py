@@ -56,8 +56,8 @@ def chosen(
     exponentially, and with the squared distance of their numbers. Points that others of this
     generation take shrink the deviation around them, so that copies part.
 
-    Reference: Parker-Holder et al. 2020 (PB2), arXiv:2002.02518v4, Alg. 2 and Eq. (4), (5): GP-UCB
-        with k = k_SE (1 - epsilon)^(|t - t'| / 2), in a batch. The bound's weight is that of the
+    Reference: Parker-Holder et al. 2020 (PB2), arXiv:2002.02518: GP-UCB with the covariance
+        k = k_SE (1 - epsilon)^(|t - t'| / 2), in a batch. The bound's weight is that of the
         authors' code.
     Differs from the paper: improvements are relative to their generation; the best of random
         points is taken, so that choices, conditions and constraints are as in any sweep.
