@@ -138,7 +138,9 @@ class Engine:
         self._asking = Asking(domain=flow_map.domain)
         tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
         self._device = next(tensors).device
-        self._run = runner(self._flow_map, speed or Speed(), self._device)
+        speed = speed or Speed()
+        self._is_compiled = speed.compile
+        self._run = runner(self._flow_map, speed, self._device)
         self._decoder = None if decoder is None else decoder.to(self._device)
         own = own_sampler(record)
         if own is not None and (evaluations := own.evaluations(flow_map.domain) or 0) > MAX_STEPS:
@@ -353,13 +355,16 @@ class Engine:
         return [self.images(ends[place]) for place in range(len(draws))]
 
     def warm_up(self) -> None:
-        """Samples once with each bucket, so that no request pays for a first time.
+        """Samples once, so that no request pays for a first time.
+
+        Where a map is compiled, each bucket is a compilation. Elsewhere another size costs a few
+        milliseconds more the first time, far less than to try it.
 
         Raises:
             ValueError: If an image is not finite, or not of the shape that the engine tells.
         """
         label = None if self.record.classes == 0 else 0
-        for rows in self.buckets:
+        for rows in self.buckets if self._is_compiled else self.buckets[-1:]:
             n = min(rows, MAX_IMAGES)
             draw = Draw(label=label, n=n, seed=0, steps=self.default_steps)
             (images,) = self.sample([draw])

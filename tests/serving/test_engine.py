@@ -90,6 +90,14 @@ def test_a_few_rows_run_in_the_next_power_of_two_and_all_in_one_bucket_if_strict
     assert forwards(strict, draws) == [6, 6, 6, 6]
 
 
+def test_an_engine_that_is_not_compiled_is_warmed_by_its_largest_forward_alone() -> None:
+    warmed = Engine(unet(), record_of(net=UNET_NODE), bucket=6)
+    sizes: list[int] = []
+    warmed._flow_map.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    warmed.warm_up()
+    assert sizes == [6]
+
+
 def test_between_buckets_an_image_differs_in_its_last_digits_at_most() -> None:
     engine = Engine(unet(), record_of(net=UNET_NODE), bucket=16)
     mine = draw(seed=11, label=2, steps=3)
