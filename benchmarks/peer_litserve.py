@@ -18,7 +18,7 @@ class Images(litserve.LitAPI):  # type: ignore[misc]  # installed beside us
         del device
         # This process is there for the forwards alone. They get a core, as ours do.
         self.cores = Cores(1)
-        os.sched_setaffinity(0, self.cores.numbers)
+        os.sched_setaffinity(0, self.cores.take())
         self.engine = engine()
 
     def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from .answer import respond
 from .body import BodyLimit
 from .count import count_images
-from .errors import RequestRefused, UnknownModel, shown
+from .errors import NOT_READY, RequestRefused, UnknownModel, shown
 from .gate import Gate, KeyGate
 from .journal import Journal
 from .link import PATH, LinkQuery, Name, Number, Picture, Whole53, cache_headers, is_known
@@ -137,7 +137,7 @@ def build_api(
         """Answers while the replica that is asked has a model that answers; names the first one."""
         models = (await service.describe()).data
         if not models:
-            raise RequestRefused("no model is ready; try again in a second", status=503)
+            raise RequestRefused(NOT_READY, status=503)
         return Health(model=models[0].version)
 
     @api.get("/readyz", responses=_FAILED)

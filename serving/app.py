@@ -12,6 +12,7 @@ from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
 from .api import build_api
+from .engine import MAX_IMAGES
 from .generator import Generator, names_of
 from .keys import key_file
 from .remote import RemoteService
@@ -63,9 +64,10 @@ class Ingress:
                 self._generator,
                 self._names,
                 most=self._settings.most_at_once,
-                # Serve starts and stops replicas by the calls that it sees.
-                together=self._settings.bucket if self._settings.max_replicas is None else 1,
-                replicas=self._settings.replicas,
+                # Several replicas are chosen from, started and stopped by how many calls they have.
+                together=min(self._settings.bucket, MAX_IMAGES)
+                if self._settings.most_replicas == 1
+                else 1,
             ),
             self._settings,
             ingress=serve.get_replica_context().replica_id.unique_id,

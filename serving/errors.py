@@ -13,6 +13,7 @@ import re
 from typing import Final, final
 
 FAILED: Final = "the server failed to answer; its log says why"
+NOT_READY: Final = "no model is ready; try again in a second"
 _LONGEST: Final = 80
 _PLACE: Final = re.compile(r"(?<![\w@.])(?:[a-z][a-z0-9+.-]*:/|~?/)[^\s'\",;)]+")
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, final
 
@@ -12,6 +12,7 @@ from ray import serve
 from .cores import Cores
 from .desk import Desk
 from .errors import FAILED, LoadFailed, RequestRefused
+from .gathering import Wave
 from .lot import Lot
 from .meaning import Meaning, look
 from .native import AnswerT, GenerateRequest, Made, RequestT
@@ -109,7 +110,7 @@ class Generator:
             version=version,
             max_waiting=settings.max_waiting,
             timeout_s=settings.request_timeout_s,
-            cores=frozenset() if self._cores is None else self._cores.numbers,
+            cores=frozenset() if self._cores is None else self._cores.take(),
         )
 
     def followed(self) -> dict[str, Meaning]:
@@ -197,38 +198,75 @@ class Generator:
         replica = serve.get_replica_context().replica_id.unique_id
         return [replace(tally, replica=replica) for tally in await self._desk.tally()]
 
-    async def generate(self, requests: Sequence[ImagesRequest]) -> list[ImagesResponse | Refusal]:
-        """Images for each request, or the reason why there are none.
+    async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        """Images, or the reason why there are none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        return await self._desk.generate(request)
+
+    async def make(self, request: GenerateRequest) -> Made | Refusal:
+        """A file of images, or the reason why there is none.
+
+        Args:
+            request: What a user asked for.
+
+        Returns:
+            The answer.
+        """
+        return await self._desk.make(request)
+
+    async def generate_all(
+        self, requests: Sequence[ImagesRequest]
+    ) -> AsyncIterator[Wave[ImagesResponse | Refusal]]:
+        """``generate`` for several requests, each answered as soon as it can be.
 
         Args:
             requests: What users asked for.
 
-        Returns:
-            The answers in their order.
+        Yields:
+            Wave: Answers with the places of their requests.
         """
-        return await _each(self._desk.generate, requests)
+        async for wave in _waves(self._desk.generate, requests):
+            yield wave
 
-    async def make(self, requests: Sequence[GenerateRequest]) -> list[Made | Refusal]:
-        """A file of images for each request, or the reason why there is none.
+    async def make_all(
+        self, requests: Sequence[GenerateRequest]
+    ) -> AsyncIterator[Wave[Made | Refusal]]:
+        """``make`` for several requests, each answered as soon as it can be.
 
         Args:
             requests: What users asked for.
 
-        Returns:
-            The answers in their order.
+        Yields:
+            Wave: Answers with the places of their requests.
         """
-        return await _each(self._desk.make, requests)
+        async for wave in _waves(self._desk.make, requests):
+            yield wave
 
 
-async def _each(
+async def _waves(
     work: Callable[[RequestT], Awaitable[AnswerT | Refusal]], requests: Sequence[RequestT]
-) -> list[AnswerT | Refusal]:
-    """The answers to requests that came together; an error in one leaves the others theirs."""
-    found = await asyncio.gather(*map(work, requests), return_exceptions=True)
-    return [_told(one) if isinstance(one, BaseException) else one for one in found]
+) -> AsyncIterator[Wave[AnswerT | Refusal]]:
+    """Answers as they come, those of one forward together; an error is that of its request."""
+    places = {asyncio.ensure_future(work(request)): place for place, request in enumerate(requests)}
+    waiting = set(places)
+    try:
+        while waiting:
+            ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            yield [(places[task], _found(task)) for task in ended]
+    finally:  # nobody waits for the others any more
+        for task in waiting:
+            task.cancel()
 
 
-def _told(error: BaseException) -> Refusal:
+def _found(task: "asyncio.Future[AnswerT | Refusal]") -> AnswerT | Refusal:
+    if (error := task.exception()) is None:
+        return task.result()
     _LOG.error("a request failed", exc_info=error)
     return refusal(RequestRefused(FAILED, status=500))
 

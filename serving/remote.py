@@ -1,17 +1,22 @@
 """The service of the replicas behind a handle, as the web application asks it."""
 
+import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Final, TypeVar, final
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from typing import Any, Final, TypeVar, cast, final
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import (
+    DeploymentHandle,
+    DeploymentResponse,
+    DeploymentResponseGenerator,
+)
 
 from .count import count_images
-from .errors import Overloaded, RequestRefused
-from .gathering import Gathering
+from .errors import NOT_READY, Overloaded, RequestRefused
+from .gathering import LINGER_S, Gathering, Wave
 from .generator import Generator
 from .native import AnswerT, GenerateRequest, Made, RequestT
 from .refusal import refusal
@@ -20,7 +25,6 @@ from .tally import Tally
 
 READY_WITHIN_S: Final = 2.0
 """Seconds in which all replicas say what they have loaded, or none has."""
-_NOT_READY: Final = "no model is ready; try again in a second"
 _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -34,8 +38,8 @@ class RemoteService:
         names: The served names.
         most: Requests for one model that may be under way here. The next is refused at once: the
             replicas would refuse it too, for the price of the way there.
-        together: Most images of requests that travel together; 1 where Serve must see each.
-        replicas: Replicas that there are at least.
+        together: Most images of requests that travel together; 1 for none.
+        linger_s: Most seconds that a request waits for company.
     """
 
     def __init__(
@@ -45,17 +49,24 @@ class RemoteService:
         *,
         most: int,
         together: int = 1,
-        replicas: int = 1,
+        linger_s: float = LINGER_S,
     ) -> None:
         self._handle = handle
         self._names = names
         self._most = most
         self._under_way: Counter[str] = Counter()
+        asking = handle.options(stream=True)
         self._generated: Gathering[ImagesRequest, ImagesResponse | Refusal] = Gathering(
-            lambda requests: handle.generate.remote(requests), most=together, calls=replicas
+            handle.generate.remote,
+            lambda requests: _waves(asking.generate_all.remote(requests)),
+            most=together,
+            linger_s=linger_s,
         )
         self._made: Gathering[GenerateRequest, Made | Refusal] = Gathering(
-            lambda requests: handle.make.remote(requests), most=together, calls=replicas
+            handle.make.remote,
+            lambda requests: _waves(asking.make_all.remote(requests)),
+            most=together,
+            linger_s=linger_s,
         )
 
     async def describe(self) -> ModelList:
@@ -67,7 +78,9 @@ class RemoteService:
         Raises:
             RequestRefused: If no replica can answer.
         """
-        models: ModelList | Refusal = await answered(*2 * [self._handle.describe.remote])
+        models: ModelList | Refusal = await answered(
+            self._handle.describe.remote, self._handle.describe.remote
+        )
         if isinstance(models, Refusal):
             raise RequestRefused(models.error.message, status=models.error.code)
         return models
@@ -108,7 +121,7 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await self._ask(request, self._generated)
+        return await self._ask(request, self._handle.generate.remote, self._generated)
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         """A file of images, or the reason why there is none.
@@ -119,19 +132,27 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await self._ask(request, self._made)
+        return await self._ask(request, self._handle.make.remote, self._made)
 
     async def _ask(
-        self, request: RequestT, way: Gathering[RequestT, AnswerT | Refusal]
+        self,
+        request: RequestT,
+        alone: Callable[[RequestT], Awaitable[AnswerT | Refusal]],
+        together: Gathering[RequestT, AnswerT | Refusal],
     ) -> AnswerT | Refusal:
         model = request.model if request.model in self._names else ""
         if (waiting := self._under_way[model]) >= self._most:
             return refusal(Overloaded(waiting))
         self._under_way[model] += 1
+        kind = _kind(request)
         try:
             return await answered(
-                lambda: way.ask(request, kind=_kind(request), size=count_images(request)),
-                lambda: way.ask(request),  # alone: it or one of its company may have been the end
+                lambda: (
+                    alone(request)
+                    if kind is None
+                    else together.ask(request, kind=kind, size=count_images(request))
+                ),
+                lambda: alone(request),  # one of its company may have been the end of the replica
             )
         finally:
             self._under_way[model] -= 1
@@ -153,10 +174,10 @@ async def answered(*calls: Callable[[], Awaitable[T]]) -> T | Refusal:
             waiting = int(error.args[0])
             return refusal(Overloaded(waiting))
         except DeploymentUnavailableError:
-            return refusal(RequestRefused(_NOT_READY, status=503))
+            return refusal(RequestRefused(NOT_READY, status=503))
         except RayActorError as error:  # an image is a function of its request: another makes it
             _LOG.warning("a replica died over a request: %s", error)
-    return refusal(RequestRefused(_NOT_READY, status=503))
+    return refusal(RequestRefused(NOT_READY, status=503))
 
 
 def _kind(request: ImagesRequest | GenerateRequest) -> Hashable:
@@ -168,3 +189,16 @@ def _kind(request: ImagesRequest | GenerateRequest) -> Hashable:
     if request.stream or request.noise is not None:
         return None
     return request.model, request.steps
+
+
+async def _waves(
+    answers: DeploymentResponse[Any] | DeploymentResponseGenerator[Any],
+) -> AsyncIterator[Wave[Any]]:
+    """Answers as they come; the call ends with who waits for them."""
+    streamed = cast("DeploymentResponseGenerator[Any]", answers)  # as the handle was asked to
+    try:
+        async for wave in streamed:
+            yield wave
+    except asyncio.CancelledError:
+        streamed.cancel()  # type: ignore[no-untyped-call]
+        raise

@@ -39,7 +39,7 @@ def last_loss(folder: Path) -> Loss | None:
         with (folder / _FILE).open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
             lines = stream.read().splitlines()
-    except FileNotFoundError:
+    except OSError:  # there is none yet, or the store that is shared is away for a moment
         return None
     for line in reversed(lines):
         try:

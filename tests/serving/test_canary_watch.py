@@ -98,7 +98,7 @@ class Scene:
         for _ in range(n):
             self.seed += 1
             request = ImagesRequest(model=ALIAS, prompt="1", seed=self.seed)
-            (answer,) = await self.local.replicas[self.seed % 2].generate([request])
+            answer = await self.local.replicas[self.seed % 2].generate(request)
             assert isinstance(answer, ImagesResponse), answer
             versions.append(answer.model)
         return versions

@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
 
 import pytest
 
@@ -9,26 +10,39 @@ LONG_S = 60.0
 
 
 class Calls:
-    """Calls that end when they are told to, by their number."""
+    """Calls that go on when they are told to, each by its number; several are answered in waves."""
 
     def __init__(self) -> None:
-        self.asked: list[list[str]] = []
-        self.gates: list[asyncio.Future[None]] = []
-        self.cancelled: list[list[str]] = []
+        self.asked: list[str] = []
+        self.gates: list[asyncio.Future[str]] = []
+        self.cancelled: list[str] = []
 
-    async def __call__(self, requests: Sequence[str]) -> list[str]:
-        self.asked.append(list(requests))
+    async def one(self, request: str) -> str:
+        await self._gate(request)
+        return request.upper()
+
+    async def several(self, requests: Sequence[str]) -> AsyncIterator[list[tuple[int, str]]]:
+        together = "".join(requests)
+        left = together
+        while left:
+            wave = await self._gate(together if left == together else f"{together} left {left}")
+            left = "".join(letter for letter in left if letter not in wave)
+            yield [(together.index(letter), letter.upper()) for letter in wave]
+
+    async def _gate(self, asked: str) -> str:
+        self.asked.append(asked)
         self.gates.append(asyncio.get_running_loop().create_future())
         try:
-            await self.gates[-1]
+            return await self.gates[-1]
         except asyncio.CancelledError:
-            self.cancelled.append(list(requests))
+            self.cancelled.append(asked)
             raise
-        return [request.upper() for request in requests]
 
 
-def gathering(found: Calls, **settings: float) -> Gathering[str, str]:
-    return Gathering(found, **({"most": 4, "linger_s": LONG_S} | settings))  # type: ignore[arg-type]
+def gathering(calls: Calls, *, most: int = 4, linger_s: float = LONG_S) -> Gathering[str, str]:
+    found = Gathering(calls.one, calls.several, most=most, linger_s=linger_s)
+    found._call_s = LONG_S / 0.1
+    return found
 
 
 def run(work: Callable[[Calls], Awaitable[None]]) -> None:
@@ -45,7 +59,7 @@ async def settle() -> None:
 
 
 async def begin(
-    way: Gathering[str, str], text: str, kind: str | None = "kind", size: int = 1
+    way: Gathering[str, str], text: str, kind: str = "kind", size: int = 1
 ) -> "list[asyncio.Task[str]]":
     """A request for each letter."""
     tasks = [asyncio.create_task(way.ask(one, kind=kind, size=size)) for one in text]
@@ -57,12 +71,29 @@ def test_who_is_alone_goes_at_once_and_who_comes_meanwhile_goes_together() -> No
     async def work(calls: Calls) -> None:
         tasks = await begin(way := gathering(calls), "a")
         tasks += await begin(way, "bc")
-        assert calls.asked == [["a"]]
-        calls.gates[0].set_result(None)
+        assert calls.asked == ["a"]
+        calls.gates[0].set_result("a")
         await settle()
-        assert calls.asked == [["a"], ["b", "c"]]
-        calls.gates[1].set_result(None)
+        assert calls.asked == ["a", "bc"]
+        calls.gates[1].set_result("bc")
         assert await asyncio.gather(*tasks) == ["A", "B", "C"]
+        await settle()
+        assert not way._kinds
+
+    run(work)
+
+
+def test_each_has_its_answer_as_soon_as_it_is_there() -> None:
+    async def work(calls: Calls) -> None:
+        tasks = await begin(gathering(calls), "abcd")
+        calls.gates[0].set_result("a")
+        await settle()
+        calls.gates[1].set_result("c")
+        await settle()
+        assert [task.done() for task in tasks] == [True, False, True, False]
+        calls.gates[2].set_result("bd")
+        assert await asyncio.gather(*tasks) == [*"ABCD"]
+        assert calls.asked == ["a", "bcd", "bcd left bd"]
 
     run(work)
 
@@ -70,59 +101,53 @@ def test_who_is_alone_goes_at_once_and_who_comes_meanwhile_goes_together() -> No
 def test_a_full_call_waits_for_none_and_leaves_the_rest() -> None:
     async def work(calls: Calls) -> None:
         tasks = await begin(way := gathering(calls), "abcdefg")
-        assert calls.asked == [["a"], ["b", "c", "d", "e"]]
+        assert calls.asked == ["a", "bcde"]
         tasks += await begin(way, "h", size=3)  # with f and g it would be too large
-        assert calls.asked[2:] == [["f", "g"]]
-        for gate in calls.gates:
-            gate.set_result(None)
+        assert calls.asked[2:] == ["fg"]
+        tasks += await begin(way, "i", size=5)  # more than any call holds
+        assert calls.asked[3:] == ["i"]
+        for gate, asked in zip(calls.gates, calls.asked, strict=True):
+            gate.set_result(asked)
         await settle()
-        assert calls.asked[3:] == [["h"]]
-        calls.gates[3].set_result(None)
-        assert await asyncio.gather(*tasks) == [*"ABCDEFGH"]
+        assert calls.asked[4:] == ["h"]
+        calls.gates[4].set_result("h")
+        assert await asyncio.gather(*tasks) == [*"ABCDEFGHI"]
 
     run(work)
 
 
 def test_company_is_waited_for_no_longer_than_is_bounded() -> None:
     async def work(calls: Calls) -> None:
-        tasks = await begin(way := gathering(calls, linger_s=0.05), "abc")
-        assert calls.asked == [["a"]]
+        tasks = await begin(gathering(calls, linger_s=0.05), "abc")
+        assert calls.asked == ["a"]
         while len(calls.asked) < 2:
             await asyncio.sleep(0.01)
-        assert calls.asked == [["a"], ["b", "c"]]
-        calls.gates[1].set_result(None)
+        assert calls.asked == ["a", "bc"]
+        calls.gates[1].set_result("bc")
         assert await asyncio.gather(*tasks[1:]) == ["B", "C"]
-        tasks += await begin(way, "d")
-        assert len(calls.asked) == 2  # the first is under way
-        tasks[0].cancel()
-        await settle()
-        assert calls.asked[2:] == [["d"]]
 
     run(work)
 
 
-def test_as_many_calls_as_there_are_replicas_go_at_once() -> None:
+def test_company_is_hardly_waited_for_where_calls_are_short() -> None:
     async def work(calls: Calls) -> None:
-        await begin(gathering(calls, calls=2), "abcd")
-        assert calls.asked == [["a"], ["b"]]
-        calls.gates[1].set_result(None)
-        await settle()
-        assert calls.asked[2:] == [["c", "d"]]
+        way = gathering(calls)
+        way._call_s = 0.05
+        await begin(way, "abc")
+        await asyncio.sleep(0.02)
+        assert calls.asked == ["a", "bc"]
 
     run(work)
 
 
-def test_kinds_do_not_wait_for_each_other_and_what_has_none_for_nobody() -> None:
+def test_kinds_do_not_wait_for_each_other() -> None:
     async def work(calls: Calls) -> None:
         tasks = await begin(way := gathering(calls), "a")
         tasks += await begin(way, "b", kind="other")
-        tasks += await begin(way, "cd", kind=None)
-        tasks += await begin(way, "e", size=5)
-        assert calls.asked == [["a"], ["b"], ["c"], ["d"], ["e"]]
+        assert calls.asked == ["a", "b"]
         for gate in calls.gates:
-            gate.set_result(None)
-        assert await asyncio.gather(*tasks) == [*"ABCDE"]
-        assert not way._kinds
+            gate.set_result("")
+        assert await asyncio.gather(*tasks) == [*"AB"]
 
     run(work)
 
@@ -132,37 +157,71 @@ def test_who_leaves_is_not_asked_for_and_a_call_ends_that_all_have_left() -> Non
         tasks = await begin(way := gathering(calls), "abcd")
         tasks[1].cancel()
         await settle()
-        calls.gates[0].set_result(None)
+        tasks += await begin(way, "ef")
+        assert calls.asked == ["a", "cdef"]  # who has left takes no room
+        calls.gates[1].set_result("f")
         await settle()
-        assert calls.asked == [["a"], ["c", "d"]]
         tasks[2].cancel()
-        await settle()
-        assert not calls.cancelled  # d waits for it
         tasks[3].cancel()
         await settle()
-        assert calls.cancelled == [["c", "d"]]
+        assert not calls.cancelled  # e waits for it
+        tasks[4].cancel()
+        await settle()
+        assert calls.cancelled == ["cdef left cde"]
+        calls.gates[0].set_result("a")
+        assert [await tasks[0], await tasks[5]] == ["A", "F"]
+        await settle()
         assert not way._kinds
 
     run(work)
 
 
-def test_an_error_of_a_call_is_that_of_all_in_it() -> None:
+def test_a_call_belongs_to_no_request_of_those_in_it() -> None:
+    asked_by: ContextVar[str] = ContextVar("asked_by", default="nobody")
+    seen = []
+
+    async def several(requests: Sequence[str]) -> AsyncIterator[list[tuple[int, str]]]:
+        seen.append(asked_by.get())
+        yield [(place, request) for place, request in enumerate(requests)]
+
     async def work(calls: Calls) -> None:
-        tasks = await begin(gathering(calls), "abc")
-        calls.gates[0].set_result(None)
+        way = Gathering(calls.one, several, most=4, linger_s=LONG_S)
+        way._call_s = LONG_S
+        asked_by.set("ada")
+        tasks = await begin(way, "abcdefg")  # one alone, four full, two when the first is answered
+        calls.gates[0].set_result("a")
+        await asyncio.gather(*tasks)
+        assert seen == ["nobody", "nobody"]
+
+    run(work)
+
+
+def test_an_error_of_a_call_is_that_of_all_whom_it_has_not_answered() -> None:
+    async def work(calls: Calls) -> None:
+        tasks = await begin(gathering(calls), "abcd")
+        calls.gates[0].set_result("a")
         await settle()
-        calls.gates[1].set_exception(OSError("gone"))
-        assert await tasks[0] == "A"
-        for task in tasks[1:]:
+        calls.gates[1].set_result("c")
+        await settle()
+        calls.gates[2].set_exception(OSError("gone"))
+        assert [await tasks[0], await tasks[2]] == ["A", "C"]
+        for task in (tasks[1], tasks[3]):
             with pytest.raises(OSError, match="gone"):
                 await task
 
     run(work)
 
 
-def test_a_call_that_ends_from_within_leaves_nobody_waiting() -> None:
+def test_a_call_that_ends_too_early_leaves_nobody_waiting() -> None:
+    async def several(requests: Sequence[str]) -> AsyncIterator[list[tuple[int, str]]]:
+        yield [(0, requests[0].upper())]
+
     async def work(calls: Calls) -> None:
-        tasks = await begin(gathering(calls), "a")
+        way = Gathering(calls.one, several, most=2, linger_s=LONG_S)
+        tasks = await begin(way, "abc")
+        assert await tasks[1] == "B"
+        with pytest.raises(RuntimeError, match="must answer all"):
+            await tasks[2]
         calls.gates[0].cancel()
         with pytest.raises(asyncio.CancelledError):
             await tasks[0]

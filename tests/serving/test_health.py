@@ -97,13 +97,13 @@ def test_serve_is_told_of_a_replica_whose_model_is_dead(tmp_path: Path) -> None:
         replica = Generator({"tracking_uri": fill_registry(tmp_path), "watch_s": None})
         await replica.reconfigure({"model": ORACLE})
         check = getattr(replica, HEALTH_CHECK_METHOD)
-        await replica.generate([ImagesRequest(prompt="1")])
+        await replica.generate(ImagesRequest(prompt="1"))
         await check()
         assert await replica.missing() == []
         async with replica._desk._shelf.borrow(ORACLE) as service:
             (thread,) = service._batcher._threads
         kill(thread)
-        (refused,) = await replica.generate([ImagesRequest(prompt="1")])
+        refused = await replica.generate(ImagesRequest(prompt="1"))
         thread.join(timeout=10)
         with pytest.raises(ModelDead):
             await check()
@@ -133,13 +133,14 @@ def test_an_error_in_one_request_leaves_the_others_that_came_with_it_their_answe
 
             service.engine.begin = broken  # type: ignore[method-assign]
         asked = [GenerateRequest(labels=k, seed=0, format="npy") for k in (1, 2, 3)]
-        one, refused, other = await replica.make(asked)
+        found = dict([one async for wave in replica.make_all(asked) for one in wave])
+        refused = found[1]
         assert isinstance(refused, Refusal)
         assert refused.error.code == 500
         assert refused.error.message == "the server failed to answer; its log says why"
         assert "LookupError: of this one" in caplog.text
-        alone = await replica.make([asked[0]]) + await replica.make([asked[2]])
-        assert [one, other] == alone
+        assert found[0] == await replica.make(asked[0])
+        assert found[2] == await replica.make(asked[2])
 
     asyncio.run(ask())
 

@@ -1,7 +1,8 @@
 """What a request meets when a replica dies of it, or before it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,22 +41,46 @@ class Handle:
         self.opened = asyncio.Event()
         self.calls: list[list[str]] = []
 
-    @property
-    def generate(self) -> "Handle":
+    def options(self, *, stream: bool) -> "Handle":
+        assert stream
         return self
 
-    async def remote(self, requests: Sequence[ImagesRequest]) -> list[str]:
+    @property
+    def generate(self) -> SimpleNamespace:
+        return SimpleNamespace(remote=self._one)
+
+    @property
+    def make(self) -> SimpleNamespace:
+        return self.generate
+
+    @property
+    def generate_all(self) -> SimpleNamespace:
+        return SimpleNamespace(remote=self._several)
+
+    async def _one(self, request: ImagesRequest) -> str:
+        await self._answer([request])
+        return f"images of {request.prompt}"
+
+    async def _several(
+        self, requests: Sequence[ImagesRequest]
+    ) -> AsyncIterator[list[tuple[int, str]]]:
+        await self._answer(requests)
+        for place, request in enumerate(requests):
+            yield [(place, f"images of {request.prompt}")]
+
+    async def _answer(self, requests: Sequence[ImagesRequest]) -> None:
         prompts = [request.prompt for request in requests]
         self.calls.append(prompts)
         await self.opened.wait()
         if "poison" in prompts:
             raise RayActorError
-        return [f"images of {prompt}" for prompt in prompts]
 
 
-def service_of(handle: Handle, **settings: int) -> RemoteService:
-    given = {"most": 99, "together": 4} | settings
-    return RemoteService(handle, ["digits", "faces"], **given)  # type: ignore[arg-type]
+def service_of(handle: Handle, *, most: int = 99) -> RemoteService:
+    names = ["digits", "faces"]
+    service = RemoteService(handle, names, most=most, together=4, linger_s=60.0)  # type: ignore[arg-type]
+    service._generated._call_s = 600.0
+    return service
 
 
 async def settle() -> None:
@@ -107,7 +132,7 @@ def test_requests_that_take_as_long_travel_together_and_others_alone() -> None:
     asyncio.run(work())
 
 
-def test_one_that_a_replica_dies_of_takes_no_company_with_it() -> None:
+def test_one_that_a_replica_dies_of_is_asked_for_again_without_its_company() -> None:
     async def work() -> None:
         handle = Handle()
         service = service_of(handle)
