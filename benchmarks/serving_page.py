@@ -14,12 +14,11 @@ NAMES: Final = ("serving", "serving_faults", "serving_fuzz")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
         "of_the_engine": (
-            "a forward takes longer beside the event loop of its replica, which holds Python's "
-            "lock between two operations, and all else shares the other core"
+            "a forward waits for Python's lock between two of its operations, where the event loop "
+            "of its replica holds it, and what else is under way comes onto its core now and then"
         ),
         "of_litserve": (
-            "LitServe's engine has a process without an event loop, ours shares Python's lock with "
-            "one, and one process more stands before it"
+            "LitServe's engine has a process without an event loop, whose requests come by a queue"
         ),
     },
     "serving_faults": {
@@ -37,8 +36,8 @@ HEAD: Final = """# What serving costs and survives
 
 Written by `python benchmarks/serving_page.py` from benchmarks/results/serving*.json.
 
-One replica of one thread holds a U-Net of 1.07 million parameters at 28x28; a request asks for one
-image. [serving.py](../benchmarks/serving.py) lets one server run at a time, all in each of {rounds}
+One replica of one thread holds a U-Net of 1.07 million parameters at 28x28, and its forwards keep to
+one core (`serve.pin`), as LitServe's process for them does; a request asks for one image. [serving.py](../benchmarks/serving.py) lets one server run at a time, all in each of {rounds}
 rounds of {seconds:g} s a cell, and takes medians. The load generator, wrk, shares the two cores
 with what it measures, as does other work on this machine (load {before} before, {after} after).
 LitServe and BentoML hold the same engine; BentoML's batches are lists in JSON, so its files travel
