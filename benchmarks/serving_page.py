@@ -36,14 +36,14 @@ HEAD: Final = """# What serving costs and survives
 
 Written by `python benchmarks/serving_page.py` from benchmarks/results/serving*.json.
 
-One replica of one thread holds a U-Net of 1.07 million parameters at 28x28, and its forwards keep to
-one core (`serve.pin`), as LitServe's process for them does; a request asks for one image.
-[serving.py](../benchmarks/serving.py) lets one server run at a time, all in each of {rounds} rounds of
-{seconds:g} s a cell, and takes medians. The load generator, wrk, shares the two cores with what it
-measures, as does other work on this machine (load {before} before, {after} after). LitServe and
-BentoML hold the same engine; BentoML's batches are lists in JSON, so its files travel as base64, all
-others as they are. The engine alone made {full} images/s in full batches of {rows} with their npy
-files ({low} to {high}), and one image in {ms} ms.
+One replica of one thread holds a U-Net of 1.07 million parameters at 28x28, and its forwards keep
+to one core (`serve.pin`), as LitServe's process for them does; a request asks for one image.
+[serving.py](../benchmarks/serving.py) lets one server run at a time, all in each of {rounds}
+rounds of {seconds:g} s a cell, and takes medians. The load generator, wrk, shares the two cores
+with what it measures, as does other work on this machine (load {before} before, {after} after).
+LitServe and BentoML hold the same engine; BentoML's batches are lists in JSON, so its files travel
+as base64, all others as they are. The engine alone made {full} images/s in full batches of {rows}
+with their npy files ({low} to {high}), and one image in {ms} ms.
 
 It ran right before and right after each server had most clients. Of its images per second, these
 make, in the median of the rounds:
