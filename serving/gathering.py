@@ -63,7 +63,7 @@ class Gathering(Generic[AskedT, FoundT]):
         Raises:
             Exception: Whatever the call raises, to all that it has not answered.
         """
-        if size > self._most:
+        if size >= self._most:
             return await self._one(asked)
         own = self._kinds.setdefault(kind, _Kind())
         if own.size + size > self._most:
