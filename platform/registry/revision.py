@@ -7,7 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-_PACKAGES: Final = ("onestep", "torch", "ray", "numpy", "mlflow")
+import torch
+
+_PACKAGES: Final = ("onestep", "ray", "numpy", "mlflow")
 _PACKAGE_FOLDER: Final = Path(__file__).resolve().parents[2]
 _CODE: Final = ("*.py", "*.yaml")
 _TRAINING: Final = ("methods", "platform", "sweeps")
@@ -59,6 +61,8 @@ def installed_versions() -> dict[str, str]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
+    # The name of its build as well, such as 2.13.0+cu130, which PyPI's packages leave out.
+    versions["torch"] = str(torch.__version__)
     return versions
 
 
