@@ -189,6 +189,8 @@ class Batcher:
             await self._answer_all()
         except asyncio.CancelledError:  # the loop ends, and who waits is told the same
             raise
+        except ModelDead as error:
+            self._die(error.why)
         except BaseException as error:  # also what would end a thread: nobody must wait for ever
             self._die(f"{type(error).__name__}: {error}")
 
@@ -245,6 +247,8 @@ class Batcher:
         try:
             ended = self._company.advance()
             self._left = self._company.left
+        except ModelDead:  # nor will any other forward run
+            raise
         except Exception as error:
             self._left = ()
             return [(future, error) for future in self._company.clear()]

@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final, final
 
 import torch
@@ -22,7 +21,7 @@ from ..platform.registry.record import ModelRecord
 from .company import Company
 from .errors import RequestRefused, shown
 from .rows import Rows
-from .speed import Speed, runner
+from .speed import Host, Speed, runner
 from .walk import Asking, Question, Walk
 
 MAX_IMAGES: Final = 64
@@ -90,10 +89,12 @@ class Engine:
         strict: Whether every forward has so many rows. Otherwise it has the next power of two.
         decoder: What makes images of the latents of such a model.
         speed: How the map is run; not the decoder.
+        host: Takes the map to where it runs, by default nowhere else.
 
     Attributes:
         guidance: Guidance scale where a request names none; None for a model that takes none.
         image_shape: Channels, height and width of an image.
+        nbytes: Bytes of the parameters and buffers of the map and its decoder.
         noise_shape: Those of its noise, which differ where the model makes latents.
 
     Raises:
@@ -109,6 +110,7 @@ class Engine:
         strict: bool = False,
         decoder: Decoder | None = None,
         speed: Speed | None = None,
+        host: Host = runner,
     ) -> None:
         if record.latents is not None and decoder is None:
             raise ValueError(
@@ -134,14 +136,16 @@ class Engine:
         self._scales = drawn or (1.0, MAX_GUIDANCE)
         self.image_shape = shape
         self.noise_shape = tuple(record.shape)
-        self._flow_map = flow_map.eval()
         self._asking = Asking(domain=flow_map.domain)
-        tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
-        self._device = next(tensors).device
+        weights = [*flow_map.parameters(), *flow_map.buffers()]
+        self._device = weights[0].device if weights else torch.device("cpu")
+        self._decoder = None if decoder is None else decoder.to(self._device)
+        self.nbytes = sum(tensor.nbytes for tensor in weights)
+        if self._decoder is not None:
+            self.nbytes += self._decoder.nbytes
         speed = speed or Speed()
         self._is_compiled = speed.compile
-        self._run = runner(self._flow_map, speed, self._device)
-        self._decoder = None if decoder is None else decoder.to(self._device)
+        self._run = host(flow_map.eval(), speed, self._device)
         own = own_sampler(record)
         if own is not None and (evaluations := own.evaluations(flow_map.domain) or 0) > MAX_STEPS:
             raise ValueError(
@@ -158,17 +162,9 @@ class Engine:
         return f"{width}x{height}"
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the parameters and buffers of the map and its decoder."""
-        tensors = chain(self._flow_map.parameters(), self._flow_map.buffers())
-        return sum(tensor.nbytes for tensor in tensors) + (
-            0 if self._decoder is None else self._decoder.nbytes
-        )
-
-    @property
     def default_steps(self) -> int:
         """Fewest evaluations; the most for a velocity whose paths are not straight."""
-        domain = self._flow_map.domain
+        domain = self._asking.domain
         needs_many = domain.kind is DomainKind.DIAGONAL and not domain.is_straight
         return self.steps[-1] if needs_many else self.steps[0]
 

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, final
 
 from ray import serve
@@ -12,6 +13,7 @@ from ray import serve
 from .cores import Cores
 from .desk import Desk
 from .errors import FAILED, LoadFailed, RequestRefused
+from .forwards import Forwards
 from .gathering import Wave
 from .lot import Lot
 from .meaning import Meaning, look
@@ -21,6 +23,7 @@ from .schema import CanaryCard, ImagesRequest, ImagesResponse, ModelList, Refusa
 from .service import EngineService
 from .settings import AppSettings
 from .shelf import Shelf
+from .speed import Host, runner
 from .split import Split
 from .tally import Tally
 
@@ -43,6 +46,7 @@ class Generator:
         sys.setswitchinterval(SWITCH_S)
         self._settings = AppSettings.from_dict(settings)
         self._cores = Cores(self._settings.threads) if self._settings.pin else None
+        self._forwards = Forwards(self._settings.threads) if self._settings.apart else None
         shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
         self._desk = Desk(
             shelf,
@@ -90,6 +94,8 @@ class Generator:
 
         A long queue is no illness.
         """
+        if self._forwards is not None:
+            self._forwards.check()
         self._desk.check()
 
     async def _present(self, name: str) -> str:
@@ -103,14 +109,18 @@ class Generator:
         from .loading import load_engine
 
         settings = self._settings.with_model(version)
-        engine, version = load_engine(settings)
+        cores = frozenset() if self._cores is None else self._cores.take()
+        host: Host = runner
+        if self._forwards is not None:  # whose threads keep to the cores, and none of this process
+            host, cores = partial(self._forwards.host, cores=cores), frozenset()
+        engine, version = load_engine(settings, host=host)
         return EngineService(
             engine,
             name=version,
             version=version,
             max_waiting=settings.max_waiting,
             timeout_s=settings.request_timeout_s,
-            cores=frozenset() if self._cores is None else self._cores.take(),
+            cores=cores,
         )
 
     def followed(self) -> dict[str, Meaning]:

@@ -11,7 +11,7 @@ from ..platform.registry.store import Registry
 from .engine import Engine
 from .keys import key_file
 from .settings import AppSettings
-from .speed import Speed
+from .speed import Host, Speed, runner
 
 
 def locate(settings: AppSettings) -> AppSettings:
@@ -54,11 +54,12 @@ def registry_of(settings: AppSettings) -> Registry:
     return Registry.at(_home(settings))
 
 
-def load_engine(settings: AppSettings) -> tuple[Engine, str]:
+def load_engine(settings: AppSettings, *, host: Host = runner) -> tuple[Engine, str]:
     """A warm engine of the one model that the settings name.
 
     Args:
         settings: Which model, from which registry, in what size of batch.
+        host: Takes its map to where it runs, by default nowhere else.
 
     Returns:
         The engine, and the registered version that it holds.
@@ -82,6 +83,7 @@ def load_engine(settings: AppSettings) -> tuple[Engine, str]:
         strict=settings.strict,
         decoder=decoder,
         speed=speed,
+        host=host,
     )
     engine.warm_up()
     return engine, version

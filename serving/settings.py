@@ -45,6 +45,7 @@ class AppSettings:
             is answered until Serve has started another in its place.
         threads: Cores of each replica.
         pin: Whether its forwards stay on cores that no other replica of the machine has.
+        apart: Whether its forwards run in a process of their own, beside the one that answers.
         bucket: Most rows of a forward.
         strict: Whether every forward has so many, which keeps images bitwise the same in any
             company; otherwise it has the next power of two, and they are up to rounding.
@@ -79,6 +80,7 @@ class AppSettings:
     ingresses: int = 1
     threads: int = 1
     pin: bool = False
+    apart: bool = False
     bucket: int = 16
     strict: bool = False
     dtype: str = DTYPES[0]

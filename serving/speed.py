@@ -15,6 +15,9 @@ from ..methods.core.precision import Precision
 from .settings import DTYPES
 
 Run = Callable[[Tensor, Tensor, Tensor, Condition | None], Tensor]
+"""A map as it is run, asked at states, start times, end times and a condition."""
+Host = Callable[[FlowMap, "Speed", torch.device], Run]
+"""What makes a map one that runs, as ``runner`` does."""
 _COMPILERS: Final = ("c++", "g++", "clang++")
 _IMAGE_AXES: Final = 4
 _COMPILATIONS: Final = 1024

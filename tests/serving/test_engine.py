@@ -1,11 +1,12 @@
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from onestep.methods.core.flow_map import Domain, DomainKind
+from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.core.grid import ListGrid
 from onestep.methods.core.guidance_scale import AtScale
 from onestep.methods.core.noise import draw_noise
@@ -73,27 +74,26 @@ def test_images_are_bitwise_the_same_alone_and_in_company() -> None:
         assert torch.equal(engine.sample(company)[place], alone)
 
 
-def forwards(engine: Engine, draws: list[Draw]) -> list[int]:
-    """Rows of each forward that these requests take together."""
+def sized(net: FlowMap, **options: Any) -> tuple[Engine, list[int]]:
+    """An engine, and the rows of each forward that it runs."""
     sizes: list[int] = []
-    hook = engine._flow_map.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    engine.sample(draws)
-    hook.remove()
-    return sizes
+    net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    return Engine(net, record_of(net=UNET_NODE), **options), sizes
 
 
 def test_a_few_rows_run_in_the_next_power_of_two_and_all_in_one_bucket_if_strict() -> None:
     draws = [draw(n=9, steps=2), draw(n=1)]
-    assert forwards(Engine(unet(), record_of(net=UNET_NODE), bucket=6), draws) == [6, 4, 6, 4]
-    assert Engine(unet(), record_of(net=UNET_NODE), bucket=6).buckets == (1, 2, 4, 6)
-    strict = Engine(unet(), record_of(net=UNET_NODE), bucket=6, strict=True)
-    assert forwards(strict, draws) == [6, 6, 6, 6]
+    engine, sizes = sized(unet(), bucket=6)
+    engine.sample(draws)
+    assert sizes == [6, 4, 6, 4]
+    assert engine.buckets == (1, 2, 4, 6)
+    engine, sizes = sized(unet(), bucket=6, strict=True)
+    engine.sample(draws)
+    assert sizes == [6, 6, 6, 6]
 
 
 def test_an_engine_that_is_not_compiled_is_warmed_by_its_largest_forward_alone() -> None:
-    warmed = Engine(unet(), record_of(net=UNET_NODE), bucket=6)
-    sizes: list[int] = []
-    warmed._flow_map.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    warmed, sizes = sized(unet(), bucket=6)
     warmed.warm_up()
     assert sizes == [6]
 
@@ -117,12 +117,13 @@ def test_a_strict_engine_gives_the_same_bits_in_any_company_of_any_steps() -> No
 
 
 def test_requests_of_different_guidance_share_a_forward() -> None:
-    engine = Engine(AtScale(unet(guided=True), scale=2.0), record_of(net=UNET_NODE), bucket=4)
+    engine, sizes = sized(AtScale(unet(guided=True), scale=2.0), bucket=4)
     own, two, four = (
         replace(draw(seed=3), guidance=engine.accept("3", seed=3, guidance=scale).guidance)
         for scale in (None, 2.0, 4.0)
     )
-    assert forwards(engine, [own, two, four]) == [4]
+    engine.sample([own, two, four])
+    assert sizes == [4]
     images = engine.sample([own, two, four])
     assert torch.equal(images[0], images[1])
     assert not torch.equal(images[1], images[2])
