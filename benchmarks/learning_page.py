@@ -1,10 +1,12 @@
 """The page of what every method learns, written from the stored results alone."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from onestep.benchmarks.planar import POINTS
 from onestep.benchmarks.record import RESULTS
 from onestep.platform.evaluation.table import markdown_row
 
@@ -65,19 +67,21 @@ def _of_the_plane(found: Mapping[str, Any]) -> str:
         f"the modes {bars['mode_std_ratio_min']:g} to {bars['mode_std_ratio_max']:g} times the "
         f"law's, at most {bars['outside_modes']:.0%} of samples farther than four of them from "
         f"every mode, {seconds['one_stage']:g} seconds ({seconds['several_stages']:g} for several "
-        "stages).",
+        f"stages of its own). W2 is that of {POINTS} samples: fewer lie farther from the law.",
         "",
-        markdown_row(["recipe", *PLANE.values(), "seconds", "before"]),
-        markdown_row(["---", *["--:"] * (len(PLANE) + 2)]),
+        markdown_row(["recipe", "steps", *PLANE.values(), "stages", "seconds", "before"]),
+        markdown_row(["---", *["--:"] * (len(PLANE) + 4)]),
     ]
     for name, row in rows.items():
         numbers = {number: f"{row[number]:.3f}" for number in PLANE}
         numbers["core_s"] = f"{row['core_s']:.0f}"
         cells = _bold(numbers, found["misses"].get(name, {}))
-        lines.append(markdown_row([name, *cells, _before(row)]))
+        stages = str(row["stages"])
+        *quality, took = cells
+        lines.append(markdown_row([name, _steps(row), *quality, stages, took, _before(row)]))
     for name in ("training_data", "one_gaussian"):
         cells = [f"{found[name][number]:.3f}" for number in PLANE]
-        lines.append(markdown_row([f"*{name.replace('_', ' ')}*", *cells, "", ""]))
+        lines.append(markdown_row([f"*{name.replace('_', ' ')}*", "", *cells, "", "", ""]))
     return "\n".join([*lines, *_reasons(found)]) + "\n"
 
 
@@ -136,6 +140,13 @@ def _nfe_of(key: str) -> int:
 
 def _bold(numbers: Mapping[str, str], misses: Mapping[str, str]) -> list[str]:
     return [f"**{text}**" if name in misses else text for name, text in numbers.items()]
+
+
+def _steps(row: Mapping[str, Any]) -> str:
+    """Steps of the sampler that a model is judged with, which it names."""
+    found = re.search(r"steps=(\d+)", row["sampler"])
+    assert found is not None, "a sampler of the plane has a grid"
+    return found[1]
 
 
 def _before(row: Mapping[str, Any]) -> str:

@@ -1,10 +1,46 @@
 """Bars that are missed, with the reasons that are known."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 Misses = dict[str, dict[str, str]]
 """By recipe and number, why; nothing where nobody has said."""
+
+
+@final
+@dataclass(frozen=True)
+class Excuse:
+    """Why a number does not reach its bar.
+
+    Attributes:
+        why: The reason.
+        at_most: The largest number that it holds for.
+    """
+
+    why: str
+    at_most: float
+
+
+Excuses = Mapping[str, Mapping[str, Excuse]]
+"""By recipe and number."""
+
+
+def reasons(measured: Mapping[str, Any], excuses: Excuses) -> dict[str, dict[str, str]]:
+    """The excuses that hold for what was measured.
+
+    Args:
+        measured: What was measured, by recipe.
+        excuses: All that there are.
+    """
+    return {
+        recipe: {
+            number: excuse.why
+            for number, excuse in excuses.get(recipe, {}).items()
+            if each[number] <= excuse.at_most
+        }
+        for recipe, each in measured.items()
+    }
 
 
 def misses_of(

@@ -330,6 +330,13 @@ DIGITS_LEARNED: Final = {
 }
 
 
+def test_an_excuse_holds_no_further_than_it_says() -> None:
+    within, beyond = ({**DIGITS_LEARNED, "accuracy": accuracy} for accuracy in (0.66, 0.67))
+    assert is_explained(learning_digits.misses({"dmd2": within}))
+    assert not is_explained(learning_digits.misses({"dmd2": beyond}))
+    assert not is_explained(learning_digits.misses({"mean_flow": within}))
+
+
 def test_noise_on_top_of_data_has_not_learned_them() -> None:
     assert learning_digits.missed(DIGITS_LEARNED) == []
     assert learning_digits.missed({**DIGITS_LEARNED, "deviation": 0.3}) == ["deviation"]
