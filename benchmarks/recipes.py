@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
+import torch
+
 from onestep.benchmarks.record import recipe_of
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
@@ -68,7 +70,10 @@ def digest_of(stages: Sequence[Stage]) -> str:
 @final
 @dataclass
 class Clock:
-    """A watcher that says nothing and keeps the processor time of what it watches."""
+    """A watcher that says nothing and keeps the time of what it watches.
+
+    It is that of the processor, or of the clock where a GPU does the work.
+    """
 
     core_s: dict[str, float] = field(default_factory=dict)
 
@@ -90,9 +95,10 @@ class Clock:
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
-        begin = time.process_time()
+        now = time.perf_counter if torch.cuda.is_available() else time.process_time
+        begin = now()
         yield
-        self.core_s[what] = round(time.process_time() - begin, 1)
+        self.core_s[what] = round(now() - begin, 1)
 
 
 @final

@@ -376,7 +376,7 @@ def test_the_page_of_the_tournament_is_that_of_its_numbers() -> None:
 def test_the_page_of_the_tournament_names_the_sets_that_are_missing() -> None:
     """Hours of training come in parts."""
     text = tournament_page.page({})
-    assert "Not run yet: eight_gaussians, checkerboard, digits." in text
+    assert "Not run: eight_gaussians, checkerboard, digits, mnist, fashion_mnist, cifar10." in text
 
 
 @pytest.mark.parametrize("real", [False, True])
@@ -395,15 +395,62 @@ def test_a_recipe_is_stretched_to_its_seconds(real: bool) -> None:
             tournament.factor_for(stays, {"student": made}, 0.05)
 
 
+@pytest.mark.parametrize(
+    ("took", "factors", "kept"),
+    [
+        ([30.0], [3.0], 3.0),  # at once
+        ([40.0, 32.0], [3.0, 2.25], 2.25),  # the machine was slow at first
+        ([60.0, 10.0, 20.0], [3.0, 1.5, 4.5], 4.5),  # and then never the same: the nearest
+    ],
+)
+def test_what_took_too_long_is_trained_again(
+    took: list[float], factors: list[float], kept: float
+) -> None:
+    tried: list[float] = []
+    experiment = Experiment.from_dict(compose("train", ["data=eight_gaussians"]))
+
+    def make(factor: float) -> dict[str, Made]:
+        tried.append(factor)
+        core_s = {TRAINING: took[len(tried) - 1]}
+        made = Made(experiment=experiment, trained=None, core_s=core_s)  # type: ignore[arg-type]
+        return {"student": made}
+
+    _, factor = tournament.in_time(make, 3.0, seconds=30.0)
+    assert tried == pytest.approx(factors)
+    assert factor == pytest.approx(kept)
+
+
+def fought(recipe: str, value: float, low: float, high: float, *, floor: float) -> dict[str, Any]:
+    one = {"name": "eval/w2", "nfe": 1, "value": value, "interval": [low, high], "floor": floor}
+    return {"recipe": recipe, "report": {"measurements": [one]}}
+
+
+@pytest.mark.parametrize(("floor", "best"), [(0.0, {"a", "b"}), (0.35, {"a", "b", "c"})])
+def test_who_is_not_told_apart_from_the_best_or_the_data_is_as_good(
+    floor: float, best: set[str]
+) -> None:
+    results = [
+        fought("a", 0.1, 0.08, 0.12, floor=floor),
+        fought("a", 0.2, 0.18, 0.22, floor=floor),
+        fought("b", 0.25, 0.21, 0.29, floor=floor),
+        fought("c", 0.35, 0.3, 0.4, floor=floor),
+        fought("d", 0.5, 0.45, 0.55, floor=floor),
+    ]
+    assert tournament_page._best(results, "eval/w2", 1) == best
+
+
 FOUGHT: Final = sorted(read("tournament")["sets"])
 
 
 @pytest.mark.parametrize("name", FOUGHT)
-def test_every_recipe_has_competed_with_every_seed(name: str) -> None:
-    results = read("tournament")["sets"][name]["results"]
+def test_every_recipe_has_competed_with_every_seed_or_is_named_as_missing(name: str) -> None:
+    stored = read("tournament")["sets"][name]
+    results, missing = stored["results"], stored["missing"]
     seeds = sorted({each["seed"] for each in results})
     found = sorted((each["recipe"], each["seed"]) for each in results)
-    assert found == list(itertools.product(recipes(tournament.SETS[name][0]), seeds))
+    known = recipes(tournament.SETS[name][0])
+    assert found == list(itertools.product([one for one in known if one not in missing], seeds))
+    assert missing == [one for one in known if one in missing], "only those that are left out"
     assert len(seeds) > 1, "its spread is that of its seeds"
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from ..atomic import write_bytes
@@ -23,6 +24,8 @@ INK: Final = "#222222"
 GREY: Final = "#8a8a8a"
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette, which people with any colour vision can tell apart."""
+_WIDE: Final = 5.0
+"""Ratio of the largest value to the smallest from which on an axis is logarithmic."""
 _TITLES: Final = {
     "eval/1nn_deviation": "1-nearest-neighbour two-sample deviation",
     "eval/sliced_w2": "sliced 2-Wasserstein distance",
@@ -139,6 +142,7 @@ def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_de
     style(axis)
     ticks: set[int] = set()
     level = None
+    shown: list[float] = []
     for colour, report in zip(_endless(len(reports)), reports, strict=True):
         points = {m.nfe: m for m in reversed(report.measurements) if m.name == metric and m.nfe}
         if not points:
@@ -147,6 +151,7 @@ def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_de
         ticks.update(nfes)
         level = points[nfes[0]]
         values = [points[n].value for n in nfes]
+        shown += values
         low, high = zip(*(points[n].interval for n in nfes), strict=True)
         axis.fill_between(nfes, low, high, color=colour, alpha=0.15, linewidth=0)
         label = report.provenance.title
@@ -160,6 +165,10 @@ def quality_against_nfe(reports: Sequence[Report], *, metric: str = "eval/1nn_de
             axis.axhline(value, color=GREY, lw=1.0, ls=dash, zorder=0, label=name)
     axis.set_xscale("log", base=2)
     axis.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
+    if max(shown) > _WIDE * min(shown) > 0:  # or all but the worst would be one line
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.set_xlabel("network evaluations per sample", fontsize=9, color=INK)
     axis.set_title(_TITLES.get(metric, metric), fontsize=10, color=INK, loc="left")
