@@ -133,6 +133,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         max_queued_requests=settings.most_replicas * at_once,
         ray_actor_options={
             "num_cpus": settings.threads,
+            "num_gpus": settings.gpus,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}},
         },
     )

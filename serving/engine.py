@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, final
 
 import torch
@@ -21,7 +22,7 @@ from ..platform.registry.record import ModelRecord
 from .company import Company
 from .errors import RequestRefused, shown
 from .rows import Rows
-from .speed import Host, Speed, runner
+from .speed import Host, Speed, device_of, runner
 from .walk import Asking, Question, Walk
 
 MAX_IMAGES: Final = 64
@@ -137,15 +138,15 @@ class Engine:
         self.image_shape = shape
         self.noise_shape = tuple(record.shape)
         self._asking = Asking(domain=flow_map.domain)
-        weights = [*flow_map.parameters(), *flow_map.buffers()]
-        self._device = weights[0].device if weights else torch.device("cpu")
+        self._device = device_of(flow_map)
         self._decoder = None if decoder is None else decoder.to(self._device)
+        weights = chain(flow_map.parameters(), flow_map.buffers())
         self.nbytes = sum(tensor.nbytes for tensor in weights)
         if self._decoder is not None:
             self.nbytes += self._decoder.nbytes
         speed = speed or Speed()
         self._is_compiled = speed.compile
-        self._run = host(flow_map.eval(), speed, self._device)
+        self._run = host(flow_map.eval(), speed)
         own = own_sampler(record)
         if own is not None and (evaluations := own.evaluations(flow_map.domain) or 0) > MAX_STEPS:
             raise ValueError(

@@ -71,8 +71,8 @@ class Forwards:
         self,
         flow_map: FlowMap,
         speed: Speed,
-        device: torch.device,
         *,
+        device: str = "cpu",
         cores: Set[int] = frozenset(),
     ) -> "Distant":
         """Takes a map there; its weights are not needed here any more.
@@ -80,7 +80,7 @@ class Forwards:
         Args:
             flow_map: The map.
             speed: How it is run.
-            device: Where.
+            device: Where it runs.
             cores: Numbers of the cores that its forwards run on; none for any.
 
         Returns:
@@ -97,7 +97,11 @@ class Forwards:
                 socket.send_fds(self._control, [b"m"], [theirs.fileno()])
             except OSError as error:
                 raise ModelDead("the process of its forwards has ended") from error
-        distant.ask(Hosting(flow_map=flow_map, speed=speed, device=device, cores=frozenset(cores)))
+        distant.ask(
+            Hosting(
+                flow_map=flow_map, speed=speed, device=torch.device(device), cores=frozenset(cores)
+            )
+        )
         return distant
 
 

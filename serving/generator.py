@@ -111,9 +111,11 @@ class Generator:
         settings = self._settings.with_model(version)
         cores = frozenset() if self._cores is None else self._cores.take()
         host: Host = runner
-        if self._forwards is not None:  # whose threads keep to the cores, and none of this process
-            host, cores = partial(self._forwards.host, cores=cores), frozenset()
-        engine, version = load_engine(settings, host=host)
+        device = settings.device
+        if self._forwards is not None:  # there forwards have their device and cores, not here
+            host = partial(self._forwards.host, device=device, cores=cores)
+            device, cores = "cpu", frozenset()
+        engine, version = load_engine(settings, device=device, host=host)
         return EngineService(
             engine,
             name=version,

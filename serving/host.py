@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self, final
 
 import httpx
+import torch
 
 from ..platform.ray_instance import ray_instance
 from .config_file import APP_NAME, LOGGING
@@ -87,6 +88,7 @@ class Hosted:
         cores = len(os.sched_getaffinity(0))
         if not os.environ.get("RAY_ADDRESS"):
             _check_cores(settings.app, cores)
+            _check_gpus(settings.app, torch.cuda.device_count())
         check_keys(settings)
         port = _free_port(settings.host, settings.port)
         is_own = stack.enter_context(ray_instance(num_cpus=cores))
@@ -204,6 +206,14 @@ def _check_cores(app: AppSettings, cores: int) -> None:
         raise ValueError(
             f"serve.replicas x serve.threads must be at most the {cores} cores of this machine, "
             f"got {app.replicas} x {app.threads}"
+        )
+
+
+def _check_gpus(app: AppSettings, gpus: int) -> None:
+    if app.replicas * app.gpus > gpus:
+        raise ValueError(
+            f"serve.replicas x serve.gpus must be at most the {gpus} GPUs of this machine, "
+            f"got {app.replicas} x {app.gpus:g}"
         )
 
 

@@ -54,11 +54,14 @@ def registry_of(settings: AppSettings) -> Registry:
     return Registry.at(_home(settings))
 
 
-def load_engine(settings: AppSettings, *, host: Host = runner) -> tuple[Engine, str]:
+def load_engine(
+    settings: AppSettings, *, device: str = "cpu", host: Host = runner
+) -> tuple[Engine, str]:
     """A warm engine of the one model that the settings name.
 
     Args:
         settings: Which model, from which registry, in what size of batch.
+        device: Where its weights are taken, and its walks go.
         host: Takes its map to where it runs, by default nowhere else.
 
     Returns:
@@ -74,7 +77,7 @@ def load_engine(settings: AppSettings, *, host: Host = runner) -> tuple[Engine, 
     speed.check()
     registry = Registry.at(_home(settings))
     version = str(registry.resolve(settings.model))
-    flow_map, record = load_generator(registry, version)
+    flow_map, record = load_generator(registry, version, device)
     decoder = load_decoder(registry, version)
     engine = Engine(
         flow_map,

@@ -36,7 +36,7 @@ class Hosting:
         """The map as it is run, by the thread that asks for it."""
         if self.cores:
             os.sched_setaffinity(0, self.cores)  # and of the threads that torch starts for it
-        return runner(self.flow_map.to(self.device), self.speed, self.device)
+        return runner(self.flow_map.to(self.device), self.speed)
 
 
 @final

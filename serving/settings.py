@@ -44,6 +44,7 @@ class AppSettings:
         ingresses: Processes that take requests and hold no model. While there is but one, nobody
             is answered until Serve has started another in its place.
         threads: Cores of each replica.
+        gpus: GPUs of each replica, where its forwards run: 0 for the cores, a share below 1, or 1.
         pin: Whether its forwards stay on cores that no other replica of the machine has.
         apart: Whether its forwards run in a process of their own, beside the one that answers.
         bucket: Most rows of a forward.
@@ -79,6 +80,7 @@ class AppSettings:
     max_replicas: int | None = None
     ingresses: int = 1
     threads: int = 1
+    gpus: float = 0.0
     pin: bool = False
     apart: bool = False
     bucket: int = 16
@@ -114,6 +116,13 @@ class AppSettings:
             _check_whole("max_replicas", self.max_replicas, self.replicas, 1024)
         _check_whole("ingresses", self.ingresses, 1, 64)
         _check_whole("threads", self.threads, 1, 256)
+        if not 0.0 <= self.gpus <= 1.0:
+            raise ValueError(f"serve.gpus must be a number in 0..1, got {self.gpus!r}")
+        if self.gpus and self.compile and not self.apart:
+            raise ValueError(
+                "serve.apart must be true where serve.compile is and serve.gpus is not 0, because "
+                f"what is compiled for a GPU belongs to one thread, got {self.apart!r}"
+            )
         _check_whole("bucket", self.bucket, 1, 1024)
         if self.dtype not in DTYPES:
             raise ValueError(f"serve.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
@@ -128,6 +137,11 @@ class AppSettings:
             raise ValueError(
                 f"serve.watch_s must be a number in 0.05..{_DAY_S} or null, got {self.watch_s!r}"
             )
+
+    @property
+    def device(self) -> str:
+        """Where forwards run."""
+        return "cuda" if self.gpus else "cpu"
 
     @property
     def most_replicas(self) -> int:

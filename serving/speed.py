@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, final
 
 import torch
@@ -16,7 +17,7 @@ from .settings import DTYPES
 
 Run = Callable[[Tensor, Tensor, Tensor, Condition | None], Tensor]
 """A map as it is run, asked at states, start times, end times and a condition."""
-Host = Callable[[FlowMap, "Speed", torch.device], Run]
+Host = Callable[[FlowMap, "Speed"], Run]
 """What makes a map one that runs, as ``runner`` does."""
 _COMPILERS: Final = ("c++", "g++", "clang++")
 _IMAGE_AXES: Final = 4
@@ -53,18 +54,23 @@ class Speed:
             )
 
 
-def runner(flow_map: FlowMap, speed: Speed, device: torch.device) -> Run:
-    """The map as it is run.
+def device_of(flow_map: FlowMap) -> torch.device:
+    """Where a map's parameters and buffers lie; the CPU where it has none."""
+    tensors = chain(flow_map.parameters(), flow_map.buffers(), [torch.empty(0)])
+    return next(tensors).device
+
+
+def runner(flow_map: FlowMap, speed: Speed) -> Run:
+    """The map as it is run, where its parameters lie.
 
     Args:
         flow_map: The map, whose parameters are laid out anew.
         speed: How to run it.
-        device: Where its parameters lie.
 
     Returns:
         A function of states, start times, end times and condition.
     """
-    precision = Precision(speed.dtype)
+    device, precision = device_of(flow_map), Precision(speed.dtype)
     layout = torch.channels_last if speed.channels_last else torch.contiguous_format
     flow_map.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub leaves it out
     call: Run = _compiled(flow_map, device) if speed.compile else flow_map

@@ -27,7 +27,6 @@ from onestep.serving.speed import Speed
 from onestep.tests.serving.model import TRIANGLE, UNET_NODE, gaussian, record_of, unet
 from onestep.tests.serving.registry import ORACLE, fill_registry
 
-CPU = torch.device("cpu")
 DRAWS = [
     Draw(label=2, n=3, seed=5, steps=2),
     Rows(labels=(1,), origins=torch.ones(1, 1, 1, 8, 8), steps=1),
@@ -105,7 +104,7 @@ def test_images_are_those_that_the_map_makes_here(
 def test_an_error_is_told_to_who_asked_and_keeps_no_other_from_an_answer(
     forwards: Forwards,
 ) -> None:
-    run = forwards.host(Odd(), Speed(), CPU)
+    run = forwards.host(Odd(), Speed())
     with pytest.raises(RuntimeError, match="KeyError: 'what is not there'"):
         ask(run, 1)
     assert ask(run, 21) == 42
@@ -113,7 +112,7 @@ def test_an_error_is_told_to_who_asked_and_keeps_no_other_from_an_answer(
 
 def test_a_map_that_nobody_holds_is_forgotten(forwards: Forwards) -> None:
     gc.collect()
-    kept = forwards.host(Odd(), Speed(), CPU)
+    kept = forwards.host(Odd(), Speed())
     assert until(lambda: num_maps(forwards) == 1)
     engine = Engine(gaussian(), record_of(), host=forwards.host)
     engine.warm_up()
@@ -126,8 +125,8 @@ def test_a_map_that_nobody_holds_is_forgotten(forwards: Forwards) -> None:
 
 def test_forwards_keep_to_their_cores(forwards: Forwards) -> None:
     first = min(os.sched_getaffinity(0))
-    assert ask(forwards.host(Odd(), Speed(), CPU, cores={first}), 4) == first
-    assert ask(forwards.host(Odd(), Speed(), CPU), 4) == max(os.sched_getaffinity(0))
+    assert ask(forwards.host(Odd(), Speed(), cores={first}), 4) == first
+    assert ask(forwards.host(Odd(), Speed()), 4) == max(os.sched_getaffinity(0))
 
 
 def test_all_who_wait_are_told_that_the_process_died_and_all_who_come(mortal: Forwards) -> None:
@@ -150,11 +149,11 @@ def test_all_who_wait_are_told_that_the_process_died_and_all_who_come(mortal: Fo
         mortal.check()
     assert dead.value.why == "the process of its forwards ended with -9"
     with pytest.raises(ModelDead):
-        mortal.host(gaussian(), Speed(), CPU)
+        mortal.host(gaussian(), Speed())
 
 
 def test_a_forward_that_ends_its_process_is_told(mortal: Forwards) -> None:
-    run = mortal.host(Odd(), Speed(), CPU)
+    run = mortal.host(Odd(), Speed())
     with pytest.raises(ModelDead):
         ask(run, 2)
 
@@ -162,12 +161,11 @@ def test_a_forward_that_ends_its_process_is_told(mortal: Forwards) -> None:
 @pytest.mark.parametrize("busy", [False, True])
 def test_the_process_ends_with_the_one_that_began_it_even_in_a_forward(busy: bool) -> None:
     code = (
-        "import torch\n"
         "from onestep.serving.forwards import Forwards\n"
         "from onestep.serving.speed import Speed\n"
         "from onestep.tests.serving.test_forwards import Odd, ask\n"
         "forwards = Forwards(1)\n"
-        "run = forwards.host(Odd(), Speed(), torch.device('cpu'))\n"
+        "run = forwards.host(Odd(), Speed())\n"
         "print(forwards._process.pid, flush=True)\n"
         f"ask(run, 3 if {busy} else 5)\n"
         "input()\n"

@@ -11,6 +11,7 @@ from typing import Final
 import httpx
 import pytest
 import ray
+import torch
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
@@ -88,6 +89,17 @@ def test_more_threads_than_cores_are_refused(store: str, monkeypatch: pytest.Mon
         pass
 
 
+def test_more_gpus_than_there_are_are_refused(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", _never)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(ValueError, match=r"at most the 0 GPUs of this machine, got 1 x 0.5"),
+        Hosted(settings(store, gpus=0.5)),
+    ):
+        pass
+
+
 def test_a_file_of_keys_that_cannot_be_read_is_refused_before_ray_starts(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,8 +150,15 @@ def test_the_application_of_a_config_file_has_a_generator_and_an_ingress_without
     (generator,) = (part._bound_deployment for part in ingress.init_args)
     assert generator.name == GENERATOR.name
     assert generator.num_replicas == 2
+    assert (generator.ray_actor_options or {})["num_gpus"] == 0
     assert generator.user_config == ingress.user_config == {"models": {"digits/3": "digits/3"}}
     assert (ingress.ray_actor_options or {})["num_cpus"] == 0
+
+
+def test_a_replica_has_its_share_of_a_gpu() -> None:
+    ingress = build({"model": "digits/3", "gpus": 0.5})._bound_deployment
+    (generator,) = (part._bound_deployment for part in ingress.init_args)
+    assert (generator.ray_actor_options or {})["num_gpus"] == 0.5
 
 
 def test_aliases_are_watched_by_one_process_without_a_core_or_by_none() -> None:

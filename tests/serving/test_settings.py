@@ -20,6 +20,9 @@ def test_application_settings_travel_as_plain_values() -> None:
         ("replicas", 0),
         ("replicas", True),
         ("threads", 1.5),
+        ("gpus", 2.0),
+        ("gpus", -0.5),
+        ("gpus", "all"),
         ("bucket", 0),
         ("max_waiting", "many"),
         ("port", 65536),
@@ -62,6 +65,13 @@ def test_a_relative_store_means_the_same_file_in_another_folder(
     assert located.tracking_uri == f"sqlite:///{tmp_path}/runs.db"
     monkeypatch.chdir("/")
     assert locate(located) == located
+
+
+def test_what_is_compiled_for_a_gpu_keeps_to_one_thread() -> None:
+    with pytest.raises(ValueError, match=r"^serve.apart must be true where .*, got False$"):
+        AppSettings(gpus=1.0, compile=True)
+    assert AppSettings(gpus=0.5, compile=True, apart=True).device == "cuda"
+    assert AppSettings(compile=True).device == "cpu"
 
 
 def test_a_proxy_does_not_cut_off_what_the_service_would_answer() -> None:
