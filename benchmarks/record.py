@@ -14,6 +14,7 @@ import torch
 from onestep.platform.atomic import write_json
 from onestep.platform.experiment import Experiment
 from onestep.platform.registry.revision import code_revision
+from onestep.platform.threads import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 GOLDEN = RESULTS.parent.parent / "tests" / "golden"
@@ -44,7 +45,7 @@ def machine() -> dict[str, Any]:
     )
     return {
         "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2),
         "python": standard_platform.python_version(),

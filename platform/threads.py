@@ -1,9 +1,17 @@
-"""Threads of a process that training borrows: how many compute is set for a while only."""
+"""The cores that a process may use, and how many threads compute for a while."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on; all of the machine where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

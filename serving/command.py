@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CONF: Final = "onestep.serving.conf"
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_STOPPING: Final = "stopping; requests under way are answered first: Ctrl-C again ends them"
 _DESCRIPTION: Final = """\
 Host registered models over HTTP on Ray Serve, in OpenAI's images shape.
 
@@ -101,7 +102,7 @@ class Serve:
                     try:
                         threading.Event().wait()
                     except KeyboardInterrupt:
-                        print("stopping; requests under way are answered first", flush=True)
+                        print(_STOPPING, flush=True)
                         raise
             except KeyboardInterrupt:
                 print("stopped", flush=True)

@@ -15,6 +15,7 @@ import httpx
 import torch
 
 from ..platform.ray_instance import ray_instance
+from ..platform.threads import usable_cores
 from .config_file import APP_NAME, LOGGING
 from .keys import read_keys
 from .loading import load_engine, locate
@@ -85,7 +86,7 @@ class Hosted:
             engine, self.versions[name] = load_engine(settings.app.with_model(name))
             if len(self.versions) == 1:
                 self.example = "" if engine.record.classes == 0 else "0"
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         if not os.environ.get("RAY_ADDRESS"):
             _check_cores(settings.app, cores)
             _check_gpus(settings.app, torch.cuda.device_count())

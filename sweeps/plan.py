@@ -1,7 +1,6 @@
 """The plan of a sweep: its keys and bounds, parents and data are tried here, before Ray starts."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..platform.evaluation.sampling import samplers_at
 from ..platform.experiment import ALL_SAMPLES, Experiment, Training, Workers
 from ..platform.ray_instance import names_cluster
 from ..platform.registry.store import Registry
+from ..platform.threads import usable_cores
 from ..platform.training.assembly import Assembly, assemble
 from ..platform.training.measurement import check_evaluation, prepare_benchmark
 from ..platform.training.parent import ROLES, with_versions
@@ -226,7 +226,7 @@ class Plan:
             )
         if names_cluster(self.settings.address):
             return
-        workers, cores = self.experiment.workers, len(os.sched_getaffinity(0))
+        workers, cores = self.experiment.workers, usable_cores()
         if (gpus := workers.gpus_per_worker) and not torch.cuda.is_available():
             raise ValueError(
                 f"workers.gpus_per_worker is {gpus:g}, but this machine has no GPU and neither "
