@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import FlowMap
+from onestep.methods.core.guidance_scale import AtScale
 from onestep.serving.batcher import Batcher
 from onestep.serving.engine import Draw, Engine
 from onestep.serving.errors import ModelDead
 from onestep.serving.forwards import Forwards
 from onestep.serving.generator import Generator
 from onestep.serving.rows import Rows
-from onestep.serving.schema import ImagesRequest, ImagesResponse
+from onestep.serving.schema import ImagesRequest, ImagesResponse, Refusal
 from onestep.serving.speed import Speed
 from onestep.tests.serving.model import TRIANGLE, UNET_NODE, gaussian, record_of, unet
 from onestep.tests.serving.registry import ORACLE, fill_registry
@@ -92,10 +94,11 @@ def test_images_are_those_that_the_map_makes_here(
     forwards: Forwards, speed: Speed, guided: bool
 ) -> None:
     record = record_of(net={**UNET_NODE, "guided": guided})
+    draws = [replace(DRAWS[0], guidance=4.0 if guided else None), *DRAWS[1:]]
 
     def made(**options: object) -> list[Tensor]:
-        flow_map = unet(guided=guided)
-        return Engine(flow_map, record, bucket=4, speed=speed, **options).sample(DRAWS)
+        flow_map = AtScale(unet(guided=True), scale=2.0) if guided else unet()
+        return Engine(flow_map, record, bucket=4, speed=speed, **options).sample(draws)
 
     for here, there in zip(made(), made(host=forwards.host), strict=True):
         assert torch.equal(here, there)
@@ -139,8 +142,9 @@ def test_all_who_wait_are_told_that_the_process_died_and_all_who_come(mortal: Fo
         mortal._process.kill()
         assert until(lambda: mortal._process.poll() is not None)
         for waiting in [asyncio.create_task(batcher.submit(draw)) for draw in DRAWS]:
-            with pytest.raises(ModelDead):
+            with pytest.raises(ModelDead) as dead:
                 await asyncio.wait_for(waiting, 10.0)
+            assert dead.value.why == "the process of its forwards has ended"
         with pytest.raises(ModelDead):
             batcher.check(stuck_s=60.0)
 
@@ -193,6 +197,7 @@ def test_a_replica_answers_from_its_process_and_is_replaced_with_it(tmp_path: Pa
             await replica.check_health()
             forwards._process.kill()
             assert until(lambda: forwards._process.poll() is not None)
+            assert isinstance(await replica.generate(ImagesRequest(prompt="1")), Refusal)
             with pytest.raises(ModelDead):
                 await replica.check_health()
 
