@@ -48,8 +48,9 @@ _BY_HEART: Final = (
     "neural_flow, whose pairs a teacher makes from noise that is always new, is the cure."
 )
 _MODES: Final = (
-    "It misses by little, because it seeks modes, as the divergence that it descends does: its "
-    "samples lie nearer each other than to the data, and fewer data have one near them."
+    "The accuracy misses by little, but the deviation is hardly below that of the Gaussians, "
+    "because it seeks modes, as the divergence that it descends does: its samples lie nearer each "
+    "other than to the data, and fewer data have one near them."
 )
 _SHORT: Final = (
     "It is the recipe of the demo and of its sweep, with a small network and a minute of one core; "
