@@ -20,7 +20,7 @@ from onestep.methods.core.record import Batch, CompanionFactory, Loss, Moment, N
 from onestep.methods.core.relativistic import RelativisticAdversary
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
-from onestep.tests.methods.contract import ConfigurationContract, LossContract
+from onestep.tests.methods.contract import ConfigurationContract, LossContract, dropping_all
 from onestep.tests.methods.exactness import Elsewhere, Exact, Order, assert_exactness
 
 STEPS: Final = 100
@@ -108,6 +108,10 @@ class GameContract(LossContract, ConfigurationContract):
     @pytest.fixture
     def method(self, game: AbstractGame, player: str) -> AbstractMethod:
         return Turn(game=game, player=player)
+
+    def without_labels(self, method: AbstractMethod) -> AbstractMethod:
+        assert isinstance(method, Turn)
+        return replace(method, game=dropping_all(method.game))
 
     # Turns.
 
