@@ -109,7 +109,10 @@ class ConsistencyTrajectory(AbstractGame):
         NoisyMixture; the critic reads the teacher's features of noised
         samples instead of downloaded classifiers'; the boundary is the data in place of sigma_min.
     Cost: three forward passes of the network and two of its average a step, twice ``longest`` of
-        the teacher by Heun's rule; twice these, and two more, of a guided teacher.
+        the teacher by Heun's rule; twice these, and two more, of a guided teacher. A critic adds
+        one pass of the teacher, with its graph, to the network's turn, and takes every other
+        step: one pass of the network, one of its average and two of the teacher, three with a
+        penalty.
     Fails by: three networks in memory; without denoising the diagonal drifts and short jumps blur;
         long walks cost more than they teach; the adversarial term's balance.
 
