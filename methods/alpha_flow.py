@@ -60,7 +60,8 @@ class AlphaFlow(AbstractMethod):
         includes the ends of its interval, and labels are dropped at all times. A moving average as
         teacher, which the paper tries and drops, is left out.
     Cost: one forward pass a step; on the rows off the diagonal nothing more at alpha = 1, one more
-        forward between, a derivative at 0. A shift by the jump is one more forward.
+        forward between, a derivative at 0. A shift by the jump is one more forward. With guidance
+        one more without label, and with its ``kappa`` another with it, on all rows.
     Fails by: a minimum that is off by order alpha, so a run must not stop at a large one; more
         noise as alpha falls; with the shift by the jump only diagonal rows see data.
 

@@ -22,7 +22,7 @@ from .core.schedule import Constant, Schedule, require_range
 from .core.shape import sum_rows
 from .core.solver_step import AbstractSolverStep, SigmaHeunStep
 from .core.teacher import require_teacher
-from .core.teacher_critic import judged
+from .core.teacher_critic import TeacherCritic
 from .core.time_law import AbstractTimeLaw, LogitNormal
 from .core.weighting import AbstractWeighting, DenoiserWeighting
 
@@ -109,7 +109,10 @@ class ConsistencyTrajectory(AbstractGame):
         NoisyMixture; the critic reads the teacher's features of noised
         samples instead of downloaded classifiers'; the boundary is the data in place of sigma_min.
     Cost: three forward passes of the network and two of its average a step, twice ``longest`` of
-        the teacher by Heun's rule; twice these, and two more, of a guided teacher.
+        the teacher by Heun's rule; twice these, and two more, of a guided teacher. A critic adds
+        one pass of the teacher, with its graph, to the network's turn, and takes every other
+        step: one pass of the network, one of its average and two of the teacher, three with a
+        penalty.
     Fails by: three networks in memory; without denoising the diagonal drifts and short jumps blur;
         long walks cost more than they teach; the adversarial term's balance.
 
@@ -198,9 +201,7 @@ class ConsistencyTrajectory(AbstractGame):
             "denoising": self.denoising(now) * self._denoising_loss(nets, batch, now),
         }
         if self.adversary is not None:
-            value = self._judged(nets, estimate, batch, now)
-            weight = self.adversary.generator(now)
-            terms["adversarial"] = weight * self.adversary.loss.generator(value)
+            terms["adversarial"] = self._critic(nets, batch).generator_loss(estimate, now)
         return Loss(terms=terms, logs={"error": error.detach()}, times=s)
 
     def walked(
@@ -238,32 +239,18 @@ class ConsistencyTrajectory(AbstractGame):
     def _critic_loss(
         self, nets: Nets, batch: Batch, now: Moment, walk: Walk
     ) -> Float[Tensor, " b"]:
-        assert self.adversary is not None, "the critic moves where there is one"
         knots = self.times.knots(batch.x1)
         s, t = knots[walk.start], knots[walk.end]
         with torch.no_grad():
             made = self._landed(nets, _PATH.at(batch.noise, batch.x1, s).x, s, t, batch)
-        fake = self._judged(nets, made, batch, now)
-        real, times = self._noised(batch.x1, now)
+        return self._critic(nets, batch).critic_loss(batch.x1, made, now)
 
-        def critic(x: Tensor) -> Tensor:
-            return self._read(nets, x, times, batch)
-
-        value = critic(real)
-        loss = self.adversary.loss.critic(value, fake)
-        loss = loss + self.adversary.penalty(critic, real, value, now)
-        return self.adversary.critic(now) * loss
-
-    def _noised(self, x1: Tensor, now: Moment) -> tuple[Tensor, Tensor]:
-        """Samples with fresh noise, and its times."""
-        t = self.law.draw(len(x1), now.rng, dtype=x1.dtype).to(x1.device)
-        x0 = now.rng.normal(*x1.shape, dtype=x1.dtype).to(x1.device)
-        return _PATH.at(x0, x1, t).x, t
-
-    def _judged(self, nets: Nets, x1: Tensor, batch: Batch, now: Moment) -> Tensor:
-        x, t = self._noised(x1, now)
-        return self._read(nets, x, t, batch)
-
-    def _read(self, nets: Nets, x: Tensor, t: Tensor, batch: Batch) -> Tensor:
-        told = self.guidance.of_teacher(batch.condition)
-        return judged(nets.companions[CRITIC], nets.frozen[TEACHER], x, t, told)
+    def _critic(self, nets: Nets, batch: Batch) -> TeacherCritic:
+        assert self.adversary is not None, "the critic is asked where there is one"
+        return TeacherCritic(
+            adversary=self.adversary,
+            law=self.law,
+            heads=nets.companions[CRITIC],
+            teacher=nets.frozen[TEACHER],
+            condition=self.guidance.of_teacher(batch.condition),
+        )

@@ -134,7 +134,7 @@ class DMD2(AbstractGame):
         return self._fake_loss(nets, batch, now, x0, t)
 
     def _generator_loss(self, nets: Nets, batch: Batch, now: Moment, x0: Tensor, t: Tensor) -> Loss:
-        made = _generated(nets.online, batch)
+        made = nets.online.generate(batch.noise, batch.condition)
         with torch.set_grad_enabled(self.adversary is not None):
             x = self.path.at(x0, made, t).x
             v, features = self._evaluated(nets, x, t, batch)
@@ -154,7 +154,7 @@ class DMD2(AbstractGame):
 
     def _fake_loss(self, nets: Nets, batch: Batch, now: Moment, x0: Tensor, t: Tensor) -> Loss:
         with torch.no_grad():
-            x1 = _generated(nets.online, batch)
+            x1 = nets.online.generate(batch.noise, batch.condition)
         x, u = self.path.at(x0, x1, t)
         v, features = self._evaluated(nets, x, t, batch)
         terms = {"fake": self.weighting(sum_rows((v - u).square()), t, t)}
@@ -196,12 +196,6 @@ def denoised(
     at = path.coefficients(t)
     area = at.alpha * at.d_beta - at.d_alpha * at.beta
     return (rows_like(at.alpha, x) * v - rows_like(at.d_alpha, x) * x) / rows_like(area, x)
-
-
-def _generated(online: FlowMap, batch: Batch) -> Float[Tensor, " b *d"]:
-    z = batch.noise
-    zero = torch.zeros(len(batch), dtype=z.dtype, device=z.device)
-    return online.jump(z, zero, zero + 1.0, batch.condition)
 
 
 def _judged(nets: Nets, features: dict[str, Tensor], x: Tensor) -> Float[Tensor, " b"]:

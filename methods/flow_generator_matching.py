@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Final, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from .core.coupling import AbstractCoupling, IndependentCoupling
@@ -106,7 +105,7 @@ class FlowGeneratorMatching(AbstractGame):
         return self._fake_loss(nets, batch, x0, t)
 
     def _generator_loss(self, nets: Nets, batch: Batch, x0: Tensor, t: Tensor) -> Loss:
-        x, u = self.path.at(x0, _generated(nets.online, batch), t)
+        x, u = self.path.at(x0, nets.online.generate(batch.noise, batch.condition), t)
         # Their difference is small, and must not be rounded where a network runs in half precision.
         teacher = self.guidance.teacher(nets).velocity(x, t, batch.condition).to(x.dtype)
         fake = _fake(nets).velocity(x, t, batch.condition).to(x.dtype)
@@ -119,7 +118,7 @@ class FlowGeneratorMatching(AbstractGame):
 
     def _fake_loss(self, nets: Nets, batch: Batch, x0: Tensor, t: Tensor) -> Loss:
         with torch.no_grad():
-            x1 = _generated(nets.online, batch)
+            x1 = nets.online.generate(batch.noise, batch.condition)
         fake = _fake(nets)
         x, u = self.path.at(x0, x1, t)
         error = self.form.generated(fake.velocity(x, t, batch.condition), u)
@@ -127,12 +126,6 @@ class FlowGeneratorMatching(AbstractGame):
             x, u = self.path.at(x0, batch.x1, t)
             error = error + self.form.real(fake.velocity(x, t, batch.condition), u)
         return Loss(terms={"fake": error}, times=t)
-
-
-def _generated(online: FlowMap, batch: Batch) -> Float[Tensor, " b *d"]:
-    z = batch.noise
-    zero = torch.zeros(len(batch), dtype=z.dtype, device=z.device)
-    return online.jump(z, zero, zero + 1.0, batch.condition)
 
 
 def _copied(online: FlowMap) -> nn.Module:

@@ -91,7 +91,7 @@ class FlowGuidedDistillation(AbstractMethod):
         """Losses of the samples of a batch whose noise has been paired."""
         x0, condition = batch.noise, batch.condition
         zero, one = x0.new_zeros(len(batch)), x0.new_ones(len(batch))
-        error = self.distance(nets.online.jump(x0, zero, one, condition), batch.x1)
+        error = self.distance(nets.online.generate(x0, condition), batch.x1)
 
         z = now.rng.normal(len(batch), *x0.shape[1:], dtype=x0.dtype).to(x0.device)
         u = nets.online(z, zero, one, condition)

@@ -49,7 +49,8 @@ class ImprovedReFlow(AbstractMethod):
         sum over dimensions. Real pairs come in for the last tenth, for half of the rows, in place
         of a further run on a share that is not known. The network starts from the teacher's
         weights, not from those of a diffusion model, and times may be 0 and 1.
-    Cost: one forward pass a step, and the making of the pairs once.
+    Cost: one forward pass a step, and the making of the pairs once; with a FeatureDistance as
+        endpoint two passes of the teacher, one of them with its graph.
     Fails by: the teacher's errors are learnt too; few pairs are overfitted; where pairs do cross,
         as fresh noise makes them, a robust distance finds a median and not the flow.
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from .core.adversary import Adversary
@@ -13,18 +12,16 @@ from .core.balance import AbstractBalance, FixedBalance, require_terms
 from .core.coupling import AbstractCoupling, StoredPairs
 from .core.distance import AbstractDistance, SquaredL2
 from .core.feature_distance import FeatureDistance
-from .core.feature_heads import FeatureHeads, features_at
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.game import ONLINE, AbstractGame
 from .core.method import TEACHER, Needs, PairMix, View
-from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Piecewise, Schedule, require_range
+from .core.teacher_critic import TeacherCritic
 from .core.time_law import AbstractTimeLaw, Uniform
 
 CRITIC: Final = "critic"
 """The player that tells the data of pairs from what the student makes, where there is one."""
-_PATH: Final = LinearPath()
 
 
 @final
@@ -141,15 +138,17 @@ class InstaFlow(AbstractGame):
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples in a player's turn."""
         if player == CRITIC:
-            return Loss(terms={"critic": self._critic_loss(nets, batch, now)})
-        made = _made(nets, batch)
+            with torch.no_grad():
+                made = nets.online.generate(batch.noise, batch.condition)
+            critic = self._critic(nets, batch).critic_loss(batch.x1, made, now)
+            return Loss(terms={"critic": critic})
+        made = nets.online.generate(batch.noise, batch.condition)
         error = self.distance(made, batch.x1)
         terms = {"reconstruction": self.reconstruction(now) * error}
         if self.perception is not None and (weight := self.perceptual(now)):
             terms["perceptual"] = weight * self._perceived(nets, made, batch, now)
-        if self.adversary is not None and (weight := self.adversary.generator(now)):
-            value = _read(nets, *self._noised(nets, made, now), batch)
-            terms["adversarial"] = weight * self.adversary.loss.generator(value)
+        if self.adversary is not None and self.adversary.generator(now):
+            terms["adversarial"] = self._critic(nets, batch).generator_loss(made, now)
         return Loss(terms=terms, logs={"error": error.detach()})
 
     def _perceived(self, nets: Nets, made: Tensor, batch: Batch, now: Moment) -> Tensor:
@@ -162,39 +161,12 @@ class InstaFlow(AbstractGame):
             case None:
                 raise AssertionError("there is something to perceive with")
 
-    def _critic_loss(self, nets: Nets, batch: Batch, now: Moment) -> Float[Tensor, " b"]:
-        assert self.adversary is not None, "the critic moves where there is one"
-        with torch.no_grad():
-            made = _made(nets, batch)
-        fake = _read(nets, *self._noised(nets, made, now), batch)
-        real, times = self._noised(nets, batch.x1, now)
-
-        def critic(x: Tensor) -> Tensor:
-            return _read(nets, x, times, batch)
-
-        value = critic(real)
-        loss = self.adversary.loss.critic(value, fake)
-        loss = loss + self.adversary.penalty(critic, real, value, now)
-        return self.adversary.critic(now) * loss
-
-    def _noised(self, nets: Nets, x1: Tensor, now: Moment) -> tuple[Tensor, Tensor]:
-        """Samples with fresh noise, and its times within the teacher's range."""
-        domain = nets.frozen[TEACHER].domain
-        t = self.law.draw(len(x1), now.rng, dtype=x1.dtype).to(x1.device)
-        t = t.clamp(domain.t_lo, domain.t_hi)
-        x0 = now.rng.normal(*x1.shape, dtype=x1.dtype).to(x1.device)
-        return _PATH.at(x0, x1, t).x, t
-
-
-def _made(nets: Nets, batch: Batch) -> Float[Tensor, " b *d"]:
-    x0 = batch.noise
-    zero, one = x0.new_zeros(len(batch)), x0.new_ones(len(batch))
-    return nets.online.jump(x0, zero, one, batch.condition)
-
-
-def _read(nets: Nets, x: Tensor, t: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-    """What the critic says of the teacher's features of noised samples."""
-    heads = nets.companions[CRITIC]
-    assert isinstance(heads, FeatureHeads), "the platform builds what needs declares"
-    value: Tensor = heads(features_at(nets.frozen[TEACHER], heads.names, x, t, batch.condition))
-    return value.to(x.dtype)
+    def _critic(self, nets: Nets, batch: Batch) -> TeacherCritic:
+        assert self.adversary is not None, "the critic is asked where there is one"
+        return TeacherCritic(
+            adversary=self.adversary,
+            law=self.law,
+            heads=nets.companions[CRITIC],
+            teacher=nets.frozen[TEACHER],
+            condition=batch.condition,
+        )

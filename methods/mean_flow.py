@@ -37,7 +37,9 @@ class MeanFlow(AbstractMethod):
         A logit-normal law of mean m on their times has mean -m on ours.
     Differs from the paper: the prediction is a forward pass of its own, and the derivative is taken
         without a graph on the rows off the diagonal alone. The value is the same.
-    Cost: one forward pass a step, and a derivative (one or two) on the rows off the diagonal.
+    Cost: one forward pass a step, and a derivative (one or two) on the rows off the diagonal; with
+        guidance one more without label, and with its ``kappa`` another with it, on all rows and
+        without a graph.
     Fails by: slow early progress at one step; spikes when the time embedding is steep; conditional
         noise in the target, which the adaptive weight tames.
 

@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from importlib import import_module
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -102,13 +103,17 @@ def _check_kind(name: str, value: object, annotation: object) -> None:
     for number in value if isinstance(value, list | tuple) else [value]:
         if isinstance(number, float):
             finite(name, number)
-    if isinstance(annotation, type) and _is_thing(annotation) and not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be a node that names its class, got {value!r}")
+    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    things = [option for option in options if option is not NoneType]
+    is_given = isinstance(value, Mapping) or (value is None and NoneType in options)
+    if not is_given and all(_is_thing(option) for option in things):
+        null = ", or null" if NoneType in options else ""
+        raise ValueError(f"{name} must be a node that names its class{null}, got {value!r}")
 
 
-def _is_thing(kind: type) -> bool:
+def _is_thing(kind: object) -> bool:
     """Whether values of a class are things, described by nodes, and not plain values."""
-    return is_dataclass(kind) or inspect.isabstract(kind)
+    return isinstance(kind, type) and (is_dataclass(kind) or inspect.isabstract(kind))
 
 
 def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:

@@ -138,7 +138,8 @@ def _is_tile(s: float, t: float, *, of: int) -> bool:
 class FlowMap(nn.Module, ABC):
     """The average velocity u of a two-time flow map X(s, t)(x) = x + (t - s) u(x, s, t).
 
-    A subclass implements ``forward``; ``velocity`` and ``jump`` follow from it and are final.
+    A subclass implements ``forward``; ``velocity``, ``jump`` and ``generate`` follow from it and
+    are final.
 
     Args:
         domain: The (s, t) on which the map is, or will be, trained.
@@ -192,6 +193,14 @@ class FlowMap(nn.Module, ABC):
         """State at time t of the trajectory that is at x at time s."""
         u: Tensor = self(x, s, t, condition)
         return x + rows_like(t - s, x) * u
+
+    @final
+    def generate(
+        self, x0: Float[Tensor, " b *d"], condition: Condition | None = None
+    ) -> Float[Tensor, " b *d"]:
+        """Data that one jump over [0, 1] makes of noise."""
+        zero = x0.new_zeros(len(x0))
+        return self.jump(x0, zero, zero + 1.0, condition)
 
 
 @final

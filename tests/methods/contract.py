@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, ClassVar, Final, final
+from typing import Any, ClassVar, Final, TypeVar, final
 
 import pytest
 import torch
@@ -14,9 +14,10 @@ from hydra.utils import instantiate
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from onestep.methods.core.condition import Condition
+from onestep.methods.core.condition import NULL_LABEL, Condition
 from onestep.methods.core.dropout import Dropout, dropout_masks
 from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.guidance import LabelDropout
 from onestep.methods.core.method import AbstractLearner, AbstractMethod
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
@@ -29,6 +30,8 @@ from onestep.tests.methods.exactness import Setting as Setting
 from onestep.tests.methods.exactness import assert_exactness
 
 CLASSES: Final = 3
+
+_Learner = TypeVar("_Learner", bound=AbstractLearner)
 
 
 @final
@@ -95,10 +98,12 @@ class LossContract:
     Attributes:
         shapes: Shapes of samples that the method takes.
         labelled: Whether the method takes class labels.
+        jumps_keep_labels: Whether label dropout spares the rows off the diagonal on purpose.
     """
 
     shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((2,), (1, 8, 8))
     labelled: ClassVar[bool] = True
+    jumps_keep_labels: ClassVar[bool] = False
 
     @pytest.fixture
     def method(self) -> AbstractMethod:
@@ -238,12 +243,24 @@ class LossContract:
             pytest.skip("the method takes no labels")
         nets, batch = case
         self.loss(method, nets, batch, self.moment())
-        held = [*nets.frozen.values(), *([] if nets.target is None else [nets.target])]
-        parts = [nets.online, *nets.companions.values(), *held]
-        maps = [m for part in parts for m in part.modules() if isinstance(m, SmallMap)]
-        seen = [label for each in maps for label in each.labels]
+        seen = labels_seen(nets)
         assert seen
         assert all(label is not None for label in seen)
+
+    def test_no_network_is_given_a_label_that_was_dropped(
+        self, method: AbstractMethod, case: tuple[Nets, Batch]
+    ) -> None:
+        if not self.labelled or self.jumps_keep_labels:
+            pytest.skip("the method takes no labels, or its own tests say which rows lose theirs")
+        nets, batch = case
+        self.loss(self.without_labels(method), nets, batch, self.moment())
+        seen = labels_seen(nets)
+        assert seen
+        assert all(label is not None and (label == NULL_LABEL).all() for label in seen)
+
+    def without_labels(self, method: AbstractMethod) -> AbstractMethod:
+        """The same method with all labels dropped."""
+        return dropping_all(method)
 
     def test_the_label_of_a_sample_matters_to_its_loss_alone(
         self, method: AbstractMethod, case: tuple[Nets, Batch]
@@ -388,6 +405,21 @@ class MethodContract(LossContract, ConfigurationContract):
 
     def test_the_gradient_is_exact_as_declared(self, method: AbstractMethod) -> None:
         assert_exactness(self.exactness, method)
+
+
+def labels_seen(nets: Nets) -> list[Tensor | None]:
+    """What each evaluation of a small map, in training or held, was told as its labels."""
+    held = [*nets.frozen.values(), *([] if nets.target is None else [nets.target])]
+    parts = [nets.online, *nets.companions.values(), *held]
+    maps = [m for part in parts for m in part.modules() if isinstance(m, SmallMap)]
+    return [label for each in maps for label in each.labels]
+
+
+def dropping_all(learner: _Learner) -> _Learner:
+    """The same learner with all labels dropped; the test of one that never drops any is skipped."""
+    if "label_dropout" not in {f.name for f in dataclasses.fields(learner)}:  # type: ignore[arg-type]
+        pytest.skip("the method drops no labels")
+    return replace(learner, label_dropout=LabelDropout(probability=1.0))  # type: ignore[type-var]
 
 
 def to_node(value: object) -> Any:

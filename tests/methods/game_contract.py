@@ -1,24 +1,32 @@
 """What every game must satisfy. A test class inherits ``GameContract`` and names its game."""
 
+import copy
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final, final
+from typing import ClassVar, Final, NamedTuple, final
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from onestep.methods.core.adversary import Adversary
 from onestep.methods.core.coupling import AbstractCoupling
+from onestep.methods.core.feature_heads import FeatureHeads
 from onestep.methods.core.flow_map import Domain
 from onestep.methods.core.game import ONLINE, AbstractGame
 from onestep.methods.core.method import AbstractMethod, Needs
 from onestep.methods.core.record import Batch, CompanionFactory, Loss, Moment, Nets
+from onestep.methods.core.relativistic import RelativisticAdversary
 from onestep.methods.core.rng import Rng
-from onestep.tests.methods.contract import ConfigurationContract, LossContract
+from onestep.methods.core.schedule import Constant
+from onestep.tests.methods.contract import ConfigurationContract, LossContract, dropping_all
 from onestep.tests.methods.exactness import Elsewhere, Exact, Order, assert_exactness
 
 STEPS: Final = 100
 """Steps within which every player moves."""
+WEIGHTS: Final = {"generator": "adversarial", "weight": "adversarial", "critic": "critic"}
+"""The term that each weight of an adversary multiplies."""
 
 
 @final
@@ -63,6 +71,13 @@ class Turn(AbstractMethod):
         return self.game.loss(self.player, nets, batch, now)
 
 
+class Opinion(NamedTuple):
+    """The critic's mean number of generated samples and of real ones in a turn."""
+
+    generated: float
+    real: float
+
+
 class GameContract(LossContract, ConfigurationContract):
     """Inherit as ``class TestDMD2(GameContract)``, give the fixture, the players, the exactness.
 
@@ -93,6 +108,10 @@ class GameContract(LossContract, ConfigurationContract):
     @pytest.fixture
     def method(self, game: AbstractGame, player: str) -> AbstractMethod:
         return Turn(game=game, player=player)
+
+    def without_labels(self, method: AbstractMethod) -> AbstractMethod:
+        assert isinstance(method, Turn)
+        return replace(method, game=dropping_all(method.game))
 
     # Turns.
 
@@ -135,6 +154,101 @@ class GameContract(LossContract, ConfigurationContract):
         for role in held.keys() - self.through:
             assert all(p.grad is None for p in held[role].parameters()), f"{role} has a gradient"
 
+    # Critics.
+
+    def test_a_step_of_the_critic_parts_real_samples_from_generated_ones(
+        self, game: AbstractGame
+    ) -> None:
+        adversary_of(game)
+        turn = self._turn(game, "critic")
+        nets = self.nets(turn, self.shapes[0])
+        before = self._opinion(turn, nets)
+        self._descend(turn, nets, nets.companions[turn.player], "critic")
+        after = self._opinion(turn, nets)
+        assert after.real - after.generated > before.real - before.generated
+
+    def test_a_step_of_the_network_makes_its_samples_look_real_to_the_critic(
+        self, game: AbstractGame
+    ) -> None:
+        adversary_of(game)
+        turn = self._turn(game, "adversarial")
+        nets = self.nets(turn, self.shapes[0])
+        before = self._opinion(turn, nets)
+        self._descend(turn, nets, nets.online, "adversarial")
+        assert self._opinion(turn, nets).generated > before.generated
+
+    def test_the_weights_of_an_adversary_multiply_its_terms(self, game: AbstractGame) -> None:
+        adversary = adversary_of(game)
+        for name in {f.name for f in dataclasses.fields(adversary)} & WEIGHTS.keys():
+            terms = []
+            for value in (1.0, 3.0):
+                weighted = replace(adversary, **{name: Constant(value=value)})
+                turn = self._turn(replace(game, adversary=weighted), WEIGHTS[name])  # type: ignore[call-arg, type-var]
+                nets = self.nets(turn, self.shapes[0])
+                terms.append(self._loss_of(turn, nets).terms[WEIGHTS[name]])
+            assert terms[0].abs().min() > 0.0
+            torch.testing.assert_close(terms[1], 3.0 * terms[0], atol=0.0, rtol=1e-12)
+
+    def _turn(self, game: AbstractGame, term: str) -> Turn:
+        """The turn that has an adversary's term."""
+        (other,) = set(self.players) - {ONLINE}
+        return Turn(game=game, player=ONLINE if term == "adversarial" else other)
+
+    def _loss_of(self, turn: Turn, nets: Nets) -> Loss:
+        return self.loss(turn, nets, self.batch(16, self.shapes[0], torch.float64), self.moment())
+
+    def _descend(self, turn: Turn, nets: Nets, part: nn.Module, term: str) -> None:
+        """A short step of a part down the gradient of one term: no other one can hide it."""
+        weights = list(part.parameters())
+        loss = self._loss_of(turn, nets).terms[term].mean()
+        slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        length = torch.stack([slope.norm() for slope in slopes]).norm()
+        assert length > 0.0
+        with torch.no_grad():
+            for weight, slope in zip(weights, slopes, strict=True):
+                weight -= 1e-3 * slope / length
+
+    def _opinion(self, turn: Turn, nets: Nets) -> Opinion:
+        """Generated is what changes with the network that generates, and nothing else does."""
+        here, there = self._said(turn, nets), self._said(turn, with_another_network(nets))
+        is_real = [torch.equal(a, b) for a, b in zip(here, there, strict=True)]
+        real = [said.mean() for said, is_so in zip(here, is_real, strict=True) if is_so]
+        generated = [said.mean() for said, is_so in zip(here, is_real, strict=True) if not is_so]
+        assert generated, "the critic is asked about no generated samples"
+        return Opinion(
+            generated=float(sum(generated) / len(generated)),
+            # Only a relativistic critic looks at real samples in the network's turn.
+            real=float(sum(real) / max(len(real), 1)),
+        )
+
+    def _said(self, turn: Turn, nets: Nets) -> list[Tensor]:
+        """The critic's numbers, in the order in which a turn asks for them."""
+        parts = [part for companion in nets.companions.values() for part in companion.modules()]
+        (heads,) = [part for part in parts if isinstance(part, FeatureHeads)]
+        said: list[Tensor] = []
+        handle = heads.register_forward_hook(lambda _, given, value: said.append(value.detach()))
+        self._loss_of(turn, nets)
+        handle.remove()
+        return said
+
     def test_the_gradients_are_exact_as_declared(self) -> None:
         for turn, exactness in self.exactness:
             assert_exactness(exactness, turn)
+
+
+def adversary_of(game: AbstractGame) -> Adversary | RelativisticAdversary:
+    """The adversary that a game holds; the test of a game without one is skipped."""
+    held = {f.name: getattr(game, f.name) for f in dataclasses.fields(game)}  # type: ignore[arg-type]
+    adversary = held.get("adversary")
+    if adversary is None:
+        pytest.skip("the game has no critic")
+    assert isinstance(adversary, Adversary | RelativisticAdversary)
+    return adversary
+
+
+def with_another_network(nets: Nets) -> Nets:
+    online = copy.deepcopy(nets.online)
+    with torch.no_grad():
+        for weight in online.parameters():
+            weight.mul_(1.1)
+    return replace(nets, online=online)

@@ -52,6 +52,7 @@ def misweighted(times: DyadicTimes | SortedTimes, tiling: AbstractTiling) -> Sho
 
 
 class TestShortcut(MethodContract):
+    jumps_keep_labels = True
     exactness = Exact(control=misweighted(HALF, EqualTiles(count=2)))
 
     @pytest.fixture
@@ -200,6 +201,7 @@ CONTINUOUS = SortedTimes(law=Uniform(), diagonal=Constant(value=0.5))
 
 
 class TestContinuousShortcut(MethodContract):
+    jumps_keep_labels = True
     exactness = Exact(control=misweighted(CONTINUOUS, TwoTiles(split=2.0 / 3.0)))
 
     @pytest.fixture
@@ -208,6 +210,7 @@ class TestContinuousShortcut(MethodContract):
 
 
 class TestRandomShortcut(MethodContract):
+    jumps_keep_labels = True
     exactness = Exact(control=misweighted(CONTINUOUS, RandomTiles()))
 
     @pytest.fixture

@@ -3,11 +3,12 @@ import torch
 
 from onestep.methods.core.coupling import AbstractCoupling, MinibatchOTCoupling
 from onestep.methods.core.flow_map import Domain, FlowMap
-from onestep.methods.core.method import AbstractMethod
+from onestep.methods.core.method import AbstractLearner, AbstractMethod
 from onestep.methods.core.path import LinearPath
 from onestep.methods.core.schedule import Constant, Product, Schedule
 from onestep.methods.mean_flow import MeanFlow
 from onestep.platform.build import build
+from onestep.platform.configuration import compose
 
 OT = {"_target_": "onestep.methods.core.coupling.MinibatchOTCoupling", "by_label": True}
 CONSTANT = {"_target_": "onestep.methods.core.schedule.Constant", "value": 0.5}
@@ -67,6 +68,17 @@ def test_a_wrong_field_of_an_inner_node_is_refused() -> None:
     inner = {"_target_": METHOD["tangent"]["_target_"], "factors": [{**CONSTANT, "x": 1}]}
     with pytest.raises(ValueError, match="Constant has no field 'x', allowed: value"):
         build({**METHOD, "tangent": inner}, AbstractMethod)
+
+
+@pytest.mark.parametrize(
+    "method", ["dmd2", "instaflow", "consistency_trajectory", "align_your_flow"]
+)
+def test_a_word_for_a_critic_is_refused(method: str) -> None:
+    node = compose("train", [f"method={method}"])["method"]
+    sentence = r"\.adversary must be a node that names its class, or null, got 'critic'$"
+    with pytest.raises(ValueError, match=sentence):
+        build({**node, "adversary": "critic"}, AbstractLearner)
+    assert isinstance(build(node, AbstractLearner), AbstractLearner), "null is allowed"
 
 
 def test_the_error_of_a_class_comes_through_as_it_is() -> None:
