@@ -238,7 +238,7 @@ def test_numbers_of_evaluations_out_of_range_are_refused(nfes: tuple[int, ...]) 
 
 
 def test_a_generator_without_steps_is_refused_at_more_than_one() -> None:
-    with pytest.raises(ValueError, match="no sampler"):
+    with pytest.raises(ValueError, match="must be of 1 up to 16, got 2, 4"):
         samplers_at(Domain(kind=DomainKind.FROM_NOISE), (2, 4))
 
 
