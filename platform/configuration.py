@@ -126,6 +126,8 @@ def _allowed(key: str, config_name: str, overrides: Sequence[str], module: str) 
             break
         node = inner
         place.append(part)
+    if len(place) == key.count(".") and key.split(".")[-1] in node:
+        return f" with all of these fields: to take its place write '~{key}' '+{key}=...'"
     keys = ", ".join(sorted(str(k) for k in node if not str(k).startswith("_")))
     return f", allowed{' in ' if place else ''}{'.'.join(place)}: {keys}"
 

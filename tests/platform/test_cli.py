@@ -69,6 +69,10 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("trainin.samples=1", "no key trainin.samples, allowed: changes, data, evaluation,"),
         ("training.sampels=1", "no key training.sampels, allowed in training: accumulate, batch_"),
         ("method.tangent.valu=1", "no key method.tangent.valu, allowed in method.tangent: value"),
+        (
+            "method.path={_target_:onestep.methods.core.path.PolynomialPath,power:3}",
+            "no key method.path with all of these fields: to take its place write '~method.path'",
+        ),
         ("+training.speed=1", "training has no setting speed, allowed: samples, batch_size"),
         ("+net.wdith=3", "has no field 'wdith', allowed: "),
         # A value that does not exist, or is of another kind.
