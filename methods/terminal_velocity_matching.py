@@ -117,7 +117,7 @@ class TerminalVelocityMatching(AbstractMethod):
             with dropout_rows(off):
                 end, rate = end_motion(nets.online, x, times.s[off], times.t[off], some)
                 with torch.no_grad():
-                    aim = nets.target.velocity(end, times.t[off], some)
+                    aim = nets.target.velocity(end.detach(), times.t[off], some)
             terminal[off] = SquaredL2()(rate, aim)
         return Loss(
             terms={

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, final
 
 from .. import __version__
 from .password import hide_passwords
@@ -60,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     given = list(sys.argv[1:] if argv is None else argv)
     commands = {e.name: e for e in entry_points(group=_GROUP)}
-    parser, chosen = _parser(commands, given)
+    parser, sub, chosen = _parser(commands, given)
     arguments, rest = parser.parse_known_args(given)
     # argparse takes all overrides or none at the first option; the others come back as the rest.
     overrides: list[str] | None = vars(arguments).get("overrides")
     if rest and (overrides is None or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {hide_passwords(' '.join(rest))}")
+        sub.error(f"unrecognized arguments: {hide_passwords(' '.join(rest))}")
     if overrides is not None:
         overrides.extend(rest)
     if chosen is None:
@@ -88,12 +88,12 @@ def _sentence(error: Exception) -> str:
 
 def _parser(
     commands: dict[str, EntryPoint], given: Sequence[str]
-) -> tuple[argparse.ArgumentParser, Command | None]:
-    """The parser, with the arguments of the one command that is asked for.
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
+    """The parser, that of the one command that is asked for or the same again, and the command.
 
     Only that command is imported: some take seconds.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="onestep",
         description="Train, compare and serve one-step image generators.",
         epilog="`onestep COMMAND --help` explains a command with examples.",
@@ -103,6 +103,7 @@ def _parser(
     asked = next((word for word in given if not word.startswith("-")), None)
     ordered = sorted(commands, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n))
     chosen: Command | None = None
+    of_chosen = parser
     for name in ordered:
         if asked is not None and name != asked:
             subparsers.add_parser(name)
@@ -116,8 +117,32 @@ def _parser(
         )
         if name == asked:
             command.configure(sub)
-            chosen = command
-    return parser, chosen
+            chosen, of_chosen = command, sub
+    return parser, of_chosen, chosen
+
+
+@final
+class _Parser(argparse.ArgumentParser):
+    """A parser that says in words which numbers it takes, as do those of its actions."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
 
 
 if __name__ == "__main__":

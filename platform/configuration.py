@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache, lru_cache
 from importlib.metadata import entry_points
+from importlib.resources import files
 from typing import Any, Final
 
 from hydra import compose as hydra_compose
@@ -18,6 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from .password import hide_passwords
 
 PLATFORM: Final = "onestep.platform.conf"
+_METHODS: Final = "onestep.methods.conf"
+_GROUPS: Final = ("stages", "experiment", "method", "data", "net", "optimizer", "learning_rate")
+"""Groups of which ``onestep train`` takes a file by ``GROUP=NAME``."""
 # A composition takes a tenth of a second, and most trials of a sweep differ in such values alone.
 _KEPT: Final = 64
 _VALUE: Final = re.compile(r"(?!hydra\.)\w+(\.\w+)+=")
@@ -122,14 +126,27 @@ def _allowed(key: str, config_name: str, overrides: Sequence[str], module: str) 
             break
         node = inner
         place.append(part)
+    if len(place) == key.count(".") and key.split(".")[-1] in node:
+        return f" with all of these fields: to take its place write '~{key}' '+{key}=...'"
     keys = ", ".join(sorted(str(k) for k in node if not str(k).startswith("_")))
     return f", allowed{' in ' if place else ''}{'.'.join(place)}: {keys}"
+
+
+def _meant(asked: str) -> str:
+    """The group that has a file of the name that was looked for in another one."""
+    group, _, name = asked.rpartition("/")
+    for other in _GROUPS:
+        for module in (PLATFORM, _METHODS):
+            if other != group and files(module).joinpath(other, f"{name}.yaml").is_file():
+                return f": did you mean {other}={name}? If not"
+    return ""
 
 
 def _sentence(error: Exception) -> str:
     """Hydra's message on one line, without its advice and its search path."""
     if isinstance(error, MissingConfigException) and error.options:
-        return f"there is no {error.missing_cfg_file}, allowed: {', '.join(error.options)}"
+        asked = str(error.missing_cfg_file)
+        return f"there is no {asked}{_meant(asked)}, allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
         hidden = hide_passwords(error.override)
         if hidden != error.override:  # the message may hold a part of it

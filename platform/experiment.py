@@ -72,8 +72,7 @@ class Training:
         object.__setattr__(self, "precision", _choice("training.precision", self.precision))
         object.__setattr__(self, "ema_half_lives", tuple(self.ema_half_lives))
         for name in ("batch_size", "shards", "accumulate", "log_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+            _require_least(f"training.{name}", getattr(self, name), 1)
         if self.samples < self.batch_size:
             raise ValueError(
                 f"training.samples must be at least one batch of {self.batch_size}, "
@@ -84,16 +83,15 @@ class Training:
                 f"training.batch_size must be a multiple of training.shards, "
                 f"got {self.batch_size} and {self.shards}"
             )
-        if min(self.clip_norm, self.checkpoint_every, self.threads) < 0:
+        for name in ("clip_norm", "checkpoint_every", "threads"):
+            _require_least(f"training.{name}", getattr(self, name), 0)
+        if not self.ema_half_lives or min(self.ema_half_lives) <= 0:
             raise ValueError(
-                "training.clip_norm, checkpoint_every and threads must be at least 0, got "
-                f"{self.clip_norm}, {self.checkpoint_every} and {self.threads}"
+                "training.ema_half_lives must be one or more positive numbers of samples, "
+                f"got {list(self.ema_half_lives)}"
             )
-        if not self.ema_half_lives or min(self.ema_half_lives) <= 0 or self.ema_ramp <= 0:
-            raise ValueError(
-                "training.ema_half_lives must be one or more positive numbers of samples and "
-                f"ema_ramp positive, got {self.ema_half_lives} and {self.ema_ramp}"
-            )
+        if self.ema_ramp <= 0:
+            raise ValueError(f"training.ema_ramp must be positive, got {self.ema_ramp}")
         if not 0 <= self.ema_snapshots <= self.steps:
             raise ValueError(
                 f"training.ema_snapshots must be in [0, {self.steps}], the steps of the run, "
@@ -113,6 +111,11 @@ class Training:
     def every(self, samples: int) -> int:
         """A number of samples as a number of steps, at least 1."""
         return max(1, samples // self.batch_size)
+
+
+def _require_least(name: str, value: float, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def _choice(name: str, value: str) -> Precision:
@@ -150,13 +153,9 @@ class Workers:
     address: str = ""
 
     def __post_init__(self) -> None:
-        if self.num_workers < 1:
-            raise ValueError(f"workers.num_workers must be at least 1, got {self.num_workers}")
-        if min(self.gpus_per_worker, self.cpus_per_worker, self.max_failures) < 0:
-            raise ValueError(
-                "workers.gpus_per_worker, cpus_per_worker and max_failures must be at least 0, got "
-                f"{self.gpus_per_worker}, {self.cpus_per_worker} and {self.max_failures}"
-            )
+        _require_least("workers.num_workers", self.num_workers, 1)
+        for name in ("gpus_per_worker", "cpus_per_worker", "max_failures"):
+            _require_least(f"workers.{name}", getattr(self, name), 0)
 
     @property
     def uses_ray(self) -> bool:
@@ -215,13 +214,10 @@ class PairGeneration:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.count, self.steps, self.batch_size) < 1 or self.seed < 0:
-            raise ValueError(
-                "pairs.count, steps and batch_size must be at least 1 and seed at least 0, got "
-                f"{self.count}, {self.steps}, {self.batch_size} and {self.seed}"
-            )
-        if self.guidance < 0.0:
-            raise ValueError(f"pairs.guidance must be at least 0, got {self.guidance}")
+        for name in ("count", "steps", "batch_size"):
+            _require_least(f"pairs.{name}", getattr(self, name), 1)
+        for name in ("seed", "guidance"):
+            _require_least(f"pairs.{name}", getattr(self, name), 0)
 
     def lineage(self, teacher: str, *, weights: str, data_digest: str) -> dict[str, Any]:
         """Where pairs made so come from: all that decides them.
@@ -277,11 +273,12 @@ class Evaluation:
             raise ValueError(
                 f"evaluation.guidance must be finite and at least 1, got {self.guidance:g}"
             )
-        if not self.nfes or min(self.nfes) < 1 or self.seed < 0:
+        if not self.nfes or min(self.nfes) < 1:
             raise ValueError(
-                "evaluation.nfes must be one or more positive numbers and seed at least 0, got "
-                f"{list(self.nfes)} and {self.seed}"
+                "evaluation.nfes must be one or more whole numbers of at least 1, "
+                f"got {list(self.nfes)}"
             )
+        _require_least("evaluation.seed", self.seed, 0)
         if self.samples < 0 or 0 < self.samples < LEAST_SAMPLES:
             raise ValueError(
                 f"evaluation.samples must be 0, for {ALL_SAMPLES}, or at least {LEAST_SAMPLES}, "
@@ -357,8 +354,7 @@ class Experiment:
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        _require_least("seed", self.seed, 0)
         for key, text in (("run", self.run), ("name", self.name)):
             if text and not re.fullmatch(r"[\w-][\w.-]*", text):
                 raise ValueError(

@@ -70,7 +70,7 @@ class Lagrangian(AbstractRule):
         del now
         end, rate = end_motion(online, x, s, t, condition)
         with torch.no_grad():
-            velocity = teacher.velocity(end, t, condition)
+            velocity = teacher.velocity(end.detach(), t, condition)
         return rate - velocity
 
 

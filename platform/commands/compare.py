@@ -52,6 +52,7 @@ examples:
 
         from ..device import device_named
         from ..evaluation.comparison import compare
+        from ..evaluation.named_sampler import check_nfes
         from ..registry.store import Registry
 
         references = [word for word in arguments.overrides if "=" not in word]
@@ -62,7 +63,10 @@ examples:
         check_yardstick(arguments)
         device = device_named(arguments.device)
         registry = Registry.at(home)
-        models = [str(registry.entry(reference).reference) for reference in references]
+        entries = [registry.entry(reference) for reference in references]
+        for entry in entries:
+            check_nfes(entry.record, arguments.nfe)
+        models = [str(entry.reference) for entry in entries]
         if arguments.dry_run:
             show(
                 {

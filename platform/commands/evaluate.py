@@ -68,6 +68,7 @@ examples:
 
         from ..atomic import write_text
         from ..device import device_named
+        from ..evaluation.named_sampler import check_nfes
         from ..evaluation.table import to_markdown
         from ..registry.model import check_scale, own_scale
         from ..registry.store import Registry
@@ -79,6 +80,7 @@ examples:
         entry = registry.entry(arguments.reference)
         reference = str(entry.reference)  # an alias may move
         check_scale(entry.record, arguments.guidance, model=reference)
+        check_nfes(entry.record, arguments.nfe)
         if arguments.keep and arguments.guidance not in (None, own_scale(entry.record)):
             raise ValueError(
                 "--keep adds numbers at the model's own guidance scale, "

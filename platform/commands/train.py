@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
@@ -51,6 +52,8 @@ paper's scale (experiment=cifar10_...) it also says what the paper reports, as p
 
         sequence = StageSequence.from_overrides(arguments.overrides)
         experiments = sequence.check()
+        for experiment in experiments:
+            _advise(experiment)
         if arguments.dry_run:
             names = (stage.name for stage in sequence.stages)
             done: dict[str, Experiment] = {}
@@ -67,6 +70,19 @@ paper's scale (experiment=cifar10_...) it also says what the paper reports, as p
             print(f"model   {trained.reference}\nfolder  {trained.folder}")
             print(f"sample  onestep sample {trained.reference}\n")
         return 0
+
+
+def _advise(experiment: Experiment) -> None:
+    """Name the network for points to who left the one for images in its place."""
+    from ..training.assembly import parts_of
+
+    chosen = {line.partition("=")[0] for line in experiment.overrides}
+    if not chosen & {"net", "experiment"} and len(parts_of(experiment).source.shape) == 1:
+        print(
+            "onestep train: net=mlp is made for points in the plane; the default network is one "
+            "of images, and a step of it takes longer",
+            file=sys.stderr,
+        )
 
 
 def resolved(

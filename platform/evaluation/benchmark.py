@@ -21,7 +21,7 @@ from .frechet import FrechetFeatures
 from .kernel import EnergyDistance, SquaredMmd
 from .manifold import DensityCoverage, PrecisionRecall
 from .memorisation import Memorisation
-from .metric import AbstractMetric
+from .metric import AbstractMetric, AbstractPooledMetric
 from .modes import Modes
 from .neighbour import OneNearestNeighbour
 from .population import Population, Reference
@@ -67,7 +67,7 @@ def shares(dataset: Dataset) -> tuple[AbstractMetric, ...]:
     return tuple(metrics)
 
 
-def pooled(dataset: Dataset) -> tuple[AbstractMetric, ...]:
+def pooled(dataset: Dataset) -> tuple[AbstractPooledMetric, ...]:
     """The metrics that a data set allows whose bias falls with the number of samples.
 
     Args:

@@ -59,7 +59,12 @@ def _student(chance: float, *, freedom: int) -> float:
     return float(stdtrit(freedom, chance))
 
 
-def jackknife_interval(value: float, without: Float[Tensor, " n"]) -> tuple[float, float]:
+def jackknife_interval(
+    value: float,
+    without: Float[Tensor, " n"],
+    *,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> tuple[float, float]:
     """Interval at 95 % of a statistic of all draws together, from leaving each draw out.
 
     Its half width is the standard error times the quantile of Student's t with n - 1 degrees of
@@ -70,6 +75,7 @@ def jackknife_interval(value: float, without: Float[Tensor, " n"]) -> tuple[floa
     Args:
         value: The statistic of all draws.
         without: The statistic without each of the draws; empty where there is only one.
+        within: Ends of the statistic's range, where the interval ends too; a cut covers no less.
     """
     n = len(without)
     if n < 2:
@@ -77,4 +83,4 @@ def jackknife_interval(value: float, without: Float[Tensor, " n"]) -> tuple[floa
     without = without.double()
     error = ((without - without.mean()).square().sum() * (n - 1) / n).sqrt().item()
     reach = -_student(0.025, freedom=n - 1) * error
-    return value - reach, value + reach
+    return max(value - reach, within[0]), min(value + reach, within[1])

@@ -1,6 +1,7 @@
 """Figures of a comparison: samples from the same noise, quality against evaluations, points."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,9 @@ COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e
 """Okabe and Ito's palette, which people with any colour vision can tell apart."""
 _WIDE: Final = 5.0
 """Ratio of the largest value to the smallest from which on an axis is logarithmic."""
+_TITLE_LETTERS: Final = 34  # of a line that fits above a panel of images
+_SIDE_LETTERS: Final = 28
+_LETTER: Final = 0.075  # inches at 9 points
 _TITLES: Final = {
     "eval/1nn_deviation": "1-nearest-neighbour two-sample deviation",
     "eval/sliced_w2": "sliced 2-Wasserstein distance",
@@ -99,12 +103,14 @@ def sample_grid(panels: Mapping[str, Float[Tensor, "n c h w"]], *, columns: int)
     high = max(wide * x.shape[0] * x.shape[3] / (x.shape[1] * x.shape[4]) for x in shown.values())
     per_row = min(4, len(shown))
     lines = -(-len(shown) // per_row)
-    figure = Figure(figsize=(wide * per_row + 0.1, (high + 0.32) * lines))
+    titles = [textwrap.fill(name, _TITLE_LETTERS) for name in shown]
+    above = 0.18 + 0.14 * max(1 + title.count("\n") for title in titles)
+    figure = Figure(figsize=(wide * per_row + 0.1, (high + above) * lines))
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03)
     axes = figure.subplots(lines, per_row, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, (name, x) in zip(axes, shown.items(), strict=False):
+    for axis, title, x in zip(axes, titles, shown.values(), strict=False):
         picture = _picture(x)
         axis.imshow(
             picture.squeeze(-1) if picture.shape[-1] == 1 else picture,
@@ -113,7 +119,7 @@ def sample_grid(panels: Mapping[str, Float[Tensor, "n c h w"]], *, columns: int)
             vmax=1.0,
             interpolation="nearest",
         )
-        axis.set_title(name, fontsize=9, color=INK, pad=4)
+        axis.set_title(title, fontsize=9, color=INK, pad=4)
     return figure
 
 
@@ -201,7 +207,9 @@ def scatter_panels(
     nfes = sorted({nfe for panels in models.values() for nfe in panels})
     limit = data[:shown].abs().max().item() * 1.15
     side = 1.5
-    size = (side * (len(nfes) + 1) + 0.3, side * len(models) + 0.3)
+    names = [textwrap.fill(name, _SIDE_LETTERS) for name in models]
+    beside = _LETTER * max(len(line) for name in names for line in name.splitlines())
+    size = (side * (len(nfes) + 1) + 0.3 + beside, side * len(models) + 0.3)
     figure = Figure(figsize=size)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
     axes = figure.subplots(len(models), len(nfes) + 1, squeeze=False)
@@ -209,9 +217,9 @@ def scatter_panels(
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for colour, row, (name, panels) in zip(
-        _endless(len(models)), axes, models.items(), strict=True
+        _endless(len(models)), axes, zip(names, models.values(), strict=True), strict=True
     ):
-        row[0].set_ylabel(name, fontsize=9, color=INK)
+        row[0].set_ylabel(name, fontsize=9, color=INK, rotation=0, ha="right", va="center")
         _points(row[0], data[:shown], GREY)
         for axis, nfe in zip(row[1:], nfes, strict=True):
             if nfe in panels:

@@ -41,3 +41,12 @@ class AbstractMetric(ABC):
             samples: Points to judge.
             reference: What they are compared with.
         """
+
+
+class AbstractPooledMetric(AbstractMetric):
+    """A metric whose bias falls with the number of samples, so that draws are taken together."""
+
+    @property
+    @abstractmethod
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """What each of its numbers cannot leave, and so no interval of it: ends by name."""

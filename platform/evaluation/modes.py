@@ -1,5 +1,6 @@
 """Modes of a Gaussian mixture: their mass, their width, and what lies between them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data.source import Mixture
-from .metric import AbstractMetric, Space
+from .metric import AbstractPooledMetric, Space
 from .population import Population, Reference
 
 
@@ -60,7 +61,7 @@ def spread_ratios(
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Modes(AbstractMetric):
+class Modes(AbstractPooledMetric):
     """Mass, spread and outliers of the modes of a Gaussian mixture.
 
     Attributes:
@@ -85,6 +86,12 @@ class Modes(AbstractMetric):
             "eval/mode_std_ratio_max",
             "eval/outside_modes",
         )
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Shares are in [0, 1], ratios at least 0."""
+        share, ratio = (0.0, 1.0), (0.0, math.inf)
+        return dict(zip(self.names, (share, ratio, ratio, share), strict=True))
 
     @property
     def space(self) -> Space:

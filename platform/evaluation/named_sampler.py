@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ...methods.core.flow_map import Domain
 from ...methods.core.sampler import AbstractSampler
 from ..build import build
 from ..configuration import compose
 from ..registry.record import ModelRecord
 from ..registry.trust import check_trusted
+from .sampling import samplers_at
 
 SAMPLER: Final = "sampler"
 """Group of the samplers that can be named."""
@@ -51,3 +53,16 @@ def own_sampler(record: ModelRecord) -> AbstractSampler | None:
         return None
     check_trusted(record.sampler, what=f"the sampler of a model {record.name!r}")
     return build(record.sampler, AbstractSampler)
+
+
+def check_nfes(record: ModelRecord, nfes: Sequence[int]) -> None:
+    """Refuse numbers of evaluations of which a model has a sampler at none, before it is loaded.
+
+    Args:
+        record: Record of the model.
+        nfes: The numbers, each at least 1.
+
+    Raises:
+        ValueError: If there is no sampler at any of them; the message says at which there is one.
+    """
+    samplers_at(Domain.from_dict(dict(record.domain)), nfes, named=own_sampler(record))

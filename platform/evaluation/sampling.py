@@ -17,6 +17,7 @@ from ..data.latent_space import LatentSpace
 Finish = Callable[[Tensor], Tensor]
 """What becomes of samples at the end: they are clipped, decoded, or left as they are."""
 _BATCH: Final = 512
+_SHOWN_NFES: Final = 16
 _FINISHED: Final = 64  # decoded images at a time, which may be much larger than latents
 
 
@@ -48,9 +49,23 @@ def samplers_at(
     if not found:
         ends = f", which ends at t = {domain.t_hi:g}," if domain.t_hi < 1.0 else ""
         raise ValueError(
-            f"a map with domain {domain.kind}{ends} has no sampler at {wanted} evaluations"
+            f"numbers of evaluations of a map with domain {domain.kind}{ends} must be of "
+            f"{allowed_nfes(domain)}, got {', '.join(map(str, wanted))}"
         )
     return found
+
+
+def allowed_nfes(domain: Domain) -> str:
+    """The numbers of evaluations at which a domain has a sampler, for messages.
+
+    Args:
+        domain: The map's domain.
+
+    Returns:
+        The first ones, as ``1, 2, 4, 8, 16 up to 16``.
+    """
+    allowed = [str(nfe) for nfe in range(1, _SHOWN_NFES + 1) if sampler_for(domain, nfe)]
+    return f"{', '.join(allowed) or 'none'} up to {_SHOWN_NFES}"
 
 
 def clipped(x: Float[Tensor, " n *d"]) -> Float[Tensor, " n *d"]:

@@ -7,7 +7,7 @@ from typing import final
 import torch
 
 from .bootstrap import jackknife_interval, mean_interval
-from .metric import AbstractMetric, Space
+from .metric import AbstractMetric, AbstractPooledMetric, Space
 from .population import Population, Reference
 
 
@@ -62,7 +62,7 @@ def score_by_draw(
 
 
 def score_together(
-    metrics: Sequence[AbstractMetric], draws: Sequence[Population], reference: Reference
+    metrics: Sequence[AbstractPooledMetric], draws: Sequence[Population], reference: Reference
 ) -> dict[str, Score]:
     """All draws as one: for metrics of the samples alone whose bias falls with their number.
 
@@ -87,7 +87,7 @@ def score_together(
             without = torch.tensor([row[name] for row in rows], dtype=torch.float64)
             found[name] = Score(
                 value=value,
-                interval=jackknife_interval(value, without),
+                interval=jackknife_interval(value, without, within=metric.ranges[name]),
                 count=len(everything),
                 draws=1,
                 space=metric.space,

@@ -1,6 +1,6 @@
 """The reading side of the registry: which models there are and what is known of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, final
 
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -14,6 +14,7 @@ from .model_files import ModelFiles
 from .reference import Alias, ModelVersion, parse_reference
 
 _PAGE: Final = 200
+_SHOWN: Final = 8
 
 
 @final
@@ -106,9 +107,15 @@ class Catalogue:
 
         Returns:
             The model as MLflow gives it.
+
+        Raises:
+            ReferenceNotFound: If there is none; the message says which there are.
         """
-        with self._connection.asking(missing=f"there is no registered model {name!r}"):
-            return self._client.get_registered_model(name)
+        try:
+            with self._connection.asking(missing=f"there is no registered model {name!r}"):
+                return self._client.get_registered_model(name)
+        except ReferenceNotFound as error:
+            raise ReferenceNotFound(f"{error}; {_known(self._models())}") from error
 
     def lineage(self, reference: str | ModelVersion) -> Lineage:
         """What a model was made from, back to the beginning.
@@ -183,7 +190,19 @@ def _aliases(model: RegisteredModel, version: MlflowVersion) -> list[str]:
 
 def _no_alias(alias: Alias, models: list[RegisteredModel]) -> ReferenceNotFound:
     known = sorted(f"{model.name}@{name}" for model in models for name in model.aliases)
-    message = f"no model has the alias {str(alias)!r}; there is {', '.join(known) or 'none'}"
+    there_is = (
+        f"there is {', '.join(known)}" if known else f"there are no aliases; {_known(models)}"
+    )
+    message = f"no model has the alias {str(alias)!r}; {there_is}"
     if any(model.name == str(alias) for model in models):
         message += f"; {alias} is a model, whose versions are written like {alias}/1"
     return ReferenceNotFound(message)
+
+
+def _known(models: Iterable[RegisteredModel]) -> str:
+    """The first models by name, and a version as one is written."""
+    names = sorted(model.name for model in models)
+    if not names:
+        return "no models are registered yet"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"registered are {', '.join(names[:_SHOWN])}{more}, with versions such as {names[0]}/1"

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
@@ -14,6 +14,7 @@ import torch
 from ...methods.core.condition import UNGUIDED
 from ...methods.core.flow_map import DomainKind, FlowMap
 from ...methods.core.game import AbstractGame
+from ...methods.core.guided_teacher import Unguided
 from ...methods.core.method import AbstractLearner, AbstractMethod
 from ...methods.core.rng import Purpose, mix
 from ...methods.core.sampler_choice import sampler_for
@@ -22,6 +23,7 @@ from ...methods.nets.condition_embedding import conditions_of, scale_weights, vo
 from ..build import build, class_at
 from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE
+from ..evaluation.sampling import allowed_nfes
 from ..experiment import Evaluation, Experiment, Workers, module_of
 from ..home import Home
 from ..ray_instance import names_cluster
@@ -33,7 +35,6 @@ if TYPE_CHECKING:  # the store imports MLflow, which takes seconds, and most tri
     from ..registry.store import Registry
 
 Learner = AbstractMethod | AbstractGame
-_SHOWN_NFES: Final = 16
 _FIELDS: Final = {"guidance": "guided", "tokens": "vocabulary"}
 """By which of its fields a network takes a part of the condition."""
 
@@ -258,15 +259,21 @@ def _check_workers(workers: Workers) -> None:
 
 def _check_optimizer(assembly: Assembly, net: FlowMap) -> None:
     node, parameters = assembly.experiment.optimizer, list(net.parameters())
+    rate = node.get("lr", 0.0)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or rate < 0.0:
+        raise ValueError(f"optimizer.lr must be a number of at least 0, got {rate!r}")
+    given = {key: value for key, value in node.items() if not key.startswith("_")}
+    make = build(node, partial)
     try:
-        made = build(node, partial)(parameters)
+        made = make(parameters)
     except TypeError as error:
-        given = {key: value for key, value in node.items() if not key.startswith("_")}
         allowed = ", ".join(inspect.signature(class_at(str(node["_target_"]))).parameters)
         raise ValueError(
             f"optimizer {node['_target_']} takes numbers for its own settings ({allowed}), "
             f"got {given}: {error}"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"optimizer refuses its settings, got {given}: {error}") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimizer {node['_target_']} is no torch.optim.Optimizer")
 
@@ -331,7 +338,7 @@ def _check_conditions(assembly: Assembly, net: FlowMap) -> None:
     if idle:
         raise ValueError(
             f"the network takes {idle[0]} by its field {_FIELDS[idle[0]]}, which method "
-            f"{assembly.name} does not supply in training: leave the field out"
+            f"{assembly.name} does not supply in training: {_remedy(assembly, idle[0])}"
         )
     scale = assembly.experiment.evaluation.guidance
     low, high = scales or (UNGUIDED, UNGUIDED)
@@ -343,6 +350,18 @@ def _check_conditions(assembly: Assembly, net: FlowMap) -> None:
             else f"evaluation.guidance needs a method that draws guidance scales, got {scale:g} "
             f"with method {assembly.name}, which draws none"
         )
+
+
+def _remedy(assembly: Assembly, idle: str) -> str:
+    """What makes a method supply a part of the condition, or that the network goes without."""
+    guidance = assembly.experiment.method.get("guidance")
+    scales = guidance if idle == "guidance" and isinstance(guidance, Mapping) else {}
+    if "highest" in scales:
+        lowest = scales.get("lowest", UNGUIDED)
+        return f"set method.guidance.highest above {lowest:g}, or leave the field out"
+    if scales.get("_target_") == f"{Unguided.__module__}.{Unguided.__name__}":
+        return "set teacher_guidance@method.guidance=labels, or leave the field out"
+    return "leave the field out"
 
 
 def _check_stream(assembly: Assembly) -> None:
@@ -394,15 +413,10 @@ def _check_nfes(assembly: Assembly) -> None:
     is_default = nfes == Evaluation().nfes
     if not refused or (is_default and len(refused) < len(nfes)):
         return
-    allowed = [nfe for nfe in range(1, _SHOWN_NFES + 1) if sampler_for(domain, nfe)]
     raise ValueError(
         f"evaluation.nfes must be numbers at which a map of method {assembly.name} has a sampler, "
-        f"which are {_listed(allowed)} up to {_SHOWN_NFES}, got {_listed(refused)}"
+        f"which are {allowed_nfes(domain)}, got {', '.join(map(str, refused))}"
     )
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers)) or "none"
 
 
 def home_of(experiment: Experiment) -> Home:

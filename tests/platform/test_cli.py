@@ -69,18 +69,28 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("trainin.samples=1", "no key trainin.samples, allowed: changes, data, evaluation,"),
         ("training.sampels=1", "no key training.sampels, allowed in training: accumulate, batch_"),
         ("method.tangent.valu=1", "no key method.tangent.valu, allowed in method.tangent: value"),
+        (
+            "method.path={_target_:onestep.methods.core.path.PolynomialPath,power:3}",
+            "no key method.path with all of these fields: to take its place write '~method.path'",
+        ),
         ("+training.speed=1", "training has no setting speed, allowed: samples, batch_size"),
         ("+net.wdith=3", "has no field 'wdith', allowed: "),
         # A value that does not exist, or is of another kind.
         ("method=mean_flo", "there is no method/mean_flo, allowed: align_your_flow, "),
+        ("experiment=digits_reflow", "digits_reflow: did you mean stages=digits_reflow? If not, a"),
+        ("stages=eight_gaussians_mean_flow", "did you mean experiment=eight_gaussians_mean_flow?"),
+        ("experiment=mean_flow", "experiment/mean_flow: did you mean method=mean_flow? If not, a"),
         ("training.samples=many", "training.samples must be a whole number, got 'many'"),
         ("training.precision=float16", "must be one of float32, bfloat16, float64, got 'float16'"),
         ("workers.ray=maybe", "workers.ray must be true or false, got 'maybe'"),
         ("method.tangent.value=two", "Constant.value must be a number, got 'two'"),
+        ("optimizer.lr=fast", "optimizer.lr must be a number of at least 0, got 'fast'"),
+        ("optimizer.lr=-1", "optimizer.lr must be a number of at least 0, got -1"),
         (
-            "optimizer.lr=fast",
+            "optimizer.betas=[a,b]",
             "optimizer torch.optim.Adam takes numbers for its own settings (params, lr, ",
         ),
+        ("optimizer.eps=-1", "optimizer refuses its settings, got {'lr': 0.001, 'betas': "),
         ("optimizer._target_=torch.optim.Eve", "cannot import torch.optim.Eve"),
         ("digits/1", "an override is KEY=VALUE, got 'digits/1'"),
         ("training.samples=[1", "no viable alternative at input '[1'"),
@@ -95,6 +105,10 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("training.accumulate=3", "accumulate must divide the 4 shards of each worker, got 3"),
         ("training.ema_served=2", "training.ema_served must be below 2, got 2"),
         ("seed=-1", "seed must be at least 0, got -1"),
+        ("evaluation.seed=-1", "evaluation.seed must be at least 0, got -1"),
+        ("evaluation.nfes=[0]", "evaluation.nfes must be one or more whole numbers of at least 1"),
+        ("pairs.seed=-1", "pairs.seed must be at least 0, got -1"),
+        ("workers.max_failures=-1", "workers.max_failures must be at least 0, got -1"),
         ("run=../elsewhere", "run must be the name of a folder"),
         # Parents that the method needs, and that it does not.
         ("method=reflow", "name a registered model by parents.teacher=..., or a folder of pairs"),
@@ -133,6 +147,15 @@ def test_a_wrong_override_is_refused_in_one_sentence(
                 "method.times.diagonal.boundaries=[1.5]",
             ],
             "piecewise schedule on the clock progress needs boundaries between 0 and 1, got (1.5,)",
+        ),
+        # Inputs of the network that the method would supply if it were told to.
+        (
+            ["method=improved_mean_flow", "+net.guided=true"],
+            "set method.guidance.highest above 1, or leave the field out",
+        ),
+        (
+            ["method=align_your_flow", "parents.teacher=x/1", "+net.guided=true"],
+            "set teacher_guidance@method.guidance=labels, or leave the field out",
         ),
         # Evaluations that would fail once the training is done.
         (["method=shortcut", "evaluation.nfes=[3]"], "1, 2, 4, 8, 16 up to 16, got 3"),
@@ -175,6 +198,35 @@ def test_a_word_too_many_does_not_show_a_password(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit, match="2"):
         main(["registry", "list", "digits", "--store=mysql://ada:secret@host/db"])
     assert "unrecognized arguments: --store=mysql://ada:***@" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sample", "digits/1", "--nfe", "1.5"], "--nfe: must be a whole number, got '1.5'"),
+        (["sample", "digits/1", "--guidance", "two"], "--guidance: must be a number, got 'two'"),
+        (["registry", "promote", "digits/1", "best", "--at-most", "x"], "must be a number, got"),
+        (["train", "--samples", "3"], "unrecognized arguments: --samples"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_the_usage_of_its_command(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    told = capsys.readouterr().err
+    assert told.startswith(f"usage: onestep {words[0]} ")
+    assert sentence in told.splitlines()[-1]
+
+
+def test_the_network_of_points_is_named_where_points_get_the_one_of_images(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "data=moons", "--dry-run"]) == 0
+    assert "net=mlp is made for points" in capsys.readouterr().err
+    for words in (["data=moons", "net=mlp"], ["experiment=eight_gaussians_mean_flow"], []):
+        assert main(["train", *words, "--dry-run"]) == 0
+        assert "net=mlp" not in capsys.readouterr().err
 
 
 def test_a_method_without_its_teacher_is_refused_in_a_dry_run_too(refused: Refused) -> None:
@@ -284,7 +336,9 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_model_that_is_not_registered_is_refused(
     words: tuple[str, ...], refused: Refused
 ) -> None:
-    assert words[1].partition("/")[0] in refused(*words)
+    said = refused(*words)
+    assert words[1].partition("/")[0] in said
+    assert "no models are registered yet" in said
 
 
 def test_the_shell_sees_one_line_and_the_exit_code(home: Path) -> None:

@@ -337,7 +337,10 @@ def test_a_gpu_is_given_the_same_noise_and_gives_the_same_numbers(home: Path) ->
     [
         (("evaluate", "moons/1", "data=digits"), "overrides must be of storage.tracking_uri, eval"),
         (("evaluate", "moons/1", "storage.wandb=true"), "got storage.wandb"),
-        (("evaluate", "moons/1", "evaluation.seed=-1"), "and seed at least 0, got"),
+        (
+            ("evaluate", "moons/1", "evaluation.seed=-1"),
+            "evaluation.seed must be at least 0, got -1",
+        ),
         (("evaluate", "moons/1", "--seed", "3", "evaluation.seed=4"), "either evaluation.seed or"),
         (("compare", "moons/1", "net=mlp"), "got net"),
         (("compare", "evaluation.seed=4"), "needs one or more models"),
@@ -354,6 +357,20 @@ def test_other_overrides_are_refused(
     assert sentence in told.err
     assert told.err.count("\n") == 1
     assert told.out == ""
+
+
+def test_evaluations_that_no_sampler_spends_are_refused_before_a_model_is_loaded(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", "method=neural_flow", "evaluation.nfes=[1]", *TRAIN]) == 0
+    model = str(Registry.at(Home.here()).list()[-1].reference)
+    monkeypatch.setattr(Registry, "load", None)
+    capsys.readouterr()
+    for words in (["sample", model], ["evaluate", model], ["compare", "moons/2", model]):
+        assert main([*words, "--nfe", "2"]) == USER_ERROR
+        told = capsys.readouterr()
+        assert "domain from_noise must be of 1 up to 16, got 2" in told.err
+        assert told.err.count("\n") == 1
 
 
 def test_fid_is_refused_before_anything_is_measured(

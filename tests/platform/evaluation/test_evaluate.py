@@ -22,10 +22,15 @@ from onestep.platform.evaluation.bootstrap import jackknife_interval, mean_inter
 from onestep.platform.evaluation.classifier import ClassifierRecipe
 from onestep.platform.evaluation.evaluate import evaluate_on
 from onestep.platform.evaluation.features import ClassifierAltered, feature_space
+from onestep.platform.evaluation.modes import Modes
+from onestep.platform.evaluation.population import Population, Reference
 from onestep.platform.evaluation.report import Report
 from onestep.platform.evaluation.sampling import SamplesNotFinite, draw_samples, samplers_at
+from onestep.platform.evaluation.score import score_together
 from onestep.platform.evaluation.table import rows
 from onestep.platform.threads import threads
+from onestep.tests.platform.evaluation.contract import MIXTURE
+from onestep.tests.platform.evaluation.contract import draw as drawn
 
 ACCURACY_BAR = 0.62
 """The bar of a one-step model of the digits."""
@@ -233,7 +238,7 @@ def test_numbers_of_evaluations_out_of_range_are_refused(nfes: tuple[int, ...]) 
 
 
 def test_a_generator_without_steps_is_refused_at_more_than_one() -> None:
-    with pytest.raises(ValueError, match="no sampler"):
+    with pytest.raises(ValueError, match="must be of 1 up to 16, got 2, 4"):
         samplers_at(Domain(kind=DomainKind.FROM_NOISE), (2, 4))
 
 
@@ -345,6 +350,15 @@ def test_the_jackknife_covers_the_mean_as_often_as_it_says() -> None:
         low, high = jackknife_interval(row.mean().item(), (row.sum() - row) / 7)
         hits += low <= 0.0 <= high
     assert 0.93 <= hits / 2000 <= 0.97
+
+
+def test_the_interval_of_a_share_is_one_of_shares() -> None:
+    """Three draws far from every mode and one with a point in a mode, so that Student reaches 1."""
+    draws = [drawn(seed, shift=100.0) for seed in range(4)]
+    draws[3] = Population.of(torch.cat([draws[3].x[1:], MIXTURE.means[:1]]))
+    reference = Reference(held_out=drawn(4), train=drawn(5), mixture=MIXTURE)
+    outside = score_together([Modes()], draws, reference)["eval/outside_modes"]
+    assert 0.0 <= outside.interval[0] < outside.value < outside.interval[1] == 1.0
 
 
 SMALL = ClassifierRecipe(width=4, features=8, samples=256)

@@ -2,11 +2,15 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from onestep.platform.evaluation.figures import (
@@ -120,6 +124,29 @@ def test_a_grid_shows_each_image_at_its_place() -> None:
     assert float(shown[:2, :2].max()) == 0.0
     assert float(shown[3:, 3:].min()) == 1.0
     assert float(shown[2].min()) == 1.0
+
+
+def _overprinted(figure: Figure, texts: Sequence[Text]) -> list[str]:
+    """Those of some texts that lie over the next one once the figure is drawn."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    return [
+        text.get_text()
+        for text, one, other in zip(texts, boxes, boxes[1:], strict=False)
+        if one.overlaps(other)
+    ]
+
+
+def test_names_of_models_do_not_overprint_each_other() -> None:
+    names = [f"TerminalVelocityMatching eight_gaussians/{k}" for k in (1, 2, 3)]
+    points = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    rows = scatter_panels(points, {name: {1: points} for name in names})
+    sides = [axis.yaxis.label for axis in rows.axes if axis.get_ylabel()]
+    assert [side.get_text().split() for side in sides] == [name.split() for name in names]
+    assert _overprinted(rows, sides) == []
+    panels = sample_grid({name: torch.zeros(10, 1, 8, 8) for name in names}, columns=10)
+    assert _overprinted(panels, [axis.title for axis in panels.axes[:3]]) == []
 
 
 def test_a_panel_that_is_no_full_grid_is_refused() -> None:

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from onestep.methods.core.method import AbstractLearner
+from onestep.platform.build import build
+from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment, Training
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.cost import cost_of
@@ -18,6 +21,7 @@ from onestep.platform.training.footprint import (
 )
 from onestep.platform.training.step_time import step_time
 from onestep.platform.training.workload import Workload, workload
+from onestep.tests.platform.training.catalogue import CATALOGUE
 from onestep.tests.platform.training.recipe import (
     CURIOUS,
     FLOW_MATCHING,
@@ -157,3 +161,22 @@ def test_the_passes_that_make_pairs_are_counted(guidance: float) -> None:
     found = shown["compute"]["pairs"]
     assert found["flops_per_pair"] == evaluations * products(teacher)
     assert found["flops_of_generated"] == 48 * found["flops_per_pair"]
+
+
+def _small(method: str, *more: str) -> Experiment:
+    """Digits for a network of some thousand weights."""
+    net = ["net=mlp_digits", "net.width=16", "net.depth=1", "net.embedding_width=8"]
+    return Experiment.from_dict(compose("train", [f"method={method}", *net, *more]))
+
+
+@pytest.mark.parametrize("method", CATALOGUE)
+def test_every_method_is_counted_on_images(method: str) -> None:
+    needs = build(compose("train", [f"method={method}"])["method"], AbstractLearner).needs
+    parents = [f"parents.{role}={role}" for role in needs.frozen]
+    if needs.pairs is not None:
+        parents += ["parents.pairs=nowhere"]
+    stages = dict.fromkeys(
+        needs.frozen, _small("mean_flow" if method in CLASSES else "flow_matching")
+    )
+    shown = cost_of(_small(method, *parents), stages, is_measured=False)
+    assert shown["compute"]["flops_per_sample"] > 0
