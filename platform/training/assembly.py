@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from typing import TYPE_CHECKING, Final, final
 
 import torch
@@ -385,6 +386,13 @@ def _check_stream(assembly: Assembly) -> None:
         )
 
 
+def _with_its_parents(assembly: Assembly) -> str:
+    """A sequence of ours that trains the parents of a method, too, if there is one."""
+    name = f"digits_{assembly.name}"
+    known = files("onestep.platform.conf").joinpath("stages", f"{name}.yaml").is_file()
+    return f" (stages={name} trains all that it needs)" if known else ""
+
+
 def _check_parents(assembly: Assembly) -> None:
     needs, parents = assembly.learner.needs, assembly.experiment.parents
     given: Mapping[str, str] = parents.frozen
@@ -392,12 +400,14 @@ def _check_parents(assembly: Assembly) -> None:
         raise ValueError(
             f"method {assembly.name} trains on pairs that a teacher makes: name a registered "
             "model by parents.teacher=..., or a folder of pairs by parents.pairs=..."
+            + _with_its_parents(assembly)
         )
     missing = sorted(set(needs.frozen) - set(given))
     if missing:
         raise ValueError(
             f"method {assembly.name} needs a {' and a '.join(missing)}: name a registered model "
             + " and ".join(f"by parents.{role}=..." for role in missing)
+            + _with_its_parents(assembly)
         )
     useful = set(needs.frozen) | ({"teacher"} if needs.pairs else set())
     useless = sorted(set(given) - useful)

@@ -112,6 +112,7 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("run=../elsewhere", "run must be the name of a folder"),
         # Parents that the method needs, and that it does not.
         ("method=reflow", "name a registered model by parents.teacher=..., or a folder of pairs"),
+        ("method=reflow", " (stages=digits_reflow trains all that it needs)"),
         (
             "method=consistency_distillation",
             "needs a teacher: name a registered model by parents.teacher=...",
