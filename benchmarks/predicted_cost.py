@@ -150,9 +150,8 @@ PREDICTIONS: Final[Mapping[str, Prediction]] = {
         reason="both neighbours and two of the teacher by Heun's rule; card 2F + B + 2 teacher",
     ),
     "truncated_consistency": Prediction(
-        passes=lambda off: Passes(trained=1.0, plain=1.0),
-        reason="both neighbours, the later one by the network or by the first stage; card 2F + B, "
-        "and the first stage",
+        passes=lambda off: Passes(trained=1.0, plain=2.0),
+        reason="both neighbours and the first stage; card 2F + B, and the first stage",
     ),
     "consistency_trajectory": Prediction(
         passes=lambda off: Passes(trained=2.0, through=1.0, plain=8.0),

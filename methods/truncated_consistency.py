@@ -4,12 +4,9 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, PseudoHuber
-from .core.dropout import dropout_rows
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.guidance import LabelDropout
 from .core.method import TEACHER, AbstractMethod, Needs, View
@@ -18,6 +15,7 @@ from .core.pair_times import RatioTimes
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, require_range
+from .core.shape import rows_like
 from .core.share import whole_rows
 from .core.tail_law import LogTail
 from .core.weighting import AbstractWeighting
@@ -48,8 +46,7 @@ class TruncatedConsistency(AbstractMethod):
         count as its boundary, as in their code. The gap stays as narrow as it was when the first
         stage ended, a ratio of 1 - 1 / 256 at large noise levels; theirs goes on to close, up to a
         ratio of 0.999, for which parts would rise to 1000.
-    Cost: one forward pass a step, and one without a graph, which is the network's on the rows
-        whose later time is before the cut and the first stage's on the others.
+    Cost: two forward passes a step, one of them without a graph, and one of the first stage.
     Fails by: the first stage's errors behind the cut are learnt too; too few rows at the cut let
         the network drift; with wider gaps than at the end of the first stage, rows at the cut end
         at the data, where the first stage has nothing to say, and what it has learnt is undone.
@@ -120,15 +117,10 @@ class TruncatedConsistency(AbstractMethod):
 
         x_s, x_t = (_PATH.at(batch.noise, batch.x1, time).x for time in (s, t))
         here = nets.online.jump(x_s, s, data, condition)
-        there = torch.empty_like(x_t)
-        is_behind = t >= self.cut
-        # How many rows lie behind the cut is left to chance. A part without any is not evaluated:
-        # without a graph there is nothing for workers to wait for.
-        for flow_map, rows in ((nets.online, _where(~is_behind)), (first, _where(is_behind))):
-            if len(rows):
-                some = None if condition is None else condition[rows]
-                with torch.no_grad(), dropout_rows(rows):
-                    there[rows] = flow_map.jump(x_t[rows], t[rows], data[rows], some)
+        with torch.no_grad():
+            itself = nets.online.jump(x_t, t, data, condition)
+            frozen = first.jump(x_t, t, data, condition)
+            there = torch.where(rows_like(t >= self.cut, x_t), frozen, itself)
 
         error = self.distance(here, there)
         # Means over rows of one kind, as parts of a mean over all rows.
@@ -136,7 +128,7 @@ class TruncatedConsistency(AbstractMethod):
         terms = {"consistency": weighted * ~pinned, "boundary": weighted * pinned}
         return Loss(terms=terms, logs={"error": error.detach()}, times=s)
 
-    def _pinned(self, n: int, now: Moment) -> tuple[Tensor, Tensor]:
+    def _pinned(self, n: int, now: Moment) -> tuple[torch.Tensor, torch.Tensor]:
         """Which rows begin at the cut, and how much each row counts."""
         rows = now.rng.rows_per_shard(n)
         count = whole_rows("method.boundary", self.boundary(now), rows)
@@ -152,8 +144,3 @@ class TruncatedConsistency(AbstractMethod):
                 f"the first stage must jump to the data from every time after {self.cut:g}, "
                 f"got one with domain {domain.kind} on [{domain.t_lo:g}, {domain.t_hi:g}]"
             )
-
-
-def _where(mask: Bool[Tensor, " b"]) -> Int[Tensor, " n"]:
-    """Rows where a mask is true."""
-    return mask.nonzero()[:, 0]

@@ -65,12 +65,11 @@ def test_from_its_first_step_the_first_stage_is_asked_at_the_cut(step: int) -> N
     online, first = ObservedMap(ORACLE), ObservedMap(ORACLE)
     nets = Nets(online=online, frozen={"teacher": first})
     TruncatedConsistency().loss(nets, pairs(64), replace(moment(64), step=step))
-    (here, before), (behind,) = online.calls, first.calls
-    assert int((here.s == 0.5).sum()) >= 16
-    assert len(behind.s) + len(before.s) == 64
-    assert bool((before.s < 0.5).all())
-    assert int((behind.s > 0.5).sum()) >= 16
-    assert bool((behind.s < 0.51).all())
+    here, there = online.calls
+    edge = here.s == 0.5
+    assert int(edge.sum()) >= 16
+    assert bool((there.s[edge] > 0.5).all())
+    assert bool((there.s < 0.51).all())
 
 
 METHOD = fixed(16.0)
@@ -95,38 +94,28 @@ def pinned(n: int) -> Tensor:
     return torch.arange(n) < n // 4
 
 
-def later(online: ObservedMap, first: ObservedMap) -> tuple[Tensor, Tensor]:
-    """States and times of the later jumps, each of a row that one of both maps was asked about."""
-    here, before = online.calls
-    (behind,) = first.calls
-    is_behind = METHOD.times.after(here.s, moment(1)) >= 0.5
-    x, t = torch.empty_like(here.x), torch.empty_like(here.s)
-    for rows, call in ((is_behind, behind), (~is_behind, before)):
-        x[rows], t[rows] = call.x, call.s
-        assert bool((call.t == 1.0).all())
-    return x, t
-
-
 def test_a_quarter_of_the_rows_begins_at_the_cut_and_the_others_before_it() -> None:
-    online, first = ObservedMap(ORACLE), ObservedMap(ORACLE)
-    loss(METHOD, online=online, first=first)
-    here, (_, t) = online.calls[0], later(online, first)
+    online = ObservedMap(ORACLE)
+    loss(METHOD, online=online)
+    here, there = online.calls
     assert bool((here.s[:16] == 0.5).all())
     assert bool((here.s[16:] < 0.5).all())
-    assert bool((here.s < t).all())
+    assert bool((here.s < there.s).all())
     sigma = (1.0 - here.s) / here.s
     ratio = METHOD.times.ratio(sigma, moment(1))
-    torch.testing.assert_close((1.0 - t) / t, ratio * sigma, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close((1.0 - there.s) / there.s, ratio * sigma, atol=1e-9, rtol=1e-9)
 
 
 def test_the_first_stage_teaches_behind_the_cut_and_the_network_before_it() -> None:
     plain = replace(METHOD, weighting=Unweighted())
     online, first = ObservedMap(ORACLE), ObservedMap(WRONG)
     found = loss(plain, online=online, first=first).logs["error"]
-    here, (x, t) = online.calls[0], later(online, first)
-    is_behind = t >= 0.5
+    here, there = online.calls
+    (call,) = first.calls
+    assert torch.equal(call.x, there.x)
+    is_behind = there.s >= 0.5
     assert 20 < int(is_behind.sum()) < 60
-    ends = [m.jump(x, t, torch.ones_like(t)) for m in (ORACLE, WRONG)]
+    ends = [m.jump(there.x, there.s, there.t) for m in (ORACLE, WRONG)]
     target = torch.where(is_behind[:, None], ends[1], ends[0])
     expected = (ORACLE.jump(here.x, here.s, here.t) - target).square().sum(1).sqrt()
     torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-7)
@@ -135,9 +124,10 @@ def test_the_first_stage_teaches_behind_the_cut_and_the_network_before_it() -> N
 def test_each_kind_of_row_counts_by_its_own_mean() -> None:
     found = loss(METHOD)
     error, edge = found.logs["error"], pinned(64)
-    online, first = ObservedMap(ORACLE), ObservedMap(ORACLE)
-    loss(METHOD, online=online, first=first)
-    weighted = METHOD.weighting(error, online.calls[0].s, later(online, first)[1])
+    online = ObservedMap(ORACLE)
+    loss(METHOD, online=online)
+    here, there = online.calls
+    weighted = METHOD.weighting(error, here.s, there.s)
     parts = {name: term.mean() for name, term in found.terms.items()}
     torch.testing.assert_close(parts["consistency"], weighted[~edge].mean())
     torch.testing.assert_close(parts["boundary"], 0.1 * weighted[edge].mean())
@@ -161,9 +151,10 @@ def test_without_the_first_stage_a_constant_has_no_loss_but_at_the_cut() -> None
         def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: object = None) -> Tensor:
             return -x / (1.0 - s).clamp(min=1e-9)[:, None]
 
-    online, first = ObservedMap(Constantly(domain=Domain())), ObservedMap(ORACLE)
-    found = loss(METHOD, n=256, online=online, first=first)
-    is_behind = later(online, first)[1] >= 0.5
+    online = ObservedMap(Constantly(domain=Domain()))
+    found = loss(METHOD, n=256, online=online)
+    _, there = online.calls
+    is_behind = there.s >= 0.5
     assert found.logs["error"][~is_behind].max() <= 1e-7
     assert found.logs["error"][is_behind].mean() > 0.1
     assert int(is_behind.sum()) < 256
