@@ -117,6 +117,8 @@ class TruncatedConsistency(AbstractMethod):
 
         x_s, x_t = (_PATH.at(batch.noise, batch.x1, time).x for time in (s, t))
         here = nets.online.jump(x_s, s, data, condition)
+        # Both on all rows: how many lie behind the cut is left to chance, and shapes that depend on
+        # values could be neither compiled nor counted before a run.
         with torch.no_grad():
             itself = nets.online.jump(x_t, t, data, condition)
             frozen = first.jump(x_t, t, data, condition)

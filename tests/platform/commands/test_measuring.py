@@ -363,7 +363,8 @@ def test_evaluations_that_no_sampler_spends_are_refused_before_a_model_is_loaded
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["train", "method=neural_flow", "evaluation.nfes=[1]", *TRAIN]) == 0
-    model = str(Registry.at(Home.here()).list()[-1].reference)
+    references = [entry.reference for entry in Registry.at(Home.here()).list()]
+    model = str([reference for reference in references if reference.name == "moons"][-1])
     monkeypatch.setattr(Registry, "load", None)
     capsys.readouterr()
     for words in (["sample", model], ["evaluate", model], ["compare", "moons/2", model]):
