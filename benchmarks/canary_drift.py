@@ -31,11 +31,11 @@ MAX_DRIFT: Final = CanaryTerms().max_drift
 CHANGES: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "half the contrast": lambda x: (x + 1.0) / 2.0 - 1.0,
     "brighter by 0.3": lambda x: (x + 0.3).clamp(-1.0, 1.0),
-    "noise of 0.5": lambda x: noisy(x, 0.5),
     "one image for each class": lambda x: x[:10].repeat(len(x) // 10, 1),
 }
 SMALL: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "noise of 0.2": lambda x: noisy(x, 0.2),
+    "noise of 0.5": lambda x: noisy(x, 0.5),
     "brighter by 0.05": lambda x: (x + 0.05).clamp(-1.0, 1.0),
 }
 

@@ -15,6 +15,7 @@ import pytest
 
 from onestep.benchmarks import (
     budgets,
+    canary_drift,
     digits,
     engine_speed,
     fair_stopping,
@@ -82,6 +83,7 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "ray_overhead": ray_overhead.bars,
     "recorded_sweep": recorded_sweep.bars,
     "sampling_speed": sampling_speed.bars,
+    "canary_drift": canary_drift.bars,
     "engine_speed": engine_speed.bars,
     "serving": serving.bars,
     "serving_faults": serving_faults.bars,
