@@ -68,7 +68,8 @@ def page(sets: Mapping[str, Mapping[str, Any]]) -> str:
         sets: Results by set.
     """
     head = HEAD.format(tolerance=TOLERANCE, tries=TRIES)
-    parts = [head, _winners(sets), *(_of_set(*each) for each in sets.items())]
+    whole = {name: found for name, found in sets.items() if not found["missing"]}
+    parts = [head, _winners(whole), *(_of_set(*each) for each in sets.items())]
     if missing := [name for name in METRICS if name not in sets]:
         parts.append(f"Not run: {', '.join(missing)}.\n")
     return "\n".join(parts)
@@ -98,7 +99,7 @@ def _winners(sets: Mapping[str, Mapping[str, Any]]) -> str:
         "## Where each is best",
         "",
         "Numbers of network evaluations at which a recipe is the best on a set, or is not told "
-        "apart from the best.",
+        "apart from the best. Sets on which all recipes have been run:",
         "",
         markdown_row(["recipe", *sets]),
         markdown_row(["---", *("---" for _ in sets)]),
