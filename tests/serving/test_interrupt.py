@@ -1,0 +1,78 @@
+"""What a first and a second Ctrl-C do to a service that answers a long request."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from onestep.tests.serving.registry import fill_registry
+
+MOST_TO_END_S = 20.0
+"""Far below the drain, which the second Ctrl-C does not wait for."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``onestep serve`` as a terminal starts it, once it has said where."""
+    command = [sys.executable, "-m", "onestep.platform.cli", "serve", "serve.port=0"]
+    env = os.environ | {
+        "ONESTEP_HOME": str(folder / "home"),
+        "MLFLOW_TRACKING_URI": fill_registry(folder),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(
+        [*command, "serve.bucket=4", "serve.max_waiting=64"], env=env, cwd=folder, **pipes
+    ) as process:
+        said = ""
+        try:
+            while (found := re.search(r"page  (http://\S+)/\n", said)) is None:
+                line = process.stdout.readline()
+                assert line, f"the service ended before it listened: {said}"
+                said += line
+            yield process, found[1]
+        finally:
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+                process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_first_lets_a_long_answer_go_on_and_the_second_ends_it(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, url):
+        family = psutil.Process(process.pid).children(recursive=True)
+        asked = {"labels": 3, "n": 4096, "seed": 0, "steps": 64, "format": "npy", "stream": True}
+        with httpx.stream("POST", f"{url}/v1/generate", json=asked, timeout=60.0) as answer:
+            assert answer.status_code == 200, answer.read()
+            parts = answer.iter_raw(4096)
+            next(parts)
+
+            process.send_signal(signal.SIGINT)
+            while "Ctrl-C again ends them" not in process.stdout.readline():
+                pass
+            end = time.monotonic() + 3.0
+            while time.monotonic() < end:
+                assert next(parts), "the answer goes on"
+            assert process.poll() is None
+
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(httpx.HTTPError):
+                for _ in parts:
+                    pass
+        assert process.wait(MOST_TO_END_S) == 0
+        assert time.monotonic() - began < MOST_TO_END_S
+        psutil.wait_procs(family, timeout=10.0)
+        assert not [one for one in family if one.is_running()]
