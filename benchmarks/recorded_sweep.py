@@ -34,6 +34,7 @@ from onestep.benchmarks.sweep_findings import (
     trials_of,
 )
 from onestep.benchmarks.sweep_record import (
+    CURRICULA,
     RECORDED,
     SHORT_CURRICULA,
     SIZES,
@@ -47,15 +48,13 @@ from onestep.sweeps.plan import Plan
 from onestep.sweeps.stopping import StoppingKind
 
 NAME: Final = "recorded_sweep"
-MAIN: Final = SHORT_CURRICULA
+MAIN: Final = CURRICULA
 """The record of curricula that is judged."""
+TOO_SHORT: Final = (SHORT_CURRICULA, SLOW_CURRICULA)
+"""Records whose lower rungs tell nothing of the end, for comparison."""
 JUDGED: Final = (MAIN.name, SIZES.name)
 """Records that have to be whole."""
 EXPLAINED: Final = {
-    MAIN.name: {
-        "trials": "hours come in parts: the same command goes on with the record",
-        "inside": "the lower rungs are too short: their order is not that of the last",
-    },
     "sizes": {
         "cost": "a ladder of 3 costs a third; trials that are found later to be among the best come"
         " on top, and those that go on have larger networks than most: by samples it is below",
@@ -94,12 +93,11 @@ def measure(records: Mapping[str, Stored]) -> dict[str, Any]:
     kinds = (StoppingKind.ASHA, StoppingKind.HYPERBAND)
     rules += [naive(MAIN, curricula, kind) for kind in kinds]
     rules += [fair(MAIN, curricula, deviation, first, 1)]
-    slow = records[SLOW_CURRICULA.name]
-    rules += [
-        fair(SLOW_CURRICULA, slow, quality, each, 1) for each in sorted(SLOW_CURRICULA.reductions)
-    ]
-    rules += [naive(SLOW_CURRICULA, slow, StoppingKind.ASHA)]
-    of_curricula = (MAIN, SLOW_CURRICULA)
+    for one in TOO_SHORT:
+        stored = records[one.name]
+        rules += [fair(one, stored, quality, each, 1) for each in sorted(one.reductions)]
+        rules += [naive(one, stored, StoppingKind.ASHA)]
+    of_curricula = (MAIN, *TOO_SHORT)
     return {
         "orders": {"one": ORDERS, "front": FRONT_ORDERS},
         "budgets": list(MAIN.budgets),
@@ -124,7 +122,11 @@ def measure(records: Mapping[str, Stored]) -> dict[str, Any]:
         "noise": noise(curricula, quality),
         "took": took(list(records.values()), curricula),
         "conflict": conflict(SIZES, sizes),
-        "fronts": [fronts(SIZES, sizes, at_once) for at_once in AT_ONCE],
+        "fronts": [
+            fronts(SIZES, sizes, reduction, at_once)
+            for reduction in SIZES.reductions
+            for at_once in AT_ONCE
+        ],
     }
 
 
@@ -142,7 +144,7 @@ def bars(numbers: Mapping[str, Any]) -> Bars:
                 at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost"),
             ]
     for row in numbers["fronts"]:
-        about = {"record": SIZES.name, "at_once": row["at_once"]}
+        about = {"record": SIZES.name, **{name: row[name] for name in ("reduction", "at_once")}}
         found += [
             at_least(row["volume"], LEAST_VOLUME, **about, number="volume"),
             at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost"),

@@ -58,12 +58,13 @@ SEEN: Final = """## What a rung tells of the end
 
 Rank correlation, over all trials, of what is seen at a rung with what the whole budget gives: of
 runs planned on the rung, and of whole runs on their way. Of these the platform says: *{refusal}*.
-Runs of less than 16,000 samples put trials in an order that has nothing to do with that of 65,536,
-or turns it round, and halving that begins there finds a wrong winner, however fair it is:
-`sweep.scheduler.grace_samples` has to lie above. A second record, of {slow} trials, has the
-default learning rate, with which 65,536 samples teach less than 7,168 with the other, and no rung
-but the last before the whole tells anything. `eval/1nn_deviation` falls, rises and falls again as
-models learn, so that short runs tell little by it.
+Here {first} samples tell enough of {whole}. That is not so everywhere, and fair rungs do not
+mend it: in a record of {short} trials of 65,536 samples, runs of less than 16,000 put trials in an
+order that has nothing to do with that of the whole, or turns it round, and halving that begins
+there finds a wrong winner: `sweep.scheduler.grace_samples` has to lie above. A third record, of
+{slow} trials, has the default learning rate, with which 65,536 samples teach less than 7,168 with
+the other, and no rung but the last before the whole tells anything. `eval/1nn_deviation` falls,
+rises and falls again as models learn, so that short runs tell little by it.
 
 """
 NOISE: Final = """
@@ -82,12 +83,12 @@ FRONTS: Final = """
 ## Two objectives
 
 The same space with `net.width` from 32 to 256 and `net.depth` from 1 to 4 among its keys, {trials}
-random trials at the rungs of the ladder of {reduction}, judged by quality and `cost/training_s`
-together: on the whole budget the two correlate by {conflict:.2f}, and {front} trials make the
-front. Hypervolume is over that of all trials on the whole budget, {orders} orders. The reference
-lies a tenth of the range of all trials beyond the worst, as where the platform ranks, or,
-*strictly*, a tenth of the range of the front beyond its own worst values. *By chance*: as many
-whole trials, drawn at random, as the same time pays for.
+random trials at the rungs of the ladders of {reductions}, judged by quality and
+`cost/training_s` together: on the whole budget of {whole} samples the two correlate by
+{conflict:.2f}, and {front} trials make the front. Hypervolume is over that of all trials on the
+whole budget, {orders} orders. The reference lies a tenth of the range of all trials beyond the
+worst, as where the platform ranks, or, *strictly*, a tenth of the range of the front beyond its own
+worst values. *By chance*: as many whole trials, drawn at random, as the same time pays for.
 
 """
 MACHINE: Final = """
@@ -110,7 +111,7 @@ def page(stored: Mapping[str, Any]) -> str:
     session = records["sizes"]["sessions"][0]["machine"]
     parts = [
         HEAD.format(
-            trials=records["short_curricula"]["trials"],
+            trials=records["curricula"]["trials"],
             orders=stored["orders"]["one"],
             rungs=", ".join(rungs),
             whole=whole,
@@ -120,11 +121,14 @@ def page(stored: Mapping[str, Any]) -> str:
         _misses(stored["misses"]),
         SEEN.format(
             refusal=stored["refusal"].partition(": ")[0],
+            first=rungs[0],
+            whole=whole,
+            short=records["short_curricula"]["trials"],
             slow=records["slow_curricula"]["trials"],
         ),
         _agreement(stored["agreement"]),
         NOISE.format(
-            trials=records["short_curricula"]["trials"],
+            trials=records["curricula"]["trials"],
             interval=best["interval"],
             least=least,
             middle=middle,
@@ -143,7 +147,10 @@ def page(stored: Mapping[str, Any]) -> str:
         _seeds(best["seeds"]),
         FRONTS.format(
             trials=records["sizes"]["trials"],
-            reduction=stored["fronts"][0]["reduction"],
+            reductions=" and ".join(
+                dict.fromkeys(str(front["reduction"]) for front in stored["fronts"])
+            ),
+            whole=f"{stored['fronts'][0]['rungs'][-1]:,}",
             conflict=stored["conflict"]["correlation"],
             front=stored["conflict"]["front"],
             orders=stored["orders"]["front"],
@@ -192,7 +199,7 @@ def _rules(stored: Mapping[str, Any]) -> str:
     for share in CHANCES:
         count = round(share * len(inside))
         regret = f"{stored['fewer']['regret'][count - 1]:.3f}"
-        cells = ["short curricula", str(len(inside)), f"{count} whole trials, by chance", "", ""]
+        cells = ["curricula", str(len(inside)), f"{count} whole trials, by chance", "", ""]
         rows.append([*cells, f"{inside[count - 1]:.1%}", "", "", regret, f"{share:.1%}", "", ""])
     return _table(head, rows)
 
@@ -221,14 +228,15 @@ def _seeds(seeds: Mapping[str, Sequence[float]]) -> str:
 
 
 def _fronts(fronts: Sequence[Mapping[str, Any]]) -> str:
-    head = ["at once", "hypervolume", "5 % of orders below", "by chance"]
+    head = ["of", "at once", "hypervolume", "5 % of orders below", "by chance"]
     head += ["strictly", "5 % of orders below", "by chance", "samples", "training", "all"]
     rows = []
     for row in fronts:
         names = ["volume", "volume_low", "volume_of_fewer"]
         names += ["volume_strict", "volume_strict_low", "volume_strict_of_fewer"]
         costs = [f"{row['cost'][name]:.1%}" for name in ("samples", "training_s", "seconds")]
-        rows.append([str(row["at_once"]), *(f"{row[name]:.1%}" for name in names), *costs])
+        about = [str(row["reduction"]), str(row["at_once"])]
+        rows.append([*about, *(f"{row[name]:.1%}" for name in names), *costs])
     return _table(head, rows)
 
 
@@ -280,7 +288,7 @@ def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
             row
             for row in stored["rules"]
             if (row["record"], row["rule"], row["number"], row["at_once"])
-            == ("short_curricula", name, "quality", 1)
+            == ("curricula", name, "quality", 1)
         ]
         worst = max(worst, *(row["regret"] for row in rows))
         x = [row["cost"]["training_s"] for row in rows]

@@ -293,9 +293,8 @@ def noise(stored: Stored, place: int) -> dict[str, Any]:
     }
 
 
-def fronts(recorded: Recorded, stored: Stored, at_once: int) -> dict[str, Any]:
+def fronts(recorded: Recorded, stored: Stored, reduction: int, at_once: int) -> dict[str, Any]:
     """Halving by two numbers at once."""
-    reduction = recorded.reductions[0]
     budgets = recorded.ladders[reduction]
     values = table(recorded, stored, budgets, [0, 1])
     paid, everything = costs(recorded, stored, budgets), np.array([each[-1] for each in values])

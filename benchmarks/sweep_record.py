@@ -195,7 +195,7 @@ SIZES: Final = Recorded(
         "net.width": {"kind": "log_int", "low": 32, "high": 256},
         "net.depth": {"kind": "int", "low": 1, "high": 4},
     },
-    reductions=(3,),
+    reductions=(3, 4),
 )
 """The same space with the size of the network, on which quality and cost do not agree."""
 RECORDED: Final = {each.name: each for each in (CURRICULA, SHORT_CURRICULA, SLOW_CURRICULA, SIZES)}

@@ -78,7 +78,7 @@ def load_engine(
     registry = Registry.at(_home(settings))
     version = str(registry.resolve(settings.model))
     flow_map, record = load_generator(registry, version, device)
-    decoder = load_decoder(registry, version)
+    decoder = load_decoder(registry, version) if record.latents is not None else None
     engine = Engine(
         flow_map,
         record,

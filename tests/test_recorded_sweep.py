@@ -121,7 +121,9 @@ def test_what_was_replayed_is_what_the_platform_decides_today(row: dict[str, Any
     assert [list(run) for run in again.runs] == row["first"][0]
 
 
-@pytest.mark.parametrize("row", STORED["fronts"], ids=lambda row: str(row["at_once"]))
+@pytest.mark.parametrize(
+    "row", STORED["fronts"], ids=lambda row: "{reduction}-{at_once}".format(**row)
+)
 def test_what_was_replayed_by_two_numbers_is_what_the_platform_decides_today(
     row: dict[str, Any],
 ) -> None:
