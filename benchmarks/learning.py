@@ -18,7 +18,15 @@ import torch
 from onestep.benchmarks import learning_page
 from onestep.benchmarks.misses import Excuse, Excuses, Misses, is_explained, misses_of, reasons
 from onestep.benchmarks.planar import data_draws, draws, gaussian_draws, judge, sampler_of
-from onestep.benchmarks.recipes import BRIEF, TEACHER, TRAINING, Workshop, digest, recipes, sequence
+from onestep.benchmarks.recipes import (
+    BRIEF,
+    TRAINING,
+    Workshop,
+    digest,
+    own_stages,
+    recipes,
+    sequence,
+)
 from onestep.benchmarks.record import RESULTS, Bars, at_least, at_most, machine, save
 from onestep.platform.data.gaussians import EightGaussians
 from onestep.platform.experiment import module_of
@@ -59,15 +67,15 @@ def common(recipe: str) -> tuple[str, ...]:
 
 def measure(recipe: str, workshop: Workshop) -> dict[str, Any]:
     """Train a recipe and judge one step of its last model."""
-    made = workshop.make(sequence(recipe, (BRIEF, *common(recipe))).stages)
+    stages = sequence(recipe, (BRIEF, *common(recipe))).stages
+    made, own = workshop.make(stages), own_stages(stages)
     *_, last = made.values()
     flow_map, _ = load_flow_map(workshop.registry, last.trained.reference)
-    own = [each for name, each in made.items() if name != TEACHER] or [last]
     return {
         "method": module_of(last.experiment.method),
         "digest": digest(recipe, common(recipe)),
         "stages": len(own),
-        "core_s": round(sum(each.core_s[TRAINING] for each in own), 1),
+        "core_s": round(sum(made[name].core_s[TRAINING] for name in own), 1),
         "core_s_of_stages": {name: dict(each.core_s) for name, each in made.items()},
         "parameters": sum(p.numel() for p in flow_map.parameters()),
         "sampler": str(sampler_of(flow_map)),

@@ -55,6 +55,16 @@ def sequence(recipe: str, common: Sequence[str] = (), *, dataset: str = PLANE) -
     return StageSequence.of(plan, ("training.threads=1", *common))
 
 
+def own_stages(stages: Sequence[Stage]) -> list[str]:
+    """Names of the stages whose time is a recipe's own.
+
+    That is all but the teacher; weights that a method begins from are no teacher.
+    """
+    names = {stage.name: stage.name for stage in stages}
+    frozen = {name for stage in stages for name in stage.experiment(names).parents.frozen.values()}
+    return [stage.name for stage in stages if stage.name != TEACHER or stage.name not in frozen]
+
+
 def digest(recipe: str, common: Sequence[str] = (), *, dataset: str = PLANE) -> str:
     """What decides the result of a recipe, in short."""
     return digest_of(sequence(recipe, common, dataset=dataset).stages)

@@ -44,12 +44,14 @@ Written by `python benchmarks/tournament.py` from benchmarks/results/tournament.
 has the same seconds of processor time on one thread for all its stages together, those of its
 teacher and its pairs too: its recipe is made longer or shorter, pairs included. A training that
 took {tolerance:.0%} more or less is repeated at another length, and of up to {tries} the nearest
-counts. The checkerboard is trained with the recipes for eight Gaussians as they are.
+counts; a recipe that no length brought there has its seconds in italics, and is nowhere the best.
+The checkerboard is trained with the recipes for eight Gaussians as they are.
 
-Numbers are means over seeds, in brackets the least and the largest end of their 95 % intervals. Two
-whose brackets overlap are not told apart here; nor, from the data, are those that reach the floor,
-which is what as many fresh points of the data come to. All that so equal the best are in bold. A
-memorisation ratio far below that of the floor would mean training points that come again.
+Numbers are means over seeds, in brackets the least and the largest end of their 95 % intervals. A
+mean within the brackets of the best is as good as the best, and so is one at the floor, which is
+what as many fresh points of the data come to; these are in bold. The seeds are few, so that an
+order of means that lie near each other is no finding. A memorisation ratio far below that of the
+floor would mean training points that come again.
 
 Recipes have other lengths here than in [learning.md](learning.md), where each takes what it needs,
 and fewer samples are drawn, from which W2 is larger for the same law.
@@ -90,7 +92,7 @@ def _winners(sets: Mapping[str, Mapping[str, Any]]) -> str:
     places: dict[str, dict[str, list[str]]] = {}
     for name, found in sets.items():
         for nfe in NFES:
-            for recipe in _best(found["results"], METRICS[name][0], nfe):
+            for recipe in _best(found, METRICS[name][0], nfe):
                 places.setdefault(recipe, {}).setdefault(name, []).append(str(nfe))
     cells = {
         recipe: [", ".join(own.get(name, [])) for name in sets] for recipe, own in places.items()
@@ -98,8 +100,8 @@ def _winners(sets: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "## Where each is best",
         "",
-        "Numbers of network evaluations at which a recipe is the best on a set, or is not told "
-        "apart from the best. Sets on which all recipes have been run:",
+        "Numbers of network evaluations at which a recipe is the best on a set, or as good as the "
+        "best. Sets on which all recipes have been run:",
         "",
         markdown_row(["recipe", *sets]),
         markdown_row(["---", *("---" for _ in sets)]),
@@ -113,7 +115,7 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
     first, *beside = METRICS[name]
     seeds = len({each["seed"] for each in results})
     recipes = ranking(results, first)
-    best = {nfe: _best(results, first, nfe) for nfe in NFES}
+    best = {nfe: _best(found, first, nfe) for nfe in NFES}
     columns = [f"{_short(first)}, {nfe} NFE" for nfe in NFES]
     columns += [f"{_short(metric)}, 1 NFE" for metric in beside]
     lines = [
@@ -130,7 +132,8 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
         step = statistics.mean(each["step_ms"] for each in own)
         cells = [_cell(results, recipe, first, nfe, bold=recipe in best[nfe]) for nfe in NFES]
         cells += [_cell(results, recipe, metric, 1, bold=False) for metric in beside]
-        lines.append(markdown_row([recipe, f"{took:.0f}", f"{step:.1f}", *cells]))
+        seconds = f"{took:.0f}" if _in_time(found, recipe) else f"*{took:.0f}*"
+        lines.append(markdown_row([recipe, seconds, f"{step:.1f}", *cells]))
     lines += _trivial(results, (first, *beside))
     lines += [
         "",
@@ -188,16 +191,26 @@ def _mean(results: Results, recipe: str, metric: str, nfe: int) -> float:
     return statistics.mean(values) if values else math.inf
 
 
-def _best(results: Results, metric: str, nfe: int) -> set[str]:
-    """The recipe with the least mean, and all that are not told apart from it or from the data."""
-    found = {recipe: _found(results, recipe, metric, nfe) for recipe in _recipes(results)}
-    ends = {recipe: _ends(own) for recipe, own in found.items() if own}
-    if not ends:
+def _best(found: Mapping[str, Any], metric: str, nfe: int) -> set[str]:
+    """The recipe with the least mean, and all that are as good or as good as the data."""
+    results: Results = found["results"]
+    means = {
+        recipe: _mean(results, recipe, metric, nfe)
+        for recipe in _recipes(results)
+        if _in_time(found, recipe) and _found(results, recipe, metric, nfe)
+    }
+    if not means:
         return set()
-    winner = min(ends, key=lambda recipe: _mean(results, recipe, metric, nfe))
-    floor = found[winner][0]["floor"]
-    reach = max(ends[winner][1], -math.inf if floor is None else floor)
-    return {recipe for recipe, (low, _) in ends.items() if low <= reach}
+    best = _found(results, min(means, key=means.__getitem__), metric, nfe)
+    floor = best[0]["floor"]
+    reach = max(_ends(best)[1], -math.inf if floor is None else floor)
+    return {recipe for recipe, mean in means.items() if mean <= reach}
+
+
+def _in_time(found: Mapping[str, Any], recipe: str) -> bool:
+    """Whether each of its trainings took about the seconds of the set."""
+    took = [each["core_s"] for each in found["results"] if each["recipe"] == recipe]
+    return all(abs(each / found["seconds"] - 1) <= TOLERANCE for each in took)
 
 
 def _ends(found: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

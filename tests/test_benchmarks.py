@@ -56,6 +56,7 @@ from onestep.benchmarks.recipes import (
     Made,
     digest,
     digest_of,
+    own_stages,
     recipes,
     sequence,
 )
@@ -265,6 +266,21 @@ def test_what_learns_on_the_plane_is_the_recipe_of_today_or_says_why_it_misses()
     assert learning.missed(stored["one_gaussian"])
 
 
+@pytest.mark.parametrize(("name", "dataset"), [("learning", PLANE), ("learning_digits", DIGITS)])
+def test_the_time_of_a_recipe_is_that_of_its_own_stages(name: str, dataset: str) -> None:
+    for recipe, each in read(name)["recipes"].items():
+        own = own_stages(sequence(recipe, dataset=dataset).stages)
+        took = sum(each["core_s_of_stages"][stage][TRAINING] for stage in own)
+        assert each["core_s"] == pytest.approx(took, abs=0.1), recipe
+
+
+def test_weights_that_a_method_begins_from_are_no_teacher() -> None:
+    tuned = sequence("easy_consistency_tuning", dataset=DIGITS).stages
+    taught = sequence("continuous_distillation", dataset=DIGITS).stages
+    assert own_stages(tuned) == ["teacher", "student"]
+    assert own_stages(taught) == ["student"]
+
+
 def test_what_learns_digits_is_the_recipe_of_today_or_says_why_it_misses() -> None:
     stored = read("learning_digits")
     measured = list(stored["recipes"])
@@ -423,23 +439,37 @@ def test_what_took_too_long_is_trained_again(
     assert factor == pytest.approx(kept)
 
 
-def fought(recipe: str, value: float, low: float, high: float, *, floor: float) -> dict[str, Any]:
+def fought(
+    recipe: str, value: float, low: float, high: float, *, floor: float = 0.0, core_s: float = 30.0
+) -> dict[str, Any]:
     one = {"name": "eval/w2", "nfe": 1, "value": value, "interval": [low, high], "floor": floor}
-    return {"recipe": recipe, "report": {"measurements": [one]}}
+    return {"recipe": recipe, "core_s": core_s, "report": {"measurements": [one]}}
 
 
-@pytest.mark.parametrize(("floor", "best"), [(0.0, {"a", "b"}), (0.35, {"a", "b", "c"})])
-def test_who_is_not_told_apart_from_the_best_or_the_data_is_as_good(
+@pytest.mark.parametrize(("floor", "best"), [(0.0, {"a", "b"}), (0.25, {"a", "b", "c"})])
+def test_who_lies_within_the_brackets_of_the_best_or_at_the_floor_is_as_good(
     floor: float, best: set[str]
 ) -> None:
     results = [
         fought("a", 0.1, 0.08, 0.12, floor=floor),
         fought("a", 0.2, 0.18, 0.22, floor=floor),
-        fought("b", 0.25, 0.21, 0.29, floor=floor),
-        fought("c", 0.35, 0.3, 0.4, floor=floor),
+        fought("b", 0.21, 0.19, 0.23, floor=floor),
+        fought("c", 0.25, 0.05, 0.45, floor=floor),  # so wide that it could be anything
         fought("d", 0.5, 0.45, 0.55, floor=floor),
     ]
-    assert tournament_page._best(results, "eval/w2", 1) == best
+    found = {"seconds": 30.0, "results": results}
+    assert tournament_page._best(found, "eval/w2", 1) == best
+
+
+def test_who_took_more_than_its_seconds_is_nowhere_the_best() -> None:
+    long = 30.0 * (1.01 + tournament_page.TOLERANCE)
+    results = [
+        fought("a", 0.1, 0.08, 0.12),
+        fought("a", 0.1, 0.08, 0.12, core_s=long),
+        fought("b", 0.2, 0.18, 0.22),
+    ]
+    found = {"seconds": 30.0, "results": results}
+    assert tournament_page._best(found, "eval/w2", 1) == {"b"}
 
 
 FOUGHT: Final = sorted(read("tournament")["sets"])

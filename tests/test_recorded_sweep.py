@@ -137,5 +137,12 @@ def test_what_is_missed_is_what_the_bars_of_today_say_and_has_its_reason() -> No
     assert is_explained(STORED["misses"])
 
 
+def test_an_excuse_of_a_record_holds_no_further_than_it_says() -> None:
+    dear = [{**row, "cost": {**row["cost"], "training_s": 0.5}} for row in STORED["fronts"]]
+    one = [STORED["fronts"][0], *dear[1:]]
+    assert recorded_sweep.misses({**STORED, "fronts": one})["sizes"]["cost"] == ""
+    assert recorded_sweep.misses({**STORED, "fronts": one[::-1]})["sizes"]["cost"] == ""
+
+
 def test_the_page_is_that_of_its_numbers() -> None:
     assert recorded_sweep_page.PAGE.read_text() == recorded_sweep_page.page(STORED)
