@@ -9,7 +9,8 @@ and averages, in the middle of a run. Random networks of the same size stand for
 for the data. In each round every method takes its turn, right after a step of flow matching, and
 its ratio is the median over rounds; a game's step is the mean over a cycle of its players. Memory
 is what torch's allocator holds: between steps (weights, averages, teachers, optimizers), and the
-most above that within a step.
+most above that within a step. Results go to benchmarks/results/method_cost.json and to
+docs/method_cost.md.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onestep.benchmarks.method_cost_page import PAGE, page
 from onestep.benchmarks.predicted_cost import PREDICTIONS
 from onestep.benchmarks.record import Bars, at_most, run
 from onestep.methods.core.game import AbstractGame
@@ -44,7 +46,7 @@ METHODS = sorted(
 BASE = "flow_matching"
 STEPS = 1000
 BATCH = 64
-ROUNDS = 15
+ROUNDS = 31
 CPU = torch.device("cpu")
 OVERRIDES = [
     "data=digits",
@@ -176,4 +178,4 @@ if __name__ == "__main__":
         measure(chosen.only)
     else:
         sys.argv[1:] = rest
-        run("method_cost", lambda: measure(METHODS), bars)
+        PAGE.write_text(page(run("method_cost", lambda: measure(METHODS), bars), BATCH))

@@ -88,13 +88,18 @@ def judged(numbers: Mapping[str, Any], bars: Sequence[Mapping[str, Any]]) -> dic
     return {**numbers, "bars": list(bars), "reached": all(bar["reached"] for bar in bars)}
 
 
-def run(name: str, measure: Callable[[], dict[str, Any]], bars: Callable[[Any], Bars]) -> None:
+def run(
+    name: str, measure: Callable[[], dict[str, Any]], bars: Callable[[Any], Bars]
+) -> dict[str, Any]:
     """Measure, or take the stored numbers, judge and write.
 
     Args:
         name: Name of the result.
         measure: Gives the numbers.
         bars: What the bars say of the numbers.
+
+    Returns:
+        What was written.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--judge", action="store_true", help="judge the stored numbers again")
@@ -103,7 +108,9 @@ def run(name: str, measure: Callable[[], dict[str, Any]], bars: Callable[[Any], 
     else:
         about = machine()
         numbers = {"machine": about, **measure()}
-    save(name, judged(numbers, bars(numbers)))
+    stored = judged(numbers, bars(numbers))
+    save(name, stored)
+    return stored
 
 
 def save(name: str, numbers: Mapping[str, Any]) -> Path:

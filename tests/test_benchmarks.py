@@ -29,6 +29,7 @@ from onestep.benchmarks import (
     mean_collapse,
     mean_collapse_page,
     method_cost,
+    method_cost_page,
     planar,
     population,
     ray_overhead,
@@ -496,6 +497,11 @@ def test_what_competed_is_the_recipe_of_today(name: str) -> None:
     decisive = tuple(line for line in overrides if not line.startswith("evaluation."))
     for each in read("tournament")["sets"][name]["results"]:
         assert each["digest"] == digest_today(each["recipe"], decisive, dataset=family)
+
+
+def test_the_page_of_what_a_step_costs_is_that_of_its_numbers() -> None:
+    page = method_cost_page.page(read("method_cost"), method_cost.BATCH)
+    assert method_cost_page.PAGE.read_text() == page
 
 
 def test_the_page_of_what_is_learned_is_that_of_its_numbers() -> None:
