@@ -161,23 +161,20 @@ def measure() -> dict[str, Any]:
     }
 
 
-def busy(spent: Mapping[str, float]) -> dict[str, float]:
-    """Processor time of the trials over that of two cores, and over what others left of them."""
-    left = spent["trials_s"] + spent["rest_s"] + spent["idle_s"]
-    return {
-        "of_all": spent["trials_s"] / (CONCURRENCY * spent["wall_s"]),
-        "of_what_was_left": spent["trials_s"] / left,
-    }
+def busy(spent: Mapping[str, float]) -> float:
+    """Processor time of the trials over that of all cores, whatever else had them."""
+    return spent["trials_s"] / (CONCURRENCY * spent["wall_s"])
 
 
 def bars(numbers: Mapping[str, Any]) -> Bars:
     longest = max(gap["gap_s"] for gap in numbers["gaps"])
-    share = busy(numbers["spent"])["of_what_was_left"]
     return [
         at_least(len(numbers["trials"]), TRIALS, number="trials"),
         at_most(numbers["processes"], CONCURRENCY, number="processes that trials ran in"),
         at_most(longest, MOST_S, number="seconds from a trial's end to the next one's first step"),
-        at_least(share, LEAST_BUSY, number="share of the cores that trials were busy on"),
+        at_least(
+            busy(numbers["spent"]), LEAST_BUSY, number="share of the cores that trials were busy on"
+        ),
     ]
 
 

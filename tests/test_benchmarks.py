@@ -596,10 +596,10 @@ def test_a_core_waits_from_the_end_of_a_trial_to_the_first_step_of_the_next_in_i
     found = sweep_occupancy.gaps(stamps)
     assert [one["gap_s"] for one in found] == [2.0, 2.5]
     assert [one["handed_over_s"] for one in found] == [0.5, 1.0]
-    spent = {"wall_s": 50.0, "trials_s": 46.0, "rest_s": 2.0, "idle_s": 2.0}
+    spent = {"wall_s": 50.0, "trials_s": 92.0}
     good = {"trials": [{}] * 8, "processes": 2, "gaps": found, "spent": spent}
-    bad = {"gaps": [{"gap_s": 3.1}], "spent": {**spent, "idle_s": 5.0}, "processes": 3}
-    assert sweep_occupancy.busy(spent) == {"of_all": 0.46, "of_what_was_left": 0.92}
+    bad = {"gaps": [{"gap_s": 3.1}], "spent": {**spent, "trials_s": 89.0}, "processes": 3}
+    assert sweep_occupancy.busy(spent) == 0.92
     assert all(bar["reached"] for bar in sweep_occupancy.bars(good))
     missed = [not bar["reached"] for bar in sweep_occupancy.bars({**good, **bad})]
     assert missed == [False, True, True, True]
