@@ -1,12 +1,13 @@
 """What replays of recorded trials come to: costs, winners, fronts, and how much is noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import inf
-from statistics import fmean, median, stdev
+from math import comb, inf, sqrt
+from statistics import fmean, median, variance
 from typing import Any, Final
 
 import numpy as np
+from scipy import stats
 
 from onestep.benchmarks.sweep_record import Recorded
 from onestep.benchmarks.sweep_replay import (
@@ -113,24 +114,58 @@ def shares(replays: Sequence[Replay], paid: Costs, whole: Costs) -> dict[str, fl
     return found
 
 
-def winners(replays: Sequence[Replay], values: Table, wholes: Wholes) -> dict[str, float]:
+def winners(
+    replays: Sequence[Replay], values: Table, stored: Stored, place: int
+) -> dict[str, float | None]:
     """How good the winners of replays are on the whole budget.
 
     Args:
         replays: The replays.
         values: What they saw.
-        wholes: Value and interval of every trial on the whole budget, from two noises.
+        stored: The record.
+        place: The number that decides.
     """
-    first, second = wholes
+    first, second = wholes(stored, place)
     best = min(range(len(first)), key=lambda number: first[number][0])
     found = [replay.winner(values) for replay in replays]
+    fresh = fresh_values(stored, place)
+    inside = within(fresh, best)
+    known = [fresh[one][0] - fresh[best][0] for one in found if one in fresh]
     return {
+        "inside_fresh": round(fmean(one in inside for one in found), 4) if fresh else None,
+        "regret_fresh": round(fmean(known), 4) if known else None,
         "inside": round(fmean(first[one][0] <= first[best][2] for one in found), 4),
         "inside_again": round(fmean(second[one][0] <= second[best][2] for one in found), 4),
         "is_best": round(fmean(one == best for one in found), 4),
         "regret": round(fmean(first[one][0] for one in found) - first[best][0], 4),
         "regret_again": round(fmean(second[one][0] for one in found) - second[best][0], 4),
     }
+
+
+def fresh_values(stored: Stored, place: int) -> dict[int, tuple[float, float]]:
+    """Mean of each of the best trials over trainings from fresh seeds, and half its 95 % interval.
+
+    The trainings that chose the trials are left out. The deviation is that of all trials together,
+    since a few seeds say little of one.
+    """
+    runs = {
+        int(number): [numbers[place][0] for numbers in each if numbers]
+        for number, each in stored["again"].items()
+    }
+    freedom = sum(len(each) - 1 for each in runs.values())
+    if not freedom:
+        return {}
+    deviation = sqrt(sum((len(each) - 1) * variance(each) for each in runs.values()) / freedom)
+    reach = float(stats.t.ppf(0.975, freedom)) * deviation
+    return {number: (fmean(each), reach / sqrt(len(each))) for number, each in runs.items()}
+
+
+def within(fresh: Mapping[int, tuple[float, float]], best: int) -> set[int]:
+    """The trials whose mean lies within the interval of one, or is better."""
+    if not fresh:
+        return set()
+    mean, half = fresh[best]
+    return {number for number, (value, _) in fresh.items() if value <= mean + half}
 
 
 def replayed(
@@ -184,7 +219,7 @@ def fair(
         "rungs": list(budgets),
         "cost": shares(replays, paid, paid),
         "trials": count,
-        **winners(replays, table(recorded, stored, budgets, [place]), wholes(stored, place)),
+        **winners(replays, table(recorded, stored, budgets, [place]), stored, place),
         "first": [[list(run) for run in replay.runs] for replay in replays[:FEW]],
     }
 
@@ -223,7 +258,7 @@ def naive(recorded: Recorded, stored: Stored, kind: StoppingKind) -> dict[str, A
         "rungs": list(budgets),
         "cost": shares(replays, paid, whole),
         "trials": count,
-        **winners(replays, on_the_way(stored, 0), wholes(stored, 0)),
+        **winners(replays, on_the_way(stored, 0), stored, 0),
         "first": [[list(run) for run in replay.runs] for replay in replays[:FEW]],
     }
 
@@ -243,15 +278,25 @@ def fewer(stored: Stored, place: int) -> dict[str, list[float]]:
     """As many trials as some share of the compute pays for, chosen at random and trained whole."""
     first, _ = wholes(stored, place)
     values = [each[0] for each in first]
-    best = min(first)
-    # All of k miss those inside, of whom there are so many.
-    within, n = sum(value <= best[2] for value in values), len(values)
-    missing, inside = 1.0, []
-    for k in range(n):
-        missing *= max(n - within - k, 0) / (n - k)
-        inside.append(round(1.0 - missing, 4))
-    regret = [round(value - best[0], 4) for value in expected_best(values)]
-    return {"regret": regret, "inside": inside}
+    order = sorted(range(len(values)), key=values.__getitem__)
+    inside = within(fresh_values(stored, place), order[0])
+    chances = [_chances(len(values), k) for k in range(1, len(values) + 1)]
+    return {
+        "regret": [round(value - values[order[0]], 4) for value in expected_best(values)],
+        "inside": [
+            _mass(each, lambda one: first[order[one]][0] <= min(first)[2]) for each in chances
+        ],
+        "inside_fresh": [_mass(each, lambda one: order[one] in inside) for each in chances],
+    }
+
+
+def _chances(count: int, drawn: int) -> list[float]:
+    """The chance that the best of some trials, drawn at random, is that of each place."""
+    return [comb(count - 1 - place, drawn - 1) / comb(count, drawn) for place in range(count)]
+
+
+def _mass(chances: Sequence[float], holds: Callable[[int], bool]) -> float:
+    return round(sum(chance for place, chance in enumerate(chances) if holds(place)), 4)
 
 
 def agreement(recorded: Recorded, stored: Stored, place: int) -> dict[str, dict[str, float]]:
@@ -276,10 +321,7 @@ def noise(stored: Stored, place: int) -> dict[str, Any]:
     """What the values on the whole budget are worth."""
     first, second = wholes(stored, place)
     best = min(range(len(first)), key=lambda number: first[number][0])
-    runs = {
-        number: [first[int(number)][0], *(numbers[place][0] for numbers in each if numbers)]
-        for number, each in stored["again"].items()
-    }
+    fresh = fresh_values(stored, place)
     return {
         "winner": best,
         "value": first[best],
@@ -289,7 +331,11 @@ def noise(stored: Stored, place: int) -> dict[str, Any]:
         "range": [min(first)[0], median(each[0] for each in first), max(first)[0]],
         "interval": round(median((high - low) / 2 / value for value, low, high in first), 4),
         "noise": round(rank_correlation([v for v, *_ in first], [v for v, *_ in second]), 4),
-        "seeds": {number: [round(fmean(v), 4), round(stdev(v), 4)] for number, v in runs.items()},
+        "fresh": {
+            number: [first[number][0], *(round(each, 4) for each in fresh[number])]
+            for number in sorted(fresh, key=lambda number: first[number][0])
+        },
+        "inside_fresh": len(within(fresh, best)),
     }
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -49,9 +49,9 @@ FAST: Final = ("net=mlp", "optimizer.lr=0.005", SMALL[1], "net.width=256", "net.
 """The same with a learning rate for short runs."""
 OTHER_NOISE: Final = 8
 """Seed of the second evaluation of a whole run."""
-OTHER_SEEDS: Final = (1, 2)
-"""Seeds with which the best are trained again."""
-BEST: Final = 8
+FRESH_SEEDS: Final = (1, 2, 3, 4)
+"""Seeds with which the best are trained again, so that their value is not that of a lucky one."""
+BEST: Final = 16
 """How many are."""
 QUALITY: Final = {"name": "eval/frechet_features", "nfe": 1}
 _WARM_UP: Final = 1_024
@@ -162,8 +162,13 @@ class Recorded:
 
     def is_whole(self, stored: Mapping[str, Any]) -> bool:
         """Whether nothing is left to train."""
-        again = BEST if self.on_the_way else 0
-        return len(stored["trials"]) == len(self.points) and len(stored["again"]) == again
+        return len(stored["trials"]) == len(self.points) and not self.left_again(stored)
+
+    def left_again(self, stored: Mapping[str, Any]) -> dict[int, tuple[int, ...]]:
+        """The seeds with which each of the best has still to be trained again, by number."""
+        again = stored["again"]
+        left = {k: FRESH_SEEDS[len(again.get(str(k), [])) :] for k in best(stored)}
+        return {k: seeds for k, seeds in left.items() if seeds and self.on_the_way}
 
 
 ONE: Final = {"quality": QUALITY, "deviation": {"name": "eval/1nn_deviation", "nfe": 1}}
@@ -265,10 +270,10 @@ class Recorder:
         runs.append(whole.pop("run"))
         return {"own": list(own), "runs": runs, **whole}
 
-    def again(self, number: int) -> list[Any]:
+    def again(self, number: int, seeds: Sequence[int]) -> list[Any]:
         """The numbers of a trial's whole run, trained from other seeds."""
         own = self._recorded.points[number]
-        return [self._run((*own, f"seed={seed}"))["numbers"] for seed in OTHER_SEEDS]
+        return [self._run((*own, f"seed={seed}"))["numbers"] for seed in seeds]
 
     def _whole(self, own: tuple[str, ...]) -> dict[str, Any]:
         """A run of the whole budget, measured on its way and at its end once more."""
@@ -342,19 +347,23 @@ def record(name: str, at_once: int) -> None:
         ) as pool,
     ):
         left = [k for k in range(len(recorded.points)) if str(k) not in stored["trials"]]
-        _gather(recorded, stored, "trials", {pool.submit(_trial, name, k): k for k in left})
-        if recorded.on_the_way:
-            left = [k for k in best(stored) if str(k) not in stored["again"]]
-            _gather(recorded, stored, "again", {pool.submit(_again, name, k): k for k in left})
+        trials = {pool.submit(_trial, name, k): str(k) for k in left}
+        for number, trial in _gathered(recorded, stored, trials):
+            stored["trials"][number] = trial
+        seeds = recorded.left_again(stored)
+        again = {pool.submit(_again, name, k, own): str(k) for k, own in seeds.items()}
+        for number, numbers in _gathered(recorded, stored, again):
+            stored["again"].setdefault(number, []).extend(numbers)
 
 
-def _gather(
-    recorded: Recorded, stored: dict[str, Any], part: str, asked: Mapping[Future[Any], int]
-) -> None:
-    for done in as_completed(asked):
-        stored[part][str(asked[done])] = done.result()
+def _gathered(
+    recorded: Recorded, stored: Mapping[str, Any], asked: Mapping[Future[Any], str]
+) -> Iterator[tuple[str, Any]]:
+    """What has ended, each stored before the next."""
+    for count, done in enumerate(as_completed(asked), 1):
+        yield asked[done], done.result()
         recorded.keep(stored)
-        print(f"{recorded.name}: {len(stored[part])} {part}", flush=True)
+        print(f"{recorded.name}: {count} of {len(asked)}", flush=True)
 
 
 def _begin(home: str) -> None:
@@ -372,8 +381,8 @@ def _trial(name: str, number: int) -> Any:
     return _recorder(name).trial(number)
 
 
-def _again(name: str, number: int) -> Any:
-    return _recorder(name).again(number)
+def _again(name: str, number: int, seeds: Sequence[int]) -> Any:
+    return _recorder(name).again(number, seeds)
 
 
 def best(stored: Mapping[str, Any]) -> list[int]:
