@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from onestep.benchmarks.fair_stopping_page import DOCS
 from onestep.benchmarks.misses import Misses
+from onestep.benchmarks.sweep_record import BEST, FRESH_SEEDS
 from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = DOCS / "recorded_sweep.md"
@@ -46,12 +47,15 @@ network, too; blue those that one replay has trained on the whole budget.
 
 """
 PARTS: Final = """
-*Of*: of how many one goes on. *Inside*: share of the orders in which the winner lies within the
-interval at 95 % of the trial that is best on the whole budget; *again*: by the second measurement
-of both. *Best*: share of the orders in which it is this very trial. *Regret*: by how much the
-winner is worse, on the average. *Samples*, *training*, *all*: compute, over that of every trial on
-the whole budget, in samples, in processor time of the training, and with that of measuring each
-run, {measuring:.1f} s where a whole training takes {training:.1f} s.
+*Of*: of how many one goes on. *Inside*: share of the orders in which the winner is as good as the
+trial that is best on the whole budget: its mean over {seeds} trainings from fresh seeds lies within
+the interval at 95 % of that trial's, or is better; no trial beyond the best {best} is taken for as
+good. *By one training*: the same by the one training of the sweep, and its interval over fresh
+samples alone. *Best*: share of the orders in which it is this very trial. *Regret*: by how much the
+winner is worse, on the average, over fresh seeds where they are known and by the one training.
+*Samples*, *training*, *all*: compute, over that of every trial on the whole budget, in samples, in
+processor time of the training, and with that of measuring each run, {measuring:.1f} s where a whole
+training takes {training:.1f} s.
 
 """
 SEEN: Final = """## What a rung tells of the end
@@ -76,7 +80,12 @@ measurements of the whole runs from different noise put them in orders that corr
 {noise:.3f}: all trials are measured from the same noise, so that they compare better than their
 intervals say. The best, trial {winner}, has {value:.4g} ({low:.4g} to {high:.4g}), {inside} trials
 within, and it is in place {again} by the second noise with {other:.4g} ({other_low:.4g} to
-{other_high:.4g}). The best trials, trained from three seeds each:
+{other_high:.4g}).
+
+What one training comes to is not what another from another seed does, and this is the larger part.
+The best trials, trained again from {seeds} fresh seeds each, which had no part in choosing them:
+the mean and half its interval, with the deviation of all of them together. {inside_fresh} lie
+within the interval of trial {winner}, or below.
 
 """
 FRONTS: Final = """
@@ -117,7 +126,7 @@ def page(stored: Mapping[str, Any]) -> str:
             whole=whole,
         ),
         _rules(stored),
-        PARTS.format(**stored["took"]),
+        PARTS.format(**stored["took"], seeds=len(FRESH_SEEDS), best=BEST),
         _misses(stored["misses"]),
         SEEN.format(
             refusal=stored["refusal"].partition(": ")[0],
@@ -143,8 +152,10 @@ def page(stored: Mapping[str, Any]) -> str:
             other=other,
             other_low=other_low,
             other_high=other_high,
+            seeds=len(FRESH_SEEDS),
+            inside_fresh=best["inside_fresh"],
         ),
-        _seeds(best["seeds"]),
+        _fresh(best["fresh"]),
         FRONTS.format(
             trials=records["sizes"]["trials"],
             reductions=" and ".join(
@@ -178,8 +189,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _rules(stored: Mapping[str, Any]) -> str:
-    head = ["record", "trials", "rule", "of", "at once", "inside", "again", "best", "regret"]
-    head += ["samples", "training", "all"]
+    head = ["record", "trials", "rule", "of", "at once", "inside", "by one training", "best"]
+    head += ["regret", "by one training", "samples", "training", "all"]
     rows = []
     for row in stored["rules"]:
         by = "" if row["number"] == "quality" else f", by {row['number']}"
@@ -190,18 +201,27 @@ def _rules(stored: Mapping[str, Any]) -> str:
                 f"{row['rule']}{by}",
                 str(row["reduction"]),
                 str(row["at_once"]),
-                *(f"{row[name]:.1%}" for name in ("inside", "inside_again", "is_best")),
-                f"{row['regret']:.3f}",
-                *(f"{row['cost'][name]:.1%}" for name in ("samples", "training_s", "seconds")),
+                *(_share(row[name]) for name in ("inside_fresh", "inside", "is_best")),
+                *(_number(row[name]) for name in ("regret_fresh", "regret")),
+                *(_share(row["cost"][name]) for name in ("samples", "training_s", "seconds")),
             ]
         )
-    inside = stored["fewer"]["inside"]
+    fewer = stored["fewer"]
     for share in CHANCES:
-        count = round(share * len(inside))
-        regret = f"{stored['fewer']['regret'][count - 1]:.3f}"
-        cells = ["curricula", str(len(inside)), f"{count} whole trials, by chance", "", ""]
-        rows.append([*cells, f"{inside[count - 1]:.1%}", "", "", regret, f"{share:.1%}", "", ""])
+        count = round(share * len(fewer["inside"]))
+        inside = [_share(fewer[name][count - 1]) for name in ("inside_fresh", "inside")]
+        rule = f"{count} whole trials, by chance"
+        cells = ["curricula", str(len(fewer["inside"])), rule, "", "", *inside, "", ""]
+        rows.append([*cells, _number(fewer["regret"][count - 1]), _share(share), "", ""])
     return _table(head, rows)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _agreement(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> str:
@@ -220,11 +240,12 @@ def _agreement(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]
     return _table(["", *(f"{rung:,}" for rung in rungs)], rows)
 
 
-def _seeds(seeds: Mapping[str, Sequence[float]]) -> str:
-    if not seeds:
-        return "Not trained again yet.\n"
-    cells = [f"{mean:.2f} ({spread:.2f})" for mean, spread in seeds.values()]
-    return _table(["trial", *seeds], [["mean (deviation)", *cells]])
+def _fresh(fresh: Mapping[str, Sequence[float]]) -> str:
+    rows = [
+        [number, f"{once:.2f}", f"{mean:.2f}", f"{half:.2f}"]
+        for number, (once, mean, half) in fresh.items()
+    ]
+    return _table(["trial", "in the sweep", "fresh seeds", "half an interval"], rows)
 
 
 def _fronts(fronts: Sequence[Mapping[str, Any]]) -> str:
@@ -301,7 +322,7 @@ def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
     axis.set_xlim(0.0, 1.0)
     axis.set_ylim(-0.02, 1.2 * worst)
     axis.set_xlabel("training, over that of all whole runs", fontsize=9)
-    axis.set_ylabel("regret", fontsize=9)
+    axis.set_ylabel("regret, by one training", fontsize=9)
     axis.legend(fontsize=7, frameon=False, loc="upper right")
 
 

@@ -332,7 +332,7 @@ def noise(stored: Stored, place: int) -> dict[str, Any]:
         "interval": round(median((high - low) / 2 / value for value, low, high in first), 4),
         "noise": round(rank_correlation([v for v, *_ in first], [v for v, *_ in second]), 4),
         "fresh": {
-            number: [first[number][0], *(round(each, 4) for each in fresh[number])]
+            str(number): [first[number][0], *(round(each, 4) for each in fresh[number])]
             for number in sorted(fresh, key=lambda number: first[number][0])
         },
         "inside_fresh": len(within(fresh, best)),
