@@ -57,13 +57,7 @@ _SHORT: Final = (
     "It is the recipe of the demo and of its sweep, with a small network and a minute of one core; "
     "mean_flow is the one that takes its time."
 )
-_BEGINS: Final = (
-    "It begins from the weights of a velocity, as its paper does, and the time of that counts."
-)
 EXCUSES: Final[Excuses] = {
-    "continuous_consistency": {"core_s": Excuse(_BEGINS, 1700.0)},
-    "easy_consistency_tuning": {"core_s": Excuse(_BEGINS, 1400.0)},
-    "truncated_consistency": {"core_s": Excuse(_BEGINS, 1800.0)},
     "dmd2": {"accuracy": Excuse(_MODES, 0.66), "deviation": Excuse(_MODES, 0.203)},
     "short_mean_flow": {"accuracy": Excuse(_SHORT, 0.72), "deviation": Excuse(_SHORT, 0.22)},
     "minibatch_neural_flow": {"accuracy": Excuse(_MEANS, 0.72), "deviation": Excuse(_MEANS, 0.33)},

@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onestep.benchmarks.fair_stopping_page import DOCS
-from onestep.benchmarks.misses import Misses
 from onestep.benchmarks.sweep_record import BEST, FRESH_SEEDS
 from onestep.platform.evaluation.table import markdown_row
 
@@ -47,7 +46,8 @@ network, too; blue those that one replay has trained on the whole budget.
 
 """
 PARTS: Final = """
-*Of*: of how many one goes on. *Inside*: share of the orders in which the winner is as good as the
+*Of*: of how many one goes on. *Filled*: nobody goes on before the others of a rung are known
+(`sweep.scheduler.fill`). *Inside*: share of the orders in which the winner is as good as the
 trial that is best on the whole budget: its mean over {seeds} trainings from fresh seeds lies within
 the interval at 95 % of that trial's, or is better; no trial beyond the best {best} is taken for as
 good. *By one training*: the same by the one training of the sweep, and its interval over fresh
@@ -56,6 +56,14 @@ winner is worse, on the average, over fresh seeds where they are known and by th
 *Samples*, *training*, *all*: compute, over that of every trial on the whole budget, in samples, in
 processor time of the training, and with that of measuring each run, {measuring:.1f} s where a whole
 training takes {training:.1f} s.
+
+"""
+POWER: Final = """\
+Good curricula of this space differ by less than seeds do: halving finds one as good as the best in
+{curricula} of the orders, and so does, in {curricula_by_chance}, who trains {share} of the trials
+whole, chosen at random. What halving can do shows where trials differ, in the record *sizes*
+(below) by quality alone: it finds the best in {sizes} of the orders, chance in {sizes_by_chance}.
+There the large networks go on, so that it saves samples more than time.
 
 """
 SEEN: Final = """## What a rung tells of the end
@@ -127,7 +135,7 @@ def page(stored: Mapping[str, Any]) -> str:
         ),
         _rules(stored),
         PARTS.format(**stored["took"], seeds=len(FRESH_SEEDS), best=BEST),
-        _misses(stored["misses"]),
+        POWER.format(**_power(stored)),
         SEEN.format(
             refusal=stored["refusal"].partition(": ")[0],
             first=rungs[0],
@@ -172,15 +180,24 @@ def page(stored: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def _misses(misses: Misses) -> str:
-    lines = [
-        f"- *{record}*, {number}: {why}"
-        for record, each in misses.items()
-        for number, why in each.items()
-    ]
-    return "".join(
-        ["Bars that are missed:\n\n", *(f"{line}\n" for line in lines), "\n"] * bool(lines)
-    )
+def _power(stored: Mapping[str, Any]) -> dict[str, str]:
+    """What halving and chance come to where trials differ, and where they hardly do."""
+    by_chance = {
+        name: each["inside" if name == "sizes" else "inside_fresh"][
+            round(CHANCES[0] * len(each["inside"])) - 1
+        ]
+        for name, each in stored["fewer"].items()
+    }
+    rows = [row for row in stored["rules"] if row["rule"] == "fair" and row["number"] == "quality"]
+    sizes = min(row["inside"] for row in rows if row["record"] == "sizes")
+    fresh = min(row["inside_fresh"] for row in rows if row["record"] == "curricula")
+    return {
+        "share": f"{CHANCES[0]:.0%}",
+        "curricula": f"{fresh:.0%}",
+        "curricula_by_chance": f"{by_chance['curricula']:.0%}",
+        "sizes": f"{sizes:.0%}",
+        "sizes_by_chance": f"{by_chance['sizes']:.0%}",
+    }
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -198,7 +215,7 @@ def _rules(stored: Mapping[str, Any]) -> str:
             [
                 row["record"].replace("_", " "),
                 str(row["trials"]),
-                f"{row['rule']}{by}",
+                f"{row['rule']}{', filled' * row['fill']}{by}",
                 str(row["reduction"]),
                 str(row["at_once"]),
                 *(_share(row[name]) for name in ("inside_fresh", "inside", "is_best")),
@@ -206,13 +223,13 @@ def _rules(stored: Mapping[str, Any]) -> str:
                 *(_share(row["cost"][name]) for name in ("samples", "training_s", "seconds")),
             ]
         )
-    fewer = stored["fewer"]
-    for share in CHANCES:
-        count = round(share * len(fewer["inside"]))
-        inside = [_share(fewer[name][count - 1]) for name in ("inside_fresh", "inside")]
-        rule = f"{count} whole trials, by chance"
-        cells = ["curricula", str(len(fewer["inside"])), rule, "", "", *inside, "", ""]
-        rows.append([*cells, _number(fewer["regret"][count - 1]), _share(share), "", ""])
+    for name, fewer in stored["fewer"].items():
+        for share in CHANCES:
+            count = round(share * len(fewer["inside"]))
+            inside = [_share(fewer[number][count - 1]) for number in ("inside_fresh", "inside")]
+            rule = f"{count} whole trials, by chance"
+            cells = [name, str(len(fewer["inside"])), rule, "", "", *inside, "", ""]
+            rows.append([*cells, _number(fewer["regret"][count - 1]), _share(share), "", ""])
     return _table(head, rows)
 
 
@@ -249,14 +266,14 @@ def _fresh(fresh: Mapping[str, Sequence[float]]) -> str:
 
 
 def _fronts(fronts: Sequence[Mapping[str, Any]]) -> str:
-    head = ["of", "at once", "hypervolume", "5 % of orders below", "by chance"]
+    head = ["of", "filled", "at once", "hypervolume", "5 % of orders below", "by chance"]
     head += ["strictly", "5 % of orders below", "by chance", "samples", "training", "all"]
     rows = []
     for row in fronts:
         names = ["volume", "volume_low", "volume_of_fewer"]
         names += ["volume_strict", "volume_strict_low", "volume_strict_of_fewer"]
         costs = [f"{row['cost'][name]:.1%}" for name in ("samples", "training_s", "seconds")]
-        about = [str(row["reduction"]), str(row["at_once"])]
+        about = [str(row["reduction"]), "yes" if row["fill"] else "no", str(row["at_once"])]
         rows.append([*about, *(f"{row[name]:.1%}" for name in names), *costs])
     return _table(head, rows)
 
@@ -299,7 +316,7 @@ def _curves(axis: Axes, stored: Mapping[str, Any], curves: Curves) -> None:
 def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
     axis.set_title("how much worse the winner is", fontsize=10)
     value, _, high = stored["noise"]["value"]
-    regret = stored["fewer"]["regret"]
+    regret = stored["fewer"]["curricula"]["regret"]
     shares = [(k + 1) / len(regret) for k in range(len(regret))]
     axis.plot(shares, regret, color="#666666", linewidth=1.0, label="fewer trials, by chance")
     axis.axhspan(0.0, high - value, color="#dddddd", zorder=0)
@@ -317,7 +334,11 @@ def _regrets(axis: Axes, stored: Mapping[str, Any]) -> None:
         axis.plot(x, y, "o", color=colour, markersize=5, label=name)
         for row, at in zip(rows, zip(x, y, strict=True), strict=True):
             axis.annotate(
-                str(row["reduction"]), at, xytext=(4, 4), textcoords="offset points", fontsize=8
+                f"{row['reduction']}{' filled' * row['fill']}",
+                at,
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=8,
             )
     axis.set_xlim(0.0, 1.0)
     axis.set_ylim(-0.02, 1.2 * worst)

@@ -29,7 +29,6 @@ FEW: Final = 3
 """Orders whose runs are kept one by one, so that they can be replayed again."""
 Stored = Mapping[str, Any]
 Costs = dict[str, dict[tuple[int, int], float]]
-Wholes = tuple[list[list[float]], ...]
 
 
 def table(
@@ -125,7 +124,7 @@ def winners(
         stored: The record.
         place: The number that decides.
     """
-    first, second = wholes(stored, place)
+    first = wholes(stored, place)
     best = min(range(len(first)), key=lambda number: first[number][0])
     found = [replay.winner(values) for replay in replays]
     fresh = fresh_values(stored, place)
@@ -135,10 +134,8 @@ def winners(
         "inside_fresh": round(fmean(one in inside for one in found), 4) if fresh else None,
         "regret_fresh": round(fmean(known), 4) if known else None,
         "inside": round(fmean(first[one][0] <= first[best][2] for one in found), 4),
-        "inside_again": round(fmean(second[one][0] <= second[best][2] for one in found), 4),
         "is_best": round(fmean(one == best for one in found), 4),
         "regret": round(fmean(first[one][0] for one in found) - first[best][0], 4),
-        "regret_again": round(fmean(second[one][0] for one in found) - second[best][0], 4),
     }
 
 
@@ -175,6 +172,8 @@ def replayed(
     reduction: int,
     at_once: int,
     arrivals: Sequence[Sequence[int]],
+    *,
+    fill: bool,
 ) -> list[Replay]:
     """Halving in which each rung is planned on its samples.
 
@@ -185,6 +184,7 @@ def replayed(
         reduction: Of this many trials one goes on.
         at_once: How many run at once.
         arrivals: Orders of arrival.
+        fill: Whether rungs are filled before anybody goes on.
 
     Returns:
         A replay for each order.
@@ -197,6 +197,7 @@ def replayed(
             order,
             reduction=reduction,
             at_once=at_once,
+            fill=fill,
             lasts=lambda number, rung: paid["seconds"][number, rung],
         )
         for order in arrivals
@@ -204,15 +205,23 @@ def replayed(
 
 
 def fair(
-    recorded: Recorded, stored: Stored, place: int, reduction: int, at_once: int
+    recorded: Recorded,
+    stored: Stored,
+    place: int,
+    reduction: int,
+    at_once: int,
+    *,
+    fill: bool = False,
 ) -> dict[str, Any]:
     """What halving comes to in which each rung is planned on its samples, by one number."""
     budgets, count = recorded.ladders[reduction], len(trials_of(stored))
-    replays = replayed(recorded, stored, [place], reduction, at_once, orders(ORDERS, count))
+    arrivals = orders(ORDERS, count)
+    replays = replayed(recorded, stored, [place], reduction, at_once, arrivals, fill=fill)
     paid = costs(recorded, stored, budgets)
     return {
         "record": recorded.name,
         "rule": "fair",
+        "fill": fill,
         "number": recorded.settings.objectives.labels[place],
         "reduction": reduction,
         "at_once": at_once,
@@ -252,6 +261,7 @@ def naive(recorded: Recorded, stored: Stored, kind: StoppingKind) -> dict[str, A
     return {
         "record": recorded.name,
         "rule": f"naive {kind}",
+        "fill": False,
         "number": recorded.settings.objectives.labels[0],
         "reduction": reduction,
         "at_once": 1,
@@ -263,30 +273,31 @@ def naive(recorded: Recorded, stored: Stored, kind: StoppingKind) -> dict[str, A
     }
 
 
-def wholes(stored: Stored, place: int) -> Wholes:
-    """Value and interval of every trial on the whole budget, from two noises."""
-    failed = [inf, inf, inf]
-    trials = trials_of(stored)
-    first = [each["runs"][-1]["numbers"] for each in trials]
-    second = [each["other_noise"] for each in trials]
-    return tuple(
-        [numbers[place] if numbers else failed for numbers in one] for one in (first, second)
-    )
+def wholes(stored: Stored, place: int, *, other_noise: bool = False) -> list[list[float]]:
+    """Value and interval of every trial on the whole budget."""
+    whole = [
+        each["other_noise"] if other_noise else each["runs"][-1]["numbers"]
+        for each in trials_of(stored)
+    ]
+    return [numbers[place] if numbers else [inf, inf, inf] for numbers in whole]
 
 
-def fewer(stored: Stored, place: int) -> dict[str, list[float]]:
+def fewer(stored: Stored, place: int) -> dict[str, list[float | None]]:
     """As many trials as some share of the compute pays for, chosen at random and trained whole."""
-    first, _ = wholes(stored, place)
+    first = wholes(stored, place)
     values = [each[0] for each in first]
     order = sorted(range(len(values)), key=values.__getitem__)
-    inside = within(fresh_values(stored, place), order[0])
+    fresh = fresh_values(stored, place)
+    inside = within(fresh, order[0])
     chances = [_chances(len(values), k) for k in range(1, len(values) + 1)]
     return {
         "regret": [round(value - values[order[0]], 4) for value in expected_best(values)],
         "inside": [
             _mass(each, lambda one: first[order[one]][0] <= min(first)[2]) for each in chances
         ],
-        "inside_fresh": [_mass(each, lambda one: order[one] in inside) for each in chances],
+        "inside_fresh": [
+            _mass(each, lambda one: order[one] in inside) if fresh else None for each in chances
+        ],
     }
 
 
@@ -319,7 +330,7 @@ def agreement(recorded: Recorded, stored: Stored, place: int) -> dict[str, dict[
 
 def noise(stored: Stored, place: int) -> dict[str, Any]:
     """What the values on the whole budget are worth."""
-    first, second = wholes(stored, place)
+    first, second = wholes(stored, place), wholes(stored, place, other_noise=True)
     best = min(range(len(first)), key=lambda number: first[number][0])
     fresh = fresh_values(stored, place)
     return {
@@ -339,16 +350,19 @@ def noise(stored: Stored, place: int) -> dict[str, Any]:
     }
 
 
-def fronts(recorded: Recorded, stored: Stored, reduction: int, at_once: int) -> dict[str, Any]:
+def fronts(
+    recorded: Recorded, stored: Stored, reduction: int, at_once: int, *, fill: bool
+) -> dict[str, Any]:
     """Halving by two numbers at once."""
     budgets = recorded.ladders[reduction]
     values = table(recorded, stored, budgets, [0, 1])
     paid, everything = costs(recorded, stored, budgets), np.array([each[-1] for each in values])
     arrivals = orders(FRONT_ORDERS, len(values))
-    replays = replayed(recorded, stored, [0, 1], reduction, at_once, arrivals)
+    replays = replayed(recorded, stored, [0, 1], reduction, at_once, arrivals, fill=fill)
     found: dict[str, Any] = {
         "reduction": reduction,
         "at_once": at_once,
+        "fill": fill,
         "rungs": list(budgets),
         "cost": shares(replays, paid, paid),
         "first": [[list(run) for run in replay.runs] for replay in replays[:FEW]],

@@ -43,6 +43,7 @@ def halved(
     *,
     reduction: int,
     at_once: int = 1,
+    fill: bool = False,
     lasts: Callable[[int, int], float] = lambda trial, rung: 1.0,
 ) -> Replay:
     """Halving with a run of its own for each rung, as the book of a sweep starts them.
@@ -52,6 +53,7 @@ def halved(
         order: Trials in the order of their arrival.
         reduction: Of this many trials one goes on.
         at_once: How many run at once.
+        fill: Whether rungs are filled before anybody goes on.
         lasts: How long a trial's run of a rung takes.
 
     Returns:
@@ -71,7 +73,7 @@ def halved(
                 )
                 for rung in range(rungs)
             ]
-            found = promotable(state, count=count, reduction=reduction)
+            found = promotable(state, count=count, reduction=reduction, fill=fill)
             if found is None and begun == count:
                 break
             if found is None:

@@ -119,7 +119,9 @@ def bracket_cost(budgets: Sequence[int], count: int, reduction: int, *, replan: 
     )
 
 
-def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotion | None:
+def promotable(
+    rungs: Sequence[Rung], *, count: int, reduction: int, fill: bool = False
+) -> Promotion | None:
     """Who is to go on to the next rung now, if anybody.
 
     Of n results of a rung the best n // reduction may go on; who has not is taken from the highest
@@ -131,18 +133,28 @@ def promotable(rungs: Sequence[Rung], *, count: int, reduction: int) -> Promotio
     no run has had the whole budget, the best that is left of the highest rung goes on: a sweep ends
     with a whole run.
 
-    Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5, Alg. 2, get_job.
-    Differs from the paper: the waiting, and the last clause.
+    Where rungs are filled first, only those go on that are among the best of their rung whatever
+    its other results will be, so that no promotion is one too many.
+
+    Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5, Alg. 2, get_job; filled rungs are those of
+        Jamieson and Talwalkar 2015 (successive halving), arXiv:1502.07943, Fig. 3.
+    Differs from the papers: the waiting, the last clause, and that who is sure of a place does not
+        wait for the rest of a rung.
 
     Args:
         rungs: What is known of each rung, the lowest first.
         count: Configurations that the lowest rung is to have in the end.
         reduction: Of this many results one goes on, at least 2.
+        fill: Whether rungs are filled first.
 
     Returns:
         The promotion; None where a new configuration is to start, if fewer than ``count`` have,
         and otherwise runs are to be waited for, or all is done.
     """
+    if fill:
+        if (found := _sure(rungs, count, reduction)) is not None:
+            return found
+        return to_the_top(rungs) if len(rungs[0].results) >= count else None
     is_filling = len(rungs[0].entered) < count
     for low in reversed(range(len(rungs) - 1)):
         quota = len(rungs[low].results) // reduction
@@ -202,6 +214,19 @@ def _cycle(brackets: int, reduction: int) -> tuple[int, ...]:
         order.append(short.index(max(short)))
         filled[order[-1]] += 1
     return tuple(order)
+
+
+def _sure(rungs: Sequence[Rung], count: int, reduction: int) -> Promotion | None:
+    """Who is among the best of a filled rung whatever comes, from the highest rung first."""
+    highest, due = None, count
+    for low, rung in enumerate(rungs[:-1]):
+        ended = len(rung.results)
+        found = _next(rungs, low, max(0, due // reduction - (due - ended)))
+        highest = found or highest
+        is_over = ended == due and found is None
+        # Fewer than planned come where runs of the rung below have failed.
+        due = len(rungs[low + 1].entered) if is_over else max(1, due // reduction)
+    return highest
 
 
 def _next(rungs: Sequence[Rung], low: int, quota: int) -> Promotion | None:

@@ -50,10 +50,13 @@ class Rungs:
             trials: All trials of the study.
         """
         firsts = [self.first(place) for place in range(self._settings.trials)]
-        reduction = self._settings.scheduler.reduction
+        rule = self._settings.scheduler
         found = {
             bracket: promotable(
-                self._known(trials, bracket), count=firsts.count(bracket), reduction=reduction
+                self._known(trials, bracket),
+                count=firsts.count(bracket),
+                reduction=rule.reduction,
+                fill=rule.fill,
             )
             for bracket in sorted(set(firsts))
         }

@@ -43,6 +43,8 @@ class Stopping:
         startup: Trials that have to be measured beside one before the median may end it.
         replan: Whether each rung is a complete run of its own, planned on its samples, and the best
             of a rung are run again on those of the next.
+        fill: Whether a rung is filled before the best of it go on, which costs less; otherwise they
+            go on as soon as enough others are behind.
         quantile: Share of a population that goes on from as large a share of the best, at least one
             member, in (0, 0.5].
         factor: What numbers are multiplied or divided by, above 1; on a linear scale they move by
@@ -58,6 +60,7 @@ class Stopping:
     reduction: int = 2
     startup: int = 5
     replan: bool = False
+    fill: bool = False
     quantile: float = 0.25
     factor: float = 1.2
     resample: float = 0.25
@@ -82,6 +85,11 @@ class Stopping:
             raise ValueError(
                 f"{_KEY}.replan needs rungs to be planned on: {_KEY}.kind must be asha or "
                 f"hyperband, got {self.kind}"
+            )
+        if self.fill and not self.replan:
+            raise ValueError(
+                f"{_KEY}.fill takes rungs that are runs of their own: {_KEY}.replan must be true, "
+                f"got {self.replan}"
             )
         self._check_population()
 

@@ -97,7 +97,6 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "budgets": budgets.bars,
 }
 MAY_MISS: Final = {
-    "recorded_sweep",
     *serving_page.NAMES,
     "tournament",
 }

@@ -122,13 +122,47 @@ def test_who_goes_on_does_not_depend_on_who_came_first() -> None:
         assert promotable([Rung(results=shuffled), Rung()], count=9, reduction=3) == wanted
 
 
-def run_all(quality: dict[int, float], *, reduction: int, rungs: int) -> list[dict[int, Values]]:
+def test_where_rungs_are_filled_only_who_is_sure_of_a_place_goes_on() -> None:
+    five = results(a=0.1, b=0.2, c=0.3, d=0.4, e=0.5)
+    assert promotable([Rung(results=five), Rung()], count=6, reduction=3) is not None
+    one = promotable([Rung(results=five), Rung()], count=6, reduction=3, fill=True)
+    assert one == Promotion(number=0, rung=1), "the sixth can take the second place alone"
+    begun = [Rung(results=five), Rung(running=frozenset({0}))]
+    assert promotable(begun, count=6, reduction=3, fill=True) is None
+    six = [Rung(results={**five, 5: (0.15,)}), Rung(running=frozenset({0}))]
+    assert promotable(six, count=6, reduction=3, fill=True) == Promotion(number=5, rung=1)
+
+
+def test_filled_rungs_have_as_many_runs_as_they_were_planned_to_and_the_best_of_all() -> None:
+    quality = {k: float(-k) for k in range(64)}
+    found = run_all(quality, reduction=3, rungs=3, fill=True)
+    assert [len(each) for each in found] == [64, 21, 7]
+    best = sorted(quality, key=quality.__getitem__)
+    assert {*found[1]} == {*best[:21]}
+    assert {*found[2]} == {*best[:7]}
+    eager = run_all(quality, reduction=3, rungs=3)
+    assert len(eager[1]) > 21
+
+
+def test_filled_rungs_of_runs_that_failed_have_fewer() -> None:
+    quality = {k: float(k) if k < 11 else math.nan for k in range(27)}
+    found = run_all(quality, reduction=3, rungs=3, fill=True)
+    assert [len(each) for each in found] == [27, 9, 3]
+    fewer = {k: float(k) if k < 7 else math.nan for k in range(27)}
+    assert [len(each) for each in run_all(fewer, reduction=3, rungs=3, fill=True)] == [27, 7, 2]
+    alone = {k: 0.0 if k == 5 else math.nan for k in range(27)}
+    assert [len(each) for each in run_all(alone, reduction=3, rungs=3, fill=True)] == [27, 1, 1]
+
+
+def run_all(
+    quality: dict[int, float], *, reduction: int, rungs: int, fill: bool = False
+) -> list[dict[int, Values]]:
     """A sweep of one run at a time whose every run tells the quality itself."""
     held: list[dict[int, Values]] = [{} for _ in range(rungs)]
     waiting = sorted(quality)
     while True:
         known = [Rung(results=each) for each in held]
-        found = promotable(known, count=len(quality), reduction=reduction)
+        found = promotable(known, count=len(quality), reduction=reduction, fill=fill)
         if found is None and not waiting:
             return held
         if found is None:

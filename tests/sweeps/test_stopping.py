@@ -254,6 +254,7 @@ def test_measurements_are_at_whole_batches() -> None:
         ({"kind": "asha", "startup": 4}, "startup has no effect with sweep.scheduler.kind=asha"),
         ({"kind": "median", "replan": True}, "kind must be asha or hyperband, got median"),
         ({"replan": True}, "kind must be asha or hyperband, got none"),
+        ({"kind": "asha", "fill": True}, "replan must be true, got False"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values: dict[str, object], words: str) -> None:
