@@ -311,8 +311,8 @@ class Experiment:
             names of its data and its method.
         run: Name of the run's folder; a run that has a checkpoint goes on from it. Empty for a
             fresh one.
-        published: What a paper reports of the settings that a recipe follows, ``none`` where it
-            reports nothing; empty for a run that follows none.
+        published: What a paper reports of the settings that a recipe follows, or ``none`` and why
+            there is no such figure; empty for a run that follows none.
         seed: Seed of initial weights, order of the data and all random numbers.
         data: Node of the data source.
         net: Node of the network.

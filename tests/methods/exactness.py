@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onestep.methods.core.condition import Condition
+from onestep.methods.core.coupling import AbstractCoupling
 from onestep.methods.core.flow_map import Domain, FlowMap
-from onestep.methods.core.method import AbstractMethod
-from onestep.methods.core.record import Batch, Moment, Nets
+from onestep.methods.core.method import AbstractMethod, Needs
+from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.oracle import GaussianMap
 
@@ -59,6 +60,35 @@ class Perturbed(FlowMap):
         return u + bump.reshape(x.shape)
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class OneTerm(AbstractMethod):
+    """A method without its other terms.
+
+    Attributes:
+        method: The method.
+        term: The term that is left.
+    """
+
+    method: AbstractMethod
+    term: str
+
+    @property
+    def coupling(self) -> AbstractCoupling:
+        return self.method.coupling
+
+    @property
+    def domain(self) -> Domain:
+        return self.method.domain
+
+    @property
+    def needs(self) -> Needs:
+        return self.method.needs
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        return Loss(terms={self.term: self.method.loss(nets, batch, now).terms[self.term]})
+
+
 class Gradient(NamedTuple):
     """Mean gradient in each direction and its standard error over independent chunks."""
 
@@ -99,22 +129,26 @@ def chunk_gradients(
     method: AbstractMethod, flow_map: FlowMap, setting: Setting, *, samples: int = SAMPLES
 ) -> Float[Tensor, "chunks directions"]:
     """Mean gradient over each chunk of samples; the same random numbers for every method."""
-    size = setting.data.mean.numel()
-    online = Perturbed(flow_map, size=size, domain=method.domain)
-    frozen = {name: m for name, m in setting.frozen.items() if name != "target"}
-    target = setting.frozen.get("target", flow_map) if method.needs.target else None
-    companions = {name: build(online).double() for name, build in method.needs.companions.items()}
-    nets = Nets(online=online, target=target, frozen=frozen, companions=companions)
+    online = Perturbed(flow_map, size=setting.data.mean.numel(), domain=method.domain)
     gradients = []
     for chunk in range(samples // CHUNK):
-        batch = setting.draw(CHUNK, Rng.seeded(1, step=chunk))
-        step = round(setting.progress * 10_000)
-        now = Moment(step=step, total=10_000, rng=Rng.seeded(2, step=chunk), batch_size=CHUNK)
-        state = method.coupling.initial(CHUNK, tuple(batch.x1.shape[1:]))
-        batch, _ = method.coupling.pair(batch, state, now)
-        mean = method.loss(nets, batch, now).total.mean()
+        mean = _loss(method, online, setting, chunk=chunk).total.mean()
         gradients.append(torch.autograd.grad(mean, online.theta)[0])
     return torch.stack(gradients)
+
+
+def _loss(method: AbstractMethod, online: Perturbed, setting: Setting, *, chunk: int) -> Loss:
+    """Losses of a chunk of samples."""
+    frozen = {name: m for name, m in setting.frozen.items() if name != "target"}
+    target = setting.frozen.get("target", online.flow_map) if method.needs.target else None
+    companions = {name: build(online).double() for name, build in method.needs.companions.items()}
+    nets = Nets(online=online, target=target, frozen=frozen, companions=companions)
+    batch = setting.draw(CHUNK, Rng.seeded(1, step=chunk))
+    step = round(setting.progress * 10_000)
+    now = Moment(step=step, total=10_000, rng=Rng.seeded(2, step=chunk), batch_size=CHUNK)
+    state = method.coupling.initial(CHUNK, tuple(batch.x1.shape[1:]))
+    batch, _ = method.coupling.pair(batch, state, now)
+    return method.loss(nets, batch, now)
 
 
 def mean_gradient(
@@ -133,13 +167,14 @@ class Exact:
     Attributes:
         setting: The data, the frozen maps and the moment.
         at: Map at which it vanishes; None for the data's own oracle.
-        control: A wrong variant whose gradient does not vanish there; None to test the method
-            itself at another Gaussian's map instead.
+        control: A wrong variant whose gradient does not vanish there, or another map at which the
+            method's own does not; None for another Gaussian's map, which each term of the method
+            by itself must notice.
     """
 
     setting: Setting = Setting()
     at: FlowMap | None = None
-    control: AbstractMethod | None = None
+    control: AbstractMethod | FlowMap | None = None
 
 
 @final
@@ -184,10 +219,14 @@ def assert_exactness(exactness: Exact | Order | Elsewhere, method: AbstractMetho
             setting = _with_teachers(method, exactness.setting)
             at = setting.data if exactness.at is None else exactness.at
             assert_stationary(method, at, setting)
-            if exactness.control is None:
-                assert_not_stationary(method, WRONG, setting)
-            else:
-                assert_not_stationary(exactness.control, at, setting)
+            match exactness.control:
+                case None:
+                    for term in _terms(method, setting):
+                        assert_not_stationary(OneTerm(method=method, term=term), WRONG, setting)
+                case AbstractMethod() as wrong:
+                    assert_not_stationary(wrong, at, setting)
+                case another:
+                    assert_not_stationary(method, another, setting)
         case Elsewhere():
             setting = _with_teachers(method, exactness.setting)
             assert_stationary(method, exactness.minimiser, setting)
@@ -200,6 +239,12 @@ def _with_teachers(method: AbstractMethod, setting: Setting) -> Setting:
     """The data's oracle in every role that the setting leaves open."""
     roles = {*method.needs.frozen, "target"}
     return replace(setting, frozen={role: setting.data for role in roles} | dict(setting.frozen))
+
+
+def _terms(method: AbstractMethod, setting: Setting) -> tuple[str, ...]:
+    """The terms of a method's loss."""
+    online = Perturbed(setting.data, size=setting.data.mean.numel(), domain=method.domain)
+    return tuple(_loss(method, online, setting, chunk=0).terms)
 
 
 def assert_stationary(method: AbstractMethod, flow_map: FlowMap, setting: Setting) -> None:

@@ -92,7 +92,7 @@ class TestAdversarialAlignment(GameContract):
         ),
         (
             Turn(game=READING, others={CRITIC: critic(slant=0.0)}),
-            Exact(setting=Setting(frozen={TEACHER: LEGIBLE})),
+            Exact(setting=Setting(frozen={TEACHER: LEGIBLE}), control=WRONG),
         ),
     )
 

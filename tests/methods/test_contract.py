@@ -50,11 +50,19 @@ Defect = Callable[[Tensor, Nets, Tensor, Tensor], Tensor]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Defective(AbstractMethod):
-    """Flow matching at uniform times with a defect, and a target that is off by a gap."""
+    """Flow matching at uniform times with a defect, and a target that is off by a gap.
+
+    Attributes:
+        defect: What becomes of the errors.
+        sign: Sign of the target.
+        gap: What is added to the target.
+        share: Share of the error that a second term has.
+    """
 
     defect: Defect = plain
     sign: float = 1.0
     gap: float = 0.0
+    share: float | None = None
     coupling: AbstractCoupling = IndependentCoupling()
 
     @property
@@ -69,7 +77,10 @@ class Defective(AbstractMethod):
         t = now.rng.uniform(len(batch), dtype=batch.x1.dtype)
         x, v = LinearPath().at(batch.noise, batch.x1, t)
         error = sum_rows((nets.online.velocity(x, t) - self.sign * v - self.gap).square())
-        return Loss(terms={"error": self.defect(error, nets, x, t)})
+        terms = {"error": self.defect(error, nets, x, t)}
+        if self.share is not None:
+            terms["second"] = self.share * error
+        return Loss(terms=terms)
 
 
 SUITE = MethodContract()
@@ -114,6 +125,12 @@ def test_a_wrong_sign_is_not_exact() -> None:
 def test_a_control_without_power_is_noticed() -> None:
     with pytest.raises(AssertionError, match="the negative control has z = "):
         assert_exactness(Exact(control=Defective()), Defective())
+
+
+def test_a_term_that_teaches_nothing_is_noticed_beside_one_that_does() -> None:
+    assert_exactness(Exact(), Defective(share=0.5))
+    with pytest.raises(AssertionError, match=r"the negative control has z = 0\.0 only"):
+        assert_exactness(Exact(), Defective(share=0.0))
 
 
 def test_a_minimum_elsewhere_is_not_the_oracle() -> None:

@@ -22,8 +22,10 @@ from onestep.methods.core.method import View
 from onestep.methods.core.motion import end_motion, start_motion
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
+from onestep.methods.core.rule import Progressive
 from onestep.methods.core.schedule import Constant
-from onestep.methods.core.shape import rows_like
+from onestep.methods.core.shape import rows_like, sum_rows
+from onestep.methods.core.tiling import EqualTiles
 from onestep.methods.core.time_law import Uniform
 from onestep.methods.core.times import DiagonalTimes, SortedTimes
 from onestep.methods.flow_map_matching import FlowMapMatching
@@ -31,6 +33,7 @@ from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.oracle_mixture import MixtureMap1d
 from onestep.tests.methods.contract import Exact, MethodContract, SmallMap
 from onestep.tests.methods.exactness import ORACLE, WRONG, Perturbed
+from onestep.tests.methods.misweighted import MisweightedTiles
 from onestep.tests.methods.observed import ObservedMap
 
 TAUGHT = [LagrangianMatching(), EulerianMatching(), ProgressiveMatching(count=3)]
@@ -86,7 +89,27 @@ class NoWayBack(AbstractMatching):
         return SquaredL2()(rate, v)
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Misweighted(AbstractMatching):
+    """The progressive loss of two halves, of which the first counts a third."""
+
+    @property
+    def frozen(self) -> Mapping[str, View]:
+        return {"teacher": View.JUMP}
+
+    def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Tensor:
+        x, s, t = jumps.start, jumps.s, jumps.t
+        rule = Progressive(tiling=MisweightedTiles(tiling=EqualTiles(count=2)))
+        return sum_rows(
+            rule.residual(nets.online, nets.frozen["teacher"], x, s, t, None, now).square()
+        )
+
+
 WRONG_TAUGHT = [VelocityAtTheStart(), SignOfTheOtherConvention()]
+BOTH = SortedTimes(law=Uniform(), diagonal=Constant(value=0.25))
+# Fewer rows on the diagonal, whose noise hides the bias of the others.
+MOSTLY_OFF = SortedTimes(law=Uniform(), diagonal=Constant(value=0.05))
 
 
 class TestLagrangianMatching(MethodContract):
@@ -115,14 +138,11 @@ class TestDirectMatching(MethodContract):
 
 
 class TestProgressiveMatching(MethodContract):
-    exactness = Exact()
+    exactness = Exact(control=FlowMapMatching(matching=Misweighted(), times=MOSTLY_OFF))
 
     @pytest.fixture
     def method(self) -> FlowMapMatching:
-        return FlowMapMatching(
-            matching=ProgressiveMatching(count=3),
-            times=SortedTimes(law=Uniform(), diagonal=Constant(value=0.25)),
-        )
+        return FlowMapMatching(matching=ProgressiveMatching(count=3), times=BOTH)
 
 
 def moment(n: int) -> Moment:

@@ -75,12 +75,7 @@ class TestInstaFlow(GameContract):
 class TestInstaFlowWithFeatures(GameContract):
     players = (ONLINE,)
     through = frozenset({TEACHER})
-    exactness = (
-        (
-            Turn(game=replace(PERCEIVED, reconstruction=Constant(value=0.0))),
-            Exact(setting=PAIRED),
-        ),
-    )
+    exactness = ((Turn(game=PERCEIVED), Exact(setting=PAIRED)),)
 
     @pytest.fixture
     def game(self) -> InstaFlow:

@@ -31,6 +31,7 @@ from onestep.tests.methods.observed import ObservedMap
 MEAN, STD = (0.7, -0.2), (0.3, 0.6)
 FOUR = ProgressiveDistillation(times=TilingTimes(steps=4))
 FOUR_BY_EULER = replace(FOUR, view=View.VELOCITY)
+BY_FOURS = replace(FOUR, times=TilingTimes(steps=3), pieces=4, weighting=Unweighted())
 
 
 @final
@@ -84,11 +85,11 @@ class TestProgressiveDistillationOfAVelocity(MethodContract):
 
 
 class TestProgressiveDistillationByFours(MethodContract):
-    exactness = Exact()
+    exactness = Exact(control=replace(BY_FOURS, view=View.VELOCITY))
 
     @pytest.fixture
     def method(self) -> ProgressiveDistillation:
-        return ProgressiveDistillation(times=TilingTimes(steps=3), pieces=4, weighting=Unweighted())
+        return BY_FOURS
 
 
 def moment(n: int) -> Moment:

@@ -1,15 +1,13 @@
 """Self-distillation: its rules at exact maps, their limits and gradients, and who teaches."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from onestep.methods.core.calculus import derivative_along
-from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.learned_weighting import LOSS_WEIGHT
 from onestep.methods.core.method import Ema
@@ -19,13 +17,7 @@ from onestep.methods.core.rng import Rng
 from onestep.methods.core.rule import AbstractRule, Eulerian, Lagrangian, Progressive
 from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.shape import rows_like
-from onestep.methods.core.tiling import (
-    AbstractTiling,
-    EqualTiles,
-    RandomTiles,
-    Tile,
-    TwoTiles,
-)
+from onestep.methods.core.tiling import EqualTiles, RandomTiles
 from onestep.methods.core.time_law import Uniform
 from onestep.methods.core.times import DiagonalTimes, SortedTimes
 from onestep.methods.flow_matching import FlowMatching
@@ -34,76 +26,33 @@ from onestep.methods.self_distillation import SelfDistillation
 from onestep.methods.shortcut import Shortcut
 from onestep.tests.methods.contract import Exact, MethodContract, SmallMap
 from onestep.tests.methods.exactness import ORACLE, WRONG, Perturbed
+from onestep.tests.methods.misruled import (
+    NoJacobian,
+    SignOfTheOtherConvention,
+    VelocityAtTheStart,
+)
+from onestep.tests.methods.misweighted import MisweightedTiles
 from onestep.tests.methods.observed import ObservedMap
 
 HALF = SortedTimes(law=Uniform(), diagonal=Constant(value=0.5))
 PLAIN = SelfDistillation(times=HALF, learned=None)
+TAUGHT = replace(PLAIN, target=Ema(decay=Constant(value=0.99)))
 PSD_M = Progressive(tiling=EqualTiles(count=2))
 PSD_U = Progressive(tiling=RandomTiles())
 RULES = [Lagrangian(), Eulerian(), PSD_M, PSD_U]
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class SignOfTheOtherConvention(AbstractRule):
-    """u - (t - s) d_t u in place of the sum."""
-
-    def residual(
-        self,
-        online: FlowMap,
-        teacher: FlowMap,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        condition: Condition | None,
-        now: Moment,
-    ) -> Tensor:
-        del now
-        end, rate = end_motion(online, x, s, t, condition)
-        with torch.no_grad():
-            velocity = teacher.velocity(end, t, condition)
-        return 2.0 * online(x, s, t, condition) - rate - velocity
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class NoJacobian(AbstractRule):
-    """The Eulerian rule without the transport of the state."""
-
-    def residual(
-        self,
-        online: FlowMap,
-        teacher: FlowMap,
-        x: Tensor,
-        s: Tensor,
-        t: Tensor,
-        condition: Condition | None,
-        now: Moment,
-    ) -> Tensor:
-        del now
-        with torch.no_grad():
-            velocity = teacher.velocity(x, s, condition)
-        u, du_ds = derivative_along(
-            lambda start: online(x, start, t, condition), (s,), (torch.ones_like(s),)
-        )
-        return rows_like(t - s, x) * du_ds + velocity - u
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class SwappedWeights(AbstractTiling):
-    """The weight of the long tile on the short one."""
-
-    @property
-    def is_dyadic(self) -> bool:
-        return False
-
-    def draw(self, n: int, now: Moment, *, dtype: torch.dtype) -> tuple[Tile, ...]:
-        long, short = TwoTiles().draw(n, now, dtype=dtype)
-        return long._replace(weight=short.weight), short._replace(weight=long.weight)
-
-
-WRONG_RULES = [SignOfTheOtherConvention(), NoJacobian(), Progressive(tiling=SwappedWeights())]
+MISWEIGHTED_M = Progressive(tiling=MisweightedTiles(tiling=EqualTiles(count=2)))
+MISWEIGHTED_U = Progressive(tiling=MisweightedTiles(tiling=RandomTiles()))
+WRONG_RULES = [
+    SignOfTheOtherConvention(),
+    VelocityAtTheStart(),
+    NoJacobian(),
+    MISWEIGHTED_M,
+    MISWEIGHTED_U,
+]
+# Fewer rows on the diagonal, whose noise hides the bias of the others.
+MOSTLY_OFF = SortedTimes(law=Uniform(), diagonal=Constant(value=0.1))
 
 
 class TestLagrangian(MethodContract):
@@ -123,14 +72,7 @@ class TestEulerian(MethodContract):
 
 
 class TestProgressiveMiddle(MethodContract):
-    # Fewer rows on the diagonal, whose noise hides the bias of the others.
-    exactness = Exact(
-        control=replace(
-            PLAIN,
-            rule=Progressive(tiling=SwappedWeights()),
-            times=SortedTimes(law=Uniform(), diagonal=Constant(value=0.1)),
-        )
-    )
+    exactness = Exact(control=replace(PLAIN, rule=MISWEIGHTED_M, times=MOSTLY_OFF))
 
     @pytest.fixture
     def method(self) -> SelfDistillation:
@@ -138,7 +80,7 @@ class TestProgressiveMiddle(MethodContract):
 
 
 class TestProgressiveUniform(MethodContract):
-    exactness = Exact()
+    exactness = Exact(control=replace(PLAIN, rule=MISWEIGHTED_U, times=MOSTLY_OFF))
 
     @pytest.fixture
     def method(self) -> SelfDistillation:
@@ -146,11 +88,11 @@ class TestProgressiveUniform(MethodContract):
 
 
 class TestTaughtByAMovingAverage(MethodContract):
-    exactness = Exact()
+    exactness = Exact(control=replace(TAUGHT, rule=SignOfTheOtherConvention()))
 
     @pytest.fixture
     def method(self) -> SelfDistillation:
-        return SelfDistillation(times=HALF, target=Ema(decay=Constant(value=0.99)), learned=None)
+        return TAUGHT
 
 
 def moment(n: int) -> Moment:

@@ -1,39 +1,102 @@
 """Terminal velocity matching: its two lines, its teacher, its limits and its guidance."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import final
 
 import pytest
 import torch
 from torch import Tensor
 
 from onestep.methods.core.condition import NULL_LABEL, Condition
+from onestep.methods.core.coupling import AbstractCoupling
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.gap_times import GapTimes
 from onestep.methods.core.guidance import LabelDropout
-from onestep.methods.core.method import Ema
+from onestep.methods.core.method import AbstractMethod, Ema, Needs
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
+from onestep.methods.core.rule import AbstractRule, Lagrangian
 from onestep.methods.core.schedule import Constant
+from onestep.methods.core.shape import sum_rows
 from onestep.methods.core.time_law import LogitNormal
 from onestep.methods.core.times import SortedTimes
 from onestep.methods.oracle import GaussianMap
 from onestep.methods.self_distillation import SelfDistillation
 from onestep.methods.terminal_velocity_matching import TerminalVelocityMatching
 from onestep.tests.methods.contract import CLASSES, Exact, MethodContract, SmallMap
-from onestep.tests.methods.exactness import ORACLE, WRONG, Perturbed, Setting
+from onestep.tests.methods.exactness import ORACLE, WRONG, Perturbed, Setting, assert_exactness
+from onestep.tests.methods.misruled import SignOfTheOtherConvention, VelocityAtTheStart
 from onestep.tests.methods.observed import ObservedMap, TwoMaps
 
 PLAIN = TerminalVelocityMatching()
+NONE = Constant(value=0.0)
 # As good as none, which would warn where there is guidance.
 KEPT = LabelDropout(probability=2.0**-40)
 
 
+@final
+class RightOnTheDiagonal(FlowMap):
+    """The velocity of another map in place of its average: Euler steps, whatever their length."""
+
+    def __init__(self, flow_map: FlowMap) -> None:
+        super().__init__(domain=flow_map.domain)
+        self.flow_map = flow_map
+
+    def forward(
+        self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None
+    ) -> Tensor:
+        del t
+        return self.flow_map.velocity(x, s, condition)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ruled(AbstractMethod):
+    """The method with a rule of our own in place of its first line.
+
+    Attributes:
+        rule: The rule.
+    """
+
+    rule: AbstractRule
+    coupling: AbstractCoupling = PLAIN.coupling
+
+    @property
+    def domain(self) -> Domain:
+        return PLAIN.domain
+
+    @property
+    def needs(self) -> Needs:
+        return PLAIN.needs
+
+    def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
+        assert nets.target is not None
+        velocity = PLAIN.loss(nets, batch, now).terms["velocity"]
+        times = PLAIN.times.draw(len(batch), now, dtype=batch.x1.dtype)
+        s, t = times.s, times.t
+        x = PLAIN.path.at(batch.noise, batch.x1, s).x
+        left = self.rule.residual(nets.online, nets.target, x, s, t, None, now)
+        return Loss(terms={"terminal": sum_rows(left.square()), "velocity": velocity})
+
+
 class TestTerminalVelocityMatching(MethodContract):
-    exactness = Exact()
+    """At a map that is right on the diagonal the second line is at rest, and the first is not."""
+
+    exactness = Exact(control=RightOnTheDiagonal(ORACLE))
 
     @pytest.fixture
     def method(self) -> TerminalVelocityMatching:
-        return TerminalVelocityMatching()
+        return PLAIN
+
+
+@pytest.mark.parametrize("wrong", [SignOfTheOtherConvention(), VelocityAtTheStart()], ids=str)
+def test_another_first_line_misses_the_oracle(wrong: AbstractRule) -> None:
+    assert_exactness(Exact(control=Ruled(rule=wrong)), Ruled(rule=Lagrangian()))
+
+
+def test_without_its_first_line_the_method_would_be_noticed() -> None:
+    with pytest.raises(AssertionError, match="the negative control has z = "):
+        assert_exactness(TestTerminalVelocityMatching.exactness, replace(PLAIN, strength=NONE))
 
 
 STD = (0.3, 0.6)

@@ -21,6 +21,8 @@ METHODS: Final = sorted(path.stem for path in (ROOT / "methods/conf/method").glo
 STEPS: Final = 40
 TURNS: Final = 5
 """Steps within which every player of every game moves."""
+OF_EACH_KIND: Final = ["mean_flow", "self_distillation", "dmd2"]
+"""A derivative without its graph, one with it, and a game."""
 NETS: Final = {
     "mlp": ["net=mlp_digits", "net.width=16", "net.depth=1", "net.embedding_width=8"],
     "unet": ["net=unet_tiny", "net.width=8", "net.head_width=8", "net.embedding_width=8"],
@@ -108,9 +110,10 @@ def test_a_compiled_network_learns_the_same(method: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
-@pytest.mark.parametrize("net", ["unet", "dit"])
-@pytest.mark.parametrize("method", ["mean_flow", "self_distillation", "dmd2"])
+@pytest.mark.parametrize(
+    ("method", "net"),
+    [*((method, "unet") for method in METHODS), *((method, "dit") for method in OF_EACH_KIND)],
+)
 def test_a_compiled_network_of_images_learns_the_same(method: str, net: str) -> None:
-    """A derivative without its graph, one with it, and a game."""
     torch._dynamo.reset()
     learns_the_same_compiled(method, net=net, step=STEPS // 2)
