@@ -13,7 +13,7 @@ from onestep.methods.core.guidance import LabelDropout
 from onestep.methods.core.method import Ema
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
-from onestep.methods.core.schedule import Constant
+from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.time_law import LogitNormal
 from onestep.methods.core.times import SortedTimes
 from onestep.methods.oracle import GaussianMap
@@ -123,7 +123,7 @@ def test_the_target_is_asked_where_and_when_the_online_jump_ends() -> None:
 
 
 def test_the_terminal_line_is_the_lagrangian_rule_of_a_moving_average() -> None:
-    times = SortedTimes(diagonal=Constant(value=0.0))
+    times = SortedTimes(diagonal=Linear(start=0.0, end=0.5))  # none at the first step
     nets = Nets(online=small_map(), target=small_map(seed=1))
     ours = replace(PLAIN, times=times).loss(nets, pairs(64), moment(64)).terms["terminal"]
     rule = SelfDistillation(times=times, target=Ema(decay=Constant(value=0.99)), learned=None)
