@@ -13,22 +13,23 @@ from .core.balance import AbstractBalance, FixedBalance, require_terms
 from .core.calculus import AbstractDerivative, ForwardMode
 from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, FlowMap
+from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.game import ONLINE, AbstractGame
 from .core.grid import UniformGrid
 from .core.guidance import LabelDropout
 from .core.guided_teacher import AbstractTeacherGuidance, Unguided
 from .core.length_weighting import LengthWeighting
-from .core.method import TEACHER, Needs
+from .core.method import TEACHER, Needs, Reading
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.relativistic import Judge, RelativisticAdversary
 from .core.sampler import times_like
 from .core.schedule import Constant, Linear, Schedule, require_range
 from .core.shape import rows_like, sum_rows
-from .core.teacher import require_teacher
+from .core.teacher import require_readings
 from .core.teacher_critic import judged
 from .core.time_law import LogitNormal
 from .core.times import AbstractTimes, SortedTimes
@@ -75,7 +76,8 @@ class AlignYourFlow(AbstractGame):
 
     Attributes:
         coupling: How noise is paired with data within the batch.
-        times: Law of (s, t). Rows on the diagonal pay for no derivative.
+        times: Law of (s, t): of the whole triangle, or of jumps to the data (Eulerian) or from
+            noise (Lagrangian) alone. Rows on the diagonal pay for no derivative.
         alignment: Eulerian or Lagrangian.
         tangent: Share r of the derivative, in [0, 1]; a ramp from 0 warms up from flow matching.
         offset: What is added to the length of g, above 0. Large ones leave g as it is, but for a
@@ -90,7 +92,8 @@ class AlignYourFlow(AbstractGame):
             their gradients at a parameter of the network.
 
     Raises:
-        ValueError: If a value is out of range, or the balance names no term.
+        ValueError: If a value is out of range, the times cover no jumps that the alignment trains,
+            or the balance names no term.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -112,6 +115,8 @@ class AlignYourFlow(AbstractGame):
         require_terms(self.balance, ("align_your_flow", "adversarial"))
         object.__setattr__(self, "chains", tuple(self.chains))
         require_range("method.tangent", self.tangent, 0.0, 1.0)
+        rule = f"align your flow by {type(self.alignment).__name__}"
+        require_coverage(rule, self.times, self.alignment.kinds)
         if self.offset <= 0.0:
             raise ValueError(f"method.offset must be above 0, got {self.offset}")
         if not self.chains or min(self.chains) < 1:
@@ -121,14 +126,15 @@ class AlignYourFlow(AbstractGame):
 
     @property
     def domain(self) -> Domain:
-        """The whole triangle."""
-        return Domain()
+        """What the times cover."""
+        return trained_domain(self.times, path=_PATH, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:
         """A teacher and what guides it, and the critic's heads if there is one."""
         return self.guidance.needs(
-            companions={} if self.adversary is None else {CRITIC: self._heads}
+            Reading(on=Domain(kind=DomainKind.DIAGONAL)),
+            companions={} if self.adversary is None else {CRITIC: self._heads},
         )
 
     def _heads(self, online: FlowMap) -> nn.Module:
@@ -143,7 +149,7 @@ class AlignYourFlow(AbstractGame):
 
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples in a player's turn."""
-        require_teacher(self.guidance.teacher(nets), t_lo=self.domain.t_lo)
+        require_readings(self.needs, nets)
         adversary = self.adversary
         condition = self.label_dropout.keep(batch, now)
         condition = self.guidance.tell(condition, batch, now)

@@ -11,9 +11,10 @@ from torch import Tensor
 from .core.calculus import AbstractDerivative, ForwardMode, value_of
 from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import BOTH_MOVE, STARTS_MOVE, require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind, FlowMap
+from .core.flow_map import Domain, FlowMap
 from .core.guidance import Guidance, LabelDropout
 from .core.method import AbstractMethod, Needs
 from .core.path import AbstractPath, LinearPath
@@ -68,7 +69,8 @@ class AlphaFlow(AbstractMethod):
     Attributes:
         path: Interpolant between noise and data.
         coupling: How noise is paired with data within the batch.
-        times: Law of (s, t).
+        times: Law of (s, t): of the whole triangle, or with the shift by the sample of jumps to the
+            data. The shift by the jump needs rows on the diagonal.
         alpha: Share of the interval before m, in [0, 1].
         clamp: An alpha below it becomes 0 and one above 1 - clamp becomes 1, in (0, 0.5). A
             schedule that ends at the clamp itself never takes a derivative.
@@ -82,8 +84,9 @@ class AlphaFlow(AbstractMethod):
         guidance: Classifier-free guidance in the target.
 
     Raises:
-        ValueError: If alpha, the clamp or the clip is out of range, or no row teaches the velocity
-            that guidance reads.
+        ValueError: If alpha, the clamp or the clip is out of range, the times cover no jumps that
+            this teaches, or no row teaches the velocity that guidance or the shift by the jump
+            reads.
     """
 
     path: AbstractPath = LinearPath()
@@ -104,7 +107,12 @@ class AlphaFlow(AbstractMethod):
             raise ValueError(f"method.clamp must lie in (0, 0.5), got {self.clamp}")
         if self.clip is not None and self.clip <= 0.0:
             raise ValueError(f"method.clip must be positive or null, got {self.clip}")
-        if self.shift is Shift.JUMP:
+        is_jump = self.shift is Shift.JUMP
+        require_coverage(
+            f"alpha flow with shift {self.shift}", self.times, BOTH_MOVE if is_jump else STARTS_MOVE
+        )
+        if is_jump:
+            require_diagonal("method.shift jump", self.times)
             name = "method.alpha with shift jump"
             require_range(name, self.alpha, self.clamp, 1.0 - self.clamp)
         require_range("method.alpha", self.alpha, 0.0, 1.0)
@@ -114,8 +122,8 @@ class AlphaFlow(AbstractMethod):
 
     @property
     def domain(self) -> Domain:
-        """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
+        """What the times cover, as far as the path's velocity is finite."""
+        return trained_domain(self.times, path=self.path, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:

@@ -10,14 +10,14 @@ from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.guided_teacher import AbstractTeacherGuidance, Unguided
-from .core.method import AbstractMethod, Ema, Needs
+from .core.method import AbstractMethod, Ema, Needs, Reading
 from .core.noise_weighting import require_weight_at
 from .core.pair_times import GridTimes
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
 from .core.solver_step import AbstractSolverStep, SigmaHeunStep
-from .core.teacher import require_teacher
+from .core.teacher import require_readings
 from .core.weighting import AbstractWeighting, Unweighted
 
 _PATH: Final = LinearPath()
@@ -90,13 +90,14 @@ class ConsistencyDistillation(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """A target network, and a teacher's velocity with what guides it."""
-        return self.guidance.needs(target=self.target)
+        on = Domain(kind=DomainKind.DIAGONAL, t_lo=self.times.t_lo)
+        return self.guidance.needs(Reading(on=on), target=self.target)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
         assert nets.target is not None, "the platform builds what needs declares"
+        require_readings(self.needs, nets)
         teacher = self.guidance.teacher(nets)
-        require_teacher(teacher, t_lo=self.times.t_lo)
         pair = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t, data = pair.s, pair.t, torch.ones_like(pair.s)
         condition = self.label_dropout.keep(batch, now)

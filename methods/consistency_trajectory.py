@@ -14,14 +14,14 @@ from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.game import ONLINE, AbstractGame
 from .core.guided_teacher import AbstractTeacherGuidance, Unguided
-from .core.method import TEACHER, Ema, Needs
+from .core.method import TEACHER, Ema, Needs, Reading
 from .core.pair_times import AbstractSpacing, KarrasSpacing
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, require_range
 from .core.shape import sum_rows
 from .core.solver_step import AbstractSolverStep, SigmaHeunStep
-from .core.teacher import require_teacher
+from .core.teacher import require_readings
 from .core.teacher_critic import TeacherCritic
 from .core.time_law import AbstractTimeLaw, LogitNormal
 from .core.weighting import AbstractWeighting, DenoiserWeighting
@@ -120,7 +120,8 @@ class ConsistencyTrajectory(AbstractGame):
         coupling: How noise is paired with data within the batch.
         times: Where jumps begin and end, and how far the teacher leads.
         step: The teacher's solver.
-        target: The moving average that leads on to the data.
+        target: The moving average that leads on to the data; with a critic it moves when the
+            network does, every other step, as in their code.
         distance: How both sides are compared.
         denoising: Weight of flow matching on the diagonal, at least 0; towards the teacher's
             velocity if it is guided, since the pairs lead elsewhere then.
@@ -166,7 +167,8 @@ class ConsistencyTrajectory(AbstractGame):
     def needs(self) -> Needs:
         """A target network, a teacher's velocity with what guides it, and the critic's heads."""
         companions = {} if self.adversary is None else {CRITIC: self._heads}
-        return self.guidance.needs(target=self.target, companions=companions)
+        on = Domain(kind=DomainKind.DIAGONAL, t_lo=self.times.spacing.t_lo)
+        return self.guidance.needs(Reading(on=on), target=self.target, companions=companions)
 
     def _heads(self, online: FlowMap) -> nn.Module:
         del online
@@ -181,8 +183,8 @@ class ConsistencyTrajectory(AbstractGame):
 
     def loss(self, player: str, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples in a player's turn."""
+        require_readings(self.needs, nets)
         teacher = self.guidance.teacher(nets)
-        require_teacher(teacher, t_lo=self.times.spacing.t_lo)
         walk = self.times.draw(len(batch), now)
         condition = self.guidance.tell(batch.condition, batch, now)
         batch = replace(batch, condition=condition)

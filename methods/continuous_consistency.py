@@ -13,12 +13,12 @@ from .core.distance import SquaredL2
 from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
 from .core.learned_weighting import LOSS_WEIGHT, LearnedWeighting
-from .core.method import TEACHER, AbstractMethod, Needs
+from .core.method import AbstractMethod, Needs
 from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Linear, Schedule, require_range
 from .core.shape import rows_like
-from .core.teacher import AbstractVelocitySource, PairVelocity, require_teacher
+from .core.teacher import AbstractVelocitySource, PairVelocity, require_readings
 from .core.time_law import LogitNormal
 from .core.times import ToDataTimes
 
@@ -108,12 +108,12 @@ class ContinuousConsistency(AbstractMethod):
     def needs(self) -> Needs:
         """The teacher, if there is one, with what guides it, and the learned weight."""
         companions = {} if self.weighting is None else {LOSS_WEIGHT: self.weighting.companion}
-        return replace(self.source.needs, companions=companions)
+        on = Domain(kind=DomainKind.DIAGONAL, t_lo=self.t_lo)
+        return replace(self.source.needs(on), companions=companions)
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
-        if TEACHER in self.needs.frozen:
-            require_teacher(self.source.guidance.teacher(nets), t_lo=self.t_lo)
+        require_readings(self.needs, nets)
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, data = times.s, times.t
         condition = self.label_dropout.keep(batch, now)

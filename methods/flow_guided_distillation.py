@@ -1,7 +1,7 @@
 """Flow-guided distillation: one step learns from a large teacher's pairs and a small flow."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,14 @@ from .core.condition import Condition
 from .core.coupling import AbstractCoupling, StoredPairs
 from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind, FlowMap
-from .core.method import AbstractMethod, Needs, PairMix, View
+from .core.method import AbstractMethod, Needs, PairMix, Reading
 from .core.record import Batch, Loss, Moment, Nets
-from .core.schedule import Constant, Schedule, require_range
+from .core.schedule import Constant, Schedule, least, require_range
 from .core.shape import rows_like
+from .core.teacher import require_readings
+
+_INSTANT: Final = 1e-9
+"""Length of a range of one time."""
 
 
 @final
@@ -85,10 +89,19 @@ class FlowGuidedDistillation(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """Stored pairs of the teacher, and the small flow in the role of the weaker model."""
-        return Needs(frozen={"weak": View.VELOCITY}, pairs=PairMix(generated=self.generated))
+        return Needs(
+            frozen={"weak": Reading(on=self._steps)}, pairs=PairMix(generated=self.generated)
+        )
+
+    @property
+    def _steps(self) -> Domain:
+        """From where the flow's first step begins, its own or the student's, to the second's."""
+        t_lo = 0.0 if least(self.own) < 1.0 else min(self.s_lo, 1.0 - _INSTANT)
+        return Domain(kind=DomainKind.DIAGONAL, t_lo=t_lo, t_hi=max(self.s_hi, t_lo + _INSTANT))
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
+        require_readings(self.needs, nets)
         x0, condition = batch.noise, batch.condition
         zero, one = x0.new_zeros(len(batch)), x0.new_ones(len(batch))
         error = self.distance(nets.online.generate(x0, condition), batch.x1)

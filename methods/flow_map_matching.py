@@ -6,16 +6,18 @@ from typing import final
 import torch
 
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind
+from .core.flow_map import Domain
 from .core.guidance import LabelDropout
 from .core.guided_teacher import AbstractTeacherGuidance, Unguided
 from .core.matching import AbstractMatching, Jumps, LagrangianMatching
-from .core.method import TEACHER, AbstractMethod, Needs
+from .core.method import TEACHER, AbstractMethod, Needs, Reading
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
+from .core.teacher import require_readings
 from .core.time_law import Uniform
 from .core.times import AbstractTimes, SortedTimes
 from .core.weighting import AbstractWeighting, Unweighted
@@ -41,13 +43,14 @@ class FlowMapMatching(AbstractMethod):
         its graph; progressive, a forward pass and ``count`` of the teacher. A guided teacher's pass
         is two.
     Fails by: the teacher's errors are learnt too. Eulerian: slow and blurred, as the Jacobian
-        enters the gradient. Direct: it has to learn the way back to noise as well. Progressive: a
-        teacher that is a velocity takes Euler steps, and the student their errors.
+        enters the gradient. Direct: it has to learn the way back to noise as well.
 
     Attributes:
         path: Interpolant between noise and data, on which jumps start.
         coupling: How noise is paired with data within the batch.
         times: Law of (s, t), uniform on the triangle, without rows on the diagonal by default.
+            Lagrangian matching also learns jumps from noise alone, Eulerian those to the data, and
+            progressive those of any law, whose parts the teacher has to know.
         matching: The loss of the jumps.
         weighting: Weight of each sample.
         guidance: How the teacher is guided, whose velocity the diagonal then learns as well. Where
@@ -55,7 +58,8 @@ class FlowMapMatching(AbstractMethod):
         label_dropout: How often a sample is seen without its label, by the teacher too.
 
     Raises:
-        ValueError: If a matching without a teacher, or one of its jumps, is to be guided.
+        ValueError: If the times cover no jumps that the matching trains, or a matching without a
+            teacher, or one of its jumps, is to be guided.
     """
 
     path: AbstractPath = LinearPath()
@@ -67,9 +71,10 @@ class FlowMapMatching(AbstractMethod):
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
-        view = self.matching.frozen.get(TEACHER)
-        if view is not None:
-            self.guidance.frozen(view)  # refuses jumps where it needs a velocity
+        require_coverage(type(self.matching).__name__, self.times, self.matching.kinds)
+        reading = self._reading
+        if reading is not None:
+            self.guidance.frozen(reading)  # refuses jumps where it needs a velocity
         elif self.guidance.is_on:
             raise ValueError(
                 "guidance needs a matching with a teacher, "
@@ -78,17 +83,25 @@ class FlowMapMatching(AbstractMethod):
 
     @property
     def domain(self) -> Domain:
-        """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
+        """What the times cover, as far as the path's velocity is finite."""
+        return trained_domain(self.times, path=self.path, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:
         """The teacher of the matching, if it has one, and what guides it."""
+        reading = self._reading
+        return Needs() if reading is None else self.guidance.needs(reading)
+
+    @property
+    def _reading(self) -> Reading | None:
         view = self.matching.frozen.get(TEACHER)
-        return Needs() if view is None else self.guidance.needs(view)
+        if view is None:
+            return None
+        return Reading(view=view, on=self.matching.asked(self.domain))
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
+        require_readings(self.needs, nets)
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t = times.s, times.t
         condition = self.label_dropout.keep(batch, now)

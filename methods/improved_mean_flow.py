@@ -10,9 +10,10 @@ from torch import Tensor
 from .core.calculus import AbstractDerivative, ForwardMode
 from .core.condition import UNGUIDED, Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import BOTH_MOVE, require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind
+from .core.flow_map import Domain
 from .core.guidance import GuidanceScales, LabelDropout, require_labels
 from .core.method import AbstractMethod, Needs
 from .core.path import AbstractPath, LinearPath
@@ -50,7 +51,8 @@ class ImprovedMeanFlow(AbstractMethod):
     Attributes:
         path: Interpolant between noise and data.
         coupling: How noise is paired with data within the batch.
-        times: Law of (s, t).
+        times: Law of (s, t) on the whole triangle. Its short jumps teach the diagonal, and so the
+            network's own velocity, where it has no rows there.
         weighting: Weight of each sample; the error is a sum over dimensions.
         derivative: How the derivative along the path is taken.
         label_dropout: How often a sample is seen without its label. Without it the network never
@@ -59,7 +61,8 @@ class ImprovedMeanFlow(AbstractMethod):
             built to take one.
 
     Raises:
-        ValueError: If a field is refused by its class, or guidance meets times without a diagonal.
+        ValueError: If a field is refused by its class, the times do not cover the triangle, or
+            guidance meets times without a diagonal.
     """
 
     path: AbstractPath = LinearPath()
@@ -71,14 +74,15 @@ class ImprovedMeanFlow(AbstractMethod):
     guidance: GuidanceScales = GuidanceScales()
 
     def __post_init__(self) -> None:
+        require_coverage("improved mean flow", self.times, BOTH_MOVE)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")
 
     @property
     def domain(self) -> Domain:
-        """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
+        """What the times cover, as far as the path's velocity is finite."""
+        return trained_domain(self.times, path=self.path, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:

@@ -11,7 +11,7 @@ from .core.coupling import AbstractCoupling, StoredPairs
 from .core.distance import AbstractDistance, PseudoHuber
 from .core.feature_distance import FeatureDistance
 from .core.flow_map import Domain, DomainKind
-from .core.method import TEACHER, AbstractMethod, Needs, PairMix, View
+from .core.method import TEACHER, AbstractMethod, Needs, PairMix, Reading
 from .core.path import LINEAR, AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Piecewise, Schedule, require_range
@@ -116,7 +116,7 @@ class ImprovedReFlow(AbstractMethod):
         """Stored pairs, and the teacher where its features are read."""
         is_read = isinstance(self.endpoint, FeatureDistance)
         return Needs(
-            frozen={TEACHER: View.VELOCITY} if is_read else {},
+            frozen={TEACHER: Reading()} if is_read else {},
             pairs=PairMix(generated=self.generated),
         )
 

@@ -14,7 +14,7 @@ from .core.distance import AbstractDistance, SquaredL2
 from .core.feature_distance import FeatureDistance
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.game import ONLINE, AbstractGame
-from .core.method import TEACHER, Needs, PairMix, View
+from .core.method import TEACHER, Needs, PairMix, Reading
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Piecewise, Schedule, require_range
 from .core.teacher_critic import TeacherCritic
@@ -109,7 +109,7 @@ class InstaFlow(AbstractGame):
         """Stored pairs; the teacher where its features are read; the critic's heads if any."""
         is_read = isinstance(self.perception, FeatureDistance) or self.adversary is not None
         return Needs(
-            frozen={TEACHER: View.VELOCITY} if is_read else {},
+            frozen={TEACHER: Reading()} if is_read else {},
             companions={} if self.adversary is None else {CRITIC: self._heads},
             pairs=PairMix(generated=self.generated),
         )

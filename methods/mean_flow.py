@@ -7,9 +7,10 @@ import torch
 
 from .core.calculus import AbstractDerivative, ForwardMode
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import STARTS_MOVE, require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind
+from .core.flow_map import Domain
 from .core.guidance import Guidance, LabelDropout
 from .core.method import AbstractMethod, Needs
 from .core.path import AbstractPath, LinearPath
@@ -46,7 +47,8 @@ class MeanFlow(AbstractMethod):
     Attributes:
         path: Interpolant between noise and data.
         coupling: How noise is paired with data within the batch.
-        times: Law of (s, t). Their ``ratio``, the chance that r differs from t, is 1 - diagonal.
+        times: Law of (s, t): of the whole triangle, or of jumps to the data. Their ``ratio``, the
+            chance that r differs from t, is 1 - diagonal.
         weighting: Weight of each sample; the error is a sum over dimensions.
         tangent: Share of the derivative in the target, in [0, 1]; a ramp from 0 to 1 warms up
             from flow matching. Below 1 the minimum is biased.
@@ -56,8 +58,8 @@ class MeanFlow(AbstractMethod):
             learns the unconditional velocity that it needs, and construction warns.
 
     Raises:
-        ValueError: If the tangent schedule leaves [0, 1], or no row teaches the velocity that
-            guidance reads.
+        ValueError: If the tangent schedule leaves [0, 1], the times cover no jumps that this
+            teaches, or no row teaches the velocity that guidance reads.
     """
 
     path: AbstractPath = LinearPath()
@@ -71,14 +73,15 @@ class MeanFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
+        require_coverage("mean flow", self.times, STARTS_MOVE)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")
 
     @property
     def domain(self) -> Domain:
-        """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
+        """What the times cover, as far as the path's velocity is finite."""
+        return trained_domain(self.times, path=self.path, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:

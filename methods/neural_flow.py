@@ -1,12 +1,12 @@
 """Neural flow matching: the solution of the flow is regressed itself, from its noise."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from .core.coupling import AbstractCoupling, IndependentCoupling, StoredPairs
 from .core.distance import AbstractDistance, SquaredL2
-from .core.flow_map import Domain, DomainKind
+from .core.flow_map import Domain
 from .core.loom import Loom
 from .core.method import AbstractMethod, Needs, PairMix
 from .core.path import AbstractPath, LinearPath
@@ -82,8 +82,8 @@ class NeuralFlow(AbstractMethod):
 
     @property
     def domain(self) -> Domain:
-        """Jumps from the noise."""
-        return Domain(kind=DomainKind.FROM_NOISE, path=self.path.name)
+        """Jumps from the noise, or the one jump to the data where the times have no law."""
+        return replace(self.times.covers, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

@@ -13,10 +13,11 @@ from .core.distance import SquaredL2
 from .core.flow_map import Domain, DomainKind, FlowMap
 from .core.guidance import LabelDropout
 from .core.guided_teacher import AbstractTeacherGuidance, Unguided
-from .core.method import AbstractMethod, Needs, View
+from .core.method import AbstractMethod, Needs, Reading, View
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.shape import rows_like
+from .core.teacher import require_readings
 from .core.times import TilingTimes
 from .core.weighting import AbstractWeighting, TruncatedSnr
 
@@ -73,9 +74,9 @@ class ProgressiveDistillation(AbstractMethod):
         object.__setattr__(self, "view", View(self.view))
         if self.view is View.GUIDED:
             raise ValueError(f"method.view must be jump or velocity, got {self.view}")
-        self.guidance.frozen(self.view)  # refuses jumps where it needs a velocity
         if self.pieces < 2:
             raise ValueError(f"method.pieces must be at least 2, got {self.pieces}")
+        self.guidance.frozen(self._reading)  # refuses jumps where it needs a velocity
         if self.path.t_hi < 1.0:
             raise ValueError(
                 "steps that tile [0, 1] need a path whose velocity is finite up to the data, "
@@ -90,12 +91,20 @@ class ProgressiveDistillation(AbstractMethod):
     @property
     def needs(self) -> Needs:
         """A teacher, and what guides it."""
-        return self.guidance.needs(self.view)
+        return self.guidance.needs(self._reading)
+
+    @property
+    def _reading(self) -> Reading:
+        """The teacher's own steps, or its velocity where each of them begins."""
+        steps = self.times.steps * self.pieces
+        if self.view is View.JUMP:
+            return Reading(view=View.JUMP, on=Domain(kind=DomainKind.TILING, steps=steps))
+        return Reading(on=Domain(kind=DomainKind.DIAGONAL, t_hi=1.0 - 1.0 / steps))
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
+        require_readings(self.needs, nets)
         teacher = self.guidance.teacher(nets)
-        self._check(teacher.domain)
         times = self.times.draw(len(batch), now, dtype=batch.x1.dtype).to(batch.x1.device)
         s, t = times.s, times.t
         x, _ = self.path.at(batch.noise, batch.x1, s)
@@ -138,19 +147,3 @@ class ProgressiveDistillation(AbstractMethod):
             x = x + rows_like(length, x) * u
             total = total + u
         return total / self.pieces
-
-    def _check(self, domain: Domain) -> None:
-        """Refuse a teacher that was not trained where this method asks it."""
-        steps = self.times.steps * self.pieces
-        first, last = 1.0 / steps, 1.0 - 1.0 / steps
-        if self.view is View.JUMP:
-            is_known = domain.admits(0.0, first) and domain.admits(last, 1.0)
-        else:
-            is_known = domain.has_velocity and domain.t_lo == 0.0 and domain.t_hi >= last
-        if not is_known:
-            raise ValueError(
-                f"{self.times.steps} steps of the student need a teacher for {steps} steps by its "
-                f"{self.view}, got one with domain {domain.kind} on "
-                f"[{domain.t_lo:g}, {domain.t_hi:g}]"
-                + (f" of {domain.steps} steps" if domain.steps else "")
-            )

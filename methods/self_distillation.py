@@ -7,9 +7,10 @@ from typing import final
 import torch
 
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind
+from .core.flow_map import Domain
 from .core.guidance import LabelDropout
 from .core.learned_weighting import LOSS_WEIGHT, LearnedWeighting
 from .core.method import AbstractMethod, Ema, Needs
@@ -19,7 +20,7 @@ from .core.rule import AbstractRule, Lagrangian
 from .core.schedule import Constant, Schedule, require_range
 from .core.shape import sum_rows
 from .core.time_law import Uniform
-from .core.times import AbstractTimes, SortedTimes
+from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.weighting import AbstractWeighting, Unweighted
 
 
@@ -50,13 +51,14 @@ class SelfDistillation(AbstractMethod):
         Eulerian: the Jacobian makes it unstable on images. Progressive: errors add up along the
         ladder. Steep time embeddings make d_t u stiff. The learned weight: in the plane a run with
         it diverged at a learning rate of 2e-3, one half as long without it did not, and the recipe
-        goes without. Without diagonal rows nothing reads the data, and any map that obeys its own
-        rule has no loss.
+        goes without.
 
     Attributes:
         path: Interpolant between noise and data.
         coupling: How noise is paired with data within the batch.
         times: Law of (s, t), uniform on the triangle by default, and the share on the diagonal.
+            Without rows there nothing would read the data, and any map that obeys its own rule
+            would have no loss. The progressive rule takes DyadicTimes as well.
         rule: The line that rows off the diagonal are held to.
         target: Moving average that gives the constant side; None for the network as it is.
         weighting: Weight of each sample's error.
@@ -66,7 +68,8 @@ class SelfDistillation(AbstractMethod):
         label_dropout: How often a sample is seen without its label.
 
     Raises:
-        ValueError: If the strength is negative anywhere.
+        ValueError: If the strength is negative anywhere, no row lies on the diagonal, or the times
+            cover no jumps that the rule teaches.
     """
 
     path: AbstractPath = LinearPath()
@@ -81,11 +84,14 @@ class SelfDistillation(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_range("method.strength", self.strength, 0.0, math.inf)
+        require_diagonal("self-distillation", self.times)
+        rule = f"self-distillation by {type(self.rule).__name__}"
+        require_coverage(rule, self.times, self.rule.kinds)
 
     @property
     def domain(self) -> Domain:
-        """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
+        """What the times cover, as far as the path's velocity is finite."""
+        return trained_domain(self.times, path=self.path, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:

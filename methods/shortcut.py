@@ -6,6 +6,7 @@ from typing import final
 import torch
 
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import BOTH_MOVE, require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
 from .core.flow_map import Domain, DomainKind
@@ -15,7 +16,7 @@ from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
 from .core.tiling import AbstractTiling, EqualTiles, tiled_velocity
-from .core.times import AbstractTimes, DiagonalTimes, DyadicTimes, FromNoiseTimes, ToDataTimes
+from .core.times import AbstractTimes, DyadicTimes, require_diagonal
 from .core.weighting import AbstractWeighting, Unweighted
 
 
@@ -60,7 +61,8 @@ class Shortcut(AbstractMethod):
 
     Raises:
         ValueError: If the clip is not positive, the path's velocity is infinite at the data, the
-            times are not those of jumps of every length, or the tiling leaves their grid.
+            times are not those of jumps of every length and of the diagonal, which alone reads the
+            data, or the tiling leaves their grid.
     """
 
     path: AbstractPath = LinearPath()
@@ -80,23 +82,18 @@ class Shortcut(AbstractMethod):
                 "jumps that are cut need a path whose velocity is finite up to the data, "
                 f"got {type(self.path).__name__}"
             )
-        if isinstance(self.times, DiagonalTimes | FromNoiseTimes | ToDataTimes):
+        require_diagonal("the shortcut model", self.times)
+        require_coverage("the shortcut model", self.times, BOTH_MOVE | {DomainKind.GRID})
+        if self.domain.kind is DomainKind.GRID and not self.tiling.is_dyadic:
             raise ValueError(
-                "the parts of a jump must be taught too: method.times must be DyadicTimes or of "
-                f"the whole triangle, got {type(self.times).__name__}"
-            )
-        if isinstance(self.times, DyadicTimes) and not self.tiling.is_dyadic:
-            raise ValueError(
-                "DyadicTimes need tiles of length 2^-k at multiples of it, "
+                f"{type(self.times).__name__} need tiles of length 2^-k at multiples of it, "
                 f"got {self.tiling}; allowed with it are jumps of continuous length"
             )
 
     @property
     def domain(self) -> Domain:
-        """Dyadic jumps, or the whole triangle."""
-        if isinstance(self.times, DyadicTimes):
-            return Domain(kind=DomainKind.GRID, steps=self.times.steps, path=self.path.name)
-        return Domain(path=self.path.name)
+        """What the times cover: dyadic jumps, or the whole triangle."""
+        return trained_domain(self.times, path=self.path, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:

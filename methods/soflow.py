@@ -10,9 +10,10 @@ from torch import Tensor
 from .core.calculus import value_of
 from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import STARTS_MOVE, require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind, FlowMap
+from .core.flow_map import Domain, FlowMap
 from .core.guidance import LabelDropout, require_labels
 from .core.method import AbstractMethod, Needs
 from .core.path import AbstractPath, LinearPath
@@ -59,7 +60,7 @@ class SoFlow(AbstractMethod):
     Attributes:
         path: Interpolant between noise and data.
         coupling: How noise is paired with data within the batch.
-        times: Law of (s, t).
+        times: Law of (s, t): of the whole triangle, or of jumps to the data.
         ratio: Share of the interval before l, in [0.0001, 1]. The paper's ends at 0.002 for
             ImageNet and at 0.0003125 for CIFAR-10.
         weighting: Weight of each sample.
@@ -70,8 +71,8 @@ class SoFlow(AbstractMethod):
         fade: Times below it are guided less, in [0, 1].
 
     Raises:
-        ValueError: If a number is out of range, or a mix or guidance meets times without a
-            diagonal.
+        ValueError: If a number is out of range, the times cover no jumps that this teaches, or a
+            mix or guidance meets times without a diagonal.
     """
 
     path: AbstractPath = LinearPath()
@@ -86,6 +87,7 @@ class SoFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_range("method.ratio", self.ratio, _SHORTEST, 1.0)
+        require_coverage("SoFlow", self.times, STARTS_MOVE)
         if not 0.0 <= self.mix <= 1.0:
             raise ValueError(f"method.mix must lie in [0, 1], got {self.mix}")
         if self.scale < 1.0 or not 0.0 <= self.fade <= 1.0:
@@ -101,8 +103,8 @@ class SoFlow(AbstractMethod):
 
     @property
     def domain(self) -> Domain:
-        """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
+        """What the times cover, as far as the path's velocity is finite."""
+        return trained_domain(self.times, path=self.path, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:

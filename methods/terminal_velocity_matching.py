@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .core.condition import Condition
 from .core.coupling import AbstractCoupling, IndependentCoupling
+from .core.coverage import ENDS_MOVE, require_coverage, trained_domain
 from .core.distance import SquaredL2
 from .core.dropout import dropout_rows
-from .core.flow_map import Domain, DomainKind, FlowMap
+from .core.flow_map import Domain, FlowMap
 from .core.gap_times import GapTimes
 from .core.guidance import LabelDropout, require_labels
 from .core.method import AbstractMethod, Ema, Needs
@@ -52,7 +53,8 @@ class TerminalVelocityMatching(AbstractMethod):
     Attributes:
         path: Interpolant between noise and data.
         coupling: How noise is paired with data within the batch.
-        times: Law of (s, t). Rows on the diagonal have no first line and pay for none.
+        times: Law of (s, t): of the whole triangle, or of jumps from noise. Rows on the diagonal
+            have no first line and pay for none.
         velocity_law: Law of e.
         target: The moving average that teaches.
         scale: Scale of guidance, at least 1 and used on rows that have their label; 1 for none.
@@ -61,7 +63,8 @@ class TerminalVelocityMatching(AbstractMethod):
         label_dropout: How often a sample is seen without its label, unguided.
 
     Raises:
-        ValueError: If the scale is below 1, or the strength negative anywhere.
+        ValueError: If the scale is below 1, the strength negative anywhere, or the times cover no
+            jumps that this teaches.
     """
 
     path: AbstractPath = LinearPath()
@@ -80,11 +83,12 @@ class TerminalVelocityMatching(AbstractMethod):
         if self.scale > 1.0:
             self.label_dropout.warn_if_never("method.scale")
         require_range("method.strength", self.strength, 0.0, float("inf"))
+        require_coverage("terminal velocity matching", self.times, ENDS_MOVE)
 
     @property
     def domain(self) -> Domain:
-        """The whole triangle, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.TRIANGLE, t_hi=self.path.t_hi, path=self.path.name)
+        """What the times cover, as far as the path's velocity is finite."""
+        return trained_domain(self.times, path=self.path, coupling=self.coupling)
 
     @property
     def needs(self) -> Needs:

@@ -7,9 +7,9 @@ import torch
 
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, PseudoHuber
-from .core.flow_map import Domain, DomainKind, FlowMap
+from .core.flow_map import Domain, DomainKind
 from .core.guidance import LabelDropout
-from .core.method import TEACHER, AbstractMethod, Needs, View
+from .core.method import TEACHER, AbstractMethod, Needs, Reading, View
 from .core.noise_weighting import InverseGap
 from .core.pair_times import RatioTimes
 from .core.path import LinearPath
@@ -18,10 +18,10 @@ from .core.schedule import Constant, Schedule, require_range
 from .core.shape import rows_like
 from .core.share import whole_rows
 from .core.tail_law import LogTail
+from .core.teacher import require_readings
 from .core.weighting import AbstractWeighting
 
 _PATH: Final = LinearPath()
-_NEAR_DATA: Final = 1.0 - 1e-3
 
 
 @final
@@ -95,8 +95,9 @@ class TruncatedConsistency(AbstractMethod):
 
     @property
     def needs(self) -> Needs:
-        """The first stage, seen by its jumps."""
-        return Needs(frozen={TEACHER: View.JUMP})
+        """The first stage, seen by its jumps to the data from behind the cut."""
+        on = Domain(kind=DomainKind.TO_DATA, t_lo=self.cut)
+        return Needs(frozen={TEACHER: Reading(view=View.JUMP, on=on)})
 
     @property
     def _law(self) -> LogTail:
@@ -105,8 +106,8 @@ class TruncatedConsistency(AbstractMethod):
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""
+        require_readings(self.needs, nets)
         first = nets.frozen[TEACHER]
-        self._check(first)
         n, dtype = len(batch), batch.x1.dtype
         drawn = self.times.draw(n, now, dtype=dtype).to(batch.x1.device)
         pinned, shares = self._pinned(n, now)
@@ -138,11 +139,3 @@ class TruncatedConsistency(AbstractMethod):
         rest = rows / (rows - count)  # a boundary below 1 leaves some
         share = self.boundary_weight(now) * rows / max(count, 1)
         return is_pinned, torch.where(is_pinned, share, rest)
-
-    def _check(self, first: FlowMap) -> None:
-        domain = first.domain
-        if not (domain.admits(self.cut, 1.0) and domain.admits(_NEAR_DATA, 1.0)):
-            raise ValueError(
-                f"the first stage must jump to the data from every time after {self.cut:g}, "
-                f"got one with domain {domain.kind} on [{domain.t_lo:g}, {domain.t_hi:g}]"
-            )

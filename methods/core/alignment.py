@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .calculus import AbstractDerivative, Function
+from .coverage import BOTH_MOVE, ENDS_MOVE, STARTS_MOVE
+from .flow_map import DomainKind
 from .shape import rows_like
 
 Field = Callable[[Tensor, Tensor], Tensor]
@@ -24,6 +26,11 @@ Jumped = tuple[Float[Tensor, " b *d"], Float[Tensor, " b"], Float[Tensor, " b"]]
 
 class AbstractAlignment(ABC):
     """The change of u that a line asks for: velocity - u + bend, zero for an exact map."""
+
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """Kinds of domain that it can train; those of both times unless an alignment says more."""
+        return BOTH_MOVE
 
     @abstractmethod
     def velocity(
@@ -66,6 +73,11 @@ class EulerianAlignment(AbstractAlignment):
     b(x, s) - u + (t - s) (b . grad_x u + d_s u)
     """
 
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """Those in which the start of a jump may move."""
+        return STARTS_MOVE
+
     def velocity(
         self, field: Field, at: Jumped, *, u: Float[Tensor, " b *d"]
     ) -> Float[Tensor, " b *d"]:
@@ -98,6 +110,11 @@ class LagrangianAlignment(AbstractAlignment):
 
     b(X(s, t)(x), t) - u - (t - s) d_t u
     """
+
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """Those in which the end of a jump may move."""
+        return ENDS_MOVE
 
     def velocity(
         self, field: Field, at: Jumped, *, u: Float[Tensor, " b *d"]

@@ -113,6 +113,33 @@ class Domain:
             case DomainKind.TILING:
                 return _is_tile(s, t, of=self.steps)
 
+    def includes(self, other: "Domain") -> bool:
+        """Whether all jumps of another domain were trained, by their times alone."""
+        if not (self.t_lo - _ROUNDING <= other.t_lo and other.t_hi <= self.t_hi + _ROUNDING):
+            return False
+        match self.kind:
+            case DomainKind.TRIANGLE:
+                return True
+            case DomainKind.GRID if other.kind in (DomainKind.GRID, DomainKind.TILING):
+                is_dyadic = other.steps & (other.steps - 1) == 0
+                return is_dyadic and other.steps <= self.steps
+            case DomainKind.GRID:
+                return other.kind is DomainKind.DIAGONAL
+            case DomainKind.TILING:
+                return other.kind is self.kind and other.steps == self.steps
+            case DomainKind.FROM_NOISE | DomainKind.TO_DATA if other.kind is DomainKind.TILING:
+                return other.steps == 1
+            case DomainKind.FROM_NOISE:
+                return other.kind is self.kind and other.t_lo <= self.t_lo + _ROUNDING
+            case DomainKind.DIAGONAL | DomainKind.TO_DATA:
+                return other.kind is self.kind
+
+    @property
+    def words(self) -> str:
+        """Its form and its range, as an error names them."""
+        form = f"{self.kind} of {self.steps} steps" if self.steps else str(self.kind)
+        return f"{form} on [{self.t_lo:g}, {self.t_hi:g}]"
+
     def _on_grid(self, s: float, t: float) -> bool:
         if t - s <= _ROUNDING:
             return True

@@ -5,8 +5,9 @@ from typing import final
 
 import torch
 
+from .flow_map import Domain, DomainKind
 from .record import Moment
-from .schedule import Constant, Schedule, require_range
+from .schedule import Constant, Schedule, greatest, require_range
 from .time_law import AbstractTimeLaw, LogitNormal
 from .times import AbstractMixedTimes, AbstractTimes, Interval, SortedTimes
 
@@ -70,6 +71,14 @@ class ShortenedTimes(AbstractTimes):
 
     def __post_init__(self) -> None:
         require_range("times.reach", self.reach, 0.0, 1.0)
+
+    @property
+    def covers(self) -> Domain | None:
+        """What the law does, as soon as jumps are whole; the diagonal has nothing to shorten."""
+        covers = self.times.covers
+        if covers is None or covers.kind is DomainKind.DIAGONAL or greatest(self.reach) == 1.0:
+            return covers
+        return None
 
     @property
     def has_diagonal(self) -> bool:

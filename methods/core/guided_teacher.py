@@ -13,7 +13,7 @@ from torch import Tensor
 from .autoguidance import Guided, Unconditional
 from .condition import Condition
 from .flow_map import FlowMap
-from .method import TEACHER, Ema, Needs, View
+from .method import TEACHER, Ema, Needs, Reading, View
 from .record import Batch, CompanionFactory, Moment, Nets
 
 WEAK: Final = "weak"
@@ -22,10 +22,13 @@ WEAK: Final = "weak"
 class AbstractGuide(ABC):
     """The worse velocity, from which a teacher's is pushed away."""
 
-    @property
     @abstractmethod
-    def frozen(self) -> Mapping[str, View]:
-        """Frozen maps that it needs, by role; the teacher as a velocity goes without saying."""
+    def frozen(self, reading: Reading) -> Mapping[str, Reading]:
+        """Frozen maps that it needs, by role; the teacher as a velocity goes without saying.
+
+        Args:
+            reading: How and where the method asks its teacher.
+        """
 
     @abstractmethod
     def map(self, nets: Nets) -> FlowMap:
@@ -40,10 +43,9 @@ class WeakModel(AbstractGuide):
     Reference: Karras et al. 2024, arXiv:2406.02507v1.
     """
 
-    @property
-    def frozen(self) -> Mapping[str, View]:
-        """The weak model, seen as a velocity."""
-        return {WEAK: View.VELOCITY}
+    def frozen(self, reading: Reading) -> Mapping[str, Reading]:
+        """The weak model, asked as the teacher is."""
+        return {WEAK: reading}
 
     def map(self, nets: Nets) -> FlowMap:
         """The weak model."""
@@ -61,10 +63,9 @@ class NullCondition(AbstractGuide):
     Reference: Ho and Salimans 2022, arXiv:2207.12598v1.
     """
 
-    @property
-    def frozen(self) -> Mapping[str, View]:
+    def frozen(self, reading: Reading) -> Mapping[str, Reading]:
         """None beside the teacher, which is looked at in another way."""
-        return {TEACHER: View.GUIDED}
+        return {TEACHER: replace(reading, view=View.GUIDED)}
 
     def map(self, nets: Nets) -> FlowMap:
         """The teacher that is told nothing."""
@@ -90,11 +91,11 @@ class AbstractTeacherGuidance(ABC):
         """Frozen maps that are told the scale too, by role."""
 
     @abstractmethod
-    def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
+    def frozen(self, reading: Reading) -> Mapping[str, Reading]:
         """Frozen maps that it needs, by role.
 
         Args:
-            view: How the method looks at its teacher.
+            reading: How and where the method asks its teacher.
 
         Raises:
             ValueError: If a teacher cannot be read so under this view.
@@ -138,7 +139,7 @@ class AbstractTeacherGuidance(ABC):
 
     def needs(
         self,
-        view: View = View.VELOCITY,
+        reading: Reading | None = None,
         *,
         target: Ema | None = None,
         companions: Mapping[str, CompanionFactory] | None = None,
@@ -146,13 +147,13 @@ class AbstractTeacherGuidance(ABC):
         """What a method with this teacher asks the platform for.
 
         Args:
-            view: How it looks at the teacher.
+            reading: How and where it asks the teacher; None for its velocity in its own range.
             target: Its target network, or None.
             companions: Its trained companions, if any.
         """
         return Needs(
             target=target,
-            frozen=self.frozen(view),
+            frozen=self.frozen(reading or Reading()),
             companions=companions or {},
             scales=self.scales,
             told=self.told,
@@ -189,9 +190,9 @@ class Unguided(AbstractTeacherGuidance):
         """None."""
         return frozenset()
 
-    def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
+    def frozen(self, reading: Reading) -> Mapping[str, Reading]:
         """The teacher alone."""
-        return {TEACHER: view}
+        return {TEACHER: reading}
 
     def tell(self, condition: Condition | None, batch: Batch, now: Moment) -> Condition | None:
         """The labels."""
@@ -247,14 +248,14 @@ class GuidedTeacher(AbstractTeacherGuidance):
         """None: they are guided from outside."""
         return frozenset()
 
-    def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
+    def frozen(self, reading: Reading) -> Mapping[str, Reading]:
         """The teacher and what the guide needs, seen as velocities."""
-        if view is not View.VELOCITY:
+        if reading.view is not View.VELOCITY:
             raise ValueError(
-                f"a guided teacher is read as a velocity, got view {view}: set the view to "
+                f"a guided teacher is read as a velocity, got view {reading.view}: set the view to "
                 "velocity, or take GuidanceInput where the teacher takes a scale itself"
             )
-        return {TEACHER: View.VELOCITY, **self.guide.frozen}
+        return {TEACHER: reading, **self.guide.frozen(reading)}
 
     def tell(self, condition: Condition | None, batch: Batch, now: Moment) -> Condition | None:
         """The labels, and the scale if it is drawn."""
@@ -308,9 +309,9 @@ class GuidanceInput(AbstractTeacherGuidance):
         """The teacher."""
         return frozenset({TEACHER})
 
-    def frozen(self, view: View = View.VELOCITY) -> Mapping[str, View]:
+    def frozen(self, reading: Reading) -> Mapping[str, Reading]:
         """The teacher alone."""
-        return {TEACHER: view}
+        return {TEACHER: reading}
 
     def tell(self, condition: Condition | None, batch: Batch, now: Moment) -> Condition | None:
         """The labels and the scale."""

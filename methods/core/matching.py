@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .coverage import ANY, BOTH_MOVE, ENDS_MOVE, STARTS_MOVE
 from .distance import SquaredL2
+from .flow_map import Domain, DomainKind
 from .method import View
 from .motion import end_motion, start_motion
 from .path import AbstractPath
@@ -47,6 +49,19 @@ class AbstractMatching(ABC):
     def frozen(self) -> Mapping[str, View]:
         """The teacher and how it is looked at, if there is one."""
 
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """Kinds of domain that it can train; those of both times unless a matching says more."""
+        return BOTH_MOVE
+
+    def asked(self, domain: Domain) -> Domain:
+        """Where it asks its teacher: at all times, as a velocity, unless a matching says otherwise.
+
+        Args:
+            domain: What the jumps of the student cover.
+        """
+        return Domain(kind=DomainKind.DIAGONAL, t_lo=domain.t_lo, t_hi=domain.t_hi)
+
     @abstractmethod
     def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data.
@@ -73,6 +88,11 @@ class LagrangianMatching(AbstractMatching):
         """A velocity."""
         return {"teacher": View.VELOCITY}
 
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """Those in which the end of a jump may move."""
+        return ENDS_MOVE
+
     def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data."""
         del now
@@ -95,6 +115,11 @@ class EulerianMatching(AbstractMatching):
     def frozen(self) -> Mapping[str, View]:
         """A velocity."""
         return {"teacher": View.VELOCITY}
+
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """Those in which the start of a jump may move."""
+        return STARTS_MOVE
 
     def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data."""
@@ -167,6 +192,18 @@ class ProgressiveMatching(AbstractMatching):
     def frozen(self) -> Mapping[str, View]:
         """A flow map."""
         return {"teacher": View.JUMP}
+
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """All: the jumps of the teacher are what they are."""
+        return ANY
+
+    def asked(self, domain: Domain) -> Domain:
+        """On the parts of the student's jumps."""
+        steps, is_dyadic = domain.steps * self.count, self.count & (self.count - 1) == 0
+        if domain.kind is DomainKind.TILING or (domain.kind is DomainKind.GRID and is_dyadic):
+            return replace(domain, steps=steps)
+        return Domain(t_lo=domain.t_lo, t_hi=domain.t_hi)
 
     def error(self, nets: Nets, jumps: Jumps, now: Moment) -> Float[Tensor, " b"]:
         """Error of each jump, zero for an exact map but for the noise of the data."""

@@ -30,11 +30,29 @@ class View(StrEnum):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Ema:
-    """A target network: the moving average of the online one, updated after each step.
+class Reading:
+    """How a method looks at a frozen model, and where it asks it.
 
     Attributes:
-        decay: Share of the old target that stays at each step, in [0, 1].
+        view: How it looks at it.
+        on: The (s, t) at which it asks, of the path of its own domain. None for a velocity that is
+            asked within the model's own range, whatever that is.
+    """
+
+    view: View = View.VELOCITY
+    on: Domain | None = None
+
+    def __post_init__(self) -> None:
+        assert self.on is not None or self.view is not View.JUMP, "jumps are asked for by name"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ema:
+    """A target network: the moving average of the online one, updated whenever that one moves.
+
+    Attributes:
+        decay: Share of the old target that stays at each move, in [0, 1].
 
     Raises:
         ValueError: If the decay leaves [0, 1].
@@ -72,8 +90,8 @@ class Needs:
 
     Attributes:
         target: Moving average of the online network, or None.
-        frozen: Registered models by role, and how each is looked at; all of them of the path of the
-            method's domain.
+        frozen: Registered models by role, and how and where each is asked; all of them of the path
+            of the method's domain.
         companions: Small trained parts by name; never served.
         pairs: How stored pairs are mixed, or None for plain data.
         scales: Lowest and highest guidance scale that the method draws and tells the network, or
@@ -82,7 +100,7 @@ class Needs:
     """
 
     target: Ema | None = None
-    frozen: Mapping[str, View] = field(default_factory=dict)
+    frozen: Mapping[str, Reading] = field(default_factory=dict)
     companions: Mapping[str, CompanionFactory] = field(default_factory=dict)
     pairs: PairMix | None = None
     scales: tuple[float, float] | None = None

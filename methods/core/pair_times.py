@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .flow_map import Domain
 from .grid import AbstractGrid, KarrasGrid, UniformGrid
 from .record import Moment
 from .schedule import Constant, Schedule, require_range
@@ -123,6 +124,11 @@ class GridTimes(AbstractTimes):
         """First time of every grid."""
         return self.spacing.t_lo
 
+    @property
+    def covers(self) -> Domain | None:
+        """None: the jump that is trained leads from either time to the data, not to the other."""
+        return None
+
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
         u = now.rng.uniform(n, dtype=torch.float64)
@@ -176,6 +182,11 @@ class RatioTimes(AbstractTimes):
                 "ratio times need extra >= 0 and sharpness > 0, "
                 f"got {self.extra} and {self.sharpness}"
             )
+
+    @property
+    def covers(self) -> Domain | None:
+        """None: the jump that is trained leads from either time to the data, not to the other."""
+        return None
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .calculus import ForwardMode, derivative_along
 from .condition import Condition
-from .flow_map import FlowMap
+from .coverage import BOTH_MOVE
+from .flow_map import DomainKind, FlowMap
 from .motion import end_motion
 from .record import Moment
 from .shape import rows_like
@@ -23,6 +24,11 @@ from .tiling import AbstractTiling, EqualTiles, tiled_velocity
 
 class AbstractRule(ABC):
     """A line that an exact flow map obeys, as the residual of one that does not."""
+
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """Kinds of domain that it can be held on: no grid of times unless a rule says so."""
+        return BOTH_MOVE
 
     @abstractmethod
     def residual(
@@ -122,6 +128,11 @@ class Progressive(AbstractRule):
     """
 
     tiling: AbstractTiling = EqualTiles(count=2)
+
+    @property
+    def kinds(self) -> frozenset[DomainKind]:
+        """A dyadic grid too, where the parts of a jump are of the grid."""
+        return BOTH_MOVE | {DomainKind.GRID} if self.tiling.is_dyadic else BOTH_MOVE
 
     def residual(
         self,

@@ -172,7 +172,7 @@ class Sigmoid(_Ramp):
     """
 
     steepness: float = 25.0
-    snap: float = 0.005
+    snap: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -404,6 +404,11 @@ def require_range(name: str, schedule: Schedule, low: float, high: float) -> Non
 def greatest(schedule: Schedule) -> float:
     """The greatest value of a schedule in a run."""
     return max(_extremes(schedule))
+
+
+def least(schedule: Schedule) -> float:
+    """The least value of a schedule in a run."""
+    return min(_extremes(schedule))
 
 
 def _extremes(schedule: Schedule) -> tuple[float, ...]:

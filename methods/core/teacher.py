@@ -1,28 +1,32 @@
-"""Where a method takes the velocity of a trajectory from: its own pair, or a frozen teacher."""
+"""Where a method takes the velocity of a trajectory from: its own pair, or a frozen teacher.
+
+And whether a frozen model was trained where a method asks it.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 from jaxtyping import Float
 from torch import Tensor
 
 from .condition import Condition
-from .flow_map import FlowMap
+from .flow_map import Domain, DomainKind
 from .guided_teacher import AbstractTeacherGuidance, Unguided
-from .method import Needs
+from .method import Needs, Reading, View
 from .record import Nets
-
-_ROUNDING: Final = 1e-6
 
 
 class AbstractVelocitySource(ABC):
     """The velocity along which a derivative is taken."""
 
-    @property
     @abstractmethod
-    def needs(self) -> Needs:
-        """What it asks the platform for."""
+    def needs(self, on: Domain) -> Needs:
+        """What it asks the platform for.
+
+        Args:
+            on: The times at which it is read.
+        """
 
     @property
     @abstractmethod
@@ -55,9 +59,9 @@ class AbstractVelocitySource(ABC):
 class PairVelocity(AbstractVelocitySource):
     """The pair's own, whose mean at (x, s) is the velocity: training without a teacher."""
 
-    @property
-    def needs(self) -> Needs:
+    def needs(self, on: Domain) -> Needs:
         """Nothing."""
+        del on
         return Needs()
 
     @property
@@ -90,10 +94,9 @@ class TeacherVelocity(AbstractVelocitySource):
 
     guidance: AbstractTeacherGuidance = Unguided()
 
-    @property
-    def needs(self) -> Needs:
+    def needs(self, on: Domain) -> Needs:
         """The teacher, seen as a velocity, and what guides it."""
-        return self.guidance.needs()
+        return self.guidance.needs(Reading(on=on))
 
     def velocity(
         self,
@@ -109,19 +112,57 @@ class TeacherVelocity(AbstractVelocitySource):
         return self.guidance.velocity(nets, x, s, condition)
 
 
-def require_teacher(teacher: FlowMap, *, t_lo: float) -> None:
-    """Refuse a teacher that was not trained up to the data from where a student begins.
+def require_reading(role: str, model: str, domain: Domain, reading: Reading) -> None:
+    """Refuse a frozen model that was not trained where a method asks it.
 
     Args:
-        teacher: The teacher.
-        t_lo: First time of the student.
+        role: What the model is to the method.
+        model: What it is called.
+        domain: Its domain.
+        reading: How and where the method asks it.
 
     Raises:
-        ValueError: If its range is shorter.
+        ValueError: If it says nothing there.
     """
-    domain = teacher.domain
-    if domain.t_lo > t_lo + _ROUNDING or domain.t_hi < 1.0 - _ROUNDING:
+    if reading.view is not View.JUMP and not domain.has_velocity:
         raise ValueError(
-            f"the student's times reach from {t_lo:g} to 1, so that the teacher's must too, "
-            f"got a teacher on [{domain.t_lo:g}, {domain.t_hi:g}]"
+            f"the method reads the {role} as a velocity, got {model} with domain {domain.kind}"
         )
+    on = reading.on
+    if on is not None and not domain.includes(on):
+        raise ValueError(
+            f"the method asks its {role} for domain {on.words}, got {model} with domain "
+            f"{domain.words}: allowed from {on.t_lo:g} to {on.t_hi:g} is {_kinds_around(on)}"
+        )
+
+
+def require_readings(needs: Needs, nets: Nets) -> None:
+    """Refuse frozen networks that were not trained where a method asks them.
+
+    Args:
+        needs: What the method asks for.
+        nets: The networks that it is given.
+
+    Raises:
+        ValueError: If one says nothing there.
+    """
+    for role, reading in needs.frozen.items():
+        require_reading(role, "one", nets.frozen[role].domain, reading)
+
+
+def _kinds_around(on: Domain) -> str:
+    """The domains that may hold all jumps of another, in words."""
+    is_dyadic = on.steps & (on.steps - 1) == 0
+    match on.kind:
+        case DomainKind.DIAGONAL:
+            return "diagonal, grid or triangle"
+        case DomainKind.TILING if is_dyadic:
+            return f"tiling of {on.steps} steps, grid of {on.steps} or more, or triangle"
+        case DomainKind.TILING:
+            return f"tiling of {on.steps} steps or triangle"
+        case DomainKind.GRID:
+            return f"grid of {on.steps} steps or more, or triangle"
+        case DomainKind.TRIANGLE:
+            return "triangle"
+        case DomainKind.TO_DATA | DomainKind.FROM_NOISE:
+            return f"{on.kind} or triangle"

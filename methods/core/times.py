@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .flow_map import Domain, DomainKind
 from .record import Moment
 from .rng import Rng
-from .schedule import Constant, Schedule, greatest, require_range
+from .schedule import Constant, Schedule, greatest, least, require_range
 from .share import whole_rows
 from .time_law import AbstractTimeLaw, LogitNormal, Uniform
 
@@ -62,6 +63,14 @@ class AbstractTimes(ABC):
         """Times of n rows, independent of each other."""
 
     @property
+    @abstractmethod
+    def covers(self) -> Domain | None:
+        """On which (s, t) a map is trained by jumps of this law, of any path.
+
+        None for a law whose pairs are no jumps that a domain could name.
+        """
+
+    @property
     def has_diagonal(self) -> bool:
         """Whether rows ever sit on the diagonal; they do not unless a law says so."""
         return False
@@ -71,7 +80,7 @@ def require_diagonal(reader: str, times: AbstractTimes) -> None:
     """Refuse a law without rows on the diagonal where a method reads the network's velocity.
 
     Args:
-        reader: The setting that reads it.
+        reader: The setting, or the method, that reads it.
         times: Law of (s, t).
 
     Raises:
@@ -94,6 +103,11 @@ class DiagonalTimes(AbstractTimes):
     """
 
     law: AbstractTimeLaw = Uniform()
+
+    @property
+    def covers(self) -> Domain:
+        """The diagonal."""
+        return Domain(kind=DomainKind.DIAGONAL)
 
     @property
     def has_diagonal(self) -> bool:
@@ -122,6 +136,19 @@ class AbstractMixedTimes(AbstractTimes):
 
     def __post_init__(self) -> None:
         require_range("times.diagonal", self.diagonal, 0.0, 1.0)
+
+    @property
+    @final
+    def covers(self) -> Domain | None:
+        """What its jumps do, or the diagonal alone where there are never any."""
+        if least(self.diagonal) == 1.0:
+            return Domain(kind=DomainKind.DIAGONAL)
+        return self.jumps_cover
+
+    @property
+    def jumps_cover(self) -> Domain | None:
+        """What the rows off the diagonal cover: the whole triangle unless a law says otherwise."""
+        return Domain()
 
     @property
     @final
@@ -187,6 +214,11 @@ class ToDataTimes(AbstractTimes):
 
     law: AbstractTimeLaw = LogitNormal(mean=1.1, std=2.0)
 
+    @property
+    def covers(self) -> Domain:
+        """All jumps to the data."""
+        return Domain(kind=DomainKind.TO_DATA)
+
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
         s = self.law.draw(n, now.rng, dtype=dtype)
@@ -208,6 +240,13 @@ class FromNoiseTimes(AbstractTimes):
     """
 
     law: AbstractTimeLaw | None = None
+
+    @property
+    def covers(self) -> Domain:
+        """All jumps from noise, or the one jump to the data."""
+        if self.law is None:
+            return Domain(kind=DomainKind.TILING, steps=1)
+        return Domain(kind=DomainKind.FROM_NOISE)
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
@@ -240,6 +279,11 @@ class TilingTimes(AbstractTimes):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"times.steps must be at least 1, got {self.steps}")
+
+    @property
+    def covers(self) -> Domain:
+        """These jumps and nothing else."""
+        return Domain(kind=DomainKind.TILING, steps=self.steps)
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""
@@ -285,6 +329,11 @@ class DyadicTimes(AbstractMixedTimes):
         if self.steps < 1 or self.steps & (self.steps - 1):
             raise ValueError(f"times.steps must be a power of two, got {self.steps}")
         super().__post_init__()
+
+    @property
+    def jumps_cover(self) -> Domain | None:
+        """The grid, to which the diagonal belongs: without it no domain."""
+        return Domain(kind=DomainKind.GRID, steps=self.steps) if self.has_diagonal else None
 
     def jumps(self, off: int, rng: Rng) -> Int[Tensor, "shards off"]:
         """How many jumps of its length cross [0, 1], for each off-diagonal row of each shard.

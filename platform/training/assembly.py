@@ -90,11 +90,11 @@ class Assembly:
         if not self.learner.needs.frozen:
             return {}  # and the registry need not answer
         registry, nets = registry_of(self.experiment), dict[str, FlowMap]()
-        for role, view in self.learner.needs.frozen.items():
+        for role, reading in self.learner.needs.frozen.items():
             reference = references[role]
             net, record = load_flow_map(registry, reference)
             student, source = self.learner.domain, self.source
-            require_record(role, reference, record, view=view, student=student, source=source)
+            require_record(role, reference, record, reading=reading, student=student, source=source)
             drawn = drawn_scales(record) if role in self.learner.needs.told else None
             require_scale(role, reference, net, self.learner.needs, drawn=drawn)
             nets[role] = net.to(self.experiment.training.precision.dtype)

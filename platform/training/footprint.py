@@ -126,12 +126,12 @@ def frozen_of_shapes(
         ValueError: If a registered model does not fit.
     """
     nets, assumed = dict[str, FlowMap](), list[str]()
-    for role, view in assembly.learner.needs.frozen.items():
+    for role, reading in assembly.learner.needs.frozen.items():
         reference = assembly.experiment.parents.frozen[role]
         record = None if reference in stages else _record(assembly, reference)
         if record is not None:
             student, source = assembly.learner.domain, assembly.source
-            require_record(role, reference, record, view=view, student=student, source=source)
+            require_record(role, reference, record, reading=reading, student=student, source=source)
         elif reference not in stages:
             assumed.append(role)
         nets[role] = _net(assembly, record, stages.get(reference))

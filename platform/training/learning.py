@@ -295,7 +295,8 @@ class Learning:
         )
         if self.power_averages:
             self.power_averages.update(self.nets.online, step=now.step + 1)
-        if target is not None and self.nets.target is not None:
+        is_moved = ONLINE in self._players(now)
+        if target is not None and self.nets.target is not None and is_moved:
             average_into(self.nets.target, self.nets.online, target.decay(now))
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ...methods.core.flow_map import Domain, FlowMap
-from ...methods.core.method import AbstractLearner, Needs, View
+from ...methods.core.method import AbstractLearner, Needs, Reading, View
+from ...methods.core.teacher import require_reading
 from ...methods.nets.condition_embedding import conditions_of
 from ..build import build
 from ..data.source import AbstractSource
@@ -53,7 +54,7 @@ def require_record(
     reference: str,
     record: ModelRecord,
     *,
-    view: View,
+    reading: Reading,
     student: Domain,
     source: AbstractSource,
 ) -> None:
@@ -63,7 +64,7 @@ def require_record(
         role: What the model is to the method.
         reference: What it is called.
         record: Its record.
-        view: How the method looks at it.
+        reading: How and where the method asks it.
         student: Domain of the map that the method learns.
         source: The data that it is learned on.
 
@@ -71,8 +72,9 @@ def require_record(
         ValueError: If it does not fit.
     """
     require_data(role, shape=record.shape, classes=record.classes, source=source)
-    require_fit(role, reference, Domain.from_dict(dict(record.domain)), view=view, student=student)
-    if view is View.GUIDED:
+    domain = Domain.from_dict(dict(record.domain))
+    require_fit(role, reference, domain, reading=reading, student=student)
+    if reading.view is View.GUIDED:
         require_lost_labels_of("guidance", reference, record)
 
 
@@ -118,28 +120,27 @@ def require_same_data(
             )
 
 
-def require_fit(role: str, reference: str, parent: Domain, *, view: View, student: Domain) -> None:
-    """Refuse a frozen model of another path than its student's, or one that has no velocity.
+def require_fit(
+    role: str, reference: str, parent: Domain, *, reading: Reading, student: Domain
+) -> None:
+    """Refuse a frozen model of another path than its student's, or one untrained where it is asked.
 
     Args:
         role: What the model is to the method.
         reference: What it is called.
         parent: Its domain.
-        view: How the method looks at it.
+        reading: How and where the method asks it.
         student: Domain of the map that the method learns.
 
     Raises:
         ValueError: If it does not fit.
     """
-    if view is not View.JUMP and not parent.has_velocity:
-        raise ValueError(
-            f"the method reads the {role} as a velocity, got {reference} with domain {parent.kind}"
-        )
     if parent.path != student.path:
         raise ValueError(
             f"the method needs a {role} of the path {student.path}, "
             f"got {reference} of the path {parent.path}"
         )
+    require_reading(role, reference, parent, reading)
 
 
 def require_scale(

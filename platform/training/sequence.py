@@ -172,13 +172,13 @@ class StageSequence:
 def _check_parents(assembly: Assembly, earlier: Mapping[str, Assembly]) -> None:
     """Refuse the models of earlier stages as they would be refused once they are registered."""
     learner, parents = assembly.learner, assembly.experiment.parents
-    for role, view in learner.needs.frozen.items():
+    for role, reading in learner.needs.frozen.items():
         reference = parents.frozen[role]
         if reference in earlier:
             data, parent = earlier[reference].source, earlier[reference].learner
             require_data(role, shape=data.shape, classes=data.told_classes, source=assembly.source)
-            require_fit(role, reference, parent.domain, view=view, student=learner.domain)
-            if view is View.GUIDED:
+            require_fit(role, reference, parent.domain, reading=reading, student=learner.domain)
+            if reading.view is View.GUIDED:
                 require_lost_labels("guidance", reference, parent)
             with META:
                 require_scale(

@@ -5,6 +5,7 @@ from typing import final
 
 import torch
 
+from onestep.methods.core.flow_map import Domain
 from onestep.methods.core.record import Moment
 from onestep.methods.core.times import AbstractTimes, Interval
 
@@ -12,7 +13,7 @@ from onestep.methods.core.times import AbstractTimes, Interval
 @final
 @dataclass(frozen=True, kw_only=True)
 class FixedTimes(AbstractTimes):
-    """The same (s, t) for all rows.
+    """The same (s, t) for all rows, as one of those of a law of the whole triangle.
 
     Attributes:
         s: Start time.
@@ -21,6 +22,14 @@ class FixedTimes(AbstractTimes):
 
     s: float
     t: float
+
+    @property
+    def covers(self) -> Domain:
+        return Domain()
+
+    @property
+    def has_diagonal(self) -> bool:
+        return True
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         return Interval(

@@ -19,13 +19,13 @@ from onestep.methods.core.alignment import (
 )
 from onestep.methods.core.calculus import AbstractDerivative, CentralDifference, Function
 from onestep.methods.core.condition import Condition
-from onestep.methods.core.flow_map import Domain, FlowMap
+from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.core.game import ONLINE
 from onestep.methods.core.gap_times import GapTimes
 from onestep.methods.core.guidance import LabelDropout
 from onestep.methods.core.guided_teacher import WEAK, GuidedTeacher, NullCondition
 from onestep.methods.core.length_weighting import LengthWeighting
-from onestep.methods.core.method import TEACHER, View
+from onestep.methods.core.method import TEACHER, Reading, View
 from onestep.methods.core.motion import end_motion, start_motion
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
@@ -46,6 +46,7 @@ from onestep.tests.methods.observed import ObservedMap, ScaledMap, TwoMaps
 
 WHOLE: Final = Constant(value=1.0)
 NOTHING: Final = Constant(value=0.0)
+ANYWHERE: Final = Reading(on=Domain(kind=DomainKind.DIAGONAL))
 WIDE: Final = 1e9
 """An offset beside which no length of a step counts."""
 EULERIAN: Final = AlignYourFlow(tangent=WHOLE)
@@ -410,8 +411,8 @@ def test_a_student_that_is_told_each_scale_can_follow_all_of_them(game: AlignYou
 
 
 def test_the_student_takes_a_scale_where_it_is_drawn() -> None:
-    assert EULERIAN.needs.frozen == {TEACHER: View.VELOCITY}
-    assert FIXED.needs.frozen == DRAWN.needs.frozen == {TEACHER: View.VELOCITY, WEAK: View.VELOCITY}
+    assert EULERIAN.needs.frozen == {TEACHER: ANYWHERE}
+    assert FIXED.needs.frozen == DRAWN.needs.frozen == {TEACHER: ANYWHERE, WEAK: ANYWHERE}
     assert DRAWN.needs.scales == (1.0, 3.0)
     assert FIXED.needs.scales is None
     assert EULERIAN.needs.scales is None
@@ -441,7 +442,7 @@ def test_guidance_by_labels_leaves_rows_without_one_alone() -> None:
         guidance=GuidedTeacher(guide=NullCondition(), lowest=2.0, highest=2.0),
         label_dropout=LabelDropout(probability=0.5),
     )
-    assert game.needs.frozen == {TEACHER: View.GUIDED}
+    assert game.needs.frozen == {TEACHER: replace(ANYWHERE, view=View.GUIDED)}
     teacher, student = TwoMaps(ORACLE, POOR), TwoMaps(DOUBLED, POOR)
     batch = replace(pairs(256), condition=Condition(label=torch.zeros(256, dtype=torch.long)))
     found = game.loss(ONLINE, nets(student, {TEACHER: teacher}), batch, moment(256))
@@ -455,12 +456,15 @@ def test_guidance_by_labels_leaves_rows_without_one_alone() -> None:
 
 def test_a_teacher_whose_range_is_too_short_is_refused() -> None:
     early = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], domain=Domain(t_hi=0.99))
-    with pytest.raises(ValueError, match=r"got a teacher on \[0, 0.99\]"):
+    with pytest.raises(
+        ValueError, match=r"for domain diagonal on \[0, 1\], got one .* \[0, 0.99\]"
+    ):
         residual(EULERIAN, ORACLE, early)
 
 
 def test_all_jumps_to_the_data_can_be_trained_alone() -> None:
     game = replace(EULERIAN, times=ToDataTimes(law=LogitNormal()))
+    assert game.domain == Domain(kind=DomainKind.TO_DATA)
     assert residual(game, ORACLE, ORACLE).max() <= 1e-22
 
 

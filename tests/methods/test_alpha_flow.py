@@ -426,6 +426,13 @@ def test_a_clamp_outside_its_range_is_refused(clamp: float) -> None:
         AlphaFlow(clamp=clamp)
 
 
+def test_no_curriculum_cuts_off_before_the_clamp_does() -> None:
+    method = AlphaFlow(alpha=Sigmoid(start=1.0, end=0.0), clamp=0.001)
+    late = method.share(moment(8, step=730))
+    assert late == pytest.approx(1.0 / (1.0 + math.exp(25.0 * 0.23)))
+    assert 0.001 < late < 0.005
+
+
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_a_shift_by_the_jump_that_teaches_nothing_is_refused(alpha: float) -> None:
     with pytest.raises(ValueError, match=r"method\.alpha with shift jump must stay in"):

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from onestep.methods.consistency_distillation import ConsistencyDistillation
 from onestep.methods.core.condition import Condition
-from onestep.methods.core.flow_map import Domain, FlowMap, Velocity
+from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from onestep.methods.core.guidance import LabelDropout
-from onestep.methods.core.method import View
+from onestep.methods.core.method import Reading
 from onestep.methods.core.pair_times import GridTimes, UniformSpacing
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
@@ -140,7 +140,8 @@ def test_the_teacher_is_seen_as_a_velocity_twice_a_row() -> None:
     assert teacher.rows == [64, 64]
     for call in teacher.calls:
         assert torch.equal(call.s, call.t)
-    assert EIGHT.needs.frozen == {"teacher": View.VELOCITY}
+    on = Domain(kind=DomainKind.DIAGONAL, t_lo=EIGHT.times.t_lo)
+    assert EIGHT.needs.frozen == {"teacher": Reading(on=on)}
 
 
 def test_another_teacher_gives_another_loss() -> None:
@@ -169,7 +170,10 @@ def test_all_three_networks_see_the_same_labels() -> None:
 @pytest.mark.parametrize("domain", [Domain(t_lo=0.1), Domain(t_hi=0.99)], ids=repr)
 def test_a_teacher_whose_range_is_too_short_is_refused(domain: Domain) -> None:
     teacher = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], domain=domain)
-    with pytest.raises(ValueError, match="the student's times reach from 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"asks its teacher for domain diagonal on \[0, 1\], got one with domain tri",
+    ):
         losses(EIGHT, pairs(8), teacher=teacher)
 
 

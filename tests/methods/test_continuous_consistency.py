@@ -12,7 +12,7 @@ from onestep.methods.continuous_consistency import ContinuousConsistency
 from onestep.methods.core.calculus import CentralDifference, ForwardMode
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.core.learned_weighting import LOSS_WEIGHT, LogError
-from onestep.methods.core.method import View
+from onestep.methods.core.method import Reading
 from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant, Linear
@@ -291,7 +291,8 @@ def test_distillation_moves_along_the_teacher_and_training_along_the_pair() -> N
 
 def test_training_needs_no_teacher_and_distillation_one() -> None:
     assert not TRAINING.needs.frozen
-    assert DISTILLATION.needs.frozen == {"teacher": View.VELOCITY}
+    on = Domain(kind=DomainKind.DIAGONAL, t_lo=DISTILLATION.t_lo)
+    assert DISTILLATION.needs.frozen == {"teacher": Reading(on=on)}
 
 
 def test_a_teacher_whose_range_is_too_short_is_refused() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from onestep.methods.core.coupling import AbstractCoupling, IndependentCoupling
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.core.game import ONLINE, AbstractGame
-from onestep.methods.core.method import Needs, View
+from onestep.methods.core.method import Needs, Reading
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.tests.methods.game_contract import GameContract, Turn
 from onestep.tests.platform.training.parts import JUDGE, Adversarial, Judge
@@ -81,7 +81,7 @@ class Defective(AbstractGame):
     @property
     def needs(self) -> Needs:
         judge = {JUDGE: IdleJudge} if self.idle else self.toy.needs.companions
-        return Needs(companions=judge, frozen={"teacher": View.VELOCITY})
+        return Needs(companions=judge, frozen={"teacher": Reading()})
 
     def players(self, now: Moment) -> tuple[str, ...]:
         return self.order(now)

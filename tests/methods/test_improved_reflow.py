@@ -12,7 +12,7 @@ from onestep.methods.core.coupling import IndependentCoupling
 from onestep.methods.core.distance import L1, AbstractDistance, PseudoHuber, SquaredL2
 from onestep.methods.core.feature_distance import FeatureDistance
 from onestep.methods.core.flow_map import Domain, FlowMap
-from onestep.methods.core.method import View
+from onestep.methods.core.method import Reading
 from onestep.methods.core.path import LinearPath, TrigonometricPath
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
@@ -174,7 +174,7 @@ def test_the_published_loss_is_had_in_its_own_units(power: float, weight: float)
 def test_the_teacher_may_say_what_is_seen_at_the_endpoint() -> None:
     seen = FeatureDistance(features=("first",))
     method = ImprovedReFlow(endpoint=seen, endpoint_power=0.0)
-    assert method.needs.frozen == {"teacher": View.VELOCITY}
+    assert method.needs.frozen == {"teacher": Reading()}
     assert ImprovedReFlow(endpoint=L1()).needs.frozen == {}
     teacher = SmallMap(shape=(2,), domain=Domain()).double()
     batch, t = pairs(64), times(method, 64)

@@ -16,7 +16,7 @@ from onestep.methods.core.method import AbstractMethod, Ema, Needs
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.rule import AbstractRule, Lagrangian
-from onestep.methods.core.schedule import Constant
+from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.shape import sum_rows
 from onestep.methods.core.time_law import LogitNormal
 from onestep.methods.core.times import SortedTimes
@@ -186,7 +186,7 @@ def test_the_target_is_asked_where_and_when_the_online_jump_ends() -> None:
 
 
 def test_the_terminal_line_is_the_lagrangian_rule_of_a_moving_average() -> None:
-    times = SortedTimes(diagonal=Constant(value=0.0))
+    times = SortedTimes(diagonal=Linear(start=0.0, end=0.5))  # none at the first step
     nets = Nets(online=small_map(), target=small_map(seed=1))
     ours = replace(PLAIN, times=times).loss(nets, pairs(64), moment(64)).terms["terminal"]
     rule = SelfDistillation(times=times, target=Ema(decay=Constant(value=0.99)), learned=None)

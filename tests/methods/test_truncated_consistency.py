@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onestep.methods.core.distance import SquaredL2
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
-from onestep.methods.core.method import View
+from onestep.methods.core.method import Reading, View
 from onestep.methods.core.pair_times import RatioTimes
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
@@ -173,7 +173,8 @@ def test_the_map_makes_samples_from_noise_alone() -> None:
     assert bool((call.s == 1.0 / 81.0).all())
     torch.testing.assert_close(call.x, noise[0] * 80.0 / 81.0)
     assert sampler_for(METHOD.domain, 2) is None
-    assert METHOD.needs.frozen == {"teacher": View.JUMP}
+    on = Domain(kind=DomainKind.TO_DATA, t_lo=METHOD.cut)
+    assert METHOD.needs.frozen == {"teacher": Reading(view=View.JUMP, on=on)}
 
 
 def test_a_law_follows_its_own_distribution_function() -> None:
@@ -202,7 +203,9 @@ def test_the_law_has_the_density_of_its_formula() -> None:
 )
 def test_a_first_stage_without_the_jumps_is_refused(domain: Domain) -> None:
     first = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], domain=domain)
-    with pytest.raises(ValueError, match="the first stage must jump to the data from every time"):
+    with pytest.raises(
+        ValueError, match=r"asks its teacher for domain to_data on \[0\.\d+, 1\], got one"
+    ):
         loss(METHOD, first=first)
 
 

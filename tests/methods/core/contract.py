@@ -204,6 +204,14 @@ class TimesContract:
             assert (drawn.s <= drawn.t).all()
             assert (drawn.t <= 1.0).all()
 
+    def test_every_jump_lies_in_the_domain_that_the_law_covers(self, times: AbstractTimes) -> None:
+        covers = times.covers
+        if covers is None:
+            pytest.skip("the law covers no domain")
+        for step in range(5):
+            drawn = times.draw(256, moment(step), dtype=torch.float64)
+            assert all(map(covers.admits, drawn.s.tolist(), drawn.t.tolist()))
+
     def test_the_rows_off_the_diagonal_are_a_fixed_count_of_each_shard(
         self, times: AbstractTimes
     ) -> None:

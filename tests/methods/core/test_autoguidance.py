@@ -18,7 +18,7 @@ from onestep.methods.core.guided_teacher import (
     NullCondition,
     WeakModel,
 )
-from onestep.methods.core.method import TEACHER, View
+from onestep.methods.core.method import TEACHER, Reading, View
 from onestep.methods.core.ode import RungeKutta4
 from onestep.methods.core.path import TrigonometricPath
 from onestep.methods.core.record import Batch, Moment, Nets
@@ -146,8 +146,9 @@ def test_each_row_of_a_teacher_is_guided_by_its_own_scale(is_auto: bool) -> None
     teacher: FlowMap = GOOD if is_auto else TwoMaps(GOOD, POOR)
     guided = GuidedTeacher(guide=WeakModel() if is_auto else NullCondition())
     nets = Nets(online=GOOD, frozen={TEACHER: teacher} | ({WEAK: POOR} if is_auto else {}))
-    assert set(guided.frozen()) == set(nets.frozen)
-    assert guided.frozen()[TEACHER] is (View.VELOCITY if is_auto else View.GUIDED)
+    frozen = guided.frozen(Reading())
+    assert set(frozen) == set(nets.frozen)
+    assert frozen[TEACHER].view is (View.VELOCITY if is_auto else View.GUIDED)
     found = guided.teacher(nets).velocity(x, t, replace(LABELS, guidance=scale))
     for k in (0, 63):
         mean = scale[k] * GOOD.mean + (1.0 - scale[k]) * POOR.mean
@@ -167,6 +168,7 @@ def test_a_method_that_takes_a_velocity_takes_a_guided_one() -> None:
     """Continuous consistency from an exact pair of teachers stands still at the doubled way."""
     source = TeacherVelocity(guidance=GuidedTeacher(lowest=2.0, highest=2.0))
     method = ContinuousConsistency(source=source, tangent=Constant(value=1.0), weighting=None)
-    assert method.needs.frozen == {TEACHER: View.VELOCITY, WEAK: View.VELOCITY}
+    on = Domain(kind=DomainKind.DIAGONAL, t_lo=method.t_lo)
+    assert method.needs.frozen == dict.fromkeys((TEACHER, WEAK), Reading(on=on))
     setting = Setting(data=GOOD, frozen={TEACHER: GOOD, WEAK: POOR})
     assert_exactness(Exact(setting=setting, at=DOUBLED), method)

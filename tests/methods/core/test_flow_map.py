@@ -50,6 +50,31 @@ def test_a_domain_admits_the_jumps_it_was_trained_on(
     assert domain.has_velocity == domain.admits(0.3, 0.3)
 
 
+SOME = (
+    Domain(),
+    Domain(t_lo=0.25, t_hi=0.75),
+    Domain(kind=DomainKind.DIAGONAL),
+    Domain(kind=DomainKind.DIAGONAL, t_lo=0.25, t_hi=0.75),
+    Domain(kind=DomainKind.TO_DATA),
+    Domain(kind=DomainKind.TO_DATA, t_lo=0.25),
+    Domain(kind=DomainKind.FROM_NOISE),
+    Domain(kind=DomainKind.FROM_NOISE, t_lo=0.25),
+    *(Domain(kind=DomainKind.GRID, steps=steps) for steps in (1, 2, 8)),
+    *(Domain(kind=DomainKind.TILING, steps=steps) for steps in (1, 2, 3, 6, 8)),
+)
+
+
+@pytest.mark.parametrize("other", SOME, ids=lambda domain: domain.words)
+@pytest.mark.parametrize("domain", SOME, ids=lambda domain: domain.words)
+def test_a_domain_includes_another_where_it_admits_all_its_jumps(
+    domain: Domain, other: Domain
+) -> None:
+    """All jumps between the multiples of 1 / 48, among which are those of every domain here."""
+    times = [k / 48 for k in range(49)]
+    jumps = [(s, t) for s in times for t in times if other.admits(s, t)]
+    assert domain.includes(other) == all(domain.admits(s, t) for s, t in jumps)
+
+
 def test_a_domain_survives_a_registry() -> None:
     for domain in (
         Domain(),

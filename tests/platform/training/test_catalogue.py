@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from onestep.tests.platform.training import golden
 from onestep.tests.platform.training.catalogue import (
@@ -55,6 +56,19 @@ def whole(folder: Path) -> Callable[[str], Run]:
         return Run(losses=losses, half=half, last=opened(saved(mine)))
 
     return run
+
+
+def test_a_target_moves_when_the_network_does(folder: Path) -> None:
+    """With its critic, CTM's network moves every other step, the critic first."""
+    mine = learning(experiment("consistency_trajectory with a critic", folder))
+    assert mine.nets.target is not None
+    moved = []
+    for _ in range(STEPS):
+        before = [weight.clone() for weight in mine.nets.target.parameters()]
+        walk(mine, 1)
+        after = mine.nets.target.parameters()
+        moved.append(not all(map(torch.equal, before, after)))
+    assert moved == [False, True] * (STEPS // 2)
 
 
 @names

@@ -130,7 +130,7 @@ def test_an_imported_teacher_whose_range_ends_early_is_judged_like_any_other(
     words = ["method=consistency_distillation", "data=moons", "data.samples=128", "net=mlp"]
     refused = main(["train", *words, "parents.teacher=moons/1", "training.batch_size=64"])
     assert refused == USER_ERROR
-    assert "the teacher's must too, got a teacher on [0.0123457, 0.998004]" in (
+    assert "asks its teacher for domain diagonal on [0.0123457, 1], got moons/1 with domain" in (
         capsys.readouterr().err
     )
 

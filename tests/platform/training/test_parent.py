@@ -94,6 +94,50 @@ def test_a_teacher_that_guides_itself_must_have_lost_labels() -> None:
         StageSequence.of(stages | {"teacher": [*teacher, NEVER]}).check()
 
 
+EIGHT = "data=eight_gaussians"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "words"),
+    [
+        (["method=edm"], ["method=flow_map_matching"], r"diagonal on \[0, 1\], got teacher with"),
+        (["method=ddpm"], ["method=align_your_flow"], r"diagonal on \[0, 1\], got teacher with"),
+        (
+            ["method=continuous_consistency"],
+            ["method=flow_map_matching", "matching@method.matching=progressive"],
+            r"triangle on \[0, 1\], got teacher with domain to_data",
+        ),
+        (
+            ["method=continuous_consistency"],
+            ["method=progressive_distillation"],
+            r"tiling of 2 steps on \[0, 1\], got teacher with domain to_data",
+        ),
+    ],
+    ids=["edm", "ddpm", "jumps of others", "one jump"],
+)
+def test_a_teacher_is_refused_where_it_says_nothing_before_the_first_stage_runs(
+    teacher: list[str], student: list[str], words: str
+) -> None:
+    stages = {
+        "teacher": [EIGHT, *teacher],
+        "student": [EIGHT, *student, "parents.teacher={teacher}"],
+    }
+    with pytest.raises(ValueError, match=f"the method asks its teacher for domain {words}"):
+        StageSequence.of(stages).check()
+
+
+@pytest.mark.parametrize("teacher", ["edm", "ddpm"])
+@pytest.mark.parametrize("student", ["dmd2", "flow_generator_matching"])
+def test_a_teacher_of_any_range_serves_where_times_are_moved_into_it(
+    teacher: str, student: str
+) -> None:
+    stages = {
+        "teacher": [EIGHT, f"method={teacher}"],
+        "student": [EIGHT, f"method={student}", "parents.teacher={teacher}"],
+    }
+    assert len(StageSequence.of(stages).check()) == 2
+
+
 def test_classes_have_to_agree_where_both_know_some() -> None:
     digits = Digits()
     for classes in (0, 10):
