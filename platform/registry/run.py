@@ -169,7 +169,7 @@ class Run:
                 (Path(folder) / file).write_text(text)
             # The client would ask the store where they go, which has just said it.
             place = get_artifact_repository(made.artifact_uri, connection.tracking_uri)
-            place.log_artifacts(folder)
+            place.log_artifacts(folder)  # type: ignore[no-untyped-call]
         run = cls(connection, made.run_id)
         run.finish(status)
         return run
