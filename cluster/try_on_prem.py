@@ -61,7 +61,7 @@ _POLL_S: Final = 2.0
 _SWEEP: Final = (
     *("sweep", "sweep=flow_matching", "data=eight_gaussians", "net=mlp", "net.width=32"),
     *("training.samples=512000", "evaluation.samples=200", "evaluation.nfes=[16]"),
-    *("sweep.trials=3", "sweep.startup=3", "sweep.concurrency=3"),
+    *("sweep.trials=3", "sweep.concurrency=3"),
 )
 _SSHD: Final = """\
 HostKey /etc/ssh/onestep_key
