@@ -600,3 +600,12 @@ def test_what_is_no_url_of_a_database_is_named_without_its_password(url: str) ->
     with pytest.raises(ValueError, match=r"a database must .*//ada:\*\*\*@host/db") as caught:
         open_storage(url)
     assert "ret" not in str(caught.value)
+
+
+def test_of_an_earlier_study_the_number_of_returns_is_known_alone(book: Book) -> None:
+    which = suggested(book)
+    number_in_database = book.study.get_trials(deepcopy=False)[which]._trial_id
+    optuna.trial.Trial(book.study, number_in_database).set_user_attr("returns", 2)
+    finish(book, which, 1.0)
+    (trial,) = ended(book.study)
+    assert [one["why"] for one in trial.returns] == ["not written down"] * 2
