@@ -1,8 +1,9 @@
 """What a sweep costs beside its trials: python benchmarks/sweep_overhead.py.
 
-A thousand trials that train nothing go through book, searcher, scheduler and Ray Tune, one at a
-time, with the sampler that learns most. What they take is overhead, and so is the memory of the
-process that drives them. Nothing else should run meanwhile.
+A thousand trials that train nothing go through book, searcher, scheduler, Ray Tune, the journal
+with its runs of MLflow, the table of the progress and the weights that are kept, as those of a
+sweep that trains do, one at a time, with the sampler that learns most. What they take is overhead,
+and so is the memory of the process that drives them. Nothing else should run meanwhile.
 """
 
 import os
@@ -19,9 +20,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from ray import tune
 
 from onestep.benchmarks.record import Bars, at_least, at_most, run
+from onestep.platform.evaluation.report import Measurement, Provenance, Report
 from onestep.platform.ray_instance import ray_instance
+from onestep.platform.registry.connection import Connection
+from onestep.platform.registry.run import RunFacts
+from onestep.platform.training.worker import CHECKPOINTS
+from onestep.sweeps.board import Board
 from onestep.sweeps.book import Book
-from onestep.sweeps.record import RESULTS, SAMPLES
+from onestep.sweeps.journal import Journal
+from onestep.sweeps.progress import Progress
+from onestep.sweeps.record import RESULTS, SAMPLES, folder_of_trial
 from onestep.sweeps.searcher import NUMBER, REPORT
 from onestep.sweeps.settings import settings_of
 from onestep.sweeps.stepped import Row, Tell
@@ -34,13 +42,47 @@ CONCURRENCY: Final = 1
 MOST_MS: Final = 50.0
 MOST_BYTES: Final = 2**30
 _SAMPLES: Final = 1000
+_DIGEST: Final = 64 * "0"
+_NFES: Final = (1, 2, 4)
+_METRICS: Final = ("fid", "sliced_w2", "mmd", "1nn_accuracy")
 
 
-def simulated(config: Mapping[str, Any], *, tell: Tell) -> Row:
-    """A trial that trains nothing."""
+def simulated(config: Mapping[str, Any], *, tell: Tell, folder: str, report: str) -> Row:
+    """A trial that trains nothing, and leaves weights and a report."""
     del tell
+    place = folder_of_trial(Path(folder), config[NUMBER], rung=None)
+    (place / CHECKPOINTS / "step-0000000008").mkdir(parents=True)
     value = config[NUMBER] % 7 / 7.0
-    return {SAMPLES: _SAMPLES, RESULTS: [[value, value, value]], REPORT: "{}"}
+    return {SAMPLES: _SAMPLES, RESULTS: [[value, value, value]], REPORT: report}
+
+
+def _report() -> Report:
+    """As many measurements as trials on digits have."""
+    measurements = tuple(
+        Measurement(
+            name=f"eval/{name}",
+            value=1.0,
+            interval=(0.9, 1.1),
+            count=1000,
+            draws=4,
+            space="data",
+            nfe=nfe,
+            sampler="jumps",
+        )
+        for nfe in _NFES
+        for name in _METRICS
+    )
+    provenance = Provenance(
+        model="trial",
+        data="digits",
+        data_digest=_DIGEST,
+        features="coordinates",
+        classifier_accuracy=None,
+        count=1000,
+        draws=4,
+        seed=0,
+    )
+    return Report(provenance=provenance, measurements=measurements)
 
 
 class Ends(tune.Callback):
@@ -57,23 +99,45 @@ class Ends(tune.Callback):
         return {}
 
 
-def measure() -> dict[str, Any]:
-    settings = replace(settings_of([]), trials=TRIALS, concurrency=CONCURRENCY)
+def measure(trials: int = TRIALS) -> dict[str, Any]:
+    settings = replace(settings_of([]), trials=trials, concurrency=CONCURRENCY)
+    objectives = settings.objectives
     with tempfile.TemporaryDirectory() as name, ray_instance(num_cpus=CONCURRENCY):
         folder, ends = Path(name), Ends()
-        study = begin(open_storage(storage_url(settings, folder)), "s", settings.objectives)
+        study = begin(open_storage(storage_url(settings, folder)), "s", objectives)
         book = Book(study, settings, base=settings.base, budgets=(_SAMPLES,), folder=folder)
-        run_trials(
-            simulated,
-            book,
-            resources={"cpu": 1},
-            concurrency=CONCURRENCY,
-            callbacks=[ends],
-            folder=folder,
+        facts = RunFacts(
+            experiment="digits",
+            name="s",
+            config=settings.to_dict(),
+            overrides=settings.base,
+            seed=settings.seed,
+            data_digest=_DIGEST,
         )
+        connection = Connection(f"sqlite:///{folder / 'mlflow.db'}")
+        with (folder / "said.txt").open("w") as file, Board(file) as board:
+            journal = Journal(
+                study, settings, folder=folder, connection=connection, facts=facts, say=board.say
+            )
+            progress = Progress(
+                study, settings, budgets=(_SAMPLES,), folder=folder, show=board.show
+            )
+            with journal:
+                run_trials(
+                    simulated,
+                    book,
+                    resources={"cpu": 1},
+                    parts={"folder": name, "report": _report().to_json()},
+                    concurrency=CONCURRENCY,
+                    callbacks=[journal, progress, ends],
+                    folder=folder,
+                )
+                begin_s = time.perf_counter()
+                journal.flush()
+                late_s = time.perf_counter() - begin_s
         done = len(ended(study))
-    # What comes before the first end is the start of Ray Tune.
-    each = (ends.at[-1] - ends.at[0]) / (len(ends.at) - 1)
+    # What comes before the first end is the start of Ray Tune; what is written late counts.
+    each = (ends.at[-1] - ends.at[0] + late_s) / (len(ends.at) - 1)
     parts = [ends.at[k : k + 101] for k in range(0, len(ends.at) - 100, 100)]
     return {
         "trials": done,

@@ -6,9 +6,10 @@ Three hosts and the user's desk are made of Linux namespaces: each host has its 
 bridge, its own processes, and an SSH server of its own on port 22; its file system is this
 machine's, of which it changes a private copy in memory. All of it lies within namespaces of this
 script, so that neither the machine nor another Ray on it notices, and nothing stays, whatever ends
-the script. The hosts run what the file says as it is shipped, but for three things: packages that
-the script's own environment has are lent to them instead of being downloaded, each host has one
-CPU for Ray, and a small object store.
+the script. The hosts run what the file says as it is shipped, but for four things: packages that
+the script's own environment has are lent to them instead of being downloaded, the folder that they
+share is one of this machine, mounted in each in the place of NFS, each host has one CPU for Ray,
+and a small object store.
 """
 
 import argparse
@@ -60,7 +61,7 @@ _POLL_S: Final = 2.0
 _SWEEP: Final = (
     *("sweep", "sweep=flow_matching", "data=eight_gaussians", "net=mlp", "net.width=32"),
     *("training.samples=512000", "evaluation.samples=200", "evaluation.nfes=[16]"),
-    *("sweep.trials=3", "sweep.startup=3", "sweep.concurrency=3"),
+    *("sweep.trials=3", "sweep.concurrency=3"),
 )
 _SSHD: Final = """\
 HostKey /etc/ssh/onestep_key

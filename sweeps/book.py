@@ -11,16 +11,16 @@ from typing import Any, Final, final
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..platform.atomic import write_text
 from ..platform.password import without_passwords
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.worker import CHECKPOINTS
-from .charges import charge, paid
+from .charges import Purse, charge
 from .condition import Scalar
 from .cost import NOTHING, Cost
-from .ending import has_ended, mark_ended
+from .ending import NOTHING_LEFT, mark_ended, why_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
 from .objective import Number, not_finite
@@ -30,6 +30,7 @@ from .record import (
     CHOSEN,
     CURVE,
     DEATHS,
+    DIVERGED,
     ERROR,
     ORIGIN,
     OVERRIDES,
@@ -88,8 +89,7 @@ class Book:
         self._first, self._substudy = first, substudy
         self._points = Points(study, settings, first)
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
-        self._revision, self._budgets, self.spent = revision, budgets, ""
-        """Which limit of the budget has been reached, or nothing."""
+        self._revision, self._budgets, self._purse = revision, budgets, Purse(settings, budgets)
         self._rungs = Rungs(settings, budgets) if settings.scheduler.replan else None
         self._population: Population | None = None
         if settings.scheduler.is_population:
@@ -115,17 +115,42 @@ class Book:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to start, now or when what is running has ended."""
+        return bool(self.ending)
+
+    @property
+    def ending(self) -> str:
+        """Why nothing is left to start, in words; nothing while something is, or may be later."""
         if self._waiting or self._open:
-            return False
-        if has_ended(self.study, self._settings):
-            return True
+            return ""
+        if (why := why_ended(self.study, self._settings)) != "":
+            return why
         if self._rungs is not None:
-            return self._next_run(self._rungs) is None
-        if self._is_exhausted or self._is_spent(self._samples_of_a_trial):
-            return True
+            if self._next_run(self._rungs) is not None:
+                return ""
+            return self._overspent or self._used_up or NOTHING_LEFT
+        if used_up := self._used_up:
+            return used_up
+        if self._is_spent(self._purse.of_a_trial):
+            return self._overspent
         if self._population is not None and self._population.is_extinct(self._all()):
-            return True
-        return self._begun >= self._settings.trials
+            return "all trials of a generation have failed"
+        return ""
+
+    @property
+    def spent(self) -> str:
+        """Which limit of the budget has been reached, or nothing."""
+        return self._purse.spent
+
+    @property
+    def _used_up(self) -> str:
+        """Why there is no other point to begin, in words."""
+        if self._begun >= self._settings.trials:
+            return f"all {self._settings.trials} trials have ended"
+        return "the grid has no points left" if self._is_exhausted else ""
+
+    @property
+    def _overspent(self) -> str:
+        return f"the budget is spent, {self.spent}" if self.spent else ""
 
     def suggest(self) -> Suggestion | None:
         """The next trial.
@@ -147,7 +172,7 @@ class Book:
             self._reject(trial, broken)  # it was killed before this
         if self._rungs is not None:
             return self._at_a_rung(self._rungs)
-        if self._is_spent(self._samples_of_a_trial) or self._begun >= self._settings.trials:
+        if self._is_spent(self._purse.of_a_trial) or self._begun >= self._settings.trials:
             return None
         if self._population is not None and self._begun >= self._settings.population:
             return self._child(self._population)
@@ -170,6 +195,7 @@ class Book:
             return False  # it was judged before it was cut off, and goes on
         if bad := not_finite(numbers):
             charge(trial, cost)
+            trial.set_user_attr(DIVERGED, True)
             trial.set_user_attr(ERROR, bad)
             return True
         values = self._settings.objectives.smaller_is_better(numbers)
@@ -206,7 +232,7 @@ class Book:
         samples: int,
         report: str,
         cost: Cost,
-        returns: int = 0,
+        returns: Sequence[Mapping[str, Any]] = (),
         chosen: Mapping[str, Any] | None = None,
     ) -> None:
         """Close a trial that came to its end, or was stopped.
@@ -217,18 +243,18 @@ class Book:
             samples: Samples that it has seen.
             report: Its report as JSON; empty if it was stopped.
             cost: What it took.
-            returns: How often it was sent back to an earlier checkpoint.
+            returns: When and why it was sent back to earlier checkpoints.
             chosen: The post-hoc setting that it is judged in; none where none were tried.
         """
         trial = self._open[number]
         if chosen:
             trial.set_user_attr(CHOSEN, dict(chosen))
         if returns:
-            trial.set_user_attr(RETURNS, returns)
+            trial.set_user_attr(RETURNS, list(returns))
         if self._settle(trial):
             return
         if bad := not_finite(numbers):
-            self.fail(number, bad, cost=cost)
+            self.fail(number, bad, cost=cost, has_diverged=True)
             return
         rung = trial.user_attrs.get(RUNG)
         # Before the study says that it has ended, or a kill would lose it.
@@ -240,18 +266,28 @@ class Book:
             self._note(trial, numbers, samples=self._budgets[rung])
             del self._open[number]
 
-    def fail(self, number: int, reason: str = UNEXPECTED, *, cost: Cost = NOTHING) -> None:
+    def fail(
+        self,
+        number: int,
+        reason: str = UNEXPECTED,
+        *,
+        cost: Cost = NOTHING,
+        has_diverged: bool = False,
+    ) -> None:
         """Close a trial that failed.
 
         Args:
             number: The trial.
             reason: Why.
             cost: What it took.
+            has_diverged: Whether its point is to blame, and not what it ran on.
         """
         trial = self._open[number]
         charge(trial, cost)
+        if has_diverged:
+            trial.set_user_attr(DIVERGED, True)
         trial.set_user_attr(ERROR, reason)
-        self._tell(trial, state=TrialState.FAIL)
+        self._close_failed(trial)
 
     def lose(self, number: int, reason: str) -> bool:
         """Write down that a trial's process died, or the node that it was on.
@@ -283,7 +319,7 @@ class Book:
 
         The study remembers that the sweep has ended, until it is to have other counts.
         """
-        is_over, kind = self.is_done, self._settings.scheduler.kind
+        why, kind = self.ending, self._settings.scheduler.kind
         between = [one for one in self._all() if self._is_between(one)]
         if self._rungs is not None:
             for frozen in between:
@@ -291,8 +327,8 @@ class Book:
                 self._points.again(frozen).set_user_attr(STOPPED, f"{kind}, {place}")
         for frozen in between:
             self._close_stopped(self._points.again(frozen))
-        if is_over:
-            mark_ended(self.study, self._settings)
+        if why:
+            mark_ended(self.study, self._settings, why)
 
     def _new(self) -> Suggestion | None:
         """A point that has not been tried."""
@@ -320,15 +356,7 @@ class Book:
         child = population.next(self._all())
         if child is None:
             return None
-        dimensions = self._settings.space.dimensions
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=child.point,
-                distributions={key: dimensions[key].distribution for key in child.point},
-                user_attrs={LINEAGE: child.lineage.to_dict()},
-            )
-        )
+        child.keep(self.study, self._settings.space)
         self._count, self._begun = self._count + 1, self._begun + 1
         return self._begin(self._points.again(self._all()[-1]), child.point)
 
@@ -380,25 +408,9 @@ class Book:
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    @property
-    def _samples_of_a_trial(self) -> int:
-        return self._settings.scheduler.samples_of_a_trial(self._budgets)
-
     def _is_spent(self, samples: int) -> bool:
-        """Whether nothing is left for a run.
-
-        Args:
-            samples: What it takes, and what is to be left after it.
-        """
-        if not self._settings.budget.is_limited:
-            return False
-        running = [
-            self._samples_of_a_trial if rung is None else self._budgets[rung]
-            for rung in (one.user_attrs.get(RUNG) for one in self._open.values())
-        ]
-        costs = [paid(one.user_attrs, is_running=one.number in self._open) for one in self._all()]
-        self.spent = self._settings.budget.spent(costs, planned=sum(running) + samples)
-        return bool(self.spent)
+        """Whether nothing is left for a run, of so many samples with what is to be left then."""
+        return self._purse.is_spent(samples, self._all(), running=self._open)
 
     def _is_between(self, frozen: FrozenTrial) -> bool:
         """Whether a trial has ended at a rung and may go on to the next."""
@@ -458,13 +470,19 @@ class Book:
         """
         notes = trial.user_attrs
         if ERROR in notes:
-            self._tell(trial, state=TrialState.FAIL)
+            self._close_failed(trial)
         elif STOPPED in notes:
             if notes[SAMPLES] not in curve_of(trial):
                 numbers = [Number(value=v, low=low, high=high) for v, low, high in notes[RESULTS]]
                 self._note(trial, numbers, samples=notes[SAMPLES])
             self._close_stopped(trial)
         return ERROR in notes or STOPPED in notes
+
+    def _close_failed(self, trial: Trial) -> None:
+        if DIVERGED in trial.user_attrs:
+            self._close_stopped(trial)  # for the sampler: to keep away from such points
+        else:
+            self._tell(trial, state=TrialState.FAIL)
 
     def _close_stopped(self, trial: Trial) -> None:
         # Several objectives know no pruned trials; a failed one teaches the sampler nothing.

@@ -1,13 +1,51 @@
-"""What a trial is charged with: what its runs took, one run at each rung."""
+"""What a trial is charged with, one run at each rung, and what is left of a sweep's budget."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, final
 
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from .cost import NOTHING, Cost
 from .record import COST, COSTS, RUNG
+from .settings import SweepSettings
+
+
+@final
+class Purse:
+    """Knows whether the budget of a sweep pays for another run.
+
+    Args:
+        settings: The sweep.
+        budgets: Samples at which trials are measured, the whole trial last.
+    """
+
+    def __init__(self, settings: SweepSettings, budgets: Sequence[int]) -> None:
+        self._budget, self._budgets = settings.budget, budgets
+        self.of_a_trial = settings.scheduler.samples_of_a_trial(budgets)
+        """The most samples that a trial is trained on."""
+        self.spent = ""
+        """Which limit did not allow the last run that was asked about, or nothing."""
+
+    def is_spent(
+        self, samples: int, trials: Iterable[FrozenTrial], *, running: Mapping[int, Trial]
+    ) -> bool:
+        """Whether nothing is left for a run.
+
+        Args:
+            samples: What it takes, and what is to be left after it.
+            trials: All trials of the study.
+            running: Those that are running, by number.
+        """
+        if not self._budget.is_limited:
+            return False
+        planned = [
+            self.of_a_trial if rung is None else self._budgets[rung]
+            for rung in (one.user_attrs.get(RUNG) for one in running.values())
+        ]
+        costs = [paid(one.user_attrs, is_running=one.number in running) for one in trials]
+        self.spent = self._budget.spent(costs, planned=sum(planned) + samples)
+        return bool(self.spent)
 
 
 def charge(trial: Trial, cost: Cost) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -175,18 +176,49 @@ def estimate_of(plan: "Plan") -> str:
     """
     from ..platform.training.cost import cost_of
 
-    found = cost_of(plan.experiment, {}, is_measured=True)["time"]
-    each, trials = 3600.0 * found["hours"], plan.settings.trials
-    at_once = min(trials, plan.settings.concurrency)
-    samples = plan.settings.scheduler.expected_samples(trials, plan.budgets)
+    settings, trials = plan.settings, plan.settings.trials
+    found = [cost_of(one, {}, is_measured=True)["time"] for one in plan.outermost]
+    lowest, highest = (3600.0 * one["hours"] for one in found)
+    each = max(lowest, highest)
+    samples = settings.scheduler.expected_samples(trials, plan.budgets)
     share = samples / (trials * plan.samples)
-    why = "of the run each" if plan.settings.scheduler.is_population else "with early stopping"
+    why = "of the run each" if settings.scheduler.is_population else "with early stopping"
     early = "" if share == 1.0 else f", {share:.0%} of their samples {why}"
+    paid, said = _paid(plan, each, samples=samples)
+    at_once = min(settings.concurrency, math.ceil(trials * paid))
+    total = each * trials * share * paid / at_once
     return (
-        f"about {each:.3g} s to train a whole trial on {found['device']}, {trials} trials{early}, "
-        f"{at_once} at once: {each * trials * share / at_once:.3g} s in all if the cores do not "
-        "share, without measuring"
+        f"about {each:.3g} s to train a whole trial on {found[0]['device']}, the dearer of two: "
+        f"{lowest:.3g} with the first value of every key, {highest:.3g} with the last; {trials} "
+        f"trials{early}{said}, {at_once} at once: {total:.3g} s in all if the cores do not share, "
+        "without measuring"
     )
+
+
+def _paid(plan: "Plan", each: float, *, samples: int) -> tuple[float, str]:
+    """The share of a sweep that its budget pays for, as a number and in words.
+
+    Args:
+        plan: The sweep.
+        each: Seconds of a whole trial.
+        samples: Samples of all trials.
+    """
+    from .cost import Cost
+
+    scheduler, budget = plan.settings.scheduler, plan.settings.budget
+    workers = plan.experiment.workers
+    gpus = workers.num_workers * workers.gpus_per_worker
+
+    def cost(samples: int) -> Cost:
+        wall_s = each * samples / plan.samples
+        return Cost(wall_s=wall_s, gpu_s=wall_s * gpus, samples=samples)
+
+    if scheduler.is_halving:
+        share = min(1.0, budget.share(cost(samples)))
+        return share, f", of which the budget pays for {share:.0%}" if share < 1.0 else ""
+    trials = plan.settings.trials
+    paid = min(trials, budget.trials(cost(scheduler.samples_of_a_trial(plan.budgets))))
+    return paid / trials, f", of which the budget pays for {paid:g}" if paid < trials else ""
 
 
 def text_of(result: "SweepResult") -> str:
@@ -220,8 +252,8 @@ def _changes(overrides: Sequence[str], *, of: str) -> tuple[dict[str, int], "Bud
     amounts: dict[str, object] = {}
     for one in overrides:
         key, _, value = one.partition("=")
-        if key in _RESUMABLE and value.isdecimal():
-            counts[key] = int(value)
+        if key in _RESUMABLE:
+            counts[key] = _whole(key, value)
         elif key.startswith(_BUDGET):
             amounts[key.removeprefix(_BUDGET)] = _number(value)
         else:
@@ -234,6 +266,14 @@ def _changes(overrides: Sequence[str], *, of: str) -> tuple[dict[str, int], "Bud
     return counts, settings(
         Budget, _BUDGET.rstrip("."), asdict(SweepNote.of(of).settings.budget) | amounts
     )
+
+
+def _whole(key: str, text: str) -> int:
+    """The whole number that a text writes; who knows the key refuses one out of range."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{key} must be a whole number, got {text!r}") from None
 
 
 def _number(text: str) -> object:

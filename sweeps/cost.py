@@ -1,10 +1,13 @@
 """What trials cost, and how much of it a sweep may spend."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 _HOUR_S: Final = 3600.0
+_LEAST_S: Final = 1.0
+"""What every trial takes."""
 
 
 @final
@@ -55,10 +58,11 @@ class Budget:
         gpu_seconds: Seconds of GPUs.
         money: Money, in the currency of the price.
         price_per_node_hour: Price of an hour of a node.
-        trials_per_node: Trials that share a node.
+        trials_per_node: Trials that share a node; 0.25 where the workers of a trial take four.
 
     Raises:
-        ValueError: If a limit is negative, or money is limited without a price.
+        ValueError: If a limit is negative or pays for nothing, or money is limited or nodes are
+            shared without a price.
     """
 
     samples: int = 0
@@ -66,19 +70,35 @@ class Budget:
     gpu_seconds: float = 0.0
     money: float = 0.0
     price_per_node_hour: float = 0.0
-    trials_per_node: int = 1
+    trials_per_node: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("samples", "seconds", "gpu_seconds", "money", "price_per_node_hour"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"sweep.budget.{name} must be at least 0, got {value}")
-        if self.trials_per_node < 1:
+        if self.trials_per_node <= 0.0:
             raise ValueError(
-                f"sweep.budget.trials_per_node must be at least 1, got {self.trials_per_node}"
+                f"sweep.budget.trials_per_node must be above 0, got {self.trials_per_node:g}"
             )
+        for name in ("seconds", "gpu_seconds"):
+            if 0.0 < (value := getattr(self, name)) < _LEAST_S:
+                raise ValueError(
+                    f"sweep.budget.{name} must be 0 or at least {_LEAST_S:g}, for less pays for no "
+                    f"trial, got {value:g}"
+                )
         if self.money > 0.0 and self.price_per_node_hour == 0.0:
             raise ValueError(
                 "sweep.budget.money needs a price: set sweep.budget.price_per_node_hour"
+            )
+        if self.trials_per_node != 1.0 and self.price_per_node_hour == 0.0:
+            raise ValueError(
+                "sweep.budget.trials_per_node has no effect without sweep.budget."
+                f"price_per_node_hour: leave it at 1, got {self.trials_per_node:g}"
+            )
+        if 0.0 < self.money < (least := self.price(Cost(wall_s=_LEAST_S))):
+            raise ValueError(
+                f"sweep.budget.money must be 0 or at least {least:g}, the price of a second of a "
+                f"trial, got {self.money:g}"
             )
 
     @property
@@ -109,6 +129,33 @@ class Budget:
                 return f"{done:.6g} of {limit:.6g} {unit}"
         return ""
 
+    def share(self, cost: Cost) -> float:
+        """How much of a cost it pays for; infinite where it limits nothing of it."""
+        return min(self._shares(cost), default=math.inf)
+
+    def trials(self, each: Cost) -> float:
+        """How many trials it pays for: one is begun while something is left.
+
+        Args:
+            each: What a trial takes.
+
+        Returns:
+            The number; infinite where it limits nothing of it.
+        """
+        found = [math.ceil(share) for share in self._shares(replace(each, samples=0))]
+        if self.samples and each.samples:
+            found.append(self.samples // each.samples)
+        return min(found, default=math.inf)
+
+    def _shares(self, cost: Cost) -> list[float]:
+        limits = (
+            (self.samples, cost.samples),
+            (self.seconds, cost.wall_s),
+            (self.gpu_seconds, cost.gpu_s),
+            (self.money, self.price(cost)),
+        )
+        return [limit / amount for limit, amount in limits if limit and amount]
+
     def check(self, *, samples_of_a_trial: int) -> None:
         """Refuse a budget that allows no trial.
 
@@ -122,4 +169,32 @@ class Budget:
             raise ValueError(
                 f"sweep.budget.samples must be 0 or at least the {samples_of_a_trial} of a trial, "
                 f"got {self.samples}"
+            )
+
+    def check_trials(self, *, workers: int, gpus_per_worker: float, concurrency: int) -> None:
+        """Refuse a budget that contradicts how trials run.
+
+        Args:
+            workers: Workers of a trial.
+            gpus_per_worker: GPUs of each.
+            concurrency: Trials at once.
+
+        Raises:
+            ValueError: If seconds of GPUs are limited where there are none, or more nodes are paid
+                for or shared than can be.
+        """
+        if self.gpu_seconds and not gpus_per_worker:
+            raise ValueError(
+                "sweep.budget.gpu_seconds limits nothing where trials hold no GPU: set "
+                f"workers.gpus_per_worker, or leave it at 0, got {self.gpu_seconds:g}"
+            )
+        if self.trials_per_node * workers < 1.0:
+            raise ValueError(
+                "sweep.budget.trials_per_node must be at least 1 / workers.num_workers, for a "
+                f"worker is on one node, got {self.trials_per_node:g} and {workers} workers"
+            )
+        if self.trials_per_node > concurrency:
+            raise ValueError(
+                "sweep.budget.trials_per_node must be at most sweep.concurrency, for no more "
+                f"trials are there to share a node, got {self.trials_per_node:g} and {concurrency}"
             )

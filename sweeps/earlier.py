@@ -12,6 +12,7 @@ from .objective import COSTS, Objective
 from .plan import Plan
 from .record import Outcome
 from .settings import SweepSettings
+from .space import Space
 from .warm_start import FirstPoint, FirstPoints
 
 
@@ -25,8 +26,8 @@ def first_points(plan: Plan) -> FirstPoints:
         The point of the registered model, then those of each earlier sweep from best to worst.
 
     Raises:
-        ValueError: If an earlier sweep is unknown, another one or has no finished trial, if no
-            model fits, or if no point lies in the space.
+        ValueError: If an earlier sweep is unknown, has no key of this one, other objectives or no
+            finished trial, if no model fits, or if no point lies in the space.
     """
     asked = plan.settings.warm_start
     if not asked.is_asked:
@@ -45,9 +46,9 @@ def first_points(plan: Plan) -> FirstPoints:
 def _of_sweep(name: str, settings: SweepSettings) -> Iterator[FirstPoint]:
     findings = Findings.of(name)
     earlier, now = set(findings.settings.space.dimensions), set(settings.space.dimensions)
-    if earlier != now:
+    if not earlier & now:
         raise ValueError(
-            f"sweep.warm_start.sweeps: sweep {name} has other keys than this one; only there are "
+            f"sweep.warm_start.sweeps: sweep {name} shares no key with this one; only there are "
             f"{sorted(earlier - now)}, only here {sorted(now - earlier)}"
         )
     wanted = set(settings.objectives.all)
@@ -65,7 +66,22 @@ def _of_sweep(name: str, settings: SweepSettings) -> Iterator[FirstPoint]:
     if not whole:
         raise ValueError(f"sweep.warm_start.sweeps: sweep {name} has no finished trial")
     for one in whole[: settings.warm_start.best]:
-        yield FirstPoint(values=one.values, origin=f"trial {one.number} of sweep {name}")
+        yield _completed(one.values, settings.space, f"trial {one.number} of sweep {name}")
+
+
+def _completed(values: Mapping[str, Scalar], space: Space, origin: str) -> FirstPoint:
+    """The values that a point has at the keys of a space, with the first value of every other key.
+
+    As far as constraints and conditions allow; where they do not, it is as it was, and left out.
+    """
+    own = {key: value for key, value in values.items() if key in space.dimensions}
+    is_drawn = all(space.dimensions[key].has(value) for key, value in own.items())
+    point = space.point(own) if is_drawn else None
+    if point is None:
+        return FirstPoint(values=own, origin=origin)
+    added = [f"{key}={value}" for key, value in point.items() if key not in own]
+    said = f", with {', '.join(added)}" if added else ""
+    return FirstPoint(values=point, origin=f"{origin}{said}")
 
 
 def _of_registry(plan: Plan) -> FirstPoint:

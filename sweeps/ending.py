@@ -9,16 +9,33 @@ from .settings import SweepSettings
 
 _ENDED: Final = "ended"
 """With how many trials, and on which budget, a sweep came to its end."""
+_WHY: Final = "ended_because"
+NOTHING_LEFT: Final = "nothing was left to start"
+"""Why a sweep ended of which no more is known."""
 
 
-def mark_ended(study: Study, settings: SweepSettings) -> None:
+def mark_ended(study: Study, settings: SweepSettings, why: str) -> None:
     """Let a study remember that its sweep has come to its end.
 
     Args:
         study: The study.
         settings: Settings of the sweep.
+        why: Why nothing was left to start.
     """
+    study.set_user_attr(_WHY, why)
     study.set_user_attr(_ENDED, _counts(settings))
+
+
+def why_ended(study: Study, settings: SweepSettings) -> str:
+    """Why a sweep has come to its end, in words; nothing while it has not.
+
+    Args:
+        study: Its study.
+        settings: Its settings.
+    """
+    if not has_ended(study, settings):
+        return ""
+    return str(study.user_attrs.get(_WHY, NOTHING_LEFT))
 
 
 def has_ended(study: Study, settings: SweepSettings) -> bool:

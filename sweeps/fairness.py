@@ -7,7 +7,7 @@ from typing import Final
 from ..methods.core.schedule import Clock
 from ..platform.training.assembly import Assembly
 from .clocks import Difference, differences, planned
-from .stopping import Stopping
+from .stopping import Stopping, StoppingKind
 
 _SHOWN: Final = 3
 
@@ -53,6 +53,30 @@ def require_fair(stopping: Stopping, trials: Sequence[Assembly], budgets: Sequen
         f"sweep.scheduler.kind={stopping.kind} would compare trials after {samples} samples whose "
         f"schedules stand at different points, {_listed(found)}: "
         f"{_remedy(stopping, trials, budgets, found)}"
+    )
+
+
+def judged(stopping: Stopping) -> str:
+    """How a sweep made sure that trials are compared fairly, in one sentence.
+
+    Args:
+        stopping: Its rule, which was not refused.
+    """
+    if stopping.kind is StoppingKind.NONE:
+        return "all trials run whole, and are compared at their ends alone"
+    if stopping.is_population:
+        return (
+            "members are compared at equal samples of one planned run; their schedules differ only "
+            "by what the population searches"
+        )
+    if stopping.replan:
+        return (
+            "re-planned: each rung is a run of its own whose schedules are planned on its samples, "
+            "so that all trials that are compared stand at the end of them"
+        )
+    return (
+        "not re-planned: at the outermost points of the space, and at others at random, all "
+        "schedules stand at the same points of their clocks wherever trials are compared"
     )
 
 

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ..platform.evaluation.report import Report
 from ..platform.home import Home
 from ..platform.password import hide_passwords
+from .ending import why_ended
 from .ledger import Ledger
 from .losses import Loss, losses_of
 from .note import SweepNote, folder_of
@@ -93,6 +94,11 @@ class Findings:
     def objectives(self) -> Objectives:
         """The numbers that it improves."""
         return self.settings.objectives
+
+    @property
+    def ending(self) -> str:
+        """Why the sweep has ended, in words; nothing while it has not."""
+        return why_ended(self.study, self.settings)
 
     @property
     def data_digest(self) -> str:

@@ -1,10 +1,14 @@
 """The journal: one line and one MLflow run for each trial that ends."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, final
+from types import TracebackType
+from typing import Any, Final, Self, final
 
 from mlflow.entities import RunInfo
 from optuna.study import Study
@@ -14,14 +18,15 @@ from ray.tune import Callback
 from ..platform.evaluation.report import Report
 from ..platform.registry.connection import Connection
 from ..platform.registry.errors import RegistryUnreachable
-from ..platform.registry.run import Run, RunFacts
+from ..platform.registry.run import Measurement, Run, RunFacts, now_ms
 from .outage import past_tune
 from .record import Outcome, TrialRecord, report_file
+from .report import ranked
 from .searcher import NUMBER
 from .settings import SweepSettings
 from .study import ended
 from .subtrial import SubTrial, subtrials_of
-from .winner import keep_leaders
+from .winner import keep_leaders, leaders_of
 
 Say = Callable[[str], None]
 _PARENT: Final = "mlflow.parentRunId"
@@ -32,7 +37,9 @@ _RUN: Final = "mlflow_run"
 class Journal(Callback):
     """Writes down each trial when it ends; Ray Tune calls it in the process of the sweep.
 
-    A store that is away for a while does not end the sweep: what it misses is written later.
+    A thread of its own writes into the store, trial after trial, so that no trial waits for it. As
+    a context it ends when all is written. A store that is away for a while does not end the sweep:
+    what it misses is written later.
 
     Args:
         study: The study.
@@ -58,6 +65,26 @@ class Journal(Callback):
         known = study.user_attrs.get(_RUN)
         self.run = Run(connection, known) if known else Run.start(connection, facts)
         study.set_user_attr(_RUN, self.run.run_id)
+        self._leading = leaders_of(ranked(ended(study), settings.objectives))
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._pending = deque[tuple[int, Future[None]]]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Who interrupts does not wait: a sweep that goes on writes what is missing.
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        try:
+            if not is_interrupted:
+                self.flush()
+        finally:
+            self._writer.shutdown(cancel_futures=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray Tune pickles its callbacks for a restore that sweeps do without.
@@ -86,6 +113,7 @@ class Journal(Callback):
         Raises:
             RegistryUnreachable: If the store does not answer.
         """
+        self.flush()
         known = self._runs()
         for record in ended(self._study):
             run = known.get(self._name(record.number))
@@ -93,7 +121,15 @@ class Journal(Callback):
                 with self._connection.asking():
                     self._connection.client.delete_run(run.run_id)
             if run is None or run.status == "RUNNING":
-                self._record(record)
+                self._record(record, self._tried(record))
+
+    def flush(self) -> None:
+        """Wait until the runs of all trials that have ended are written, as far as that can be."""
+        is_away = False
+        while self._pending:
+            number, one = self._pending.popleft()
+            if not (is_away and one.cancel()):
+                is_away = not self._is_written(number, one) or is_away
 
     def run_of(self, number: int) -> Run:
         """The MLflow run of a trial that has been written down."""
@@ -116,18 +152,40 @@ class Journal(Callback):
             self._say(f"trial {number}: {found} after a run of {record.samples} samples")
             return
         self._say(line_of(record, self._settings))
-        keep_leaders(
-            self._folder,
-            ended(self._study),
-            self._settings.objectives,
-            generations=self._settings.generations,
+        self._keep_leaders(record)
+        self._pending.append(
+            (number, self._writer.submit(self._record, record, self._tried(record)))
         )
-        try:
-            self._record(record)
-        except RegistryUnreachable as error:  # the study has the trial, and others are running
-            self._say(f"  not in MLflow yet: {error}")
+        while self._pending and self._pending[0][1].done():
+            self._is_written(*self._pending.popleft())
 
-    def _record(self, record: TrialRecord) -> None:
+    def _keep_leaders(self, record: TrialRecord) -> None:
+        """Delete the weights that are not needed any more, now that a trial has ended."""
+        settings = self._settings
+        is_population = settings.scheduler.is_population
+        self._leading = keep_leaders(
+            self._folder,
+            ended(self._study) if is_population else (*self._leading, record),
+            settings.objectives,
+            generations=settings.generations,
+        )
+
+    def _is_written(self, number: int, one: Future[None]) -> bool:
+        """Whether a run was written, when it has been tried; if the store is away this is said."""
+        try:
+            one.result()
+        except RegistryUnreachable as error:  # the study has the trial, and others are running
+            self._say(f"trial {number} is not in MLflow yet: {error}")
+            return False
+        return True
+
+    def _tried(self, record: TrialRecord) -> Sequence[SubTrial]:
+        """What was tried on a trial's weights."""
+        if self._settings.posthoc is None:
+            return ()
+        return subtrials_of(self._study).get((record.number, record.rung), ())
+
+    def _record(self, record: TrialRecord, tried: Sequence[SubTrial]) -> None:
         file = report_file(self._folder, record.number, rung=record.rung)
         report = Report.from_json(file.read_text()) if file.exists() else None
         facts = replace(
@@ -137,44 +195,62 @@ class Journal(Callback):
             overrides=record.overrides,
             revision=", ".join(record.revisions) or self._facts.revision,
         )
-        with self._connection.asking():
-            run = Run.start(self._connection, facts)
-            tags = {} if record.lineage is None else record.lineage.tags
-            run.set_tags({_PARENT: self.run.run_id, **tags})
-            if record.remark:
-                run.set_tags({"onestep.outcome": f"{record.outcome}: {record.remark}"})
-            if report is not None:
-                run.log_json(json.loads(report.to_json()), "report.json")
-                run.log_metrics(report.metrics(), step=record.samples)
-            if record.results:
-                named = zip(self._settings.objectives.labels, record.results, strict=True)
-                found = {f"sweep/{label}": one.value for label, one in named}
-                run.log_metrics(found, step=record.samples)
-            if self._settings.posthoc is not None:
-                tried = subtrials_of(self._study).get((record.number, record.rung), ())
-                self._record_subtrials(run, tried)
-                run.set_tags({"onestep.posthoc": record.said})
-            run.finish("FAILED" if record.outcome is Outcome.FAILED else "FINISHED")
+        tags = {_PARENT: self.run.run_id}
+        measurements, texts = list[Measurement](), dict[str, str]()
+        if record.lineage is not None:
+            tags |= record.lineage.tags
+        if record.remark:
+            tags["onestep.outcome"] = f"{record.outcome}: {record.remark}"
+        if record.returns:
+            tags["onestep.returns"] = str(len(record.returns))
+            texts["returns.json"] = json.dumps(record.returns, indent=2) + "\n"
+        if report is not None:
+            texts["report.json"] = report.to_json() + "\n"
+        found = self._metrics(record, report)
+        if found:
+            measurements.append(Measurement(step=record.samples, metrics=found, at_ms=now_ms()))
+        if self._settings.posthoc is not None:
+            tags["onestep.posthoc"] = record.said
+            texts["posthoc.json"] = json.dumps([one.to_dict() for one in tried], indent=2) + "\n"
+            measurements += self._subtrials(tried)
+        Run.write(
+            self._connection,
+            facts,
+            tags=tags,
+            measurements=measurements,
+            texts=texts,
+            status="FAILED" if record.outcome is Outcome.FAILED else "FINISHED",
+            group=self._group,
+        )
 
-    def _record_subtrials(self, run: Run, tried: Sequence[SubTrial]) -> None:
-        """Keep what was tried on a trial's weights: a table, and a point of a curve for each."""
-        run.log_json([one.to_dict() for one in tried], "posthoc.json")
+    @cached_property
+    def _group(self) -> str:
+        return self._connection.experiment(self._facts.experiment)
+
+    def _metrics(self, record: TrialRecord, report: Report | None) -> dict[str, float]:
+        found = {} if report is None else report.metrics()
+        if record.results:
+            named = zip(self._settings.objectives.labels, record.results, strict=True)
+            found |= {f"sweep/{label}": one.value for label, one in named}
+        return found
+
+    def _subtrials(self, tried: Sequence[SubTrial]) -> Iterator[Measurement]:
+        """What was tried on a trial's weights: a point of a curve for each."""
         for one in tried:
             for kind, numbers in (("tuned", one.tuned), ("judged", one.judged)):
                 named = zip(self._settings.objectives.labels, numbers, strict=False)
                 values = {f"posthoc/{label}/{kind}": each.value for label, each in named}
                 if values:
-                    run.log_metrics(values, step=one.place)
+                    yield Measurement(step=one.place, metrics=values, at_ms=now_ms())
 
     def _runs(self) -> dict[str, RunInfo]:
         """The runs of trials that are in the store, by name."""
-        group = self._connection.experiment(self._facts.experiment)
         asked = f"attributes.run_name LIKE '{self._name('%')}'"
         found: dict[str, RunInfo] = {}
         token: str | None = None
         with self._connection.asking():
             while True:
-                page = self._connection.client.search_runs([group], asked, page_token=token)
+                page = self._connection.client.search_runs([self._group], asked, page_token=token)
                 found |= {str(one.info.run_name): one.info for one in page}
                 token = page.token
                 if not token:
@@ -197,7 +273,7 @@ def line_of(record: TrialRecord, settings: SweepSettings) -> str:
     if record.chosen:
         said += f", used with {record.said}"
     if record.returns:
-        said += f", went back {record.returns} times"
+        said += f", {record.went_back}"
     return f"trial {record.number}: {said}\n  {record.command}"
 
 

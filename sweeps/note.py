@@ -1,8 +1,8 @@
 """Notes: what the folder of a sweep says of it, so that the same command goes on with it."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, final
 
@@ -27,12 +27,14 @@ class SweepNote:
         settings: The same with the versions of its parents.
         revision: Revision of the code that it was begun with.
         code: Digest of that code.
+        files: Digests of its files; empty where nobody wrote them down.
     """
 
     asked: SweepSettings
     settings: SweepSettings
     revision: str
     code: str
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str) -> Self:
@@ -60,6 +62,7 @@ class SweepNote:
             settings=SweepSettings.from_dict(values["settings"]),
             revision=values["revision"],
             code=values.get("code", ""),
+            files=values.get("files", {}),
         )
 
     def keep(self, name: str) -> None:
@@ -75,6 +78,7 @@ class SweepNote:
             "settings": self.settings.to_dict(),
             "revision": self.revision,
             "code": self.code,
+            "files": dict(self.files),
         }
         write_json(folder_of(name) / _FILE, values, mode=0o600)
 
@@ -119,8 +123,29 @@ def changes(before: SweepSettings, now: SweepSettings) -> str:
         for key in sorted({*old, *new})
         if key.split(".")[0] not in COUNTS and old.get(key) != new.get(key)
     ]
+    return _few(found, "; ")
+
+
+def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """The files in which two codes differ, in words; nothing if they are the same.
+
+    Args:
+        before: Digests of the files of one, by path; empty where nobody knows them.
+        now: Those of the other.
+    """
+    if not before:
+        return ""
+    found = [
+        f"{path} is {'gone' if path not in now else 'new' if path not in before else 'another'}"
+        for path in sorted({*before, *now})
+        if before.get(path) != now.get(path)
+    ]
+    return _few(found, ", ")
+
+
+def _few(found: Sequence[str], between: str) -> str:
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return "; ".join(found[:_SHOWN]) + more
+    return between.join(found[:_SHOWN]) + more
 
 
 def _folders() -> Iterator[Path]:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from ..platform.atomic import write_json, write_text
 from ..platform.evaluation.figures import png_of, quality_against_nfe
 from ..platform.evaluation.report import Report
-from ..platform.password import hide_passwords, without_passwords
-from . import charts, curricula
+from ..platform.password import hide_passwords
+from . import charts, curricula, fairness
 from .ancestry import ancestry
 from .findings import Findings
 from .gallery import gallery_of
@@ -23,7 +23,7 @@ from .objective import Number
 from .pareto_page import after_training, pareto_section
 from .record import Outcome, TrialRecord
 from .report import promotion, shown, wanted, write_report
-from .sampler import LEARNS_NOT
+from .settings import SweepSettings
 from .style import STYLE
 from .warm_start import FirstPoints
 from .winner import KEPT
@@ -43,7 +43,13 @@ def write_page(findings: Findings) -> Path:
     Returns:
         The page.
     """
-    write_report(findings.ended, findings.settings, name=findings.name, folder=findings.folder)
+    write_report(
+        findings.ended,
+        findings.settings,
+        name=findings.name,
+        folder=findings.folder,
+        ending=findings.ending,
+    )
     write_json(findings.folder / LEDGER, findings.ledger.to_dict())
     write_text(findings.folder / PAGE, page_of(findings, now=datetime.datetime.now(datetime.UTC)))
     return findings.folder / PAGE
@@ -96,14 +102,16 @@ def _state(findings: Findings) -> str:
         if (n := sum(one.outcome is outcome for one in findings.ended))
     ]
     said = f"{ended} of {planned} trials ended" + (f": {', '.join(ways)}." if ways else ".")
-    return said + (f" {running} begun and not ended." if running else "")
+    said += f" {running} begun and not ended." if running else ""
+    return f"{said} The sweep has ended: {findings.ending}." if findings.ending else said
 
 
 def _winner(findings: Findings) -> Html:
     best = findings.best
     if best is None:
         return tag("section", tag("h2", "Winner"), tag("p", "No trial has been measured yet."))
-    is_over = len(findings.ended) >= findings.settings.trials and not findings.running
+    planned = findings.settings.trials
+    is_over = bool(findings.ending) or (len(findings.ended) >= planned and not findings.running)
     numbers = [
         tag("div", tag("dt", str(one)), tag("dd", _number(number)))
         for one, number in zip(findings.objectives.all, best.results, strict=True)
@@ -397,15 +405,17 @@ def _costs(ledger: Ledger) -> list[Html]:
 
 def _provenance(findings: Findings) -> list[Html]:
     settings = findings.settings
-    scheduler = without_passwords(settings.to_dict()["scheduler"])
     facts = {
         "objectives": wanted(settings),
-        "sampler": str(settings.sampler)
-        + ("" if settings.sampler in LEARNS_NOT else f", {settings.startup} random trials first"),
+        "sampler": ", ".join([str(settings.sampler), *_of_sampler(settings)]),
         "seed": str(settings.seed),
-        "early stopping": ", ".join(f"{key} {value}" for key, value in scheduler.items())
-        if str(settings.scheduler.kind) != "none"
-        else "none",
+        "early stopping": ", ".join(
+            [
+                str(settings.scheduler.kind),
+                *(f"{key} {value}" for key, value in settings.scheduler.effective.items()),
+            ]
+        ),
+        "fairness": fairness.judged(settings.scheduler),
         "trials at once": str(settings.concurrency),
         "data": f"sha256 {findings.data_digest}" if findings.data_digest else "not known yet",
         "code": ", then ".join(findings.revisions),
@@ -424,6 +434,15 @@ def _provenance(findings: Findings) -> list[Html]:
             tag("ul", *base),
         ),
     ]
+
+
+def _of_sampler(settings: SweepSettings) -> list[str]:
+    """The settings that have an effect on who suggests the points."""
+    texts = {
+        "startup": f"{settings.startup} random trials first",
+        "population": f"{settings.population} trials of a generation",
+    }
+    return [text for name, text in texts.items() if name not in settings.idle]
 
 
 def _section(title: str, parts: list[Html]) -> Html:

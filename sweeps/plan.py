@@ -99,6 +99,12 @@ class Plan:
         check_posthoc(settings, outermost)
         samples = settings.scheduler.samples_of_a_trial(budgets)
         settings.budget.check(samples_of_a_trial=samples)
+        workers = plan.experiment.workers
+        settings.budget.check_trials(
+            workers=workers.num_workers,
+            gpus_per_worker=workers.gpus_per_worker,
+            concurrency=settings.concurrency,
+        )
         return plan
 
     @property
@@ -110,6 +116,20 @@ class Plan:
     def example(self) -> tuple[str, ...]:
         """The overrides of the first point of the space."""
         return (*self.base, *self.settings.space.overrides(self.settings.space.first))
+
+    @property
+    def outermost(self) -> tuple[Experiment, Experiment]:
+        """The experiments with all keys at their first and at their last values.
+
+        As far as the constraints allow: a point that they forbid gives way to the other one.
+        """
+        space, last = self.settings.space, dict[str, Scalar]()
+        for key, one in space.dimensions.items():
+            if space.point(last | {key: one.extremes[-1]}) is not None:
+                last[key] = one.extremes[-1]
+        point = space.point(last)
+        assert point is not None
+        return self.experiment, self.experiment_of(point)
 
     def experiment_of(self, values: Mapping[str, Scalar], *more: str) -> Experiment:
         """The experiment at a point of the space, with overrides of its own."""

@@ -1,6 +1,7 @@
 """Points: who suggests them, also the rest of one that was cut off while it was suggested."""
 
 import copy
+import sys
 from collections.abc import Sequence
 from typing import final
 
@@ -10,6 +11,7 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, Trial
 
+from .record import ERROR, RESULTS
 from .rung_sampler import RungSampler
 from .sampler import SamplerKind, given_point, sampler_of
 from .settings import SweepSettings
@@ -82,11 +84,17 @@ class Points:
             {key: one.distribution for key, one in settings.space.dimensions.items()},
             seed=self._seed,
             number=number,
-            startup=settings.startup,
+            startup=settings.startup if self._is_any_good else sys.maxsize,
             population=settings.population,
         )
         learns = settings.scheduler.replan and settings.sampler is SamplerKind.TPE
         return RungSampler(sampler) if learns else sampler
+
+    @property
+    def _is_any_good(self) -> bool:
+        """Whether a trial has been measured: of those that diverged alone none is the better."""
+        trials = self._study.get_trials(deepcopy=False)
+        return any(RESULTS in one.user_attrs and ERROR not in one.user_attrs for one in trials)
 
     def is_known(self, trial: Trial) -> bool:
         """Whether an earlier trial has the same values."""

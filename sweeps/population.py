@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..platform.change import GROUPS, difference
 from ..platform.configuration import compose
@@ -24,7 +25,7 @@ from .lineage import LINEAGE, Beginning, Lineage
 from .ranking import Values
 from .record import UNTRIED, TrialRecord, folder_of_trial
 from .settings import SweepSettings
-from .space import override
+from .space import Space, override
 from .stopping import StoppingKind
 
 _CANDIDATES: Final = 256
@@ -43,6 +44,18 @@ class Child:
 
     point: dict[str, Scalar]
     lineage: Lineage
+
+    def keep(self, study: Study, space: Space) -> None:
+        """Write it into a study as a running trial, at once or not at all."""
+        laws = {key: space.dimensions[key].distribution for key in self.point}
+        study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=self.point,
+                distributions=laws,
+                user_attrs={LINEAGE: self.lineage.to_dict()},
+            )
+        )
 
 
 @final
@@ -118,7 +131,8 @@ class Population:
         tried = [one for one in trials if LINEAGE in one.user_attrs]
         members = self._settings.population
         generation = self._generation(tried, len(tried) // members - 1)
-        return len(tried) >= members and all(one.state == TrialState.FAIL for one in generation)
+        lost = (TrialState.FAIL, TrialState.PRUNED)
+        return len(tried) >= members and all(one.state in lost for one in generation)
 
     def _generation(self, tried: Sequence[FrozenTrial], generation: int) -> list[FrozenTrial]:
         """Its trials, by member."""

@@ -1,5 +1,6 @@
 """Progress: how far a sweep is, which is shown while it runs."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from optuna.study import Study
 from ray.tune import Callback
 
 from .board import Show
-from .cost import Cost
+from .cost import NOTHING, Cost
 from .journal import numbers_of
 from .losses import last_loss
 from .outage import past_tune
@@ -78,8 +79,8 @@ class Progress(Callback):
         self._costs: Sequence[Cost] = ()
         self._best = "no trial has been measured yet"
         self._running: dict[int, Running] = {}
-        self._begun_at, self._shown_at = clock(), 0.0
-        self._look()
+        self._begun_at, self._shown_at = clock(), -math.inf
+        self._is_stale = True
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray Tune pickles its callbacks for a restore that sweeps do without.
@@ -93,7 +94,7 @@ class Progress(Callback):
             planned=self._budgets[-1 if rung is None else rung],
             folder=folder_of_trial(self._folder, number, rung=rung),
         )
-        self._show(self.lines)
+        self._show_if_due()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -115,26 +116,31 @@ class Progress(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Ray Tune has looked after its trials once."""
-        if self._clock() - self._shown_at >= _EVERY_S:
-            self._shown_at = self._clock()
-            self._look_at_silent()
-            self._show(self.lines)
+        self._show_if_due()
 
     @property
     def lines(self) -> list[str]:
         """The table: how far the sweep is, the best trial, and a line for each that runs."""
+        self._look()
         return [self._counts, self._best, *(self._line(*one) for one in self._running.items())]
 
     @property
     def left_s(self) -> float | None:
         """Seconds that the rest will take if trials go on as those before; None if none ended."""
+        self._look()
         if self._settings.scheduler.is_halving:
             return self._left_by_samples
         costs = [one.cost.wall_s for one in self._ended if one.cost.wall_s]
         if not costs:
             return None
         each, now = sum(costs) / len(costs), self._clock()
-        waiting = max(0, self._settings.trials - len(self._ended) - len(self._running))
+        mean = Cost(
+            wall_s=each,
+            gpu_s=sum(one.gpu_s for one in self._costs) / len(costs),
+            samples=sum(one.samples for one in self._costs) // len(costs),
+        )
+        trials = min(self._settings.trials, self._settings.budget.trials(mean))
+        waiting = max(0, trials - len(self._ended) - len(self._running))
         under_way = [max(0.0, each - (now - one.since)) for one in self._running.values()]
         return max([(waiting * each + sum(under_way)) / self._settings.concurrency, *under_way])
 
@@ -149,7 +155,10 @@ class Progress(Callback):
         seen += sum(one.samples for one in self._running.values())
         trials, at_once = self._settings.trials, self._settings.concurrency
         expected = self._settings.scheduler.expected_samples(trials, tuple(self._budgets))
-        left = 0 if self._is_over else expected - seen
+        paid = self._settings.budget.share(sum(self._costs, NOTHING)) * sum(
+            one.samples for one in self._costs
+        )
+        left = 0 if self._is_over else min(expected, paid) - seen
         return pace * max([left / at_once, 0.0, *under_way])
 
     @property
@@ -167,7 +176,8 @@ class Progress(Callback):
         said = f"{len(self._ended)} of {self._settings.trials} trials ended"
         said += f" ({', '.join(early)})" if early else ""
         said += f", {len(self._running)} running, {duration(self._clock() - self._begun_at)}"
-        return said if self.left_s is None else f"{said}, about {duration(self.left_s)} left"
+        left_s = self.left_s
+        return said if left_s is None else f"{said}, about {duration(left_s)} left"
 
     def _line(self, number: int, running: Running) -> str:
         share = min(1.0, running.samples / running.planned)
@@ -176,11 +186,18 @@ class Progress(Callback):
         spent = duration(self._clock() - running.since)
         return f"trial {number:>4}  {bar} {share:>4.0%}  {spent:>8}{loss}"
 
-    @past_tune()
     def _end(self, number: int) -> None:
         self._running.pop(number, None)
-        self._look()
-        self._show(self.lines)
+        self._is_stale = True
+        self._show_if_due()
+
+    @past_tune()
+    def _show_if_due(self) -> None:
+        """Show the table, unless it was shown just now: what changed is then shown later."""
+        if self._clock() - self._shown_at >= _EVERY_S:
+            self._shown_at = self._clock()
+            self._look_at_silent()
+            self._show(self.lines)
 
     def _look_at_silent(self) -> None:
         """Read what the trials have written down that tell nothing."""
@@ -189,7 +206,10 @@ class Progress(Callback):
                 one.samples, one.loss = last
 
     def _look(self) -> None:
-        """Read the study again."""
+        """Read the study again, if a trial has ended since."""
+        if not self._is_stale:
+            return
+        self._is_stale = False
         self._ended = ended(self._study)
         notes = [one.user_attrs for one in self._study.get_trials(deepcopy=False)]
         self._costs = [Cost(**note[COST]) for note in notes if COST in note]  # between rungs, too

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -28,7 +28,10 @@ CURVE: Final = "curve"
 """Objectives of a trial by samples, as the study would have them, which takes one only."""
 RUNG: Final = "rung"
 """The rung of a trial whose rungs are runs of their own."""
+DIVERGED: Final = "diverged"
+"""Whether a trial failed by what it was trained with, and not by what it ran on."""
 RETURNS: Final = "returns"
+"""Each return of the guardian to an earlier checkpoint: from which step to which, and why."""
 DEATHS: Final = "deaths"
 """How the processes of a trial died that were killed, one sentence each."""
 ORIGIN: Final = "origin"
@@ -72,7 +75,8 @@ class TrialRecord:
         said: The setting in words; empty where none were tried.
         as_trained: The objectives as it was trained, on the same data; none where this failed.
         reason: Why it failed or was stopped; empty otherwise.
-        returns: How often its guardian sent it back to an earlier checkpoint.
+        returns: The returns to earlier checkpoints by its guardian: ``step``, ``to``,
+            ``lr_factor`` and ``why``.
         deaths: How its processes died that were killed; each but the last allowed was followed by
             another.
         lineage: Its place in a population; None where there is none.
@@ -87,7 +91,7 @@ class TrialRecord:
     samples: int
     cost: Cost
     reason: str
-    returns: int = 0
+    returns: tuple[Mapping[str, Any], ...] = ()
     deaths: tuple[str, ...] = ()
     rung: int | None = None
     chosen: int = 0
@@ -116,7 +120,7 @@ class TrialRecord:
             results=_numbers(measured),
             samples=int(notes.get(SAMPLES, 0)),
             cost=Cost(**notes.get(COST, {})),
-            returns=int(notes.get(RETURNS, 0)),
+            returns=_returns(notes.get(RETURNS, ())),
             deaths=tuple(notes.get(DEATHS, ())),
             rung=notes.get(RUNG),
             chosen=int(chosen.get("place", 0)),
@@ -137,7 +141,16 @@ class TrialRecord:
     @property
     def remark(self) -> str:
         """What tables say beside its outcome."""
-        return "; ".join(filter(None, [self.reason, self.died]))
+        return "; ".join(filter(None, [self.reason, self.went_back, self.died]))
+
+    @property
+    def went_back(self) -> str:
+        """The returns by its guardian, in words; nothing if there were none."""
+        return "; ".join(
+            f"went back from step {one['step']} to {one['to']}, learning rate times "
+            f"{one['lr_factor']:g}: {one['why']}"
+            for one in self.returns
+        )
 
     @property
     def command(self) -> str:
@@ -171,6 +184,14 @@ def cost_until_checkpoint(folder: Path, number: int, *, rung: int | None) -> Cos
     """What a trial took up to its last checkpoint; nothing where it has none."""
     file = folder_of_trial(folder, number, rung=rung) / SECONDS_FILE
     return Cost(**json.loads(file.read_text())) if file.exists() else NOTHING
+
+
+def _returns(found: Sequence[Mapping[str, Any]] | int) -> tuple[Mapping[str, Any], ...]:
+    """Returns as they are written down; earlier studies have nothing but their number."""
+    if isinstance(found, int):
+        unknown = {"step": "?", "to": "?", "lr_factor": float("nan"), "why": "not written down"}
+        return (unknown,) * found
+    return tuple(found)
 
 
 def _numbers(rows: Sequence[Sequence[float]]) -> tuple[Number, ...]:

@@ -114,7 +114,12 @@ def result_of_sweep(
 
 
 def write_report(
-    trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str, folder: Path
+    trials: Sequence[TrialRecord],
+    settings: SweepSettings,
+    *,
+    name: str,
+    folder: Path,
+    ending: str = "",
 ) -> None:
     """Write table and records of trials into the folder of a sweep.
 
@@ -123,18 +128,22 @@ def write_report(
         settings: The sweep.
         name: Name of the sweep.
         folder: Its folder.
+        ending: Why the sweep has ended; nothing where it has not.
     """
-    write_text(folder / TABLE, table(trials, settings, name=name))
+    write_text(folder / TABLE, table(trials, settings, name=name, ending=ending))
     write_json(folder / RECORDS, [_plain(trial) for trial in trials])
 
 
-def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) -> str:
+def table(
+    trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str, ending: str = ""
+) -> str:
     """The trials from best to worst, as Markdown.
 
     Args:
         trials: The trials that ended.
         settings: The sweep.
         name: Name of the sweep.
+        ending: Why the sweep has ended; nothing where it has not.
     """
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
     is_population = any(one.lineage for one in trials)
@@ -169,7 +178,8 @@ def table(trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str) 
     again = [line for one in best for line in (f"{_named(one)}, again:", "", f"    {one.command}")]
     title = f"Sweep {name}: {wanted(settings)}, with intervals at 95 %"
     told = ["The line of the best trial:", "", *(f"- {one}" for one in line), ""] if line else []
-    return "\n".join([title, "", *lines, "", *told, *again, ""])
+    over = [f"It has ended: {ending}.", ""] if ending else []
+    return "\n".join([title, "", *over, *lines, "", *told, *again, ""])
 
 
 def _named(best: TrialRecord) -> str:

@@ -18,7 +18,7 @@ from ..platform.lock import alone
 from ..platform.ray_instance import ray_instance
 from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
-from ..platform.registry.revision import code_digest, code_revision
+from ..platform.registry.revision import code_digest, code_files, code_revision
 from ..platform.registry.run import RunFacts
 from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
@@ -31,7 +31,7 @@ from .ending import has_ended
 from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER
-from .note import SweepNote, changes, folder_of, latest_of, name_folder
+from .note import SweepNote, changed_files, changes, folder_of, latest_of, name_folder
 from .outage import answering
 from .plan import Plan
 from .progress import Progress
@@ -78,7 +78,11 @@ def sweep(settings: SweepSettings, *, say: Say = _silence, show: Show = _unseen)
     now = datetime.datetime.now(datetime.UTC)
     name = f"{settings.name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
     note = SweepNote(
-        asked=settings, settings=plan.settings, revision=code_revision(), code=code_digest()
+        asked=settings,
+        settings=plan.settings,
+        revision=code_revision(),
+        code=code_digest(),
+        files=code_files(),
     )
     return _run(plan, note, name, say, show, first=first_points(plan))
 
@@ -114,10 +118,11 @@ def resume(
     """
     note, code = SweepNote.of(name), code_digest()
     if not any_code and note.code != code:
+        found = changed_files(note.files, code_files())
         raise ValueError(
             f"sweep {name} was begun with code {note.code[:12]} (revision {note.revision}), this "
-            f"is {code[:12]} ({code_revision()}): its trials would not compare; go back to that "
-            "code, or accept it by --any-code"
+            f"is {code[:12]} ({code_revision()}){found and f', {found}'}: its trials would not "
+            "compare; go back to that code, or accept it by --any-code"
         )
     if note.settings.scheduler.is_population and trials not in (None, note.settings.trials):
         raise ValueError(
@@ -260,14 +265,14 @@ def _run(
                 _search(plan, book, callbacks, ready.dataset, home=home, folder=folder)
             book.close()
             _keep_leaders(study, settings, folder)  # of all that are closed now
-            if book.spent:
-                say(f"the budget is spent: {book.spent}")
+            if ending := book.ending:
+                say(f"the sweep has ended: {ending}")
             result = result_of_sweep(
                 ended(study), settings, study_name=name, storage=url, folder=folder
             )
             if reason := unregistered(result.best, plan.samples):
                 say(reason)
-            write_report(result.trials, settings, name=name, folder=folder)
+            write_report(result.trials, settings, name=name, folder=folder, ending=ending)
             journal.catch_up()
             run = journal.run_of(result.best.number)
             unknown = ", ".join(dict.fromkeys((note.revision, facts.revision)))
@@ -292,7 +297,7 @@ def _keep_leaders(study: optuna.Study, settings: SweepSettings, folder: Path) ->
 def _kept(journal: Journal, name: str) -> Iterator[None]:
     """The MLflow run of a sweep, from which in the end no trial is missing."""
     try:
-        with journal.run:
+        with journal.run, journal:
             journal.catch_up()
             yield
             journal.catch_up()

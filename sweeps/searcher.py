@@ -13,7 +13,7 @@ from .cost import Cost
 from .death import death_of
 from .objective import Number
 from .outage import past_tune
-from .record import CHOSEN, COST, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
+from .record import CHOSEN, COST, DIVERGED, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
 from .subtrial import SubTrial
 
 NUMBER: Final = "number"
@@ -80,7 +80,12 @@ class BookSearch(Searcher):
         if error:
             return
         if RESULTS not in last:
-            self._book.fail(number, last.get(ERROR, UNEXPECTED), cost=cost_of(last))
+            self._book.fail(
+                number,
+                last.get(ERROR, UNEXPECTED),
+                cost=cost_of(last),
+                has_diverged=DIVERGED in last,
+            )
             return
         self._book.end(
             number,
@@ -88,7 +93,7 @@ class BookSearch(Searcher):
             samples=int(last[SAMPLES]),
             report=last.get(REPORT, ""),
             cost=cost_of(last),
-            returns=int(last.get(RETURNS, 0)),
+            returns=json.loads(last.get(RETURNS, "[]")),
             chosen=json.loads(last.get(CHOSEN, "{}")),
         )
 

@@ -22,6 +22,13 @@ _LARGEST_SEED: Final = 2**32 - 1
 """Of NumPy's older generators, which some samplers use."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
 _OF_FOUNDERS: Final = (SamplerKind.RANDOM, SamplerKind.QMC)
+_STARTS: Final = (SamplerKind.TPE, SamplerKind.GP, SamplerKind.CMAES)
+_BREEDS: Final = (SamplerKind.NSGA2, SamplerKind.NSGA3, SamplerKind.CMAES)
+_DECIDE: Final = {
+    "startup": {"trials", "sampler"},
+    "population": {"sampler", "scheduler", "scheduler.kind"},
+}
+"""The settings that decide whether one has an effect."""
 _OWN: Final = ("sweep=", "sweep.", "+sweep.", "++sweep.", "~sweep.")
 
 
@@ -159,6 +166,27 @@ class SweepSettings:
             )
 
     @property
+    def idle(self) -> dict[str, str]:
+        """Settings that have no effect beside the others, each with why in one sentence."""
+        found = {}
+        if self.sampler not in _STARTS:
+            found["startup"] = (
+                f"sweep.startup has no effect with sweep.sampler={self.sampler}, which learns "
+                f"after random trials with {', '.join(_STARTS)} alone"
+            )
+        elif self.startup >= self.trials:
+            found["startup"] = (
+                f"sweep.startup must be below sweep.trials, or {self.sampler} suggests no trial: "
+                f"got {self.startup} and {self.trials}"
+            )
+        if self.sampler not in _BREEDS and not self.scheduler.is_population:
+            found["population"] = (
+                f"sweep.population has no effect with sweep.sampler={self.sampler} and "
+                f"sweep.scheduler.kind={self.scheduler.kind}"
+            )
+        return found
+
+    @property
     def founders(self) -> int:
         """Trials that begin from the start, which in a population are its first generation."""
         return self.population if self.scheduler.is_population else self.trials
@@ -230,7 +258,21 @@ def settings_of(overrides: Sequence[str]) -> SweepSettings:
     node = dict(compose("sweep", own, module=_MODULE)["sweep"])
     base = typed_value("sweep.base", node.get("base", ()), tuple[str, ...])
     node["base"] = _last_of_each_key([*base, *others])
-    return SweepSettings.from_dict(node)
+    made = SweepSettings.from_dict(node)
+    _check_effect(made, [one.lstrip("+~").partition("=")[0] for one in own])
+    return made
+
+
+def _check_effect(made: SweepSettings, written: Sequence[str]) -> None:
+    """Refuse a setting that is not the default and has no effect.
+
+    What the file of a sweep says may lose its effect by what a command line changes.
+    """
+    given = {key.removeprefix("sweep.") for key in written}
+    for name, why in made.idle.items():
+        is_default = getattr(made, name) == getattr(SweepSettings, name)
+        if not is_default and (name in given or not given & _DECIDE[name]):
+            raise ValueError(why)
 
 
 def _last_of_each_key(overrides: Sequence[str]) -> list[str]:

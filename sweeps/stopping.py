@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
-from typing import Final, final
+from typing import Any, Final, final
 
 from .halving import bracket_cost, bracket_of, ladder
 from .ranking import Values, ranked
@@ -27,6 +27,19 @@ class StoppingKind(StrEnum):
     """Nobody is ended: the worst of a population go on from the best, with numbers moved."""
     PB2 = "pb2"
     """The same, with numbers that a Gaussian process chooses."""
+
+
+_HALVING: Final = (StoppingKind.ASHA, StoppingKind.HYPERBAND)
+_EFFECTIVE: Final = {
+    "grace_samples": (*_HALVING, StoppingKind.MEDIAN),
+    "reduction": _HALVING,
+    "startup": (StoppingKind.MEDIAN,),
+    "replan": _HALVING,
+    "quantile": (StoppingKind.PBT, StoppingKind.PB2),
+    "factor": (StoppingKind.PBT,),
+    "resample": (StoppingKind.PBT,),
+}
+"""The rules on which each setting has an effect."""
 
 
 @final
@@ -76,11 +89,6 @@ class Stopping:
                 f"{_KEY}.grace_samples and startup must be at least 1 and reduction at least 2, "
                 f"got {self.grace_samples}, {self.startup} and {self.reduction}"
             )
-        if self.startup != Stopping.startup and self.kind is not StoppingKind.MEDIAN:
-            raise ValueError(
-                f"{_KEY}.startup has no effect with {_KEY}.kind={self.kind}: leave it at "
-                f"{Stopping.startup}, got {self.startup}"
-            )
         if self.replan and not self.is_halving:
             raise ValueError(
                 f"{_KEY}.replan needs rungs to be planned on: {_KEY}.kind must be asha or "
@@ -92,6 +100,7 @@ class Stopping:
                 f"got {self.replan}"
             )
         self._check_population()
+        self._check_effect()
 
     def _check_population(self) -> None:
         if not (0.0 < self.quantile <= 0.5 and self.factor > 1.0 and 0.0 <= self.resample <= 1.0):
@@ -99,18 +108,24 @@ class Stopping:
                 f"{_KEY}.quantile must be in (0, 0.5], factor above 1 and resample in [0, 1], got "
                 f"{self.quantile:g}, {self.factor:g} and {self.resample:g}"
             )
-        moving = (StoppingKind.PBT,)
-        for name, kinds in {
-            "quantile": (*moving, StoppingKind.PB2),
-            "factor": moving,
-            "resample": moving,
-        }.items():
-            got, default = getattr(self, name), getattr(Stopping, name)
-            if got != default and self.kind not in kinds:
+
+    def _check_effect(self) -> None:
+        for name in self._idle:
+            if (got := getattr(self, name)) != (default := getattr(Stopping, name)):
                 raise ValueError(
                     f"{_KEY}.{name} has no effect with {_KEY}.kind={self.kind}: leave it at "
                     f"{default:g}, got {got:g}"
                 )
+
+    @property
+    def _idle(self) -> tuple[str, ...]:
+        """Settings that have no effect with this rule."""
+        return tuple(name for name, kinds in _EFFECTIVE.items() if self.kind not in kinds)
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The settings that have an effect with this rule, by name."""
+        return {name: getattr(self, name) for name in _EFFECTIVE if name not in self._idle}
 
     @property
     def is_population(self) -> bool:

@@ -22,6 +22,7 @@ from ..platform.password import hide_passwords
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.assembly import assemble
 from ..platform.training.checkpoint import digest_of
+from ..platform.training.errors import TrainingDiverged
 from ..platform.training.guard import RETURNED_TO, returns_in
 from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import train_trial, trained_on
@@ -36,6 +37,7 @@ from .posthoc_setting import Setting
 from .record import (
     CHOSEN,
     COST,
+    DIVERGED,
     ERROR,
     OVERRIDES,
     RESULTS,
@@ -289,11 +291,13 @@ def try_overrides(
             )
             last = {**reporter.row(judged.report, samples), REPORT: judged.report.to_json()}
             last |= {CHOSEN: json.dumps(judged.chosen)} if judged.chosen else {}
-            last |= {RETURNS: _returns(experiment, checkpoint, benchmark.dataset)}
+            returns = _returns(experiment, checkpoint, benchmark.dataset)
+            last |= {RETURNS: json.dumps(returns)} if returns else {}
         return last
     except Exception as error:
         cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost
-        failure = {ERROR: _sentence(error), COST: json.dumps(asdict(cost))}
+        failure: dict[str, Any] = {ERROR: _sentence(error), COST: json.dumps(asdict(cost))}
+        failure |= {DIVERGED: True} if isinstance(error, TrainingDiverged) else {}
         # A diverged or refused trial is a result; the sweep goes on.
         if isinstance(error, ValueError | OSError):
             return failure
@@ -301,12 +305,12 @@ def try_overrides(
         raise
 
 
-def _returns(experiment: Experiment, checkpoint: Path, dataset: Dataset) -> int:
-    """How often a trial was sent back to an earlier checkpoint."""
+def _returns(experiment: Experiment, checkpoint: Path, dataset: Dataset) -> list[dict[str, Any]]:
+    """When and why a trial was sent back to an earlier checkpoint."""
     assembly = assemble(experiment)
     step, data = checkpoints.step_of(checkpoint), trained_on(assembly, dataset)
     recipe = assembly.recipe(data.digest, after=step)
-    return len(returns_in(checkpoints.load(checkpoint, recipe=recipe).state))
+    return returns_in(checkpoints.load(checkpoint, recipe=recipe).state)
 
 
 def _beginning(written: Mapping[str, str] | None, folder: Path) -> Path | None:

@@ -18,7 +18,7 @@ class WarmStart:
     """Where the first points of a sweep come from.
 
     Attributes:
-        sweeps: Names of earlier sweeps over the same keys, for the same objectives.
+        sweeps: Names of earlier sweeps over some of the same keys, for the same objectives.
         best: How many of the best finished trials of each are tried again.
         registry: Whether the best registered model of the same method and data is trained again.
 

@@ -45,14 +45,19 @@ def keep_leaders(
     objectives: Objectives,
     *,
     generations: int = 1,
-) -> None:
+) -> list[TrialRecord]:
     """Delete the weights of all ended trials but the leading ones, and those others go on from.
 
     Args:
         folder: Folder of the sweep.
-        trials: The trials that have ended.
+        trials: The trials that have ended. Where there is no population, those that led before and
+            those that ended since do: the best of all is always among them, and by one objective
+            all that lead.
         objectives: The numbers to improve.
         generations: Those of a population; 1 where there is none.
+
+    Returns:
+        The trials that lead now.
     """
     leaders = leaders_of(ranked(trials, objectives))
     kept = {folder_of_trial(folder, one.number, rung=one.rung) for one in leaders}
@@ -64,6 +69,7 @@ def keep_leaders(
         for one in (place, *place.glob("rung-*")):
             for weights in (CHECKPOINTS, SNAPSHOTS) if one not in kept else ():
                 shutil.rmtree(one / weights, ignore_errors=True)
+    return leaders
 
 
 def unregistered(best: TrialRecord, samples: int) -> str:

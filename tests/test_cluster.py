@@ -122,6 +122,15 @@ def test_the_page_has_checkpoints_where_machines_may_be_taken_away() -> None:
     assert "EFS" in readme.partition(line)[0]
 
 
+@pytest.mark.parametrize("file", [*_LAUNCHED, "cluster/kuberay.yaml"])
+def test_sweeps_of_the_cluster_files_go_on_after_a_machine_was_taken_away(file: str) -> None:
+    lines = (_ROOT / file).read_text().replace("\\\n#", "").splitlines()
+    (line,) = (one for one in lines if one.startswith("#   onestep submit"))
+    words = shlex.split(line, comments=False)
+    assert words[-1] == "resume=auto"
+    assert any(one.startswith("training.checkpoint_every=") for one in words)
+
+
 def test_the_head_keeps_its_services_in_the_network_of_the_cluster() -> None:
     config = read("cluster.yaml")
     (place,) = (
@@ -239,6 +248,8 @@ def test_the_job_on_kubernetes_is_a_sweep_on_the_cluster_there() -> None:
     assert job["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
     program, command, *overrides = shlex.split(job["spec"]["entrypoint"])
     assert (program, command) == ("onestep", "sweep")
+    assert overrides.pop() == "resume=auto"
+    assert any(one.startswith("training.checkpoint_every=") for one in overrides)
     settings = settings_of(tuple(overrides))
     assert settings.concurrency == groups(cluster["spec"])[1]["maxReplicas"]
 

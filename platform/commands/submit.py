@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 from urllib.parse import urlsplit
 
+from ..head_watch import LOST
 from ..home import VARIABLES
 from ..password import hide_passwords
 from ..wheel import build_wheel, checkout_here, modules_of
 
 if TYPE_CHECKING:  # Ray takes a second to import, and `--help` needs none of it
-    from ray.job_submission import JobStatus, JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 _ADDRESSES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _POLL_S: Final = 1.0
+_PATIENCE_S: Final = 60.0
+"""How long a cluster may not answer before its job counts as lost."""
+_SIGNAL: Final = 128
 
 
 @final
@@ -171,7 +175,8 @@ passwords in URLs and of the values of --env, but for the five variables above.
             arguments: Parsed arguments.
 
         Returns:
-            0 if the job succeeded or is not waited for, else 1.
+            0 if the job succeeded or is not waited for, else the status that its command ended
+            with; 1 where it was stopped, and 75, as of the command, where the cluster has gone.
 
         Raises:
             ValueError: If the job is refused or no cluster answers.
@@ -198,12 +203,10 @@ passwords in URLs and of the values of --env, but for the five variables above.
             print(f"  ray job logs --address {shown} --follow {job_id}")
             return 0
         try:
-            status = _follow(client, job_id)
+            return follow(client, job_id)
         except KeyboardInterrupt:
             print(f"\n{job_id} goes on; ray job stop --address {shown} {job_id} ends it")
             raise
-        print(f"{job_id}: {status}")
-        return 0 if status == "SUCCEEDED" else 1
 
 
 def _modules(wheel: Path | None, cache: Path) -> tuple[Path, ...]:
@@ -267,15 +270,41 @@ def _submit(client: "JobSubmissionClient", job: Job) -> str:
         raise ValueError(f"the cluster refuses the job: {_first_line(error)}") from error
 
 
-def _follow(client: "JobSubmissionClient", job_id: str) -> "JobStatus":
-    """Print the job's output until it ends."""
+def follow(client: "JobSubmissionClient", job_id: str) -> int:
+    """Print the output of a job until it ends.
+
+    Args:
+        client: The cluster.
+        job_id: The job.
+
+    Returns:
+        The exit status of its command, or 75 where the cluster has gone.
+    """
     try:
         asyncio.run(_print_logs(client, job_id))
     except (RuntimeError, OSError) as error:
         print(f"the log is cut off ({_first_line(error)}); waiting for the job's end", flush=True)
-    while not (status := client.get_job_status(job_id)).is_terminal():
+    heard_at = time.monotonic()
+    while True:
+        try:
+            job = client.get_job_info(job_id)
+        except (RuntimeError, OSError) as error:
+            if time.monotonic() - heard_at > _PATIENCE_S:
+                print(f"{job_id} is lost with its cluster: {_first_line(error)}")
+                return LOST
+        else:
+            heard_at = time.monotonic()
+            if job.status.is_terminal():
+                print(f"{job_id}: {job.status}")
+                return _status_of(job)
         time.sleep(_POLL_S)
-    return status
+
+
+def _status_of(job: "JobDetails") -> int:
+    if job.status == "SUCCEEDED":
+        return 0
+    code = job.driver_exit_code or 1
+    return code if code > 0 else _SIGNAL - code  # as a shell has it
 
 
 async def _print_logs(client: "JobSubmissionClient", job_id: str) -> None:

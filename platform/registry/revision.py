@@ -14,6 +14,7 @@ _PACKAGE_FOLDER: Final = Path(__file__).resolve().parents[2]
 _CODE: Final = ("*.py", "*.yaml")
 _TRAINING: Final = ("methods", "platform", "sweeps")
 """The folders whose code decides what a training or a trial comes to."""
+_SHORT: Final = 16
 _TIMEOUT_S: Final = 10.0
 
 
@@ -45,12 +46,28 @@ def code_digest(folder: Path = _PACKAGE_FOLDER) -> str:
         folder: Folder of the package.
     """
     digest = hashlib.sha256()
-    files = (file for part in _TRAINING for kind in _CODE for file in (folder / part).rglob(kind))
-    for file in sorted(files):
+    for file in _files_of(folder):
         content = file.read_bytes()
         digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def code_files(folder: Path = _PACKAGE_FOLDER) -> dict[str, str]:
+    """The beginning of the SHA-256 of each file of that code, by its path.
+
+    Args:
+        folder: Folder of the package.
+    """
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()[:_SHORT]
+        for file in _files_of(folder)
+    }
+
+
+def _files_of(folder: Path) -> list[Path]:
+    files = (file for part in _TRAINING for kind in _CODE for file in (folder / part).rglob(kind))
+    return sorted(files)
 
 
 def installed_versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,9 @@ from typing import Final
 
 import httpx
 import pytest
+from ray.job_submission import JobDetails
 
+from onestep.platform.commands import submit
 from onestep.platform.commands.submit import Job, Submit
 from onestep.platform.wheel import build_wheel, checkout_here
 
@@ -187,6 +189,49 @@ def test_a_cluster_that_does_not_answer_is_named(bare: pytest.MonkeyPatch) -> No
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a cluster says of a job, in turn; at last nothing any more."""
+
+    found: list[JobDetails]
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        yield "a line\n"
+
+    def get_job_info(self, job_id: str) -> JobDetails:
+        if not self.found:
+            raise ConnectionError("nobody answers")
+        return self.found.pop(0)
+
+
+def told(status: str, code: int | None = None) -> JobDetails:
+    return JobDetails(type="SUBMISSION", status=status, entrypoint="", driver_exit_code=code)
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (told("SUCCEEDED", 0), 0),
+        (told("FAILED", 75), 75),
+        (told("FAILED", 2), 2),
+        (told("FAILED", -9), 137),
+        (told("FAILED"), 1),
+        (told("STOPPED"), 1),
+    ],
+)
+def test_the_exit_status_is_that_of_the_command(
+    last: JobDetails, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "_POLL_S", 0.0)
+    assert submit.follow(Answers(found=[told("RUNNING"), last]), "job") == code
+
+
+def test_a_job_whose_cluster_has_gone_may_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "_POLL_S", 0.01)
+    monkeypatch.setattr(submit, "_PATIENCE_S", 0.1)
+    assert submit.follow(Answers(found=[told("RUNNING")]), "job") == 75
+
+
+@dataclass(frozen=True, kw_only=True)
 class Head:
     """A Ray head of this test alone."""
 
@@ -304,7 +349,7 @@ def test_a_sweep_runs_by_onestep_submit_a_job_by_the_plain_line_and_a_failed_one
     assert "onestep 0" in again.stdout + again.stderr
 
     failed = head.submit("--", "--no-such-option")
-    assert failed.returncode == 1
+    assert failed.returncode == 2, "as of the command itself"
     assert "FAILED" in failed.stdout
 
     stranger = Head(

@@ -471,7 +471,9 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
     failed = failed_trial(tmp_path, configs["lost"], RayTaskError("try_overrides", "", error))
     scheduler.on_trial_error(None, failed)
     searcher.on_trial_complete("lost", None, error=True)
-    last = {"samples": TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}", "returns": 2}
+    back = {"step": 40, "to": 20, "lr_factor": 0.5, "why": "loss/online is nan"}
+    last = {"samples": TOTAL, "results": [[5.0, 4.0, 6.0]], "report": "{}"}
+    last |= {"returns": json.dumps([back])}
     assert decided("whole", last) == TrialScheduler.CONTINUE
     searcher.on_trial_complete("whole", last)
     outcomes = [(trial.outcome, trial.reason) for trial in ended(book.study)]
@@ -481,7 +483,10 @@ def test_what_ray_tune_says_of_a_trial_reaches_the_book(
         (Outcome.FAILED, "TrainingDiverged: loss/online is nan"),
         (Outcome.FAILED, UNEXPECTED),
     ]
-    assert [trial.returns for trial in ended(book.study)] == [2, 0, 0, 0]
+    assert [trial.returns for trial in ended(book.study)] == [(back,), (), (), ()]
+    assert ended(book.study)[0].remark == (
+        "went back from step 40 to 20, learning rate times 0.5: loss/online is nan"
+    )
     assert [trial.cost.wall_s for trial in ended(book.study)] == [0.0, 0.0, 7.0, 0.0]
 
 
@@ -517,22 +522,54 @@ def test_trials_that_are_running_have_their_samples(storage: RDBStorage, tmp_pat
     assert again.suggest() is None
 
 
-@pytest.mark.parametrize(
-    ("limits", "said"),
-    [
-        ({"samples": -1}, "sweep.budget.samples must be at least 0, got -1"),
-        ({"money": 5.0}, "sweep.budget.money needs a price"),
-        ({"trials_per_node": 0}, "trials_per_node must be at least 1, got 0"),
-    ],
-)
-def test_a_bad_budget_is_refused(limits: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        Budget(**limits)
+def test_the_sampler_keeps_away_from_where_trials_diverge(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    """A trial is the better the larger x is, until it diverges; untold, all go where it does."""
+    settings = replace(SETTINGS, trials=60, startup=10)
+    book, tried = open_book(storage, tmp_path, settings), list[float]()
+    while (suggestion := book.suggest()) is not None:
+        which = suggestion.number
+        tried.append(book.study.get_trials(deepcopy=False)[which].params["x"])
+        if tried[-1] > 0.5:
+            book.fail(which, "TrainingDiverged: loss/online is nan", has_diverged=True)
+        else:
+            finish(book, which, tried[-1])
+    found = ended(book.study)
+    assert sum(one.outcome is Outcome.FAILED for one in found) == sum(x > 0.5 for x in tried)
+    assert not any(one.outcome is Outcome.STOPPED for one in found)
+    assert sum(x > 0.5 for x in tried[-30:]) <= 15
 
 
-def test_a_budget_of_less_than_a_trial_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 or at least the 1000 of a trial, got 999"):
-        Budget(samples=999).check(samples_of_a_trial=TOTAL)
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_diverged_trial_is_pruned_for_the_sampler_and_failed_for_all_others(
+    is_told: bool, storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path)
+    diverged, killed = suggested(book), suggested(book)
+    if is_told:
+        book.fail(diverged, "TrainingDiverged: loss/online is nan", has_diverged=True)
+    else:
+        finish(book, diverged, math.nan)
+    book.fail(killed, "no retry is left")
+    states = [one.state for one in book.study.get_trials()]
+    assert states == [TrialState.PRUNED, TrialState.FAIL]
+    assert [one.outcome for one in ended(book.study)] == [Outcome.FAILED, Outcome.FAILED]
+
+
+def test_while_all_trials_diverge_points_are_drawn_at_random(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    points = {}
+    for kind in (SamplerKind.TPE, SamplerKind.RANDOM):
+        folder = tmp_path / kind
+        folder.mkdir()
+        own = open_storage(f"sqlite:///{folder / 'optuna.db'}")
+        book = open_book(own, folder, replace(SETTINGS, sampler=kind))
+        for _ in range(8):
+            book.fail(suggested(book), "TrainingDiverged: nan", has_diverged=True)
+        points[kind] = params(book.study)
+    assert points[SamplerKind.TPE] == points[SamplerKind.RANDOM]
 
 
 def test_what_ray_tune_keeps_of_a_search_holds_no_password(
@@ -563,3 +600,12 @@ def test_what_is_no_url_of_a_database_is_named_without_its_password(url: str) ->
     with pytest.raises(ValueError, match=r"a database must .*//ada:\*\*\*@host/db") as caught:
         open_storage(url)
     assert "ret" not in str(caught.value)
+
+
+def test_of_an_earlier_study_the_number_of_returns_is_known_alone(book: Book) -> None:
+    which = suggested(book)
+    number_in_database = book.study.get_trials(deepcopy=False)[which]._trial_id
+    optuna.trial.Trial(book.study, number_in_database).set_user_attr("returns", 2)
+    finish(book, which, 1.0)
+    (trial,) = ended(book.study)
+    assert [one["why"] for one in trial.returns] == ["not written down"] * 2

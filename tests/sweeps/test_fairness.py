@@ -16,7 +16,7 @@ from onestep.tests.sweeps.curricula import ALPHA, CONSTANT, alpha, ramp, rated
 TOTAL = 9000
 ASHA = Stopping(kind=StoppingKind.ASHA, grace_samples=1000, reduction=3)
 AGAIN = Stopping(kind=StoppingKind.ASHA, grace_samples=1000, reduction=3, replan=True)
-MEDIAN = Stopping(kind=StoppingKind.MEDIAN, grace_samples=1000, reduction=3)
+MEDIAN = Stopping(kind=StoppingKind.MEDIAN, grace_samples=1000)
 BUDGETS = ASHA.budgets(TOTAL, batch=90)
 
 

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from onestep.platform.registry.run import Run as OurRun
 from onestep.platform.registry.run import RunFacts
 from onestep.sweeps.journal import Journal
 from onestep.sweeps.objective import Objective, Objectives
+from onestep.sweeps.record import report_file
 from onestep.sweeps.searcher import NUMBER
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
@@ -70,10 +72,11 @@ def test_a_store_that_is_away_does_not_end_a_sweep_and_gets_later_what_it_missed
     said: list[str] = []
     begun = journal(study, empty_store, tmp_path, said.append)  # its own run is known from here on
     away = journal(study, Connection("http://127.0.0.1:9"), tmp_path, said.append)
-    away.on_trial_complete(0, [], SimpleNamespace(config={NUMBER: 0}))
+    with away:
+        away.on_trial_complete(0, [], SimpleNamespace(config={NUMBER: 0}))
     assert said[0].startswith("trial 0: eval/w2 at 1 NFE 3")
     assert said[1].startswith(
-        "  not in MLflow yet: the MLflow store at http://127.0.0.1:9 does not"
+        "trial 0 is not in MLflow yet: the MLflow store at http://127.0.0.1:9 does not"
     )
     assert trials_in(empty_store) == []
 
@@ -90,6 +93,34 @@ def test_a_store_that_is_away_does_not_end_a_sweep_and_gets_later_what_it_missed
     assert {run.data.metrics.get("sweep/quality") for run in found} == {3.0, 2.0, None}
     begun.catch_up()
     assert [run.info.run_id for run in trials_in(empty_store)] == [r.info.run_id for r in found]
+
+
+def test_trials_are_written_in_their_order_and_whole_when_the_journal_is_left(
+    study: optuna.Study, tmp_path: Path, empty_store: Connection
+) -> None:
+    with journal(study, empty_store, tmp_path, lambda line: None) as begun:
+        for number in (1, 0, 2):
+            begun.on_trial_complete(0, [], SimpleNamespace(config={NUMBER: number}))
+    found = trials_in(empty_store)
+    assert [run.info.run_name for run in found] == ["toy-1-1", "toy-1-0", "toy-1-2"]
+    assert [run.info.status for run in found] == ["FINISHED", "FINISHED", "FAILED"]
+    assert all(run.info.end_time for run in found)
+    assert found[0].data.metrics["sweep/quality"] == 2.0
+    x = study.get_trials()[1].params["x"]
+    assert found[0].data.params == {"x": str(x)}
+    where = empty_store.client.download_artifacts(found[0].info.run_id, "config.json")
+    assert json.loads(Path(where).read_text()) == {"x": x}
+
+
+def test_a_run_that_cannot_be_written_is_an_error_of_the_sweep(
+    study: optuna.Study, tmp_path: Path, empty_store: Connection
+) -> None:
+    report = report_file(tmp_path, 0, rung=None)
+    report.parent.mkdir(parents=True)
+    report.write_text("no report")
+    begun = journal(study, empty_store, tmp_path, lambda line: None)
+    with pytest.raises(ValueError, match="Expecting value"), begun:
+        begun.on_trial_complete(0, [], SimpleNamespace(config={NUMBER: 0}))
 
 
 def test_texts_of_a_sweep_are_artifacts_of_its_own_run(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onestep.platform.lock import alone
-from onestep.platform.registry.revision import code_digest
+from onestep.platform.registry.revision import code_digest, code_files
 from onestep.sweeps.cost import Budget
 from onestep.sweeps.note import SweepNote, changes, folder_of, latest_of, name_folder
 from onestep.sweeps.search import sweep_or_resume
@@ -96,6 +96,22 @@ def test_a_sweep_goes_on_with_its_own_code_or_with_leave(
         sweep_or_resume(settings)
     with pytest.raises(ValueError, match="pinned"):  # it goes on to the next check
         sweep_or_resume(settings, any_code=True)
+
+
+def test_the_first_files_that_differ_are_named_when_code_has_changed(
+    settings: SweepSettings,
+) -> None:
+    now = code_files()
+    before = {**now, "methods/mean_flow.py": "0", "methods/gone.py": "0"}
+    del before["sweeps/book.py"], before["sweeps/trial.py"]
+    name = "mine-20261122-101500-aaaa"
+    asked = SweepNote(asked=settings, settings=settings, revision="main", code="abc", files=before)
+    folder_of(name).mkdir(parents=True)
+    asked.keep(name)
+    assert SweepNote.of(name) == asked
+    said = "gone.py is gone, methods/mean_flow.py is another, sweeps/book.py is new and 1 more"
+    with pytest.raises(ValueError, match=said):
+        sweep_or_resume(settings)
 
 
 def test_of_two_that_begin_together_one_is_told_that_the_other_runs(

@@ -198,6 +198,41 @@ def test_a_page_holds_all_that_a_sweep_found(home: Path, trained: tuple[Path, Re
     assert "0.25" in page.cells
 
 
+def test_a_page_says_why_a_sweep_ended_and_no_settings_without_effect(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    _, report = trained
+    settings = replace(_SETTINGS, scheduler=Stopping(), budget=Budget(samples=700))
+    book = begun(home, settings)
+    back = {"step": 4, "to": 2, "lr_factor": 0.5, "why": "loss/online is nan"}
+    for value, returns in ((2.0, [back]), (1.0, [])):
+        number, cost = start(book), Cost(wall_s=1.0, samples=256)
+        told = {"samples": 256, "report": report.to_json(), "cost": cost, "returns": returns}
+        book.end(number, numbers(value), **told)  # type: ignore[arg-type]
+    assert "Best so far: trial 1" in read().text
+    book.close()
+    page = read()
+    said = "2 of 4 trials ended: 2 finished. The sweep has ended: the budget is spent, 512 of 700"
+    assert said in page.text
+    assert "Winner: trial 1" in page.text
+    assert "went back from step 4 to 2, learning rate times 0.5: loss/online is nan" in page.text
+    assert "all trials run whole, and are compared at their ends alone" in page.text
+    assert "grace_samples" not in page.text
+    assert "trials of a generation" not in page.text
+    write_page(Findings.of(_NAME))
+    table = (folder_of(_NAME) / "table.md").read_text()
+    assert "It has ended: the budget is spent, 512 of 700 samples." in table
+    assert "finished: went back from step 4 to 2" in table
+
+
+def test_a_page_says_how_fairness_was_judged(home: Path) -> None:
+    begun(home)
+    text = read().text
+    assert "asha, grace_samples 64, reduction 2, replan False" in text
+    assert "not re-planned: at the outermost points" in text
+    assert "quantile" not in text
+
+
 def test_a_page_shows_samples_of_weights_that_are_kept_and_says_why_there_are_no_others(
     home: Path, trained: tuple[Path, Report]
 ) -> None:

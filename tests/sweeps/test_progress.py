@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from onestep.sweeps.book import Book
-from onestep.sweeps.cost import Cost
+from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.losses import add_loss
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.progress import Progress, duration
@@ -97,9 +97,10 @@ def test_the_table_counts_trials_and_shows_each_that_runs(sweep: Sweep) -> None:
 def test_failed_trials_are_counted_and_are_not_the_best(sweep: Sweep) -> None:
     trial = sweep.start()
     sweep.book.fail(trial.config[NUMBER], "it diverged")
+    sweep.clock.now = 1.0
     sweep.progress.on_trial_error(0, [], trial)
     assert sweep.shown[-1] == [
-        "1 of 6 trials ended (1 failed), 0 running, 0 s",
+        "1 of 6 trials ended (1 failed), 0 running, 1 s",
         "no trial has been measured yet",
     ]
 
@@ -142,6 +143,30 @@ def test_the_rest_of_a_sweep_with_rungs_takes_the_samples_that_are_expected(
     assert sweep.progress.left_s == 0.0
 
 
+def test_the_rest_ends_with_the_budget(tmp_path: Path) -> None:
+    each, samples = 100.0, 1000
+    for folder, budget, left_s in (
+        ("samples", Budget(samples=3500), 2 * each),
+        ("seconds", Budget(seconds=250.0), 2 * each),
+        ("money", Budget(money=4.0, price_per_node_hour=36.0), 3 * each),
+        ("enough", Budget(samples=100_000), 5 * each),
+    ):
+        settings = replace(_SETTINGS, concurrency=1, budget=budget)
+        sweep = Sweep(tmp_path / folder, settings)
+        sweep.end(sweep.start(), 1.0, each, samples)
+        assert sweep.progress.left_s == pytest.approx(left_s), folder
+
+
+def test_the_rest_of_rungs_ends_with_the_budget(tmp_path: Path) -> None:
+    scheduler = Stopping(kind=StoppingKind.ASHA, grace_samples=100, reduction=2, replan=True)
+    settings = replace(
+        _SETTINGS, trials=4, concurrency=1, scheduler=scheduler, budget=Budget(samples=900)
+    )
+    sweep = Sweep(tmp_path, settings, (100, 200, 400))
+    sweep.end(sweep.start(), 1.0, 50.0, 100)
+    assert sweep.progress.left_s == pytest.approx((900 - 100) / 2)
+
+
 def test_what_a_group_of_workers_has_written_down_is_shown(sweep: Sweep, tmp_path: Path) -> None:
     silent, telling = sweep.start(), sweep.start()
     sweep.progress.on_trial_result(0, [], telling, {SAMPLES: 100, LOSS: 3.0})
@@ -179,6 +204,11 @@ def test_it_is_shown_once_a_second_at_most(sweep: Sweep) -> None:
         sweep.clock.now = tenth / 10
         sweep.progress.on_step_end(0, [])
     assert len(sweep.shown) == 5
+    sweep.end(sweep.start(), 1.0, 10.0)
+    assert len(sweep.shown) == 5
+    sweep.clock.now = 15.0
+    sweep.progress.on_step_end(0, [])
+    assert sweep.shown[-1][0].startswith("1 of 6 trials ended, 0 running")
 
 
 def test_times_are_said_in_units_that_fit() -> None:

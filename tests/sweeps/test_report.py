@@ -118,11 +118,13 @@ def test_a_sweep_without_a_measured_trial_is_an_error(tmp_path: Path) -> None:
 
 
 def test_each_end_of_a_trial_has_its_line() -> None:
-    trials = (*_TRIALS[:-1], replace(_TRIALS[-1], returns=2))
+    back = {"step": 40, "to": 20, "lr_factor": 0.5, "why": "loss/online is nan"}
+    trials = (*_TRIALS[:-1], replace(_TRIALS[-1], returns=(back,)))
     said = [line_of(one, _SETTINGS).splitlines()[0] for one in trials]
     assert said == [
         "trial 0: eval/w2 at 1 NFE 2 (1.5 to 2.25)",
         "trial 1: failed: TrainingDiverged: loss/online is nan",
         "trial 2: eval/w2 at 1 NFE 0.5 (0 to 0.75), stopped by asha at 1000 samples",
-        "trial 3: eval/w2 at 1 NFE 1 (0.5 to 1.25), went back 2 times",
+        "trial 3: eval/w2 at 1 NFE 1 (0.5 to 1.25), went back from step 40 to 20, learning rate "
+        "times 0.5: loss/online is nan",
     ]

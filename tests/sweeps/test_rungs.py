@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 
 from onestep.sweeps.book import Book
 from onestep.sweeps.cost import Budget, Cost
-from onestep.sweeps.ending import has_ended
+from onestep.sweeps.ending import has_ended, why_ended
 from onestep.sweeps.halving import bracket_of
 from onestep.sweeps.objective import Mode, Objective, Objectives
 from onestep.sweeps.record import SECONDS_FILE, Outcome, folder_of_trial
@@ -278,16 +278,24 @@ def _ended(settings: SweepSettings, storage: RDBStorage, folder: Path) -> Book:
 
 
 @pytest.mark.parametrize(
-    ("changed", "more"),
+    ("changed", "more", "why"),
     [
-        ({"sampler": SamplerKind.GRID}, {"trials": 9}),
-        ({"budget": Budget(samples=2000)}, {"budget": Budget(samples=3000)}),
-        ({"budget": Budget(seconds=2.0)}, {"budget": Budget(seconds=3.0)}),
+        ({"sampler": SamplerKind.GRID}, {"trials": 9}, "the grid has no points left"),
+        (
+            {"budget": Budget(samples=2000)},
+            {"budget": Budget(samples=3000)},
+            "the budget is spent, 2000 of 2000 samples",
+        ),
+        (
+            {"budget": Budget(seconds=2.0)},
+            {"budget": Budget(seconds=3.0)},
+            "the budget is spent, 2 of 2 seconds of trials",
+        ),
     ],
     ids=["grid", "samples", "seconds"],
 )
 def test_a_sweep_that_has_ended_early_is_known_as_one_until_it_gets_more(
-    changed: dict[str, Any], more: dict[str, Any], storage: RDBStorage, tmp_path: Path
+    changed: dict[str, Any], more: dict[str, Any], why: str, storage: RDBStorage, tmp_path: Path
 ) -> None:
     space = Space.from_dict({"k": {"kind": "choice", "values": ["a", "b"]}})
     settings = replace(SETTINGS, trials=8, space=space, **changed)
@@ -296,9 +304,11 @@ def test_a_sweep_that_has_ended_early_is_known_as_one_until_it_gets_more(
     assert len(ended(again.study)) == 2
     assert again.is_done
     assert has_ended(again.study, settings)
+    assert again.ending == why_ended(again.study, settings) == why
     richer = replace(settings, **more)
     assert not has_ended(again.study, richer)
     assert not open_book(storage, tmp_path, richer).is_done
+    assert why_ended(again.study, richer) == ""
 
 
 def test_a_trial_without_a_retry_has_taken_what_its_last_checkpoint_says(

@@ -185,9 +185,9 @@ def test_a_killed_sweep_goes_on_past_a_diverged_trial_without_losing_or_repeatin
     (folder,) = (home / "sweeps").iterdir()
     storage = f"sqlite:///{home / 'optuna.db'}"
     before = optuna.load_study(study_name=folder.name, storage=storage)
-    finished = before.get_trials(states=(TrialState.COMPLETE, TrialState.FAIL))
+    finished = before.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     cut_off = before.get_trials(states=(TrialState.RUNNING,))
-    assert [trial.state for trial in finished] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert [trial.state for trial in finished] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert finished[1].user_attrs["error"].startswith("TrainingDiverged: loss/")
 
     result = resume(folder.name)

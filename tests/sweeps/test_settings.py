@@ -148,3 +148,36 @@ def test_a_search_over_numbers_is_refused_where_there_are_choices_alone(
 def test_a_label_is_one_that_stores_take() -> None:
     with pytest.raises(ValueError, match=r"a label is letters, .* got 'a%b'"):
         Objectives.from_dict({"a%b": {"name": "eval/w2", "nfe": 1}})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["sweep.startup=16", "sweep.trials=16"],
+            "startup must be below sweep.trials, .* got 16 and 16",
+        ),
+        (["sweep.startup=3", "sweep.sampler=random"], "startup has no effect with .*=random"),
+        (["sweep.startup=3", "sweep.sampler=nsga2"], "startup has no effect with .*=nsga2"),
+        (["sweep.population=5"], "population has no effect with sweep.sampler=tpe and .*=none"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        settings_of(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep.trials=2"],  # of the file's 4 random trials there are two
+        ["sweep.sampler=random"],
+        ["sweep.population=5", "sweep.sampler=nsga2"],
+        ["sweep.startup=8", "sweep.trials=4"],  # the default
+        ["sweep=mean_flow_population"],
+    ],
+)
+def test_a_setting_that_a_command_line_leaves_without_effect_is_none_of_its_own(
+    words: list[str],
+) -> None:
+    assert settings_of(words)

@@ -47,6 +47,7 @@ _SMALL: Final = (
     "sweep.concurrency=1",
     "sweep.trials=2",
 )
+_OTHER_KEYS: Final = {"net.width": {"kind": "choice", "values": [16, 32]}}
 EARLIER: Final = "earlier-20261122-101500-aaaa"
 
 
@@ -163,7 +164,20 @@ def test_no_trial_of_a_later_generation_starts_from_a_first_point() -> None:
     assert said[-1] == "left out is point c: no trial is left for it"
 
 
-_OTHER_KEYS: Final = {"optimizer.lr": _NODE["optimizer.lr"]}
+def test_of_a_sweep_over_other_keys_the_common_ones_are_taken_and_the_rest_begins_the_space(
+    home: Path,
+) -> None:
+    other = Space.from_dict({"optimizer.lr": _NODE["optimizer.lr"], **_OTHER_KEYS})
+    (before,) = ran_before(home, small(space=other), 1.0)
+    asked = small(warm_start=WarmStart(sweeps=(EARLIER,)))
+    (point,) = first_points(Plan.of(asked)).points
+    assert point.values == {
+        "optimizer.lr": before["optimizer.lr"],
+        "method.weighting.power": 0.0,
+    }
+    assert point.origin == f"trial 0 of sweep {EARLIER}, with method.weighting.power=0.0"
+
+
 _OTHERS: Final = Objectives(by_label={"q": Objective(name="eval/sliced_w2", nfe=1)})
 
 
@@ -172,7 +186,11 @@ _OTHERS: Final = Objectives(by_label={"q": Objective(name="eval/sliced_w2", nfe=
     [
         ({}, None, rf"there is no sweep '{EARLIER}'"),
         ({}, (), "has no finished trial"),
-        ({"space": Space.from_dict(_OTHER_KEYS)}, (1.0,), r"other keys .* only here \['method.wei"),
+        (
+            {"space": Space.from_dict(_OTHER_KEYS)},
+            (1.0,),
+            r"shares no key .* only here \['method.wei",
+        ),
         ({"objectives": _OTHERS}, (1.0,), "improved eval/sliced_w2 at 1 NFE, this one improves"),
     ],
 )

@@ -1,12 +1,16 @@
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.lineage import Lineage
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.record import Outcome, TrialRecord, folder_of_trial
-from onestep.sweeps.winner import KEPT, keep_leaders, revision_of
+from onestep.sweeps.report import ranked
+from onestep.sweeps.winner import KEPT, keep_leaders, leaders_of, revision_of
 
 _OBJECTIVES: Final = Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)})
 
@@ -64,3 +68,26 @@ def test_only_the_last_rungs_of_whole_leading_trials_keep_their_weights(tmp_path
         (running / kind).mkdir(parents=True)
     keep_leaders(tmp_path, [*whole, stopped], _OBJECTIVES)
     assert weights_in(tmp_path) == {*(f"{k}/rung-1" for k in range(KEPT)), "99/rung-0"}
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_the_best_of_all_is_among_those_that_led_and_those_that_ended_since(
+    objectives: int, tmp_path: Path
+) -> None:
+    wanted = [Objective(name="eval/w2", nfe=1 + place) for place in range(objectives)]
+    asked = Objectives(by_label={f"at_{one.nfe}": one for one in wanted})
+    rng = random.Random(0)
+    for _ in range(50):
+        trials = [
+            replace(
+                trial(number, rng.choice([Outcome.FINISHED, Outcome.FINISHED, Outcome.STOPPED])),
+                results=tuple(Number(value=rng.random(), low=0.0, high=9.0) for _ in wanted),
+                samples=rng.choice([1, 2]),
+            )
+            for number in range(12)
+        ]
+        leaders: list[TrialRecord] = []
+        for place, one in enumerate(trials, start=1):
+            leaders = keep_leaders(tmp_path, [*leaders, one], asked)
+            same = len(trials) if objectives == 1 else 1
+            assert leaders[:same] == leaders_of(ranked(trials[:place], asked))[:same]

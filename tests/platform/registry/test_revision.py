@@ -4,7 +4,12 @@ from pathlib import Path
 
 import torch
 
-from onestep.platform.registry.revision import code_digest, code_revision, installed_versions
+from onestep.platform.registry.revision import (
+    code_digest,
+    code_files,
+    code_revision,
+    installed_versions,
+)
 
 
 def git(folder: Path, *words: str) -> str:
@@ -49,6 +54,17 @@ def test_the_digest_tells_changed_code_wherever_it_is_installed(tmp_path):
     (tmp_path / "methods/one.py").rename(tmp_path / "methods/two.py")
     assert len({*seen, code_digest(tmp_path)}) == 4
     assert code_digest(tmp_path.rename(f"{tmp_path}-moved")) not in seen
+
+
+def test_every_file_of_the_code_has_a_digest(tmp_path):
+    for place in ("methods/one.py", "sweeps/conf/a.yaml", "serving/api.py"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("old")
+    before = code_files(tmp_path)
+    assert set(before) == {"methods/one.py", "sweeps/conf/a.yaml"}
+    (tmp_path / "methods/one.py").write_text("new")
+    after = code_files(tmp_path)
+    assert {path for path in before if before[path] != after[path]} == {"methods/one.py"}
 
 
 def test_a_folder_within_another_checkout_has_not_its_revision(tmp_path):
