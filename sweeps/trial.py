@@ -22,7 +22,9 @@ from ..platform.password import hide_passwords
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.assembly import assemble
 from ..platform.training.checkpoint import digest_of
+from ..platform.training.errors import FolderNotSeen
 from ..platform.training.guard import RETURNED_TO, returns_in
+from ..platform.training.nodes import refusal_here
 from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import train_trial, trained_on
 from .after_training import AfterTraining
@@ -31,12 +33,14 @@ from .cost import Cost
 from .lineage import Beginning
 from .losses import add_loss
 from .objective import Objectives
+from .outage import is_outage
 from .posthoc import PostHoc, Timing
 from .posthoc_setting import Setting
 from .record import (
     CHOSEN,
     COST,
     ERROR,
+    OUTAGE,
     OVERRIDES,
     RESULTS,
     RETURNS,
@@ -52,6 +56,8 @@ from .subtrial import SubTrial
 
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
+_OUTAGE_S: Final = 30.0
+"""A server that is started again takes about as long."""
 _ONLINE: Final = "loss/online"
 _PROJECT: Final = "onestep"
 
@@ -209,6 +215,8 @@ def try_overrides(
     latency: Mapping[str, int] | None = None,
     seed: int = 0,
     tuning: Benchmark | None = None,
+    mark: tuple[Path, str] | None = None,
+    pause_s: float = _OUTAGE_S,
 ) -> Row:
     """Run one trial, from its last checkpoint if it was cut off.
 
@@ -226,6 +234,9 @@ def try_overrides(
         latency: How latency is measured, as plain values; None for the defaults.
         seed: Seed of the sweep.
         tuning: The yardstick that settings are chosen by; None where none are tried.
+        mark: A file by which the folder is known, and what it holds; None where all trials are on
+            this machine.
+        pause_s: Seconds for which a trial waits that met an outage, before it is tried again.
 
     Returns:
         The last row: what it has reached, or how it failed.
@@ -245,6 +256,8 @@ def try_overrides(
     )
     reporter: TuneReporter | None = None
     try:
+        if mark is not None and (refusal := refusal_here(mark)) is not None:
+            raise FolderNotSeen(refusal)
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
         place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
@@ -292,10 +305,14 @@ def try_overrides(
             last |= {RETURNS: _returns(experiment, checkpoint, benchmark.dataset)}
         return last
     except Exception as error:
+        if is_outage(error):
+            tell({OUTAGE: _sentence(error)})
+            time.sleep(pause_s)  # it is tried again when this process is gone
+            raise
         cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost
         failure = {ERROR: _sentence(error), COST: json.dumps(asdict(cost))}
         # A diverged or refused trial is a result; the sweep goes on.
-        if isinstance(error, ValueError | OSError):
+        if isinstance(error, ValueError):
             return failure
         tell(failure)
         raise
