@@ -44,6 +44,7 @@ COMMAND: Final = (
     "sweep.startup=1",
 )
 VICTIM: Final = 1
+_COORDINATOR: Final = "_AutoscalingCoordinatorActor"
 _WITHIN_S: Final = 300.0
 _TRIAL: Final = (b"SteppedTrial", b"ResourceTrainable", b"RayTrainWorker")
 """What Ray calls a process that runs a trial, or works for one."""
@@ -102,9 +103,13 @@ class Killing:
         assert trials_alive(self._home), "it is seen while it runs"
 
     def actors(self) -> list[dict[str, Any]]:
-        """The actors of the cluster that are not dead."""
+        """The actors of the cluster that are not dead, but the one that Ray Train leaves to all."""
         known = ray._private.state.actors().values()  # Ray's own list needs a dashboard
-        return [actor for actor in known if actor["State"] != "DEAD"]
+        return [
+            actor
+            for actor in known
+            if actor["State"] != "DEAD" and actor["ActorClassName"] != _COORDINATOR
+        ]
 
     def groups(self) -> list[dict[str, Any]]:
         """The placement groups of the cluster that have not been removed."""

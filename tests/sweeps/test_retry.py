@@ -141,7 +141,9 @@ def test_the_third_outage_without_getting_further_ends_the_sweep_and_no_trial(
     get_further(tmp_path, 500)
     assert put_off(book), "it had got further"
     assert put_off(book)
-    said = rf"trial 0 could not go on 3 times in a row: {_REASON[:7]}.*no trial has failed by it, .*"
+    said = (
+        rf"trial 0 could not go on 3 times in a row: {_REASON[:7]}.*no trial has failed by it, .*"
+    )
     with (
         pytest.raises(ValueError, match=said + r"`onestep sweep --resume toy-1` goes on"),
         answering(_URL, name="toy-1"),
