@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -16,7 +16,7 @@ from ..platform.configuration import compose
 from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.report import Report
-from ..platform.experiment import Experiment
+from ..platform.experiment import Experiment, Training
 from ..platform.home import Home
 from ..platform.password import hide_passwords
 from ..platform.training import checkpoint as checkpoints
@@ -140,10 +140,9 @@ class TuneReporter:
         if (to := metrics.get(RETURNED_TO)) is not None:  # what follows is trained once more
             self._repeated += samples - int(to) * training.batch_size
             self._samples = int(to) * training.batch_size
+        # The checkpoint that is gone on from, or none where rows come first.
+        self._go_on_from(self._first if checkpoint is None else samples)
         if checkpoint is not None:
-            if self._trained_before is not None:  # the checkpoint that is gone on from
-                self._repeated = max(0, self._trained_before - (samples - self._first))
-                self._trained_before = None
             self.training_s += self._watch.seconds
             write_json(self._file, asdict(self.cost))
             if samples in self._budgets and step < training.steps:
@@ -151,6 +150,10 @@ class TuneReporter:
             self._watch.restart()  # measuring is not training
             return
         self._watch.note(metrics)
+        if self._experiment.workers.uses_ray and _is_kept(step, training):
+            # Ray has it until the group ends, and from there a trial goes on that was cut off.
+            spent = self.training_s + self._watch.seconds
+            write_json(self._file, asdict(replace(self.cost, training_s=spent)))
         if self._wandb is not None:
             self._wandb.report(metrics, step=step)
         loss = metrics.get(_ONLINE)  # missing where the network of a game rests
@@ -166,6 +169,12 @@ class TuneReporter:
 
     def close(self) -> None:
         """Nothing is held back."""
+
+    def _go_on_from(self, samples: int) -> None:
+        """Count what was trained before the trial was cut off, and is trained once more."""
+        if self._trained_before is not None:
+            self._repeated = max(0, self._trained_before - (samples - self._first))
+            self._trained_before = None
 
     def _measure(self, checkpoint: Path, samples: int) -> None:
         bench = Bench(
@@ -193,6 +202,12 @@ class TuneReporter:
             step = samples // self._experiment.training.batch_size
             self._wandb.report({**report.metrics(), **values}, step=step)
         return {SAMPLES: samples, RESULTS: numbers, COST: json.dumps(asdict(self.cost))}
+
+
+def _is_kept(step: int, training: Training) -> bool:
+    """Whether a checkpoint on the way is due after a step."""
+    between = training.checkpoint_every
+    return between > 0 and step % training.every(between) == 0
 
 
 def experiment_of(overrides: tuple[str, ...]) -> Experiment:
