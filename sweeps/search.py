@@ -24,6 +24,7 @@ from ..platform.registry.run import RunFacts
 from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
 from ..platform.training.nodes import marked
+from ..platform.training.preparation import Preparation
 from ..platform.training.reporter import check_wandb
 from .board import Show
 from .book import Book
@@ -259,7 +260,7 @@ def _run(
             if not book.is_done:
                 progress = Progress(study, settings, budgets=plan.budgets, folder=folder, show=show)
                 callbacks = [journal, progress]
-                _search(plan, book, callbacks, ready.dataset, home=home, folder=folder)
+                _search(plan, book, callbacks, ready, home=home, folder=folder)
             book.close()
             _keep_leaders(study, settings, folder)  # of all that are closed now
             if book.spent:
@@ -309,7 +310,7 @@ def _search(
     plan: Plan,
     book: Book,
     callbacks: list[tune.Callback],
-    dataset: Dataset,
+    ready: Preparation,
     *,
     home: Home,
     folder: Path,
@@ -340,15 +341,21 @@ def _search(
     )
     with ThreadPoolExecutor(1) as beside:
         # Ray's start is mostly waiting.
-        judging = beside.submit(plan.benchmark, dataset)
-        tuning = beside.submit(plan.tuning_benchmark, dataset)
+        judging = beside.submit(plan.benchmark, ready.dataset)
+        tuning = beside.submit(plan.tuning_benchmark, ready.dataset)
+        models = beside.submit(ready.assembly.load_models)
         with instance as is_own, _shared(folder, workers, is_own=is_own) as mark:
             run_trials(
                 try_overrides,
                 book,
                 resources=resources,
                 parts=parts
-                | {"benchmark": judging.result(), "tuning": tuning.result(), "mark": mark},
+                | {
+                    "benchmark": judging.result(),
+                    "tuning": tuning.result(),
+                    "models": models.result(),
+                    "mark": mark,
+                },
                 concurrency=settings.concurrency,
                 callbacks=callbacks,
                 folder=folder,

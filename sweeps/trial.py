@@ -20,7 +20,7 @@ from ..platform.experiment import Experiment, Training
 from ..platform.home import Home
 from ..platform.password import hide_passwords
 from ..platform.training import checkpoint as checkpoints
-from ..platform.training.assembly import assemble
+from ..platform.training.assembly import Models, assemble
 from ..platform.training.checkpoint import digest_of
 from ..platform.training.errors import FolderNotSeen
 from ..platform.training.guard import RETURNED_TO, returns_in
@@ -230,6 +230,7 @@ def try_overrides(
     latency: Mapping[str, int] | None = None,
     seed: int = 0,
     tuning: Benchmark | None = None,
+    models: Models | None = None,
     mark: tuple[Path, str] | None = None,
     pause_s: float = _OUTAGE_S,
 ) -> Row:
@@ -249,6 +250,7 @@ def try_overrides(
         latency: How latency is measured, as plain values; None for the defaults.
         seed: Seed of the sweep.
         tuning: The yardstick that settings are chosen by; None where none are tried.
+        models: Registered models that have been loaded, by reference; the trial loads others.
         mark: A file by which the folder is known, and what it holds; None where all trials are on
             this machine.
         pause_s: Seconds for which a trial waits that met an outage, before it is tried again.
@@ -298,6 +300,7 @@ def try_overrides(
                 begin=_beginning(config[BEGINNING], Path(folder)),
                 until=samples // training.batch_size,
                 stops=[budget // training.batch_size for budget in budgets],
+                models=models,
             )
             known = [SubTrial.from_dict(one) for one in config.get(KNOWN, ())]
             for one in known:

@@ -25,7 +25,7 @@ from ..experiment import Experiment
 from ..ray_instance import ray_instance
 from ..registry.errors import RegistryUnreachable
 from . import checkpoint as checkpoints
-from .assembly import home_of
+from .assembly import Models, home_of
 from .errors import (
     CheckpointAltered,
     CheckpointMismatch,
@@ -178,6 +178,7 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
             resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
             until=config["until"],
             stream=_stream(place, Experiment.from_dict(experiment)),
+            models=ray.get(config["models"]),
         )
 
 
@@ -247,6 +248,7 @@ def train_with_ray(
     reporter: Reporter,
     begin: Path | None = None,
     until: int | None = None,
+    models: Models | None = None,
 ) -> Path:
     """Train with Ray Train; a run of the same folder goes on from its last checkpoint.
 
@@ -257,6 +259,7 @@ def train_with_ray(
         begin: Checkpoint of another run that it goes on from where it has none of its own that is
             further; None for the start.
         until: Steps after which it ends, with a checkpoint; None for the whole run.
+        models: Registered models that have been loaded, by reference; workers load others.
 
     Returns:
         The last checkpoint.
@@ -284,6 +287,7 @@ def train_with_ray(
             train_loop_config={
                 # Not as they are: the dashboard shows this mapping, and a URI may hold a password.
                 "experiment": ray.put(experiment.to_dict()),
+                "models": ray.put(models),
                 "mailbox": mailbox,
                 "environment": ray.put(home.variables(os.environ)),
                 "begin": begin,
