@@ -64,5 +64,5 @@ def refusal_here(mark: tuple[Path, str]) -> str | None:
             return None
     except OSError:
         pass
-    address = ray.util.get_node_ip_address()
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return f"node {address} does not see the folder {marker.parent}: {CURE}"

@@ -45,7 +45,7 @@ COMMAND: Final = (
 )
 VICTIM: Final = 1
 _COORDINATOR: Final = "_AutoscalingCoordinatorActor"
-_WITHIN_S: Final = 300.0
+_WITHIN_S: Final = 600.0
 _TRIAL: Final = (b"SteppedTrial", b"ResourceTrainable", b"RayTrainWorker")
 """What Ray calls a process that runs a trial, or works for one."""
 
