@@ -73,7 +73,7 @@ _TOY: Final = SweepSettings(
     trials=2,
     concurrency=1,
     startup=1,
-    retries=0,
+    retries=2,
 )
 
 
