@@ -29,7 +29,6 @@ from .population import Population
 from .record import (
     CHOSEN,
     CURVE,
-    DEATHS,
     DIVERGED,
     ERROR,
     ORIGIN,
@@ -45,6 +44,7 @@ from .record import (
     folder_of_trial,
     report_file,
 )
+from .retry import Note, note_death, note_outage
 from .rungs import Rungs, curve_of
 from .sampler import SamplerKind
 from .settings import SweepSettings
@@ -300,19 +300,22 @@ class Book:
             Whether the trial is the next one to be started, from its last checkpoint; otherwise it
             has failed, for that was its last retry.
         """
-        trial = self._open[number]
-        if self._settle(trial):
-            return False
-        deaths = [*trial.user_attrs.get(DEATHS, ()), reason]
-        trial.set_user_attr(DEATHS, deaths)
-        if len(deaths) > self._settings.retries:
-            rung = trial.user_attrs.get(RUNG)
-            cost = cost_until_checkpoint(self._folder, number, rung=rung)
-            self.fail(number, f"no retry is left after: {reason}", cost=cost)
-            return False
-        del self._open[number]
-        self._waiting.append(self._all()[number])
-        return True
+        return self._retry(number, reason, note_death)
+
+    def put_off(self, number: int, reason: str) -> bool:
+        """Write down that a trial met the outage of a store, which says nothing of the trial.
+
+        Args:
+            number: The trial.
+            reason: The outage.
+
+        Returns:
+            As ``lose`` does.
+
+        Raises:
+            OutageLasts: If it seems to last.
+        """
+        return self._retry(number, reason, note_outage)
 
     def close(self) -> None:
         """Close the trials that wait at a rung for a promotion that will not come.
@@ -329,6 +332,19 @@ class Book:
             self._close_stopped(self._points.again(frozen))
         if why:
             mark_ended(self.study, self._settings, why)
+
+    def _retry(self, number: int, reason: str, note: Note) -> bool:
+        trial = self._open[number]
+        if self._settle(trial):
+            return False
+        rung = trial.user_attrs.get(RUNG)
+        cost = cost_until_checkpoint(self._folder, number, rung=rung)
+        if not note(trial, reason, self._settings, cost):
+            self.fail(number, f"no retry is left after: {reason}", cost=cost)
+            return False
+        del self._open[number]
+        self._waiting.append(self._all()[number])
+        return True
 
     def _new(self) -> Suggestion | None:
         """A point that has not been tried."""

@@ -20,7 +20,7 @@ from ..platform.registry.connection import Connection
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.run import Measurement, Run, RunFacts, now_ms
 from .outage import past_tune
-from .record import Outcome, TrialRecord, report_file
+from .record import OUTAGE, Outcome, TrialRecord, report_file
 from .report import ranked
 from .searcher import NUMBER
 from .settings import SweepSettings
@@ -97,11 +97,14 @@ class Journal(Callback):
 
     @past_tune()
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Write down a trial that failed, or whose process died."""
+        """Write down a trial that failed, or say why it is tried again."""
         number = trial.config[NUMBER]
         frozen = self._study.get_trials(deepcopy=False)[number]
         if frozen.state != TrialState.RUNNING:
             self._write(number)
+            return
+        if outage := (trial.last_result or {}).get(OUTAGE):
+            self._say(f"trial {number} is tried again: {outage}")
             return
         deaths = TrialRecord.of(frozen).deaths
         retry = f"retry {len(deaths)} of {self._settings.retries}"

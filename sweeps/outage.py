@@ -1,4 +1,4 @@
-"""Outages: Optuna's database goes away while a sweep runs, which ends with one sentence."""
+"""Outages: a store goes away while a sweep runs, which ends with one sentence if it stays away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +8,11 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..platform.password import hide_passwords
+from ..platform.registry.errors import RegistryUnreachable
+from ..platform.training.errors import FolderNotSeen
 
 _ERRORS: Final = (SQLAlchemyError, StorageInternalError)
+_OUTAGES: Final = (RegistryUnreachable, FolderNotSeen, OSError)
 
 
 @final
@@ -21,20 +24,44 @@ class DatabaseGone(BaseException):
     """
 
 
+@final
+class OutageLasts(BaseException):
+    """Trials cannot go on, or the sweep cannot write into its folder; the message says why.
+
+    It is no ``Exception`` for the same reason.
+    """
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a trial failed by a store or a node, and not by what was tried.
+
+    Args:
+        error: What the trial raised.
+    """
+    if isinstance(error, _OUTAGES):
+        return True
+    # A checkpoint that cannot be read may be whole, but one of which a file is missing is not.
+    cause = error.__cause__
+    return isinstance(cause, _OUTAGES) and not isinstance(cause, FileNotFoundError)
+
+
 @contextmanager
 def past_tune() -> Iterator[None]:
     """Let an outage pass through Ray Tune, which calls what is in the block.
 
     Yields:
-        None: While the database answers.
+        None: While the database answers, and the folder of the sweep can be written.
 
     Raises:
-        DatabaseGone: If it does not.
+        DatabaseGone: If the database does not answer.
+        OutageLasts: If the folder cannot be written.
     """
     try:
         yield
     except _ERRORS as error:
         raise DatabaseGone from error
+    except OSError as error:
+        raise OutageLasts(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -46,10 +73,10 @@ def answering(url: str, *, name: str) -> Iterator[None]:
         name: Name of the sweep.
 
     Yields:
-        None: While the database answers.
+        None: While all stores answer.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If one does not.
     """
     try:
         yield
@@ -59,6 +86,11 @@ def answering(url: str, *, name: str) -> Iterator[None]:
             f"{_reason(error)}; nothing that it was told is lost: when it answers again, "
             f"`onestep sweep --resume {name}` goes on, with the trials that were running from "
             "their last checkpoints"
+        ) from error
+    except OutageLasts as error:
+        raise ValueError(
+            f"{hide_passwords(str(error))}; no trial has failed by it, and nothing of the sweep is "
+            f"lost: when the outage is over, `onestep sweep --resume {name}` goes on"
         ) from error
 
 

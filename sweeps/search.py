@@ -13,6 +13,7 @@ import optuna
 from ray import tune
 
 from ..platform.data.source import Dataset
+from ..platform.experiment import Workers
 from ..platform.home import Home
 from ..platform.lock import alone
 from ..platform.ray_instance import ray_instance
@@ -22,6 +23,8 @@ from ..platform.registry.revision import code_digest, code_files, code_revision
 from ..platform.registry.run import RunFacts
 from ..platform.shared_storage import check_shared
 from ..platform.training.assembly import home_of, registry_of
+from ..platform.training.nodes import marked
+from ..platform.training.preparation import Preparation
 from ..platform.training.reporter import check_wandb
 from .board import Show
 from .book import Book
@@ -262,7 +265,7 @@ def _run(
             if not book.is_done:
                 progress = Progress(study, settings, budgets=plan.budgets, folder=folder, show=show)
                 callbacks = [journal, progress]
-                _search(plan, book, callbacks, ready.dataset, home=home, folder=folder)
+                _search(plan, book, callbacks, ready, home=home, folder=folder)
             book.close()
             _keep_leaders(study, settings, folder)  # of all that are closed now
             if ending := book.ending:
@@ -312,7 +315,7 @@ def _search(
     plan: Plan,
     book: Book,
     callbacks: list[tune.Callback],
-    dataset: Dataset,
+    ready: Preparation,
     *,
     home: Home,
     folder: Path,
@@ -343,22 +346,42 @@ def _search(
     )
     with ThreadPoolExecutor(1) as beside:
         # Ray's start is mostly waiting.
-        judging = beside.submit(plan.benchmark, dataset)
-        tuning = beside.submit(plan.tuning_benchmark, dataset)
-        with instance as is_own:
-            if not is_own:
-                # On the nodes that may get a trial: where they do not share the folder,
-                # checkpoints of trials would be lost with their nodes.
-                check_shared(folder, needed={"CPU": resources["cpu"], "GPU": resources["gpu"]})
+        judging = beside.submit(plan.benchmark, ready.dataset)
+        tuning = beside.submit(plan.tuning_benchmark, ready.dataset)
+        models = beside.submit(ready.assembly.load_models)
+        with instance as is_own, _shared(folder, workers, is_own=is_own) as mark:
             run_trials(
                 try_overrides,
                 book,
                 resources=resources,
-                parts=parts | {"benchmark": judging.result(), "tuning": tuning.result()},
+                parts=parts
+                | {
+                    "benchmark": judging.result(),
+                    "tuning": tuning.result(),
+                    "models": models.result(),
+                    "mark": mark,
+                },
                 concurrency=settings.concurrency,
                 callbacks=callbacks,
                 folder=folder,
             )
+
+
+@contextmanager
+def _shared(folder: Path, workers: Workers, *, is_own: bool) -> Iterator[tuple[Path, str] | None]:
+    """The mark of a folder that the nodes share that may get a trial; None on this machine alone.
+
+    Where they do not, checkpoints of trials would be lost with their nodes. Trials on nodes that
+    come later look for the mark themselves.
+    """
+    if is_own:
+        yield None
+        return
+    # The process of a trial of several workers takes no CPU, and may be on any node.
+    needed = {"CPU": workers.cpus_per_worker, "GPU": workers.gpus_per_worker}
+    check_shared(folder, needed=None if workers.uses_ray else needed)
+    with marked(folder) as mark:
+        yield mark
 
 
 def _wandb_variables(settings: SweepSettings) -> dict[str, str]:

@@ -13,7 +13,18 @@ from .cost import Cost
 from .death import death_of
 from .objective import Number
 from .outage import past_tune
-from .record import CHOSEN, COST, DIVERGED, ERROR, OVERRIDES, RESULTS, RETURNS, RUNG, SAMPLES
+from .record import (
+    CHOSEN,
+    COST,
+    DIVERGED,
+    ERROR,
+    OUTAGE,
+    OVERRIDES,
+    RESULTS,
+    RETURNS,
+    RUNG,
+    SAMPLES,
+)
 from .subtrial import SubTrial
 
 NUMBER: Final = "number"
@@ -152,15 +163,17 @@ class BookScheduler(FIFOScheduler):
 
     @past_tune()
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Close a trial that failed, or have it go on if its process was killed.
+        """Close a trial that failed; one that was killed or met an outage is to go on.
 
         Args:
             tune_controller: Ray Tune.
             trial: Ray Tune's trial.
         """
         number, last = trial.config[NUMBER], trial.last_result or {}
-        death = death_of(trial)
-        if death is None:
+        death = None if OUTAGE in last else death_of(trial)
+        if OUTAGE in last:
+            self._book.put_off(number, last[OUTAGE])
+        elif death is None:
             self._book.fail(number, last.get(ERROR, UNEXPECTED), cost=cost_of(last))
         else:
             self._book.lose(number, death)

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..platform.file_system import is_on_network
 from ..platform.lock import in_turn
 from ..platform.password import hide_passwords
 from ..platform.registry.address import address_of
@@ -66,7 +67,8 @@ def _open_file(url: str, file: Path) -> RDBStorage:
     file.parent.mkdir(parents=True, exist_ok=True)
     with in_turn(file.with_name(f".{file.name}.lock")):  # two would make the same tables
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE_S}})
-    event.listen(storage.engine, "connect", _log_ahead)
+    journal = _roll_back if is_on_network(file.parent) else _log_ahead
+    event.listen(storage.engine, "connect", journal)
     event.listen(storage.engine, "begin", _same(file))
     storage.engine.dispose()  # the connection that made the tables was not asked
     return storage
@@ -91,11 +93,17 @@ def _same(file: Path) -> Callable[[Any], None]:
 def _log_ahead(connection: Any, record: Any) -> None:
     """Let SQLite write into a log first, which is many times faster and as safe from a kill.
 
-    The file is then for the processes of one machine.
+    The processes share memory for it, and so have to be on one machine.
     """
     del record
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _roll_back(connection: Any, record: Any) -> None:
+    """Have SQLite keep what it replaces beside the file, which machines can share."""
+    del record
+    connection.execute("PRAGMA journal_mode=DELETE")  # also of a file that had a log before
 
 
 def begin(storage: BaseStorage, name: str, objectives: Objectives) -> Study:

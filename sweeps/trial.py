@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -16,14 +16,15 @@ from ..platform.configuration import compose
 from ..platform.data.source import Dataset
 from ..platform.evaluation.benchmark import Benchmark
 from ..platform.evaluation.report import Report
-from ..platform.experiment import Experiment
+from ..platform.experiment import Experiment, Training
 from ..platform.home import Home
 from ..platform.password import hide_passwords
 from ..platform.training import checkpoint as checkpoints
-from ..platform.training.assembly import assemble
+from ..platform.training.assembly import Models, assemble
 from ..platform.training.checkpoint import digest_of
-from ..platform.training.errors import TrainingDiverged
+from ..platform.training.errors import FolderNotSeen, TrainingDiverged
 from ..platform.training.guard import RETURNED_TO, returns_in
+from ..platform.training.nodes import refusal_here
 from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import train_trial, trained_on
 from .after_training import AfterTraining
@@ -32,6 +33,7 @@ from .cost import Cost
 from .lineage import Beginning
 from .losses import add_loss
 from .objective import Objectives
+from .outage import is_outage
 from .posthoc import PostHoc, Timing
 from .posthoc_setting import Setting
 from .record import (
@@ -39,6 +41,7 @@ from .record import (
     COST,
     DIVERGED,
     ERROR,
+    OUTAGE,
     OVERRIDES,
     RESULTS,
     RETURNS,
@@ -54,6 +57,8 @@ from .subtrial import SubTrial
 
 LOSS: Final = "loss"
 _PAUSE_S: Final = 2.0
+_OUTAGE_S: Final = 30.0
+"""A server that is started again takes about as long."""
 _ONLINE: Final = "loss/online"
 _PROJECT: Final = "onestep"
 
@@ -136,10 +141,9 @@ class TuneReporter:
         if (to := metrics.get(RETURNED_TO)) is not None:  # what follows is trained once more
             self._repeated += samples - int(to) * training.batch_size
             self._samples = int(to) * training.batch_size
+        # The checkpoint that is gone on from, or none where rows come first.
+        self._go_on_from(self._first if checkpoint is None else samples)
         if checkpoint is not None:
-            if self._trained_before is not None:  # the checkpoint that is gone on from
-                self._repeated = max(0, self._trained_before - (samples - self._first))
-                self._trained_before = None
             self.training_s += self._watch.seconds
             write_json(self._file, asdict(self.cost))
             if samples in self._budgets and step < training.steps:
@@ -147,6 +151,10 @@ class TuneReporter:
             self._watch.restart()  # measuring is not training
             return
         self._watch.note(metrics)
+        if self._experiment.workers.uses_ray and _is_kept(step, training):
+            # Ray has it until the group ends, and from there a trial goes on that was cut off.
+            spent = self.training_s + self._watch.seconds
+            write_json(self._file, asdict(replace(self.cost, training_s=spent)))
         if self._wandb is not None:
             self._wandb.report(metrics, step=step)
         loss = metrics.get(_ONLINE)  # missing where the network of a game rests
@@ -162,6 +170,12 @@ class TuneReporter:
 
     def close(self) -> None:
         """Nothing is held back."""
+
+    def _go_on_from(self, samples: int) -> None:
+        """Count what was trained before the trial was cut off, and is trained once more."""
+        if self._trained_before is not None:
+            self._repeated = max(0, self._trained_before - (samples - self._first))
+            self._trained_before = None
 
     def _measure(self, checkpoint: Path, samples: int) -> None:
         bench = Bench(
@@ -191,6 +205,12 @@ class TuneReporter:
         return {SAMPLES: samples, RESULTS: numbers, COST: json.dumps(asdict(self.cost))}
 
 
+def _is_kept(step: int, training: Training) -> bool:
+    """Whether a checkpoint on the way is due after a step."""
+    between = training.checkpoint_every
+    return between > 0 and step % training.every(between) == 0
+
+
 def experiment_of(overrides: tuple[str, ...]) -> Experiment:
     """The experiment that ``onestep train`` composes from the same overrides."""
     return Experiment.from_dict(compose("train", overrides), overrides)
@@ -211,6 +231,9 @@ def try_overrides(
     latency: Mapping[str, int] | None = None,
     seed: int = 0,
     tuning: Benchmark | None = None,
+    models: Models | None = None,
+    mark: tuple[Path, str] | None = None,
+    pause_s: float = _OUTAGE_S,
 ) -> Row:
     """Run one trial, from its last checkpoint if it was cut off.
 
@@ -228,6 +251,10 @@ def try_overrides(
         latency: How latency is measured, as plain values; None for the defaults.
         seed: Seed of the sweep.
         tuning: The yardstick that settings are chosen by; None where none are tried.
+        models: Registered models that have been loaded, by reference; the trial loads others.
+        mark: A file by which the folder is known, and what it holds; None where all trials are on
+            this machine.
+        pause_s: Seconds for which a trial waits that met an outage, before it is tried again.
 
     Returns:
         The last row: what it has reached, or how it failed.
@@ -247,6 +274,8 @@ def try_overrides(
     )
     reporter: TuneReporter | None = None
     try:
+        if mark is not None and (refusal := refusal_here(mark)) is not None:
+            raise FolderNotSeen(refusal)
         experiment = experiment_of((*base, *config[OVERRIDES]))
         torch.set_num_threads(max(1, experiment.training.threads))
         place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
@@ -272,6 +301,7 @@ def try_overrides(
                 begin=_beginning(config[BEGINNING], Path(folder)),
                 until=samples // training.batch_size,
                 stops=[budget // training.batch_size for budget in budgets],
+                models=models,
             )
             known = [SubTrial.from_dict(one) for one in config.get(KNOWN, ())]
             for one in known:
@@ -295,11 +325,15 @@ def try_overrides(
             last |= {RETURNS: json.dumps(returns)} if returns else {}
         return last
     except Exception as error:
+        if is_outage(error):
+            tell({OUTAGE: _sentence(error)})
+            time.sleep(pause_s)  # it is tried again when this process is gone
+            raise
         cost = Cost(wall_s=time.monotonic() - begin) if reporter is None else reporter.cost
         failure: dict[str, Any] = {ERROR: _sentence(error), COST: json.dumps(asdict(cost))}
         failure |= {DIVERGED: True} if isinstance(error, TrainingDiverged) else {}
         # A diverged or refused trial is a result; the sweep goes on.
-        if isinstance(error, ValueError | OSError):
+        if isinstance(error, ValueError):
             return failure
         tell(failure)
         raise

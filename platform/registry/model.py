@@ -24,7 +24,7 @@ from .trust import check_trusted
 _LOG: Final = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # the store imports MLflow, which takes seconds, and most trials need none
-    from .store import Registry
+    from .store import LoadedModel, Registry
 
 
 def load_flow_map(
@@ -41,9 +41,18 @@ def load_flow_map(
         The network, in evaluation mode and with frozen parameters, and the record of the model.
     """
     model = registry.load(reference)
+    return flow_map_of(model).to(device), model.record
+
+
+def flow_map_of(model: "LoadedModel") -> FlowMap:
+    """The network of a model that has been loaded, in evaluation mode and with frozen parameters.
+
+    Args:
+        model: The model.
+    """
     flow_map = build_flow_map(model.record)
     fill(flow_map, model.weights, model=str(model.reference))
-    return flow_map.to(device).eval().requires_grad_(False), model.record
+    return flow_map.eval().requires_grad_(False)
 
 
 def load_generator(

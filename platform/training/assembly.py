@@ -5,7 +5,7 @@ import inspect
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, final
@@ -28,14 +28,16 @@ from ..evaluation.sampling import allowed_nfes
 from ..experiment import Evaluation, Experiment, Workers, module_of
 from ..home import Home
 from ..ray_instance import names_cluster
-from ..registry.model import drawn_scales, fill, load_flow_map
+from ..registry.model import drawn_scales, fill, flow_map_of
 from ..registry.reference import check_name
 from .parent import require_record, require_scale
 
 if TYPE_CHECKING:  # the store imports MLflow, which takes seconds, and most trials need none
-    from ..registry.store import Registry
+    from ..registry.store import LoadedModel, Registry
 
 Learner = AbstractMethod | AbstractGame
+Models = Mapping[str, "LoadedModel"]
+"""Registered models that have been loaded, by reference."""
 _FIELDS: Final = {"guidance": "guided", "tokens": "vocabulary"}
 """By which of its fields a network takes a part of the condition."""
 
@@ -50,12 +52,14 @@ class Assembly:
         source: Where the data come from.
         learner: The method or game.
         learning_rate: Multiplier of the optimizer's learning rate.
+        models: Registered models that have been loaded, by reference; others are loaded when used.
     """
 
     experiment: Experiment
     source: AbstractSource
     learner: Learner
     learning_rate: Schedule
+    models: Models = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -80,19 +84,17 @@ class Assembly:
         net = self.net()
         reference = self.experiment.parents.initial
         if reference:
-            model = registry_of(self.experiment).load(reference)
+            model = self._model(reference)
             fill(net, model.weights, model=str(model.reference), new=scale_weights(net))
         return net
 
     def frozen(self) -> dict[str, FlowMap]:
         """The frozen networks of the method by role."""
-        references = self.experiment.parents.frozen
-        if not self.learner.needs.frozen:
-            return {}  # and the registry need not answer
-        registry, nets = registry_of(self.experiment), dict[str, FlowMap]()
+        references, nets = self.experiment.parents.frozen, dict[str, FlowMap]()
         for role, reading in self.learner.needs.frozen.items():
             reference = references[role]
-            net, record = load_flow_map(registry, reference)
+            model = self._model(reference)
+            net, record = flow_map_of(model), model.record
             student, source = self.learner.domain, self.source
             require_record(role, reference, record, reading=reading, student=student, source=source)
             drawn = drawn_scales(record) if role in self.learner.needs.told else None
@@ -100,13 +102,25 @@ class Assembly:
             nets[role] = net.to(self.experiment.training.precision.dtype)
         return nets
 
+    def load_models(self) -> dict[str, "LoadedModel"]:
+        """The registered models that the run begins with, by reference."""
+        parents = self.experiment.parents
+        used = [parents.initial, *(parents.frozen[role] for role in self.learner.needs.frozen)]
+        return {reference: self._model(reference) for reference in used if reference}
+
+    def _model(self, reference: str) -> "LoadedModel":
+        known = self.models.get(reference)
+        return registry_of(self.experiment).load(reference) if known is None else known
+
     def at(self, step: int) -> "Assembly":
         """The things with which a step is taken, where some become others on the way.
 
         Args:
             step: Steps taken before it.
         """
-        return parts_of(self.experiment.at(step)) if self.experiment.changes else self
+        if not self.experiment.changes:
+            return self
+        return replace(parts_of(self.experiment.at(step)), models=self.models)
 
     def recipe(self, data_digest: str, *, after: int | None = None) -> str:
         """Digest of what a checkpoint has to fit.

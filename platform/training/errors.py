@@ -3,6 +3,7 @@
 ValueError
     CheckpointAltered    a checkpoint is truncated or altered
     CheckpointMismatch   a checkpoint belongs to another network, method or data set
+    FolderNotSeen        a machine does not see the folder of a run
     MetricsLost          metrics on their way from the workers were lost
     TrainingDiverged     a loss, a gradient or a weight is no longer a number
         TrainingLost     probes found that the network learns no longer
@@ -16,6 +17,10 @@ class CheckpointAltered(ValueError):
 
 class CheckpointMismatch(ValueError):
     """A checkpoint belongs to another network, method or data set."""
+
+
+class FolderNotSeen(ValueError):
+    """A machine does not see the folder of a run."""
 
 
 class MetricsLost(ValueError):

@@ -1,7 +1,6 @@
 """The nodes of a cluster: whether all that may hold workers see the folder of the run."""
 
 import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,5 +64,5 @@ def refusal_here(mark: tuple[Path, str]) -> str | None:
             return None
     except OSError:
         pass
-    host = socket.gethostname()
-    return f"node {host} does not see the folder {marker.parent}: {CURE}"
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return f"node {address} does not see the folder {marker.parent}: {CURE}"

@@ -23,11 +23,13 @@ from ..data.source import AbstractSource
 from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
+from ..registry.errors import RegistryUnreachable
 from . import checkpoint as checkpoints
-from .assembly import home_of
+from .assembly import Models, home_of
 from .errors import (
     CheckpointAltered,
     CheckpointMismatch,
+    FolderNotSeen,
     MetricsLost,
     TrainingDiverged,
     WorkersFailed,
@@ -67,6 +69,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._rows: list[tuple[dict[str, float], int]] = []
         self._refusal: ValueError | None = None
+        self._outage: Exception | None = None
 
     def put(self, metrics: dict[str, float], step: int) -> None:
         """Take a row."""
@@ -84,6 +87,14 @@ class Mailbox:
     def refusal(self) -> ValueError | None:
         """What ended the run, or None."""
         return self._refusal
+
+    def meet(self, error: Exception) -> None:
+        """Take the outage of a store that a worker has failed by."""
+        self._outage = error
+
+    def outage(self) -> Exception | None:
+        """The last outage of a store that a worker has failed by, or None."""
+        return self._outage
 
 
 def mailbox_here() -> Any:
@@ -132,8 +143,8 @@ def _loop(config: Mapping[str, Any]) -> None:
     refusal = refusal_here(config["mark"])
     if refusal is not None:
         # Ray would find it out at the first checkpoint, and cut its message to pieces.
-        ray.get(config["mailbox"].refuse.remote(ValueError(refusal)))
-        raise ValueError(refusal)
+        ray.get(config["mailbox"].refuse.remote(FolderNotSeen(refusal)))
+        raise FolderNotSeen(refusal)
     context = ray.train.get_context()
     place = Place(
         rank=context.get_world_rank(),
@@ -147,6 +158,10 @@ def _loop(config: Mapping[str, Any]) -> None:
     except (CheckpointAltered, CheckpointMismatch, TrainingDiverged) as error:
         # Every worker meets the same at the same step, and to start again would not help.
         ray.get(config["mailbox"].refuse.remote(error))
+    except (RegistryUnreachable, OSError) as error:
+        # Ray starts the workers again, and tells the last one's message alone if it gives up.
+        ray.get(config["mailbox"].meet.remote(error))
+        raise
 
 
 def _work_at(place: Place, config: Mapping[str, Any]) -> None:
@@ -163,6 +178,7 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
             resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
             until=config["until"],
             stream=_stream(place, Experiment.from_dict(experiment)),
+            models=ray.get(config["models"]),
         )
 
 
@@ -232,6 +248,7 @@ def train_with_ray(
     reporter: Reporter,
     begin: Path | None = None,
     until: int | None = None,
+    models: Models | None = None,
 ) -> Path:
     """Train with Ray Train; a run of the same folder goes on from its last checkpoint.
 
@@ -242,6 +259,7 @@ def train_with_ray(
         begin: Checkpoint of another run that it goes on from where it has none of its own that is
             further; None for the start.
         until: Steps after which it ends, with a checkpoint; None for the whole run.
+        models: Registered models that have been loaded, by reference; workers load others.
 
     Returns:
         The last checkpoint.
@@ -269,6 +287,7 @@ def train_with_ray(
             train_loop_config={
                 # Not as they are: the dashboard shows this mapping, and a URI may hold a password.
                 "experiment": ray.put(experiment.to_dict()),
+                "models": ray.put(models),
                 "mailbox": mailbox,
                 "environment": ray.put(home.variables(os.environ)),
                 "begin": begin,
@@ -311,16 +330,18 @@ def _fit(trainer: TorchTrainer, mailbox: Any) -> ray.train.Result:
     try:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _refusal(mailbox) or WorkersFailed(f"Ray Train gave up: {error}") from error
+        refusal, outage = _reasons(mailbox)
+        failed = WorkersFailed(f"Ray Train gave up: {error}")
+        raise refusal or failed from (error if outage is None else outage)
 
 
-def _refusal(mailbox: Any) -> ValueError | None:
-    """Why a training that failed was refused, or None if it was not or nobody can tell."""
+def _reasons(mailbox: Any) -> tuple[ValueError | None, Exception | None]:
+    """What a training that failed was refused for, and what outage it met, if anybody can tell."""
     try:
-        refusal: ValueError | None = ray.get(mailbox.refusal.remote())
+        refusal, outage = ray.get([mailbox.refusal.remote(), mailbox.outage.remote()])
     except RayActorError:
-        return None
-    return refusal
+        return None, None
+    return refusal, outage
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from ..evaluation.benchmark import Benchmark
 from ..evaluation.report import Report
 from ..experiment import Experiment, name_of
 from . import checkpoint as checkpoints
-from .assembly import Assembly, assemble
+from .assembly import Assembly, Models, assemble
 from .derivative_choice import require_chosen
 from .measurement import measured, served_map
 from .place import place_of
@@ -72,6 +72,7 @@ def train_trial(
     begin: Path | None = None,
     until: int | None = None,
     stops: Sequence[int] = (),
+    models: Models | None = None,
 ) -> Path:
     """Train one experiment, from its furthest checkpoint.
 
@@ -88,6 +89,7 @@ def train_trial(
             for the start.
         until: Steps after which it ends; None for the whole run.
         stops: Steps after which a group stops on its way.
+        models: Registered models that have been loaded, by reference; others are loaded here.
 
     Returns:
         The last checkpoint.
@@ -104,7 +106,9 @@ def train_trial(
         reporter.report({}, step=checkpoints.step_of(known), checkpoint=known)
     if experiment.workers.uses_ray:
         ends = [*stops, experiment.training.steps if until is None else until]
-        return _in_groups(experiment, reporter, folder=folder, begin=known or begin, ends=ends)
+        return _in_groups(
+            experiment, reporter, folder=folder, begin=known or begin, ends=ends, models=models
+        )
     last = work(
         experiment.to_dict(),
         place=place_of(experiment),
@@ -113,6 +117,7 @@ def train_trial(
         resume=begin if known is None else known,
         until=until,
         dataset=dataset,
+        models=models,
     )
     assert last is not None, "the leading worker writes a checkpoint at the end"
     return last
@@ -125,13 +130,16 @@ def _in_groups(
     folder: Path,
     begin: Path | None,
     ends: Sequence[int],
+    models: Models | None,
 ) -> Path:
     """Train by one group of workers after the other, and keep the last checkpoint of each."""
     last, own = begin, folder / CHECKPOINTS
     for end in ends:
         if last is not None and checkpoints.step_of(last) >= end:
             continue
-        made = train_with_ray(experiment, folder=folder, reporter=reporter, begin=last, until=end)
+        made = train_with_ray(
+            experiment, folder=folder, reporter=reporter, begin=last, until=end, models=models
+        )
         last = checkpoints.adopt(own, made)
         shutil.rmtree(folder / STORAGE)  # Ray's copy; the next group goes on from ours
         checkpoints.prune(own, keep=experiment.training.keep_checkpoints)

@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -18,7 +18,7 @@ from ..data.source import Dataset
 from ..experiment import Experiment, Training
 from ..threads import threads
 from . import checkpoint as checkpoints
-from .assembly import Assembly, assemble
+from .assembly import Assembly, Models, assemble
 from .checkpoint import Checkpoint
 from .errors import TrainingDiverged
 from .feed import FIRST, AbstractFeed, BatchStream, DataFeed, PairFeed, StreamFeed
@@ -45,6 +45,7 @@ def work(
     until: int | None = None,
     stream: BatchStream | None = None,
     dataset: Dataset | None = None,
+    models: Models | None = None,
 ) -> Path | None:
     """Train one experiment, from the start or from a checkpoint.
 
@@ -60,6 +61,7 @@ def work(
             clock does not depend on this.
         stream: Batches of this worker, where the data are streamed.
         dataset: The data where they have been loaded; None to load them here.
+        models: Registered models that have been loaded, by reference; others are loaded here.
 
     Returns:
         The last checkpoint, at the leading worker.
@@ -69,7 +71,7 @@ def work(
         TrainingDiverged: If a loss, a gradient or a weight is no longer a finite number, or probes
             find the run lost, and it may not go back.
     """
-    assembly = assemble(Experiment.from_dict(experiment))
+    assembly = replace(assemble(Experiment.from_dict(experiment)), models=models or {})
     # On a GPU, convolutions would round to ten bits, and a difference along a path divides by h.
     torch.backends.cudnn.allow_tf32 = False
     with threads(_threads(assembly.experiment.training, place)):

@@ -44,38 +44,42 @@ COMMAND: Final = (
     "sweep.startup=1",
 )
 VICTIM: Final = 1
-_WITHIN_S: Final = 300.0
-_TRIAL: Final = (b"SteppedTrial", b"ResourceTrainable")
-"""What Ray calls a process that runs a trial."""
+_COORDINATOR: Final = "_AutoscalingCoordinatorActor"
+_WITHIN_S: Final = 600.0
+_TRIAL: Final = (b"SteppedTrial", b"ResourceTrainable", b"RayTrainWorker")
+"""What Ray calls a process that runs a trial, or works for one."""
 
 
 @final
 class Killing:
-    """A cluster with a head that has no CPUs and one node that has one, and a sweep on it.
+    """A cluster with a head that has no CPUs and nodes that have one, and a sweep on it.
 
     Args:
         home: Home of the sweep.
+        command: The sweep.
+        nodes: How many there are from the beginning on.
     """
 
-    def __init__(self, home: Path) -> None:
-        self._home, self.seen = home, dict[str, Any]()
-        self._cluster, self._node = self._up()
+    def __init__(self, home: Path, *, command: Sequence[str] = COMMAND, nodes: int = 1) -> None:
+        self._home, self._command, self._count = home, command, nodes
+        self.seen = dict[str, Any]()
+        self.cluster, self._nodes = self._up()
         self._driver = self._start()
 
-    def _up(self) -> tuple[Cluster, Any]:
+    def _up(self) -> tuple[Cluster, list[Any]]:
         place = tempfile.mkdtemp(prefix="os-", dir=os.environ["RAY_TMPDIR"])
         arguments = {"num_cpus": 0, "temp_dir": place, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=arguments)
-        node = cluster.add_node(num_cpus=1)
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(self._count)]
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        return cluster, node
+        return cluster, nodes
 
     def _start(self) -> subprocess.Popen[str]:
         with (self._home / "said").open("a") as said:
             return subprocess.Popen(
-                [sys.executable, "-m", "onestep.platform.cli", *COMMAND],
+                [sys.executable, "-m", "onestep.platform.cli", *self._command],
                 cwd=self._home,
-                env={**os.environ, "RAY_ADDRESS": self._cluster.address},
+                env={**os.environ, "RAY_ADDRESS": self.cluster.address},
                 stdout=said,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -99,9 +103,13 @@ class Killing:
         assert trials_alive(self._home), "it is seen while it runs"
 
     def actors(self) -> list[dict[str, Any]]:
-        """The actors of the cluster that are not dead."""
+        """The actors of the cluster that are not dead, but the one that Ray Train leaves to all."""
         known = ray._private.state.actors().values()  # Ray's own list needs a dashboard
-        return [actor for actor in known if actor["State"] != "DEAD"]
+        return [
+            actor
+            for actor in known
+            if actor["State"] != "DEAD" and actor["ActorClassName"] != _COORDINATOR
+        ]
 
     def groups(self) -> list[dict[str, Any]]:
         """The placement groups of the cluster that have not been removed."""
@@ -115,14 +123,14 @@ class Killing:
 
     def kill_node(self) -> None:
         """Kill the node on which the trial runs; another comes later."""
-        self._cluster.remove_node(self._node, allow_graceful=False)
+        self.cluster.remove_node(*self._nodes, allow_graceful=False)
         self.until(
             lambda: [group["state"] for group in self.groups()] == ["PENDING"],
             says="a group that waits for a node",
         )
         time.sleep(5.0)
         self.seen["waits"] = self._driver.poll() is None
-        self._cluster.add_node(num_cpus=1)
+        self.cluster.add_node(num_cpus=1)
 
     def kill_driver(self) -> None:
         """Kill the process of the sweep; the same command is given when it has left nothing."""
@@ -134,16 +142,20 @@ class Killing:
     def kill_head(self) -> None:
         """Kill all of the head; the same command is given when there is another cluster."""
         ray.shutdown()
-        head = self._cluster.head_node.all_processes
+        head = self.cluster.head_node.all_processes
         for name in ("gcs_server", "raylet"):
             os.kill(head[name][0].process.pid, signal.SIGKILL)
         since = time.monotonic()
         self.seen["sentence"] = self._driver.communicate(timeout=_WITHIN_S)[1]
         self.seen["first"] = self._driver.returncode
         self.seen["seconds"] = time.monotonic() - since
-        self._cluster.shutdown()
-        self._cluster, self._node = self._up()
+        self.cluster.shutdown()
+        self.cluster, self._nodes = self._up()
         self._driver = self._start()
+
+    def said(self) -> str:
+        """What the sweep has said until now."""
+        return (self._home / "said").read_text()
 
     def finish(self) -> None:
         """Wait for the end of the sweep, and look for what it has left behind."""
@@ -157,7 +169,7 @@ class Killing:
         if self._driver.poll() is None:
             self._driver.kill()
         ray.shutdown()
-        self._cluster.shutdown()
+        self.cluster.shutdown()
 
 
 def trials_alive(home: Path) -> list[int]:

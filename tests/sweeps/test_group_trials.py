@@ -1,10 +1,11 @@
 """Trials of several workers find what those of one worker find, whoever of them is killed."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from optuna.trial import FrozenTrial
 
-from onestep.sweeps.record import DEATHS, RESULTS
+from onestep.sweeps.record import COST, DEATHS, RESULTS, SECONDS_FILE
 
 SWEEP: Final = (
     "sweep",
@@ -53,8 +54,8 @@ def start(home: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def kill(sweep: subprocess.Popen[str], *titles: str, once: Path) -> int:
-    """Kill a process of a sweep by its title, as soon as Ray has kept a checkpoint in a folder."""
+def kill(sweep: subprocess.Popen[str], *titles: str, once: Callable[[], object]) -> int:
+    """Kill a process of a sweep by its title, as soon as something is so."""
     deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline and sweep.poll() is None:
         found = [
@@ -62,11 +63,18 @@ def kill(sweep: subprocess.Popen[str], *titles: str, once: Path) -> int:
             for one in children(sweep.pid)
             if any(title in " ".join(cmdline(one)) for title in titles)
         ]
-        if found and list(once.glob("*/step-*")):
+        if found and once():
             os.kill(found[0], 9)
             return found[0]
         time.sleep(0.05)
     raise AssertionError(f"none of {titles} was seen")
+
+
+def spent(trials: Path) -> dict[str, float]:
+    """What the second trial had taken when it kept its last checkpoint."""
+    file = trials / "1" / SECONDS_FILE
+    found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    return found
 
 
 def children(pid: int) -> list[psutil.Process]:
@@ -101,8 +109,9 @@ def test_trials_of_two_workers_are_those_of_one_though_a_worker_and_a_trial_are_
     while not (places := list(home.glob("sweeps/*/trials"))):
         assert two.poll() is None, two.communicate()[0]
         time.sleep(0.05)
-    kill(two, "RayTrainWorker", once=places[0] / "0" / "ray")
-    kill(two, *TRIAL, once=places[0] / "1" / "ray")
+    kill(two, "RayTrainWorker", once=lambda: list(places[0].glob("0/ray/*/step-*")))
+    kill(two, *TRIAL, once=lambda: spent(places[0]).get("samples", 0) >= 4480)
+    before = spent(places[0])
     left = children(two.pid)
     said, _ = two.communicate(timeout=WITHIN_S)
     assert two.returncode == 0, said
@@ -116,4 +125,8 @@ def test_trials_of_two_workers_are_those_of_one_though_a_worker_and_a_trial_are_
     for group, single in zip(in_groups, alone, strict=True):
         assert group.params == single.params
         assert group.user_attrs[RESULTS][0] == pytest.approx(single.user_attrs[RESULTS][0], 1e-3)
+    # Up to the checkpoint that it went on from nothing is lost, and the rest takes something, too.
+    after = in_groups[1].user_attrs[COST]
+    assert 0.0 < before["training_s"] < after["training_s"]
+    assert 0.0 < before["wall_s"] < after["wall_s"]
     assert not [process for process in left if process.is_running()]

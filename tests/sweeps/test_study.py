@@ -1,9 +1,15 @@
 """Optuna's database, which several processes of a machine open."""
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+
+import pytest
+
+from onestep.sweeps.study import open_storage
+from onestep.tests.platform.test_file_system import mount
 
 _OPENER: Final = """
 import sys
@@ -30,3 +36,28 @@ def test_processes_that_open_a_new_database_at_the_same_moment_share_it(tmp_path
     for one in openers:
         one.communicate(timeout=120)
     assert [one.returncode for one in openers] == [0] * 3
+
+
+def journal_of(file: Path) -> str:
+    """What SQLite keeps beside a file, as whoever opens it finds it."""
+    connection = sqlite3.connect(file)
+    try:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def test_a_database_that_several_machines_see_has_no_log_that_they_would_have_to_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "optuna.db"
+
+    def open_and_close() -> str:
+        storage = open_storage(f"sqlite:///{file}")
+        storage.get_all_studies()
+        storage.engine.dispose()
+        return journal_of(file)
+
+    assert open_and_close() == "wal"
+    mount(monkeypatch, [(tmp_path, "nfs4")])
+    assert open_and_close() == "delete"

@@ -1,14 +1,17 @@
 """A trial as Ray Tune calls it, in this process: what it tells of itself at its end."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from onestep.platform.training.assembly import assemble
+from onestep.platform.training.ray_train import WORKER_BEGUN, WORKER_S
 from onestep.sweeps.objective import Objectives
 from onestep.sweeps.plan import Plan
+from onestep.sweeps.posthoc import Timing
 from onestep.sweeps.record import (
     COST,
     ERROR,
@@ -23,7 +26,7 @@ from onestep.sweeps.searcher import BEGINNING, NUMBER, SPAN
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.stepped import Row
-from onestep.sweeps.trial import try_overrides
+from onestep.sweeps.trial import TuneReporter, try_overrides
 
 _BATCH: Final = 32
 _TIMES: Final = 65536.0
@@ -94,3 +97,41 @@ def test_a_trial_tells_how_often_its_guardian_sent_it_back_and_all_that_it_train
     assert kept.samples == trained
     assert (folder_of_trial(tmp_path, 3, rung=None) / "seconds.json").exists()
     assert cost_until_checkpoint(tmp_path, 4, rung=None).samples == 0
+
+
+def test_a_group_that_is_cut_off_keeps_what_it_took_up_to_its_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    base = (*_BASE, "workers.num_workers=2")
+    plan = Plan.of(replace(_SETTINGS, base=base, concurrency=1))
+
+    def reporter() -> TuneReporter:
+        return TuneReporter(
+            plan.experiment,
+            plan.settings.objectives,
+            plan.benchmark(assemble(plan.experiment).source.load()),
+            folder=tmp_path,
+            budgets=(),
+            timing=Timing(),
+            tell=lambda row: None,
+        )
+
+    def train(one: TuneReporter, *steps: int) -> None:
+        """Hand on what the leading worker tells, which takes three seconds for a step."""
+        for taken, step in enumerate(steps, 1):
+            told = {WORKER_S: 3.0 * taken, WORKER_BEGUN: float(steps[0])}
+            one.report({"loss/online": 1.0, **told}, step=step)
+
+    train(reporter(), 1, 2, 3, 4, 5)  # cut off after its first checkpoint
+    again = reporter()
+    again.report({}, step=4, checkpoint=tmp_path / "step-4")
+    assert again.training_s == 2 * 12.0
+    train(again, 5, 6, 7, 8, 9)
+    third = reporter()  # what the group had kept as its second checkpoint was not whole
+    third.report({}, step=4, checkpoint=tmp_path / "step-4")
+    assert third.training_s == 2 * (12.0 + 12.0)
+    assert third.cost.samples == (4 + 4) * _BATCH
+    fourth = reporter()  # nor was the first
+    train(fourth, 1, 2)
+    assert fourth.cost.samples == (4 + 4 + 2) * _BATCH

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,16 @@ from onestep.methods.core.flow_map import DomainKind
 from onestep.platform.data.pairs import read_pairs
 from onestep.platform.experiment import Evaluation
 from onestep.platform.home import Home
-from onestep.platform.registry.errors import ReferenceNotFound
+from onestep.platform.registry.errors import ReferenceNotFound, RegistryUnreachable
 from onestep.platform.registry.model import load_flow_map
 from onestep.platform.registry.store import Registry
 from onestep.platform.training import checkpoint
+from onestep.platform.training.assembly import assemble
 from onestep.platform.training.cost import cost_of
 from onestep.platform.training.errors import TrainingDiverged
 from onestep.platform.training.launch import launch
+from onestep.platform.training.reporter import MemoryReporter
+from onestep.platform.training.trial import train_trial
 from onestep.platform.training.watcher import Silence
 from onestep.tests.platform.training.group import distance, run_group, state_at
 from onestep.tests.platform.training.launching import (
@@ -205,3 +209,36 @@ def test_guided_pairs_of_a_teacher_that_never_lost_a_label_are_refused(home: Hom
     with pytest.raises(ValueError, match=r"pairs\.guidance reads halves/1 without its condition"):
         launch(guided, Silence())
     assert sorted(home.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "parents"),
+    [
+        (TAUGHT_GAME, {"teacher": "eight_gaussians/1"}),
+        (FLOW_MATCHING, {"initial": "eight_gaussians/1"}),
+    ],
+)
+def test_a_trial_that_is_given_its_parents_asks_no_store_for_them(
+    method: dict[str, Any],
+    parents: dict[str, str],
+    home: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launch(experiment(run="teacher"), Silence())
+    student = experiment(method, run="", parents=parents)
+    assembly = assemble(student)
+    models = assembly.load_models()
+    assert set(models) == {"eight_gaussians/1"}
+    dataset = assembly.source.load()
+
+    def train(name: str, **given: Any) -> str:
+        folder = tmp_path / name
+        last = train_trial(student, MemoryReporter(), folder=folder, dataset=dataset, **given)
+        return checkpoint.digest_of(last)
+
+    asked = train("asked")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(RegistryUnreachable):
+        train("refused")
+    assert train("given", models=models) == asked
