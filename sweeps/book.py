@@ -23,6 +23,7 @@ from .cost import NOTHING, Cost
 from .ending import NOTHING_LEFT, mark_ended, why_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
+from .measured import keep_numbers, note_point
 from .objective import Number, not_finite
 from .points import Points
 from .population import Population
@@ -208,7 +209,7 @@ class Book:
         verdict = judge(self._settings.scheduler, own, curves, self._budgets)
         is_over = verdict is not None and not verdict.goes_on
         if is_over:
-            self._keep(trial, numbers, samples=samples, cost=cost)
+            keep_numbers(trial, numbers, samples=samples, cost=cost)
             trial.set_user_attr(STOPPED, f"{self._settings.scheduler.kind}, {verdict}")
         # Last: what stands in the curve has been judged, also if a kill comes before this.
         self._note(trial, numbers, samples=samples)
@@ -259,7 +260,7 @@ class Book:
         rung = trial.user_attrs.get(RUNG)
         # Before the study says that it has ended, or a kill would lose it.
         write_text(report_file(self._folder, number, rung=rung), report)
-        self._keep(trial, numbers, samples=samples, cost=cost)
+        keep_numbers(trial, numbers, samples=samples, cost=cost)
         if rung is None or rung == len(self._budgets) - 1:
             self._tell(trial, values=[one.value for one in numbers])
         else:
@@ -463,27 +464,10 @@ class Book:
         return None
 
     def _note(self, trial: Trial, numbers: Sequence[Number], *, samples: int) -> None:
-        """Write down a point of a trial's learning curve."""
-        told = self._all()[trial.number].intermediate_values
-        if len(numbers) == 1 and samples not in told:
-            trial.report(numbers[0].value, step=samples)  # for Optuna and its dashboard
-        values = list(self._settings.objectives.smaller_is_better(numbers))
-        trial.set_user_attr(CURVE, {**trial.user_attrs.get(CURVE, {}), str(samples): values})
-
-    def _keep(self, trial: Trial, numbers: Sequence[Number], *, samples: int, cost: Cost) -> None:
-        trial.set_user_attr(SAMPLES, samples)
-        charge(trial, cost)
-        trial.set_user_attr(RESULTS, [[one.value, one.low, one.high] for one in numbers])
+        note_point(self.study, trial, self._settings.objectives, numbers, samples=samples)
 
     def _settle(self, trial: Trial) -> bool:
-        """Tell the study of an end that is written down, if one is.
-
-        Args:
-            trial: The trial.
-
-        Returns:
-            Whether it has ended.
-        """
+        """Tell the study of an end that is written down, if one is, and whether one was."""
         notes = trial.user_attrs
         if ERROR in notes:
             self._close_failed(trial)
