@@ -118,6 +118,11 @@ class Progress(Callback):
         """Ray Tune has looked after its trials once."""
         self._show_if_due()
 
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """The last trial has ended."""
+        self._shown_at = -math.inf  # the last table is shown at once
+        self._show_if_due()
+
     @property
     def lines(self) -> list[str]:
         """The table: how far the sweep is, the best trial, and a line for each that runs."""
