@@ -297,7 +297,7 @@ def test_training_needs_no_teacher_and_distillation_one() -> None:
 
 def test_a_teacher_whose_range_is_too_short_is_refused() -> None:
     teacher = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], domain=Domain(t_hi=0.99))
-    with pytest.raises(ValueError, match=r"got a teacher on \[0, 0.99\]"):
+    with pytest.raises(ValueError, match=r"got one with domain triangle on \[0, 0.99\]"):
         DISTILLATION.loss(built(DISTILLATION, ORACLE, teacher=teacher), pairs(8), moment(8))
 
 
