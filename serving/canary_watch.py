@@ -78,16 +78,14 @@ class _Comparison:
     lots: list[Lot] = field(default_factory=list)
     drift: Drift | None = None
 
-    def take(self, lot: Lot) -> None:
-        """Add a lot; with the last one the drift is known."""
-        self.lots.append(lot)
-        if len(self.lots) == LOTS:
-            self.drift = measure_drift(
-                torch.cat([one.champion for one in self.lots]),
-                torch.cat([one.canary for one in self.lots]),
-                torch.tensor([label for one in self.lots for label in one.labels]),
-                rng=torch.Generator().manual_seed(0),
-            )
+    def measure(self) -> None:
+        """Measure the drift, of as many lots as are compared."""
+        self.drift = measure_drift(
+            torch.cat([one.champion for one in self.lots]),
+            torch.cat([one.canary for one in self.lots]),
+            torch.tensor([label for one in self.lots for label in one.labels]),
+            rng=torch.Generator().manual_seed(0),
+        )
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -166,14 +164,15 @@ class CanaryWatch:
         comparison = self._comparisons.get(name)
         if comparison is None or comparison.both != (champion, version):
             comparison = self._comparisons[name] = _Comparison(both=(champion, version))
-        if comparison.drift is None:
-            number = len(comparison.lots)
+        if (number := len(comparison.lots)) < LOTS:
             lot = await self._replicas.lot(champion, version, number)
             if isinstance(lot, str):
                 await self._end(canary, CanaryState.ROLLED_BACK, lot, {})
                 return
             if lot is not None:
-                await asyncio.to_thread(comparison.take, lot)
+                comparison.lots.append(lot)
+        if comparison.drift is None and len(comparison.lots) == LOTS:
+            await asyncio.to_thread(comparison.measure)
         evidence = _evidence(meanings, comparison)
         fate, why = judge(terms, evidence)
         await self._tell(name, _card(canary, meanings, evidence), meanings)

@@ -138,6 +138,7 @@ class Desk:
         """
         if why := self._fallen.pop(version, ""):
             raise LoadFailed(version, why=why)
+        self._shelf.forgive(version)
         async with self._lend(version):
             pass
 

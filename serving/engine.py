@@ -245,12 +245,12 @@ class Engine:
         """How often the sampler of so many evaluations draws noise."""
         return self._samplers[steps].draws
 
-    def label(self, prompt: str, *, param: str = "prompt") -> int | None:
-        """The class that a text names.
+    def label(self, asked: str | int, *, param: str = "prompt") -> int | None:
+        """The class that a number or a text names.
 
         Args:
-            prompt: Its number or its name; empty for an unconditional model.
-            param: The field that holds the text.
+            asked: Its number; or as text its name or number, empty for an unconditional model.
+            param: The field that holds it.
 
         Returns:
             The class, or None for an unconditional model.
@@ -258,28 +258,38 @@ class Engine:
         Raises:
             RequestRefused: If it names none.
         """
-        text = prompt.strip()
         classes = self.record.classes
         if classes == 0:
-            if text:
+            if str(asked).strip():
                 raise RequestRefused(
-                    f"{param} must be empty for a model without classes, got {shown(prompt)}",
+                    f"{param} must be empty for a model without classes, got {shown(asked)}",
                     param=param,
                 )
             return None
-        names = [name.casefold() for name in self.record.label_names]
-        if text.casefold() in names:
-            return names.index(text.casefold())
-        # isdecimal alone would let other scripts' digits and very long numbers through.
-        if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < classes:
-            return int(text)
+        number = asked if isinstance(asked, int) else self._named(asked.strip())
+        if number is not None and 0 <= number < classes:
+            return number
         own = [name for k, name in enumerate(self.record.label_names) if name != str(k)]
         known = ", ".join(own[:_NAMES_SHOWN])
         raise RequestRefused(
-            f"{param} must be a class label, got {shown(prompt)}; allowed: 0..{classes - 1}"
+            f"{param} must be a class label, got {shown(asked)}; allowed: 0..{classes - 1}"
             + (f" or {known}" if known else ""),
             param=param,
         )
+
+    def _named(self, text: str) -> int | None:
+        """The number that a text means: of the very name, of the only one but for case, or its own.
+
+        So every name can be asked for, whatever the others are.
+        """
+        names = self.record.label_names
+        if text in names:
+            return names.index(text)
+        alike = [k for k, name in enumerate(names) if name.casefold() == text.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        # isdecimal alone would let other scripts' digits and very long numbers through.
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
     @torch.inference_mode()
     def begin(self, draw: Draw | Rows) -> Walk:

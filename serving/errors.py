@@ -14,6 +14,8 @@ from typing import Final, final
 
 FAILED: Final = "the server failed to answer; its log says why"
 NOT_READY: Final = "no model is ready; try again in a second"
+RETRY_AFTER_S: Final = 1
+"""Seconds until a client should ask again where nothing better is known."""
 _LONGEST: Final = 80
 _PLACE: Final = re.compile(r"(?<![\w@.])(?:[a-z][a-z0-9+.-]*:/|~?/)[^\s'\",;)]+")
 
@@ -25,12 +27,24 @@ class RequestRefused(ValueError):
         message: One sentence: what, got, allowed.
         param: The field of the request that is at fault, if it is one.
         status: HTTP status of the answer.
+        retry_after_s: Seconds until another attempt may do better, told with 429 and 503.
+        is_predicted: Whether it was only predicted that the images would come too late.
     """
 
-    def __init__(self, message: str, *, param: str | None = None, status: int = 422) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        status: int = 422,
+        retry_after_s: int = RETRY_AFTER_S,
+        is_predicted: bool = False,
+    ) -> None:
         super().__init__(message)
         self.param = param
         self.status = status
+        self.retry_after_s = retry_after_s
+        self.is_predicted = is_predicted
 
 
 @final
@@ -88,7 +102,12 @@ class DeadlineUnmet(RequestRefused):
         if predicted_s is not None:
             needed = f"the {1000 * predicted_s:.0f} ms that {steps} steps are predicted to take now"
             message = f"{what} must leave {needed}, got {got}"
-        super().__init__(message, param="deadline_ms" if is_asked else None, status=408)
+        super().__init__(
+            message,
+            param="deadline_ms" if is_asked else None,
+            status=408,
+            is_predicted=predicted_s is not None,
+        )
 
 
 @final
@@ -106,11 +125,14 @@ class LoadFailed(RequestRefused):
     Args:
         version: Its version.
         why: What is wrong with it.
+        retry_after_s: Seconds until it may be tried again.
     """
 
-    def __init__(self, version: str, *, why: str) -> None:
+    def __init__(self, version: str, *, why: str, retry_after_s: int = RETRY_AFTER_S) -> None:
         self.why = without_paths(why)
-        super().__init__(f"{version} does not load: {self.why}", status=503)
+        super().__init__(
+            f"{version} does not load: {self.why}", status=503, retry_after_s=retry_after_s
+        )
 
 
 @final

@@ -5,6 +5,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Set
 from multiprocessing.connection import Connection
 from typing import Any, Final, Self, final
@@ -107,7 +108,7 @@ class Forwards:
 
 @final
 class Distant:
-    """A map in another process, called as if it were here; by one thread at a time.
+    """A map in another process, called as if it were here, by any thread.
 
     Args:
         connection: The way to it.
@@ -115,6 +116,7 @@ class Distant:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._turn = threading.Lock()  # an answer does not say whose question it answers
 
     def __call__(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         """The map's answer, on the device of its question.
@@ -148,11 +150,14 @@ class Distant:
             ModelDead: If it has ended.
             RuntimeError: If it raised anything.
         """
+        question = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         try:
-            self._connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-            answer = pickle.loads(self._connection.recv_bytes())
+            with self._turn:
+                self._connection.send_bytes(question)
+                told = self._connection.recv_bytes()
         except (EOFError, OSError) as error:
             raise ModelDead("the process of its forwards has ended") from error
+        answer = pickle.loads(told)
         if isinstance(answer, RuntimeError):
             raise answer
         return answer

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 import yaml
 
@@ -26,6 +26,8 @@ _LOOK_EVERY_S: Final = 1.0
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _LOG: Final = logging.getLogger(__name__)
+Stamp = tuple[int, int, int] | None
+"""Time, size and number of a file; None where there is none."""
 
 
 @final
@@ -187,7 +189,7 @@ class KeyRing:
     """The keys that open the service now.
 
     The file is looked at once a second at most, while requests come. One that cannot be read
-    changes nothing, and the log says why.
+    changes nothing until it can, and the log says why, once.
 
     Args:
         path: The file.
@@ -203,6 +205,7 @@ class KeyRing:
         self._looked = clock()
         self._seen = _stamp(path)  # before it is read: a change between the two is seen later
         self._keys = read_keys(path)
+        self._unread: tuple[Stamp, str] | None = None  # what was said of a file that was not read
 
     def find(self, token: bytes) -> Key | None:
         """The key that a client sent.
@@ -229,12 +232,14 @@ class KeyRing:
         stamp = _stamp(self._path)
         if stamp == self._seen:
             return
-        self._seen = stamp
         try:
             self._keys = read_keys(self._path)
         except ValueError as error:
-            _LOG.error("the keys stay as they were: %s", error)
+            if self._unread != (stamp, str(error)):
+                _LOG.error("the keys stay as they were: %s", error)
+            self._unread = stamp, str(error)
         else:
+            self._seen, self._unread = stamp, None
             _LOG.warning("%d keys were read from %s", len(self._keys), self._path)
 
 
@@ -242,7 +247,7 @@ def _digest(token: bytes) -> str:
     return hashlib.sha256(token).hexdigest()
 
 
-def _stamp(path: Path) -> tuple[Any, ...] | None:
+def _stamp(path: Path) -> Stamp:
     try:
         found = os.stat(path)
     except OSError:

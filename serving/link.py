@@ -45,13 +45,18 @@ class LinkQuery(BaseModel):
         """
         return GenerateRequest(
             model=version,
-            labels=self.labels or None,
+            labels=int(self.labels) if _is_number(self.labels) else self.labels or None,
             seed=seed,
             start=k,
             steps=self.steps,
             guidance=self.guidance,
             format=form,
         )
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a class number, as it stands in an address, and no name."""
+    return text.isascii() and text.isdecimal()
 
 
 def link(version: str, draw: Draw, k: int, form: Picture) -> str:

@@ -72,8 +72,15 @@ def make_lot(champion: Engine, canary: Engine, number: int) -> Lot:
         The lot.
 
     Raises:
-        LotFailed: If a model fails, or makes an image that is not finite.
+        LotFailed: If a model fails, or makes an image that is not finite, or their images differ
+            in shape, as decoders may let them.
     """
+    if canary.image_shape != champion.image_shape:
+        raise LotFailed(
+            "canary",
+            f"must make images of shape {champion.image_shape}, as the champion does, "
+            f"got {canary.image_shape}",
+        )
     labels = _labels(champion.record.classes, number)
     seeds = range(_FIRST_SEED + LOT * number, _FIRST_SEED + LOT * (number + 1))
     made: dict[str, tuple[Tensor, float]] = {}

@@ -235,8 +235,7 @@ def _labels(request: GenerateRequest, engine: Engine, n: int) -> tuple[int, ...]
             f"labels must be one for all images or one for each of {n}, got {len(asked)}",
             param="labels",
         )
-    texts = ("" if label is None else str(label) for label in asked)
-    found = [engine.label(text, param="labels") for text in texts]
+    found = [engine.label("" if one is None else one, param="labels") for one in asked]
     numbers = tuple(label for label in found if label is not None)
     return numbers if len(numbers) == n else None
 

@@ -21,5 +21,7 @@ def refusal(refused: RequestRefused) -> Refusal:
             type=_KINDS.get(refused.status, "invalid_request_error"),
             param=refused.param,
             code=refused.status,
-        )
+        ),
+        retry_after_s=refused.retry_after_s,
+        is_predicted=refused.is_predicted,
     )

@@ -24,7 +24,7 @@ from .schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from .tally import Tally
 
 READY_WITHIN_S: Final = 2.0
-"""Seconds in which all replicas say what they have loaded, or none has."""
+"""Seconds in which replicas say what they have loaded, or none has."""
 _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -57,13 +57,13 @@ class RemoteService:
         self._under_way: Counter[str] = Counter()
         asking = handle.options(stream=True)
         self._generated: Gathering[ImagesRequest, ImagesResponse | Refusal] = Gathering(
-            handle.generate.remote,
+            self._generate,
             lambda requests: _waves(asking.generate_all.remote(requests)),
             most=together,
             linger_s=linger_s,
         )
         self._made: Gathering[GenerateRequest, Made | Refusal] = Gathering(
-            handle.make.remote,
+            self._make,
             lambda requests: _waves(asking.make_all.remote(requests)),
             most=together,
             linger_s=linger_s,
@@ -76,14 +76,17 @@ class RemoteService:
             Their cards.
 
         Raises:
-            RequestRefused: If no replica can answer.
+            RequestRefused: If no replica can answer, or none does in time.
         """
-        models: ModelList | Refusal = await answered(
-            self._handle.describe.remote, self._handle.describe.remote
-        )
+        models = await _in_time(answered(self._describe, self._describe))
+        if models is None:
+            raise RequestRefused(NOT_READY, status=503)
         if isinstance(models, Refusal):
             raise RequestRefused(models.error.message, status=models.error.code)
         return models
+
+    async def _describe(self) -> ModelList:
+        return await _while_awaited(self._handle.describe.remote())
 
     async def missing(self) -> list[str]:
         """The served names that some replica has not loaded.
@@ -91,10 +94,10 @@ class RemoteService:
         Returns:
             The names in their order; all of them where no replica answers in time.
         """
-        asked = self._handle.broadcast("missing")
-        try:
-            answers: list[list[str]] = await asked.results_async(timeout_s=READY_WITHIN_S)
-        except (TimeoutError, DeploymentUnavailableError, RayActorError):  # they start, or one died
+        answers: list[list[str]] | None = await _in_time(
+            self._handle.broadcast("missing").results_async()
+        )
+        if answers is None:
             return list(self._names)
         found = set().union(*answers)
         return [name for name in self._names if name in found]
@@ -105,12 +108,10 @@ class RemoteService:
         Returns:
             One for each; None where one does not answer in time.
         """
-        asked = self._handle.broadcast("tally")
-        try:
-            answers: list[list[Tally]] = await asked.results_async(timeout_s=READY_WITHIN_S)
-        except (TimeoutError, DeploymentUnavailableError, RayActorError):  # they start, or one died
-            return None
-        return [tally for answer in answers for tally in answer]
+        answers: list[list[Tally]] | None = await _in_time(
+            self._handle.broadcast("tally").results_async()
+        )
+        return None if answers is None else [tally for answer in answers for tally in answer]
 
     async def generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
         """Images, or the reason why there are none.
@@ -121,7 +122,7 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await self._ask(request, self._handle.generate.remote, self._generated)
+        return await self._ask(request, self._generate, self._generated)
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         """A file of images, or the reason why there is none.
@@ -132,7 +133,13 @@ class RemoteService:
         Returns:
             The answer.
         """
-        return await self._ask(request, self._handle.make.remote, self._made)
+        return await self._ask(request, self._make, self._made)
+
+    async def _generate(self, request: ImagesRequest) -> ImagesResponse | Refusal:
+        return await _while_awaited(self._handle.generate.remote(request))
+
+    async def _make(self, request: GenerateRequest) -> Made | Refusal:
+        return await _while_awaited(self._handle.make.remote(request))
 
     async def _ask(
         self,
@@ -189,6 +196,25 @@ def _kind(request: ImagesRequest | GenerateRequest) -> Hashable:
     if request.stream or request.noise is not None:
         return None
     return request.model, request.steps
+
+
+async def _in_time(answer: Awaitable[T]) -> T | None:
+    """What replicas say of themselves; None where they do not in time, start, or one died."""
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            return await answer
+    except (TimeoutError, DeploymentUnavailableError, RayActorError):
+        return None
+
+
+async def _while_awaited(answer: DeploymentResponse[T] | DeploymentResponseGenerator[T]) -> T:
+    """An answer as long as somebody waits for it; Serve goes on with one that nobody does."""
+    response = cast("DeploymentResponse[T]", answer)  # as the handle was asked to
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()  # type: ignore[no-untyped-call]
+        raise
 
 
 async def _waves(

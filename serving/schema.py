@@ -3,9 +3,11 @@
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.json_schema import SkipJsonSchema
 
 from .asked import Asked, Whole
 from .engine import MAX_IMAGES, MAX_SEED
+from .errors import RETRY_AFTER_S
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
@@ -312,3 +314,6 @@ class Refusal(BaseModel):
     )
 
     error: Fault
+    # What the server alone reads: neither stands in the body.
+    retry_after_s: SkipJsonSchema[int] = Field(default=RETRY_AFTER_S, exclude=True)
+    is_predicted: SkipJsonSchema[bool] = Field(default=False, exclude=True)

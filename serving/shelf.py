@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, final
@@ -11,6 +13,8 @@ from .errors import LoadFailed, ModelDead
 from .service import EngineService
 from .tally import Tally
 
+RETRY_S: Final = 5.0
+"""Seconds after which a request loads a version again that did not load."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -21,16 +25,25 @@ class Shelf:
     A model loads in a thread beside those that answer, so for that time the bound may be passed
     by its size. One that answers requests is never closed: the bound may be passed until it is
     idle. The last model stays, whatever its size. A failure is told to all who wait for that load
-    and then forgotten: the next request tries again.
+    and to who comes within some seconds of it, so that requests load nothing in vain all the time.
 
     Args:
         load: Makes the service of a version, warm; it runs in a thread.
         memory_bytes: Most bytes of parameters and buffers of all models together.
+        clock: Seconds that only go forward.
     """
 
-    def __init__(self, load: Callable[[str], EngineService], *, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[str], EngineService],
+        *,
+        memory_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._load = load
         self._memory_bytes = memory_bytes
+        self._clock = clock
+        self._failed: dict[str, tuple[str, float]] = {}  # why, and until when it is not tried
         self._models: dict[str, _Model] = {}
         self._loads: dict[str, asyncio.Task[_Model]] = {}
         self._uses = itertools.count()
@@ -83,6 +96,14 @@ class Shelf:
         """
         self._models.pop(version).service.close()
 
+    def forgive(self, version: str) -> None:
+        """Lets a version be tried at once that did not load.
+
+        Args:
+            version: The registered version.
+        """
+        self._failed.pop(version, None)
+
     @asynccontextmanager
     async def borrow(self, version: str) -> AsyncIterator[EngineService]:
         """A loaded model, which stays loaded inside the block.
@@ -94,7 +115,7 @@ class Shelf:
             EngineService: Its service, warm.
 
         Raises:
-            LoadFailed: If it does not load.
+            LoadFailed: If it does not load, or did not a few seconds ago.
         """
         model = await self._get(version)
         model.borrowers += 1
@@ -111,27 +132,41 @@ class Shelf:
         while (model := self._models.get(version)) is None:
             task = self._loads.get(version)
             if task is None:
+                self._check(version)
                 task = self._loads[version] = asyncio.create_task(self._fetch(version))
                 task.add_done_callback(_heard)
             await asyncio.shield(task)  # a client that goes away takes the model from no other
         return model
 
+    def _check(self, version: str) -> None:
+        """Raises what the last load did, unless that is long ago."""
+        why, until = self._failed.get(version, ("", 0.0))
+        if (left_s := until - self._clock()) > 0.0 and why:
+            raise LoadFailed(version, why=why, retry_after_s=math.ceil(left_s))
+
     async def _fetch(self, version: str) -> "_Model":
         try:
             service = await asyncio.to_thread(self._load, version)
         except ValueError as error:
-            self._num_failures += 1
             _LOG.warning("%s does not load: %s", version, error)
-            raise LoadFailed(version, why=str(error)) from error
+            raise self._failure(version, str(error)) from error
         except Exception as error:  # the edge of the model: its error is told, not its traceback
-            self._num_failures += 1
             _LOG.exception("%s does not load", version)
-            raise LoadFailed(version, why=f"{type(error).__name__}, see the log") from error
+            raise self._failure(version, f"{type(error).__name__}, see the log") from error
         finally:
             del self._loads[version]
         self._num_loads += 1
+        self._failed.pop(version, None)
         model = self._models[version] = _Model(service, used=next(self._uses))
         return model
+
+    def _failure(self, version: str, why: str) -> LoadFailed:
+        """What is told of a load that failed, now and to who comes soon."""
+        self._num_failures += 1
+        now = self._clock()
+        self._failed = {one: said for one, said in self._failed.items() if said[1] > now}
+        self._failed[version] = why, now + RETRY_S
+        return LoadFailed(version, why=why, retry_after_s=math.ceil(RETRY_S))
 
     def _trim(self) -> None:
         """Close idle models until the rest fits, but never the one that was used last."""

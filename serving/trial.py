@@ -43,6 +43,8 @@ class Trial:
     An error is a request that the version did not answer and the champion did. So neither a
     request that no model takes speaks against it, nor does one that it fails reach the user. It
     has half of the time that a request has, so that the champion can still answer in the other.
+    That it is predicted to need more than the half is no error, since of the whole it might not:
+    the champion then has all the time, and the request counts for neither.
 
     Args:
         split: Which requests it gets.
@@ -78,11 +80,12 @@ class Trial:
             return answer
         began = time.monotonic()
         found = await self._tried(ask, room_s / 2)
-        if not isinstance(found, str):
+        if not isinstance(found, _Failure):
             self._count(found)
             return found
         answer = await ask(champion, room_s - (time.monotonic() - began))
-        if not isinstance(answer, Refusal):  # else the request is at fault, and no version
+        # Else the request is at fault, or half of its time, and no version.
+        if not (isinstance(answer, Refusal) or found.is_predicted):
             self._count(found)
         return answer
 
@@ -103,26 +106,37 @@ class Trial:
 
         self._shadow = asyncio.create_task(shadow())
 
-    async def _tried(self, ask: Ask[AnswerT], room_s: float) -> AnswerT | str:
-        """The answer of the version, or why there is none, empty where that is logged."""
+    async def _tried(self, ask: Ask[AnswerT], room_s: float) -> "AnswerT | _Failure":
+        """The answer of the version, or why there is none."""
         try:
             async with asyncio.timeout(room_s):
                 answer = await ask(self.split.version, room_s)
         except TimeoutError:
-            return f"no answer in {room_s:.3g} s"
+            return _Failure(why=f"no answer in {room_s:.3g} s")
         except Exception:  # the edge of the model on trial: its error is counted, not passed on
             _LOG.exception("%s, which is on trial, failed", self.split.version)
-            return ""
-        return answer.error.message if isinstance(answer, Refusal) else answer
+            return _Failure(why="")
+        if isinstance(answer, Refusal):
+            return _Failure(why=answer.error.message, is_predicted=answer.is_predicted)
+        return answer
 
-    def _count(self, found: ImagesResponse | Made | str) -> None:
+    def _count(self, found: "ImagesResponse | Made | _Failure") -> None:
         self.counted.requests += 1
-        if isinstance(found, str):
-            if found:
-                _LOG.warning("%s, on trial: %s", self.split.version, found)
+        if isinstance(found, _Failure):
+            if found.why:
+                _LOG.warning("%s, on trial: %s", self.split.version, found.why)
             self.counted.errors += 1
         else:
             self.counted.images += _images(found)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """Why a version on trial made no answer, empty where that is logged already."""
+
+    why: str
+    is_predicted: bool = False
 
 
 def _images(answer: ImagesResponse | Made) -> int:

@@ -54,12 +54,14 @@ class Watch:
 
     It remembers nothing that matters: the replicas tell what they serve, so that one that starts
     again, or a watch that does, is on the same footing a round later. All replicas load a new
-    version before any of them serves it.
+    version before any of them serves it. A load that takes long holds up no other name: rounds
+    pass over a name until it is mended.
 
     Args:
         replicas: All replicas.
         look: The version that an alias means now, by the registry; it runs in a thread.
         clock: Seconds that only grow.
+        patience_s: Seconds that a round waits for the names; then the next looks at the others.
     """
 
     def __init__(
@@ -68,18 +70,35 @@ class Watch:
         look: Callable[[str], str],
         *,
         clock: Callable[[], float] = time.monotonic,
+        patience_s: float = 1.0,
     ) -> None:
         self._replicas = replicas
         self._look = look
         self._clock = clock
+        self._patience_s = patience_s
+        self._under_way: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, tuple[str, float]] = {}  # version, and until when
 
     async def round(self) -> None:
-        """Looks once, and mends what differs."""
+        """Looks once, and mends what differs.
+
+        Raises:
+            Exception: Whatever befell the first name that failed since the round before.
+        """
         states = await self._replicas.followed()
         names = dict.fromkeys(name for state in states for name in state)
-        meanings = {name: [state[name] for state in states if name in state] for name in names}
-        await asyncio.gather(*(self._follow(name, said) for name, said in meanings.items()))
+        for name in names:
+            if name not in self._under_way:
+                said = [state[name] for state in states if name in state]
+                self._under_way[name] = asyncio.create_task(self._follow(name, said))
+        if not self._under_way:
+            return
+        done, _ = await asyncio.wait(self._under_way.values(), timeout=self._patience_s)
+        self._under_way = {name: task for name, task in self._under_way.items() if task not in done}
+        if failures := [error for task in done if (error := task.exception()) is not None]:
+            for error in failures[1:]:
+                _LOG.error("a name was not followed", exc_info=error)
+            raise failures[0]
 
     async def _follow(self, name: str, meanings: list[Meaning]) -> None:
         try:

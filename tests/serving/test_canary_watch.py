@@ -73,7 +73,7 @@ class Scene:
     def new_watches(self) -> tuple[Watch, CanaryWatch]:
         settings = AppSettings(tracking_uri=self.uri)
         return (
-            Watch(self.local, lambda name: look(settings, name)),
+            Watch(self.local, lambda name: look(settings, name), patience_s=60.0),
             CanaryWatch(self.local, lambda: CanaryLedger(Registry(self.uri))),
         )
 

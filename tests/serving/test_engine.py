@@ -165,6 +165,30 @@ def test_a_label_is_a_number_or_a_name(engine: Engine, prompt: str, label: int) 
     assert engine.accept(prompt, seed=0).label == label
 
 
+@pytest.mark.parametrize(
+    ("names", "asked", "label"),
+    [
+        (("one", "zero", "3", "0"), 0, 0),
+        (("one", "zero", "3", "0"), 3, 3),
+        (("one", "zero", "3", "0"), "0", 3),
+        (("one", "zero", "3", "0"), "2", 2),
+        (("A", "B", "a", "b"), "a", 2),
+        (("A", "B", "a", "b"), "b", 3),
+        (("A", "B", "a", "C"), "c", 3),
+    ],
+)
+def test_a_number_is_never_a_name_and_every_name_can_be_asked_for(
+    names: tuple[str, ...], asked: str | int, label: int
+) -> None:
+    assert Engine(gaussian(), record_of(label_names=names)).label(asked) == label
+
+
+def test_a_name_that_two_have_but_for_case_is_refused() -> None:
+    engine = Engine(gaussian(), record_of(label_names=("Ab", "aB", "c", "d")))
+    with pytest.raises(RequestRefused, match="must be a class label, got 'ab'"):
+        engine.label("ab")
+
+
 @pytest.mark.parametrize("prompt", ["4", "-1", "", "seven", "1.0", "3" * 5000, "\u0663", "../etc"])
 def test_other_labels_are_refused_with_the_allowed_ones(engine: Engine, prompt: str) -> None:
     with pytest.raises(RequestRefused, match=r"allowed: 0\.\.3 or zero, one, two, three") as caught:

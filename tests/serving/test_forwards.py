@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from onestep.serving.engine import Draw, Engine
 from onestep.serving.errors import ModelDead
 from onestep.serving.forwards import Forwards
 from onestep.serving.generator import Generator
+from onestep.serving.lot import make_lot
 from onestep.serving.rows import Rows
 from onestep.serving.schema import ImagesRequest, ImagesResponse, Refusal
 from onestep.serving.speed import Speed
@@ -111,6 +114,34 @@ def test_an_error_is_told_to_who_asked_and_keeps_no_other_from_an_answer(
     with pytest.raises(RuntimeError, match="KeyError: 'what is not there'"):
         ask(run, 1)
     assert ask(run, 21) == 42
+
+
+def test_threads_that_ask_one_map_at_once_have_each_their_own_answers(forwards: Forwards) -> None:
+    run = forwards.host(Odd(), Speed())
+    found: dict[int, set[float]] = {what: set() for what in (5, 6, 7)}
+
+    def ask_often(what: int) -> None:
+        for _ in range(200):
+            found[what].add(ask(run, what))
+
+    threads = [threading.Thread(target=ask_often, args=(what,), daemon=True) for what in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20.0)
+        assert not thread.is_alive()
+    assert found == {5: {10}, 6: {12}, 7: {14}}
+
+
+def test_a_lot_takes_no_image_from_those_who_ask_beside_it(forwards: Forwards) -> None:
+    engine = Engine(unet(), record_of(net=UNET_NODE), bucket=4, strict=True, host=forwards.host)
+    (alone,) = engine.sample([DRAWS[0]])
+    whole = make_lot(engine, engine, 0)
+    with ThreadPoolExecutor(1) as pool:
+        lot = pool.submit(make_lot, engine, engine, 0)
+        for _ in range(8):
+            assert torch.equal(engine.sample([DRAWS[0]])[0], alone)
+        assert torch.equal(lot.result(20.0).champion, whole.champion)
 
 
 def test_a_map_that_nobody_holds_is_forgotten(forwards: Forwards) -> None:

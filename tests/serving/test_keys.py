@@ -148,6 +148,19 @@ def test_a_broken_file_keeps_the_keys_and_says_why_once(
     assert ring.find(token) is None
 
 
+def test_a_key_is_revoked_though_its_file_could_not_be_read_when_it_changed(tmp_path: Path) -> None:
+    path, now = tmp_path / "keys.yaml", [0.0]
+    token = add_key(path, "ada").encode()
+    add_key(path, "bob")
+    ring = KeyRing(path, clock=lambda: now[0])
+    remove_key(path, "ada")
+    found, good = path.stat(), path.read_bytes()
+    for now[0], content in ((1.0, b"[" * len(good)), (2.0, good)):
+        path.write_bytes(content)
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))  # as if nothing had changed
+        assert (ring.find(token) is None) == (content == good)
+
+
 def test_the_settings_or_else_the_environment_name_the_file(tmp_path: Path) -> None:
     environment = {ENVIRONMENT: "from_environment"}
     assert key_file(None, {}) is None

@@ -13,15 +13,20 @@ from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
 from onestep.serving.service import EngineService
 from onestep.serving.settings import AppSettings
-from onestep.tests.serving.model import UNET_NODE, record_of, unet
+from onestep.tests.serving.model import NAMES, UNET_NODE, record_of, unet
 
 GENERATIONS: Final = "/v1/images/generations"
 PLACE: Final = "/v1/images/digits/3/7/0.png"
 
 
-def asked(*requests: tuple[str, str, object], headers: dict | None = None) -> list[httpx.Response]:
+def asked(
+    *requests: tuple[str, str, object],
+    headers: dict | None = None,
+    names: tuple[str, ...] = NAMES,
+) -> list[httpx.Response]:
     flow_map = AtScale(unet(guided=True), scale=2.0)
-    engine = Engine(flow_map, record_of(net=UNET_NODE), bucket=4, strict=True)
+    record = record_of(net=UNET_NODE, label_names=names)
+    engine = Engine(flow_map, record, bucket=4, strict=True)
     service = EngineService(engine, name="champion", version="digits/3")
 
     async def run() -> list[httpx.Response]:
@@ -67,6 +72,22 @@ def test_an_address_leads_to_the_image_that_the_request_gives(form: str) -> None
     assert len({levels(answer.content).tobytes() for answer in found}) == 3
 
 
+def test_an_address_leads_to_its_class_though_another_is_named_by_its_number() -> None:
+    names = ("one", "zero", "3", "0")
+    body = {"prompt": "one", "seed": 7}
+    (answer,) = asked(("POST", GENERATIONS, {**body, "response_format": "url"}), names=names)
+    url = answer.json()["data"][0]["url"].replace("/images/v1", "/v1")
+    assert "labels=0&" in url
+    posted, found, by_name = asked(
+        ("POST", GENERATIONS, body),
+        ("GET", url, None),
+        ("GET", url.replace("labels=0", "labels=one"), None),
+        names=names,
+    )
+    assert found.content == base64.b64decode(posted.json()["data"][0]["b64_json"])
+    assert found.content == by_name.content
+
+
 def test_an_address_names_the_drawn_seed_and_costs_nothing_yet() -> None:
     (answer,) = asked(("POST", GENERATIONS, {"prompt": "1", "response_format": "url"}))
     body = answer.json()
@@ -97,7 +118,7 @@ def test_what_was_made_for_a_key_is_kept_by_its_owner_alone() -> None:
     ("status", "url", "message"),
     [
         (404, "/v1/images/digits/4/7/0.png?labels=1", "got 'digits/4'; allowed: champion"),
-        (422, f"{PLACE}?labels=9", "labels must be a class label, got '9'"),
+        (422, f"{PLACE}?labels=9", "labels must be a class label, got 9"),
         (422, f"{PLACE}?labels=1&steps=65", "steps must be less than or equal to 64"),
         (422, f"{PLACE}?labels=1&quality=hd", "'quality'; allowed: labels, steps, guidance"),
         (422, "/v1/images/digits/3/7/0.gif?labels=1", "form must be 'png' or 'webp'"),

@@ -77,6 +77,18 @@ def test_the_array_has_the_bits_of_the_engine() -> None:
     assert "X-Onestep-Guidance" not in answer.headers
 
 
+def test_numbers_are_classes_and_texts_are_names_first() -> None:
+    names = ("one", "zero", "3", "0")
+    engine = Engine(unet(), record_of(net=UNET_NODE, label_names=names), bucket=4, strict=True)
+    body = {"seeds": [5] * 4, "format": "npy"}
+    numbers, texts = posted(
+        {**body, "labels": [0, 1, 2, 3]}, {**body, "labels": ["0", "1", "2", "3"]}, engine=engine
+    )
+    assert (array(texts) == array(numbers)[[3, 1, 2, 2]]).all()
+    expected = [engine.sample([engine.accept(name, seed=5)])[0] for name in names]
+    assert (array(numbers) == torch.cat(expected).numpy()).all()
+
+
 def test_images_of_labels_and_seeds_are_those_that_each_gives_alone() -> None:
     together, *alone = posted(
         {"labels": [3, "one", "0"], "seeds": [5, 5, 9], "steps": 2, "format": "npy"},

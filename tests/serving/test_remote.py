@@ -1,14 +1,15 @@
 """What a request meets when a replica dies of it, or before it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from onestep.serving.remote import RemoteService, answered
+from onestep.serving.errors import RequestRefused
+from onestep.serving.remote import READY_WITHIN_S, RemoteService, answered
 from onestep.serving.schema import ImagesRequest, Refusal
 
 _DEATHS = (RayActorError(), ActorUnavailableError("gone", None))
@@ -34,12 +35,28 @@ def test_a_request_that_all_replicas_die_of_is_refused() -> None:
     assert refused.error.code == 503
 
 
+class Response:
+    """What a handle returns, which goes on until it is cancelled, whoever waits for it or not."""
+
+    def __init__(self, handle: "Handle", work: Coroutine[Any, Any, Any]) -> None:
+        self._handle = handle
+        self._work = asyncio.create_task(work)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.shield(self._work).__await__()
+
+    def cancel(self) -> None:
+        self._handle.cancelled += 1
+        self._work.cancel()
+
+
 class Handle:
     """A handle whose replicas answer when they are let, and die of the prompt ``poison``."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
         self.calls: list[list[str]] = []
+        self.cancelled = 0
 
     def options(self, *, stream: bool) -> "Handle":
         assert stream
@@ -47,7 +64,14 @@ class Handle:
 
     @property
     def generate(self) -> SimpleNamespace:
-        return SimpleNamespace(remote=self._one)
+        return SimpleNamespace(remote=lambda request: Response(self, self._one(request)))
+
+    @property
+    def describe(self) -> SimpleNamespace:
+        return SimpleNamespace(remote=lambda: Response(self, self.opened.wait()))
+
+    def broadcast(self, method: str) -> SimpleNamespace:
+        return SimpleNamespace(results_async=self.opened.wait)
 
     @property
     def make(self) -> SimpleNamespace:
@@ -105,6 +129,36 @@ def test_what_the_replicas_would_refuse_is_refused_before_the_way_to_them() -> N
         await settle()
         handle.opened.set()
         assert await asyncio.gather(*asked[1:]) == ["images of 1"] * 3
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("body", [{}, {"deadline_ms": 900}], ids=["gathered", "alone"])
+def test_a_lone_request_whose_client_left_is_dropped(body: dict[str, int]) -> None:
+    async def work() -> None:
+        handle = Handle()
+        service = service_of(handle)
+        asked = asyncio.create_task(service.generate(ImagesRequest(prompt="1", **body)))
+        await settle()
+        asked.cancel()
+        await settle()
+        assert (handle.calls, handle.cancelled) == ([["1"]], 1)
+
+    asyncio.run(work())
+
+
+def test_replicas_that_say_nothing_of_themselves_are_waited_for_no_longer_than_is_bounded() -> None:
+    async def work() -> None:
+        handle = Handle()
+        service = service_of(handle)
+        async with asyncio.timeout(2 * READY_WITHIN_S):
+            refused, missing, tally = await asyncio.gather(
+                service.describe(), service.missing(), service.tally(), return_exceptions=True
+            )
+        assert isinstance(refused, RequestRefused)
+        assert refused.status == 503
+        assert (missing, tally) == (["digits", "faces"], None)
+        assert handle.cancelled == 1
 
     asyncio.run(work())
 

@@ -10,7 +10,7 @@ from onestep.serving.engine import Engine
 from onestep.serving.errors import LoadFailed
 from onestep.serving.schema import ImagesRequest, ImagesResponse
 from onestep.serving.service import EngineService
-from onestep.serving.shelf import Shelf
+from onestep.serving.shelf import RETRY_S, Shelf
 from onestep.tests.serving.model import UNET_NODE, record_of, unet
 
 WEIGHTS: Final = sum(weight.nbytes for weight in unet().parameters())
@@ -134,10 +134,12 @@ def test_a_model_with_requests_in_flight_is_closed_once_they_are_answered() -> N
         (RuntimeError("secret"), "m/1 does not load: RuntimeError, see the log"),
     ],
 )
-def test_a_failure_is_told_to_all_who_wait_and_then_forgotten(
+def test_a_failure_is_told_to_all_who_wait_or_come_soon_and_then_forgotten(
     error: Exception, message: str
 ) -> None:
     async def work(shelf: Shelf, loader: Loader) -> None:
+        now = 100.0
+        shelf._clock = lambda: now
         loader.broken["m/1"] = error
         gate = loader.held["m/1"] = threading.Event()
         waiting = [asyncio.create_task(use(shelf, "m/1")) for _ in range(3)]
@@ -147,8 +149,20 @@ def test_a_failure_is_told_to_all_who_wait_and_then_forgotten(
         assert [type(one) for one in failed] == [LoadFailed] * 3
         assert {str(one) for one in failed} == {message}
         assert (loader.loads, shelf.versions) == (["m/1"], ())
+        now += 2.5
+        for _ in range(3):
+            with pytest.raises(LoadFailed) as caught:
+                await use(shelf, "m/1")
+            assert (str(caught.value), caught.value.retry_after_s) == (message, 3)
+        await use(shelf, "m/2")
+        assert loader.loads == ["m/1", "m/2"]
+        now += RETRY_S - 2.5
+        with pytest.raises(LoadFailed):
+            await use(shelf, "m/1")
         del loader.broken["m/1"]
+        shelf.forgive("m/1")
         await use(shelf, "m/1")
+        assert loader.loads == ["m/1", "m/2", "m/1", "m/1"]
 
     run(work, models=1)
 

@@ -22,6 +22,7 @@ from onestep.tests.serving.model import GRID, MEAN, SHAPE, STD, TRIANGLE, gaussi
 
 NAME, CHAMPION, CANARY = "digits@champion", "digits/1", "digits/2"
 PAUSE_S = 0.05
+HEAVY_S = 0.5
 
 
 class Faulty(GaussianMap):
@@ -36,6 +37,8 @@ class Faulty(GaussianMap):
         u: Tensor = super().forward(x, s, t, condition)
         if self.kind == "slow":
             time.sleep(PAUSE_S)
+        if self.kind == "heavy":
+            time.sleep(HEAVY_S)
         if self.kind == "hangs" and threading.current_thread().name.startswith("engine"):
             time.sleep(1.0)
         if condition is None or not (condition.label == 3).any():
@@ -47,7 +50,8 @@ class Faulty(GaussianMap):
 
 def desk_of(kind: str, *, timeout_s: float = 60.0, stuck_s: float = 60.0) -> Desk:
     def load(version: str) -> EngineService:
-        flow_map: FlowMap = gaussian() if version == CHAMPION else Faulty(kind)
+        is_well = version == CHAMPION and kind != "heavy"  # which both are
+        flow_map: FlowMap = gaussian() if is_well else Faulty(kind)
         record = record_of(domain=flow_map.domain)
         engine = Engine(flow_map, record, bucket=4)
         return EngineService(engine, name=version, version=version)
@@ -228,6 +232,15 @@ def test_what_the_version_does_not_answer_in_half_the_time_the_champion_does(
     asyncio.run(work())
 
 
+def test_a_deadline_that_leaves_no_room_for_two_attempts_is_no_error_of_the_version() -> None:
+    async def work(desk: Desk) -> None:
+        assert await version_of(desk) == CANARY  # by which its pace is known
+        for _ in range(2):
+            assert await version_of(desk, steps=1, deadline_ms=int(1900 * HEAVY_S)) == CHAMPION
+
+    assert play("heavy", all_of_it(), work) == Counted(requests=1, images=1)
+
+
 def test_a_client_that_leaves_is_no_error_of_the_version() -> None:
     async def work() -> None:
         desk = desk_of("hangs")
@@ -273,6 +286,20 @@ def test_a_lot_that_the_version_fails_says_why_and_one_that_the_champion_fails_n
         assert await desk.lot(CANARY, CHAMPION, 0) is None
 
     play(kind, all_of_it(), work)
+
+
+def test_a_lot_of_images_of_another_shape_is_none_and_says_so() -> None:
+    def load(version: str) -> EngineService:
+        shape = SHAPE if version == CHAMPION else (1, 4, 4)
+        engine = Engine(gaussian(shape=shape), record_of(shape=shape))
+        return EngineService(engine, name=version, version=version)
+
+    async def work() -> None:
+        desk = Desk(Shelf(load, memory_bytes=10**6))
+        why = "the canary must make images of shape (1, 8, 8), as the champion does, got (1, 4, 4)"
+        assert await desk.lot(CHAMPION, CANARY, 0) == why
+
+    asyncio.run(work())
 
 
 def test_a_champion_that_does_not_load_speaks_not_against_the_version() -> None:

@@ -2,6 +2,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from onestep.platform.registry.store import Registry
 from onestep.serving.generator import Generator
 from onestep.serving.meaning import Meaning, look
@@ -10,6 +12,7 @@ from onestep.serving.watch import RETRY_S, Watch
 from onestep.tests.serving.registry import NETWORK, ORACLE, register_broken
 
 ALIAS = "digits@champion"
+LONG_S = 60.0
 
 
 class Local:
@@ -50,7 +53,12 @@ class Scene:
         self.time = 0.0
         self.local = Local([self.replica() for _ in range(2)])
         settings = AppSettings(tracking_uri=uri)
-        self.watch = Watch(self.local, lambda name: look(settings, name), clock=lambda: self.time)
+        self.watch = Watch(
+            self.local,
+            lambda name: look(settings, name),
+            clock=lambda: self.time,
+            patience_s=LONG_S,
+        )
 
     def replica(self) -> Generator:
         return Generator({"tracking_uri": self.uri, "bucket": 4})
@@ -77,6 +85,51 @@ def play(uri: str, work: Callable[[Scene], Awaitable[None]]) -> None:
         await work(scene)
 
     asyncio.run(inner())
+
+
+class Bare:
+    """A replica without models, which loads version 2 when it is told to."""
+
+    def __init__(self) -> None:
+        self.versions = {"slow@champion": "slow/1", "fast@champion": "fast/1"}
+        self.staged: list[str] = []
+        self.loaded: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+
+    async def followed(self) -> list[dict[str, Meaning]]:
+        return [{name: Meaning(version=one, problem="") for name, one in self.versions.items()}]
+
+    async def stage(self, version: str) -> list[str]:
+        self.staged.append(version)
+        return await self.loaded if version == "slow/2" else [""]
+
+    async def point(self, name: str, version: str) -> None:
+        self.versions[name] = version
+
+    async def note(self, name: str, problem: str) -> None:
+        raise AssertionError(problem)
+
+
+def test_a_load_that_takes_long_or_fails_keeps_no_other_name_from_being_followed() -> None:
+    async def work() -> None:
+        bare, meant = Bare(), {"slow@champion": "slow/2", "fast@champion": "fast/2"}
+        watch = Watch(bare, meant.__getitem__, patience_s=0.2)
+        async with asyncio.timeout(10.0):
+            await watch.round()
+            meant["fast@champion"] = "fast/3"
+            await watch.round()
+            assert bare.versions == {"slow@champion": "slow/1", "fast@champion": "fast/3"}
+            assert sorted(bare.staged) == ["fast/2", "fast/3", "slow/2"]
+            bare.loaded.set_exception(OSError("the replica is gone"))
+            meant["fast@champion"] = "fast/4"
+            with pytest.raises(OSError, match="the replica is gone"):
+                await watch.round()
+            assert bare.versions["fast@champion"] == "fast/4"
+            bare.loaded = asyncio.get_running_loop().create_future()
+            bare.loaded.set_result([""])
+            await watch.round()
+            assert bare.versions["slow@champion"] == "slow/2"
+
+    asyncio.run(work())
 
 
 def test_a_moved_alias_is_swapped_on_all_replicas_and_back(uri: str) -> None:
