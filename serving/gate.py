@@ -85,9 +85,11 @@ class Gate:
             return None
         trace.reason = what
         refused = RequestRefused(
-            f"this key may ask for {limit} {what} in a minute; try again in {wait_s} s", status=429
+            f"this key may ask for {limit} {what} in a minute; try again in {wait_s} s",
+            status=429,
+            retry_after_s=wait_s,
         )
-        return respond(refusal(refused), retry_after_s=wait_s)
+        return respond(refusal(refused))
 
     def declare(self, schema: dict[str, Any]) -> None:
         """Says in an OpenAPI schema where a key is asked for, if one is.

@@ -82,7 +82,7 @@ class RemoteService:
             self._handle.describe.remote, self._handle.describe.remote
         )
         if isinstance(models, Refusal):
-            raise RequestRefused(models.error.message, status=models.error.code)
+            raise RequestRefused(models.error.message, status=models.status)
         return models
 
     async def missing(self) -> list[str]:

@@ -1,11 +1,12 @@
 """What travels over HTTP: OpenAI's images shape, with seed and steps beside it."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
 from .asked import Asked, Whole
 from .engine import MAX_IMAGES, MAX_SEED
+from .errors import RETRY_AFTER_S
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
@@ -290,13 +291,13 @@ class Fault(BaseModel):
         message: One sentence: what, got, allowed.
         type: Whose fault it is.
         param: The field at fault, if it is one.
-        code: HTTP status.
+        code: Its kind in one word, for programs; null for a field that is out of range.
     """
 
     message: str
     type: Kind
     param: str | None
-    code: int
+    code: str | None
 
 
 class Refusal(BaseModel):
@@ -307,8 +308,31 @@ class Refusal(BaseModel):
             "message": "n must be less than or equal to 64, got 65",
             "type": "invalid_request_error",
             "param": "n",
-            "code": 422,
+            "code": None,
         }
     )
 
     error: Fault
+    _status: int = PrivateAttr(default=500)
+    _retry_after_s: int = PrivateAttr(default=RETRY_AFTER_S)
+
+    @property
+    def status(self) -> int:
+        """HTTP status of the answer."""
+        return self._status
+
+    @property
+    def retry_after_s(self) -> int:
+        """Seconds until another attempt may do better, told with 429 and 503."""
+        return self._retry_after_s
+
+    def at(self, status: int, *, retry_after_s: int) -> Self:
+        """The same refusal, with what HTTP tells beside the body.
+
+        Args:
+            status: HTTP status.
+            retry_after_s: Seconds until another attempt may do better.
+        """
+        found = self.model_copy()
+        found._status, found._retry_after_s = status, retry_after_s
+        return found
