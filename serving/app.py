@@ -26,6 +26,8 @@ _INGRESS_HEALTH_S: Final = 1.0
 _LAST_WORDS_S: Final = 5.0
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
+_CONTROL: Final = 100
+"""The same of a replica: what it has, counts, and is told."""
 
 
 @final
@@ -117,9 +119,11 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
     fixed = settings.to_dict() | {"model": "", "models": ()}
     # Its digest, because Serve shows versions, and the store's URL may hold a password.
     version = sha256(str(sorted(fixed.items())).encode()).hexdigest()[:16]
-    # The batcher of a replica counts who waits and refuses the next, so that max_waiting is one
-    # number. It must see them all: Serve's own queues begin at twice of what it takes.
-    at_once = 2 * (settings.max_waiting + settings.bucket)
+    # The batcher of each model counts who waits and refuses the next, so that max_waiting is one
+    # number. They must see them all, those of a canary too: Serve's own queues begin at twice of
+    # what all of them take.
+    models = len(names_of(config)) + 1
+    at_once = 2 * models * (settings.max_waiting + settings.bucket) + _CONTROL
     # A replica that is stopped first answers who waits: none for longer than a request may take.
     drained_s = settings.request_timeout_s + _LAST_WORDS_S
     generator = GENERATOR.options(
