@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PrivateAttr
 
 from .asked import Asked, Whole
 from .engine import MAX_IMAGES, MAX_SEED
@@ -11,6 +11,18 @@ from .errors import RETRY_AFTER_S
 
 def _example(**fields: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+def _or_null(schema: dict[str, JsonValue]) -> None:
+    """Says of a field's schema that null means what is taken where the field is left out."""
+    about = ("default", "description", "title")
+    own = {name: schema.pop(name) for name in [*schema] if name not in about}
+    schema["anyOf"] = [own, {"type": "null"}]
+
+
+def _left_out(default: JsonValue) -> BeforeValidator:
+    """Takes null for a field that is left out."""
+    return BeforeValidator(lambda value: default if value is None else value)
 
 
 _PLACE: Final = "v1/images/digits/3/7/0.png?labels=3&steps=1"
@@ -55,7 +67,17 @@ class ImagesRequest(Asked):
             description="Class label: its number or its name. Empty for a model without classes.",
         ),
     ] = ""
-    n: Annotated[int, Field(ge=1, le=MAX_IMAGES, description="Number of images."), Whole] = 1
+    n: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_IMAGES,
+            description="Number of images.",
+            json_schema_extra=_or_null,
+        ),
+        Whole,
+        _left_out(1),
+    ] = 1
     size: Annotated[
         str | None,
         Field(
@@ -65,11 +87,27 @@ class ImagesRequest(Asked):
     ] = None
     response_format: Annotated[
         Literal["b64_json", "url"],
-        Field(description="Files in base64, or addresses at which they are made when asked."),
+        Field(
+            description="Files in base64, or addresses at which they are made when asked.",
+            json_schema_extra=_or_null,
+        ),
+        _left_out("b64_json"),
     ] = "b64_json"
     output_format: Annotated[
-        Literal["png", "webp"], Field(description="Kind of the files; both are without loss.")
+        Literal["png", "webp"],
+        Field(description="Kind of the files; both are without loss.", json_schema_extra=_or_null),
+        _left_out("png"),
     ] = "png"
+    background: Annotated[
+        Literal["auto"] | None, Field(description="OpenAI's default, and nothing else.")
+    ] = None
+    moderation: Annotated[
+        Literal["auto"] | None, Field(description="OpenAI's default, and nothing else.")
+    ] = None
+    stream: Annotated[
+        Literal[False] | None,
+        Field(description="OpenAI's default, and nothing else; /v1/generate streams."),
+    ] = None
     user: Annotated[
         str | None,
         Field(
