@@ -6,13 +6,16 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final, final
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application, Deployment
+from ray.serve.context import _get_global_client  # nothing public tells the address
 from ray.serve.handle import DeploymentHandle
 
 from .api import build_api
 from .engine import MAX_IMAGES
+from .exposure import warn_if_open
 from .generator import Generator, names_of
 from .keys import key_file
 from .remote import RemoteService
@@ -100,8 +103,18 @@ def build(args: Mapping[str, Any]) -> Application:
 
     settings = AppSettings.from_dict(args)
     settings = replace(settings, keys=key_file(settings.keys, os.environ))
+    if (host := _host()) is not None:
+        warn_if_open(host, settings.keys)
     versions = {name: version_of(settings.with_model(name)) for name in settings.names}
     return build_application(settings, {"models": versions})
+
+
+def _host() -> str | None:
+    """Where the Serve of this cluster listens; None where no cluster is there yet."""
+    if not ray.is_initialized():  # or the question would start one
+        return None
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else client.http_config.host
 
 
 def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Application:
