@@ -14,7 +14,7 @@ def respond(answer: Refusal) -> JSONResponse:
     Returns:
         The answer.
     """
-    code = answer.error.code
+    code = answer.status
     headers = {}
     if code in (429, 503):
         headers["Retry-After"] = str(answer.retry_after_s)

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from .answer import respond
 from .body import BodyLimit
@@ -114,6 +115,7 @@ def build_api(
         description="Images of a class, made in one network evaluation.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the address of the other would be taken from the request's Host
     )
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(RequestRefused, _answer_refused)
@@ -233,6 +235,8 @@ def build_api(
         page = metrics_page(meter, await service.tally())
         return Response(page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    for path, asked in (("/healthz", health), ("/readyz", ready)):
+        api.add_api_route(path, asked, methods=["HEAD"], include_in_schema=False)
     add_pages(api)
     return api
 
@@ -273,7 +277,21 @@ async def _answer_http(request: Request, error: Exception) -> Response:
             message = error.detail
         case _:
             message = error.detail
-    return respond(refusal(RequestRefused(message, status=error.status_code)))
+    answer = respond(refusal(RequestRefused(message, status=error.status_code)))
+    answer.headers.update(error.headers or {})
+    if error.status_code == 405:  # the framework names the verbs of the first route alone
+        answer.headers["Allow"] = ", ".join(sorted(_verbs(request)))
+    return answer
+
+
+def _verbs(request: Request) -> set[str]:
+    """What the path of a request may be asked with."""
+    return {
+        verb
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for verb in route.methods or ()
+    }
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:

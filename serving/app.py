@@ -6,13 +6,16 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final, final
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application, Deployment
+from ray.serve.context import _get_global_client  # nothing public tells the address
 from ray.serve.handle import DeploymentHandle
 
 from .api import build_api
 from .engine import MAX_IMAGES
+from .exposure import warn_if_open
 from .generator import Generator, names_of
 from .keys import key_file
 from .remote import RemoteService
@@ -26,6 +29,8 @@ _INGRESS_HEALTH_S: Final = 1.0
 _LAST_WORDS_S: Final = 5.0
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
+_CONTROL: Final = 100
+"""The same of a replica: what it has, counts, and is told."""
 
 
 @final
@@ -98,8 +103,18 @@ def build(args: Mapping[str, Any]) -> Application:
 
     settings = AppSettings.from_dict(args)
     settings = replace(settings, keys=key_file(settings.keys, os.environ))
+    if (host := _host()) is not None:
+        warn_if_open(host, settings.keys)
     versions = {name: version_of(settings.with_model(name)) for name in settings.names}
     return build_application(settings, {"models": versions})
+
+
+def _host() -> str | None:
+    """Where the Serve of this cluster listens; None where no cluster is there yet."""
+    if not ray.is_initialized():  # or the question would start one
+        return None
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else client.http_config.host
 
 
 def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Application:
@@ -117,9 +132,11 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
     fixed = settings.to_dict() | {"model": "", "models": ()}
     # Its digest, because Serve shows versions, and the store's URL may hold a password.
     version = sha256(str(sorted(fixed.items())).encode()).hexdigest()[:16]
-    # The batcher of a replica counts who waits and refuses the next, so that max_waiting is one
-    # number. It must see them all: Serve's own queues begin at twice of what it takes.
-    at_once = 2 * (settings.max_waiting + settings.bucket)
+    # The batcher of each model counts who waits and refuses the next, so that max_waiting is one
+    # number. They must see them all, those of a canary too: Serve's own queues begin at twice of
+    # what all of them take.
+    models = len(names_of(config)) + 1
+    at_once = 2 * models * (settings.max_waiting + settings.bucket) + _CONTROL
     # A replica that is stopped first answers who waits: none for longer than a request may take.
     drained_s = settings.request_timeout_s + _LAST_WORDS_S
     generator = GENERATOR.options(

@@ -81,8 +81,9 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a forward."""
-        return len(self._arrived) + self._company.waiting
+        """Requests that wait for a forward, and that somebody waits for."""
+        futures = [*(future for _, future in self._arrived), *self._company.absent]
+        return sum(not future.done() for future in futures)
 
     def forecast(self, rows: int, *, most: int = MAX_STEPS) -> Forecast:
         """What is ahead of a request that comes now.
@@ -100,10 +101,15 @@ class Batcher:
         if (running := self._running) is not None:
             began, present = running
             running_s = max(0.0, self._pace.seconds(present) - (time.monotonic() - began))
+        return self._forecast(rows, most, ahead=[*self._left, *coming], running_s=running_s)
+
+    def _forecast(
+        self, rows: int, most: int, *, ahead: Sequence[tuple[int, int]] = (), running_s: float = 0.0
+    ) -> Forecast:
         return Forecast(
             rows,
             most=most,
-            ahead=[*self._left, *coming],
+            ahead=ahead,
             bucket=self._engine.bucket,
             pace=self._pace,
             running_s=running_s,
@@ -124,18 +130,17 @@ class Batcher:
 
         Raises:
             ModelDead: If no forward will ever run again.
-            Overloaded: If too many requests wait already.
+            Overloaded: If too many requests wait already, or so much is ahead that the server's own
+                bound is predicted to be missed.
             DeadlineUnmet: If its time is over, or is predicted to be before it has its images.
         """
         if self._dead:
             raise ModelDead(self._dead)
-        if self.waiting >= self._max_waiting:
-            raise Overloaded(self.waiting)
-        predicted_s = self.forecast(draw.n, most=draw.steps).seconds(draw.steps)
-        if predicted_s > within_s and self._pace.is_fresh:
-            raise DeadlineUnmet(
-                within_s, is_asked=is_asked, predicted_s=predicted_s, steps=draw.steps
-            )
+        # Only where it may matter are those told apart that were given up.
+        at_most = len(self._arrived) + self._company.waiting
+        if at_most >= self._max_waiting and (waiting := self.waiting) >= self._max_waiting:
+            raise Overloaded(waiting)
+        self._check_time(draw, within_s, is_asked=is_asked)
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         self._arrived.append((draw, future))
         if self._worker is None or self._worker.done():
@@ -145,6 +150,20 @@ class Batcher:
                 return await future
         except TimeoutError:  # the future is cancelled with it, by which its walk is left
             raise DeadlineUnmet(within_s, is_asked=is_asked) from None
+
+    def _check_time(self, draw: Draw | Rows, within_s: float, *, is_asked: bool) -> None:
+        """Refuses what is predicted to come too late, as far as there is reason to trust that."""
+        predicted_s = self.forecast(draw.n, most=draw.steps).seconds(draw.steps)
+        if predicted_s <= within_s or not self._pace.is_fresh:
+            return
+        is_idle = not (self._arrived or self._entering or len(self._company))
+        if is_idle and not self._pace.is_sure(min(draw.n, self._engine.bucket)):
+            return  # one slow first forward must not refuse all: nobody else would be delayed
+        alone_s = self._forecast(draw.n, draw.steps).seconds(draw.steps)
+        if not is_asked and alone_s <= within_s:  # later it may be in time
+            after_s = math.ceil(predicted_s - within_s)
+            raise Overloaded(self.waiting, retry_after_s=after_s)
+        raise DeadlineUnmet(within_s, is_asked=is_asked, predicted_s=predicted_s, steps=draw.steps)
 
     def close(self) -> None:
         """Ends the thread; nobody waits any more, and nobody may come."""

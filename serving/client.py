@@ -119,6 +119,8 @@ class Client:
         key: Sent as a bearer token; None for a service without keys.
         timeout_s: Seconds without a byte after which an answer is given up.
         retries: How often a request is sent again.
+        longest_wait_s: Seconds that the service may ask to wait; where it asks for more, a request
+            is not sent again.
 
     Raises:
         ValueError: If a number is out of range.
@@ -131,14 +133,17 @@ class Client:
         key: str | None = None,
         timeout_s: float = 60.0,
         retries: int = 4,
+        longest_wait_s: float = 60.0,
     ) -> None:
-        if timeout_s <= 0 or retries < 0:
+        if timeout_s <= 0 or retries < 0 or longest_wait_s < 0:
             raise ValueError(
-                f"timeout_s must be above 0 and retries at least 0, got {timeout_s} and {retries}"
+                "timeout_s must be above 0, retries and longest_wait_s at least 0, "
+                f"got {timeout_s}, {retries} and {longest_wait_s}"
             )
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
         self._retries = retries
+        self._longest_wait_s = longest_wait_s
 
     def __enter__(self) -> Self:
         return self
@@ -357,11 +362,12 @@ class Client:
 
     def _wait(self, error: ServiceError, failures: int) -> None:
         """Waits until a request may be sent again, or raises why it may not."""
-        if not error.is_passing or failures >= self._retries:
+        is_too_long = error.retry_after_s > self._longest_wait_s
+        if not error.is_passing or failures >= self._retries or is_too_long:
             raise error
-        wait_s = max(_FIRST_WAIT_S * 2**failures, error.retry_after_s)
+        own_s = min(_FIRST_WAIT_S * 2**failures, _LONGEST_WAIT_S)
         # Many clients that were refused at once must not come back at once.
-        time.sleep(min(wait_s * random.uniform(1.0, 1.5), _LONGEST_WAIT_S))
+        time.sleep(max(own_s, error.retry_after_s) * random.uniform(1.0, 1.5))
 
 
 _Body = dict[str, object]
@@ -374,11 +380,17 @@ def _body(**fields: object) -> _Body:
 
 def _plain(values: Label | Sequence[Label] | None) -> Label | list[Label] | None:
     """Values that JSON knows; an array's numbers are none."""
-    if values is None or isinstance(values, str):
-        return values
-    if isinstance(values, Sequence | np.ndarray):
-        return [value if isinstance(value, str) else int(value) for value in values]
-    return int(values)
+    if isinstance(values, Sequence | np.ndarray) and not isinstance(values, str):
+        return [_plain_one(value) for value in values]
+    return None if values is None else _plain_one(values)
+
+
+def _plain_one(value: Label) -> Label:
+    if isinstance(value, str):
+        return value
+    if value % 1 != 0:
+        raise ValueError(f"labels and seeds must be whole numbers or names, got {value}")
+    return int(value)
 
 
 def _encoded(noise: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Final, final
 from ..platform.commands.arguments import add_overrides
 from ..platform.password import without_passwords
 from .config_file import config_file
+from .exposure import warn_if_open
+from .keys import key_file
 from .settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ class Serve:
         settings = ServeSettings.from_dict(node["serve"])
         if arguments.config_file:
             print(config_file(settings, arguments.overrides), end="")
+            warn_if_open(settings.host, key_file(settings.app.keys, os.environ))
             return 0
         if arguments.dry_run:
             print(json.dumps(without_passwords(asdict(settings)), indent=2))

@@ -42,6 +42,11 @@ class Company(Generic[KeyT]):
         return len(self._turns)
 
     @property
+    def absent(self) -> list[KeyT]:
+        """Keys of these walks, also while another thread runs the forward."""
+        return [turn.key for turn in self._turns.copy()]
+
+    @property
     def left(self) -> list[tuple[int, int]]:
         """Rows and evaluations that each walk still needs, at most; between two forwards."""
         return [(turn.rows, turn.left) for turn in self._turns]

@@ -17,7 +17,17 @@ NOT_READY: Final = "no model is ready; try again in a second"
 RETRY_AFTER_S: Final = 1
 """Seconds until a client should ask again where nothing better is known."""
 _LONGEST: Final = 80
-_PLACE: Final = re.compile(r"(?<![\w@.])(?:[a-z][a-z0-9+.-]*:/|~?/)[^\s'\",;)]+")
+_PLACE: Final = "(a place on the server)"
+_QUOTED: Final = re.compile(r"(?<!\w)(['\"`])(.*?)\1(?!\w)", re.DOTALL)
+_WORD: Final = re.compile(r"([(\[]*)\S*[/\\\0]\S*?([)\].,;:]*)(?!\S)")
+"""What holds a slash, or the mark of a place that was found; the punctuation around it stays."""
+_READABLE: Final = re.compile(
+    r"['\"`(\[]*(?:[A-Za-z0-9][\w.-]*/\d+|(?:image|application|text)/[a-z0-9+-]+)"
+    r"(?:'s)?['\"`)\].,;:!?]*"
+)
+"""A reference, a quotient, or a media type."""
+_BESIDE: Final = re.compile(r"\0(?:\s+(?:\w+\s+){0,2}\0)+")
+"""Parts of one place with blanks in it, or two places."""
 
 
 class RequestRefused(ValueError):
@@ -27,7 +37,7 @@ class RequestRefused(ValueError):
         message: One sentence: what, got, allowed.
         param: The field of the request that is at fault, if it is one.
         status: HTTP status of the answer.
-        retry_after_s: Seconds until another attempt may do better, told with 429 and 503.
+        retry_after_s: Seconds until another attempt may do better, where one may.
         is_predicted: Whether it was only predicted that the images would come too late.
     """
 
@@ -67,14 +77,20 @@ class UnknownModel(RequestRefused):
 
 @final
 class Overloaded(RequestRefused):
-    """Too many requests wait already.
+    """Too many requests wait already, or they ask for too many images.
 
     Args:
         waiting: How many requests wait.
+        retry_after_s: Seconds until there may be room.
     """
 
-    def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} requests wait already; try again in a second", status=429)
+    def __init__(self, waiting: int, *, retry_after_s: int = RETRY_AFTER_S) -> None:
+        when = "a second" if retry_after_s == 1 else f"{retry_after_s} s"
+        super().__init__(
+            f"{waiting} requests wait already; try again in {when}",
+            status=429,
+            retry_after_s=retry_after_s,
+        )
 
 
 @final
@@ -157,10 +173,26 @@ def shown(value: object) -> str:
 def without_paths(text: str) -> str:
     """A reason as users may read it: without the folders and addresses of the server.
 
+    Whatever holds a slash or a backslash is taken for one, up to the next blanks, or up to its
+    quotes.
+
     Args:
         text: One sentence; a reference such as digits/3 is no path.
 
     Returns:
         The sentence.
     """
-    return _PLACE.sub("(a place on the server)", text)
+    text = _QUOTED.sub(_marked_quote, text)
+    text = _WORD.sub(_marked_word, text)
+    return _BESIDE.sub("\0", text).replace("\0", _PLACE)
+
+
+def _marked_quote(found: re.Match[str]) -> str:
+    words = re.findall(r"\S*[/\\]\S*", found[2])
+    return found[0] if all(map(_READABLE.fullmatch, words)) else "\0"
+
+
+def _marked_word(found: re.Match[str]) -> str:
+    if _READABLE.fullmatch(found[0]):
+        return found[0]
+    return f"{found[1]}\0{found[2]}"

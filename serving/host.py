@@ -6,7 +6,6 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
@@ -17,6 +16,7 @@ import torch
 from ..platform.ray_instance import ray_instance
 from ..platform.threads import usable_cores
 from .config_file import APP_NAME, LOGGING
+from .exposure import warn_if_open
 from .keys import read_keys
 from .loading import load_engine, locate
 from .settings import AppSettings, ServeSettings
@@ -218,13 +218,6 @@ def _check_gpus(app: AppSettings, gpus: int) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"
-
-
 def check_keys(settings: ServeSettings) -> None:
     """Refuses keys that cannot be read, and warns where others reach a server without.
 
@@ -236,12 +229,7 @@ def check_keys(settings: ServeSettings) -> None:
     """
     if settings.app.keys is not None:
         read_keys(Path(settings.app.keys))
-    elif not _is_loopback(settings.host):
-        _LOG.warning(
-            "%s is reachable from elsewhere and asks for no key: whoever reaches it may use it; "
-            "see `onestep key new` and serve.keys",
-            settings.host,
-        )
+    warn_if_open(settings.host, settings.app.keys)
 
 
 def _free_port(host: str, port: int) -> int:

@@ -8,6 +8,7 @@ from typing import Final, final
 
 _KEPT: Final = 9
 _FRESH_S: Final = 10.0
+_SURE: Final = 3
 
 
 @final
@@ -56,12 +57,25 @@ class Pace:
             The median of its bucket; where that has not run, the one of the next larger that has,
             or else the largest that has, in proportion; 0 where none has.
         """
+        wanted, nearest, taken = self._nearest(rows)
+        return statistics.median(taken) * max(1.0, wanted / nearest) if taken else 0.0
+
+    def is_sure(self, rows: int) -> bool:
+        """Whether that is the median of three forwards at least, which one slow one moves not.
+
+        Args:
+            rows: From 1 to the largest bucket.
+        """
+        return len(self._nearest(rows)[2]) >= _SURE
+
+    def _nearest(self, rows: int) -> tuple[int, int, Sequence[float]]:
+        """The bucket of so many rows, the one that tells of it, and what forwards of that took."""
         wanted = next(bucket for bucket in self._taken if bucket >= rows)
         known = {bucket: taken for bucket, taken in self._taken.items() if taken}
         if not known:
-            return 0.0
+            return wanted, wanted, ()
         nearest = next((bucket for bucket in known if bucket >= wanted), max(known))
-        return statistics.median(known[nearest]) * max(1.0, wanted / nearest)
+        return wanted, nearest, known[nearest]
 
 
 @final

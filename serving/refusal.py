@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from .errors import RequestRefused
+from .errors import RequestRefused, UnknownModel
 from .schema import Fault, Kind, Refusal
 
 _KINDS: Final[dict[int, Kind]] = {
@@ -11,17 +11,28 @@ _KINDS: Final[dict[int, Kind]] = {
     500: "server_error",
     503: "server_error",
 }
+_CODES: Final = {
+    401: "invalid_api_key",
+    404: "not_found",
+    408: "timeout",
+    413: "request_too_large",
+    429: "rate_limit_exceeded",
+    500: "server_error",
+    503: "service_unavailable",
+}
 
 
 def refusal(refused: RequestRefused) -> Refusal:
     """The refusal as it travels over HTTP."""
-    return Refusal(
-        error=Fault(
-            message=str(refused),
-            type=_KINDS.get(refused.status, "invalid_request_error"),
-            param=refused.param,
-            code=refused.status,
-        ),
+    is_model = isinstance(refused, UnknownModel)
+    error = Fault(
+        message=str(refused),
+        type=_KINDS.get(refused.status, "invalid_request_error"),
+        param=refused.param,
+        code="model_not_found" if is_model else _CODES.get(refused.status),
+    )
+    return Refusal(error=error).at(
+        refused.status,
         retry_after_s=refused.retry_after_s,
         is_predicted=refused.is_predicted,
     )

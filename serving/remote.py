@@ -82,7 +82,7 @@ class RemoteService:
         if models is None:
             raise RequestRefused(NOT_READY, status=503)
         if isinstance(models, Refusal):
-            raise RequestRefused(models.error.message, status=models.error.code)
+            raise RequestRefused(models.error.message, status=models.status)
         return models
 
     async def _describe(self) -> ModelList:

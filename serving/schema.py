@@ -1,9 +1,8 @@
 """What travels over HTTP: OpenAI's images shape, with seed and steps beside it."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PrivateAttr
 
 from .asked import Asked, Whole
 from .engine import MAX_IMAGES, MAX_SEED
@@ -12,6 +11,18 @@ from .errors import RETRY_AFTER_S
 
 def _example(**fields: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+def _or_null(schema: dict[str, JsonValue]) -> None:
+    """Says of a field's schema that null means what is taken where the field is left out."""
+    about = ("default", "description", "title")
+    own = {name: schema.pop(name) for name in [*schema] if name not in about}
+    schema["anyOf"] = [own, {"type": "null"}]
+
+
+def _left_out(default: JsonValue) -> BeforeValidator:
+    """Takes null for a field that is left out."""
+    return BeforeValidator(lambda value: default if value is None else value)
 
 
 _PLACE: Final = "v1/images/digits/3/7/0.png?labels=3&steps=1"
@@ -56,7 +67,17 @@ class ImagesRequest(Asked):
             description="Class label: its number or its name. Empty for a model without classes.",
         ),
     ] = ""
-    n: Annotated[int, Field(ge=1, le=MAX_IMAGES, description="Number of images."), Whole] = 1
+    n: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_IMAGES,
+            description="Number of images.",
+            json_schema_extra=_or_null,
+        ),
+        Whole,
+        _left_out(1),
+    ] = 1
     size: Annotated[
         str | None,
         Field(
@@ -66,11 +87,27 @@ class ImagesRequest(Asked):
     ] = None
     response_format: Annotated[
         Literal["b64_json", "url"],
-        Field(description="Files in base64, or addresses at which they are made when asked."),
+        Field(
+            description="Files in base64, or addresses at which they are made when asked.",
+            json_schema_extra=_or_null,
+        ),
+        _left_out("b64_json"),
     ] = "b64_json"
     output_format: Annotated[
-        Literal["png", "webp"], Field(description="Kind of the files; both are without loss.")
+        Literal["png", "webp"],
+        Field(description="Kind of the files; both are without loss.", json_schema_extra=_or_null),
+        _left_out("png"),
     ] = "png"
+    background: Annotated[
+        Literal["auto"] | None, Field(description="OpenAI's default, and nothing else.")
+    ] = None
+    moderation: Annotated[
+        Literal["auto"] | None, Field(description="OpenAI's default, and nothing else.")
+    ] = None
+    stream: Annotated[
+        Literal[False] | None,
+        Field(description="OpenAI's default, and nothing else; /v1/generate streams."),
+    ] = None
     user: Annotated[
         str | None,
         Field(
@@ -292,13 +329,13 @@ class Fault(BaseModel):
         message: One sentence: what, got, allowed.
         type: Whose fault it is.
         param: The field at fault, if it is one.
-        code: HTTP status.
+        code: Its kind in one word, for programs; null for a field that is out of range.
     """
 
     message: str
     type: Kind
     param: str | None
-    code: int
+    code: str | None
 
 
 class Refusal(BaseModel):
@@ -309,11 +346,39 @@ class Refusal(BaseModel):
             "message": "n must be less than or equal to 64, got 65",
             "type": "invalid_request_error",
             "param": "n",
-            "code": 422,
+            "code": None,
         }
     )
 
     error: Fault
-    # What the server alone reads: neither stands in the body.
-    retry_after_s: SkipJsonSchema[int] = Field(default=RETRY_AFTER_S, exclude=True)
-    is_predicted: SkipJsonSchema[bool] = Field(default=False, exclude=True)
+    _status: int = PrivateAttr(default=500)
+    _retry_after_s: int = PrivateAttr(default=RETRY_AFTER_S)
+    _is_predicted: bool = PrivateAttr(default=False)
+
+    @property
+    def status(self) -> int:
+        """HTTP status of the answer."""
+        return self._status
+
+    @property
+    def retry_after_s(self) -> int:
+        """Seconds until another attempt may do better, told with 429 and 503."""
+        return self._retry_after_s
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether it was only predicted that the images would come too late."""
+        return self._is_predicted
+
+    def at(self, status: int, *, retry_after_s: int, is_predicted: bool = False) -> Self:
+        """The same refusal, with what is known beside the body.
+
+        Args:
+            status: HTTP status.
+            retry_after_s: Seconds until another attempt may do better.
+            is_predicted: Whether it was only predicted that the images would come too late.
+        """
+        found = self.model_copy()
+        found._status, found._retry_after_s = status, retry_after_s
+        found._is_predicted = is_predicted
+        return found

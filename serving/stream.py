@@ -109,7 +109,7 @@ async def _rows(service: Service, request: GenerateRequest) -> bytes:
     """The rows of one part, asked for again while a refusal may pass."""
     waits = iter(_WAITS_S)
     while isinstance(answer := await service.make(request), Refusal):
-        wait_s = next(waits, None) if answer.error.code in _LATER else None
+        wait_s = next(waits, None) if answer.status in _LATER else None
         if wait_s is None:
             raise StreamBroken(f"a part of a stream was refused: {answer.error.message}")
         await asyncio.sleep(wait_s)

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from onestep.serving.app import build_application
+from onestep.serving.keys import ENVIRONMENT
 from onestep.serving.settings import AppSettings
 from onestep.sweeps.settings import settings_of
 
@@ -62,6 +64,12 @@ def cluster_specs() -> list[dict[str, Any]]:
     """What the cluster is, and what the service runs on; the job has no cluster of its own."""
     cluster, _, service = (one["spec"] for one in resources())
     return [cluster, service["rayClusterConfig"]]
+
+
+def _drained_s(settings: AppSettings) -> float:
+    """Seconds that a replica of the service may take to answer those who wait."""
+    ingress = build_application(settings, {"models": {"a/1": "a/1"}})._bound_deployment
+    return float(ingress._deployment_config.graceful_shutdown_timeout_s)
 
 
 def groups(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -260,6 +268,32 @@ def test_the_nodes_of_the_service_on_kubernetes_hold_its_most_replicas() -> None
     settings = AppSettings.from_dict(application["args"])
     (workers,) = service["rayClusterConfig"]["workerGroupSpecs"]
     (container,) = workers["template"]["spec"]["containers"]
-    cpus = int(container["resources"]["limits"]["cpu"]) * workers["maxReplicas"]
+    # Without an autoscaler there are as many nodes as at the start, whatever their most is.
+    scales = service["rayClusterConfig"].get("enableInTreeAutoscaling", False)
+    nodes = workers["maxReplicas" if scales else "replicas"]
+    cpus = int(container["resources"]["limits"]["cpu"])
     assert settings.max_replicas is not None
-    assert settings.max_replicas * settings.threads <= cpus
+    wanted = settings.max_replicas * settings.threads
+    assert (nodes - 1) * cpus < wanted <= nodes * cpus
+    assert settings.replicas * settings.threads <= workers["minReplicas"] * cpus
+
+
+def test_the_service_on_kubernetes_is_the_one_of_production() -> None:
+    service = resources()[2]["spec"]
+    (application,) = yaml.safe_load(service["serveConfigV2"])["applications"]
+    settings = AppSettings.from_dict(application["args"])
+    header = (_ROOT / "cluster/kuberay.yaml").read_text().partition("apiVersion")[0]
+    fast = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    page = (_ROOT / "docs/serving.md").read_text()
+    assert " ".join(f"{name}={value}" for name, value in fast.items()) in page
+    drained_s = _drained_s(settings)
+    for group in groups(service["rayClusterConfig"]):
+        pod = group["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] >= drained_s + 15
+        (container,), (volume,) = pod["containers"], pod["volumes"]
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        (mount,) = container["volumeMounts"]
+        assert mount["name"] == volume["name"]
+        assert variables == fast | {ENVIRONMENT: f"{mount['mountPath']}/keys.yaml"}
+        secret = volume["secret"]["secretName"]
+        assert f"kubectl create secret generic {secret} --from-file=keys.yaml" in header

@@ -93,6 +93,8 @@ ROUTES: Final = {
     "GET /curve.js",
     "GET /docs",
     "GET /docs.js",
+    "HEAD /healthz",
+    "HEAD /readyz",
     "GET /healthz",
     "GET /metrics",
     "GET /page.css",
@@ -273,6 +275,9 @@ def test_a_request_for_images_has_the_fields_of_openai_and_four_more() -> None:
     openai = {"model", "prompt", "n", "size", "response_format", "output_format"} | {
         "quality",
         "user",
+        "background",
+        "moderation",
+        "stream",
     }
     assert set(ImagesRequest.model_fields) - openai <= {
         "seed",

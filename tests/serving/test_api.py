@@ -18,6 +18,7 @@ from onestep.serving.native import GenerateRequest, Made
 from onestep.serving.refusal import refusal
 from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from onestep.serving.service import EngineService, Service
+from onestep.tests.serving.listening import listening
 from onestep.tests.serving.model import GRID, UNET_NODE, gaussian, record_of, unet
 
 GENERATIONS: Final = "/v1/images/generations"
@@ -138,7 +139,7 @@ def test_a_bad_request_is_refused_in_one_sentence(
     error = answer.json()["error"]
     assert message in error["message"]
     assert "\n" not in error["message"]
-    assert (error["param"], error["code"]) == (param, status)
+    assert (error["param"], error["code"]) == (param, {404: "model_not_found"}.get(status))
     assert error["type"] == "invalid_request_error"
 
 
@@ -147,6 +148,37 @@ def test_a_path_or_verb_that_there_is_not_is_refused_in_the_same_shape() -> None
         answer = with_client(lambda client, m=method, p=path: client.request(m, p))
         assert answer.status_code == status
         assert answer.json()["error"]["message"] == f"there is no {method} {path}; see /docs"
+
+
+@pytest.mark.parametrize(
+    ("path", "verbs"),
+    [
+        ("/v1/generate", "POST"),
+        ("/v1/models/digits/3", "GET"),
+        ("/docs", "GET"),
+        ("/readyz", "GET, HEAD"),
+    ],
+)
+def test_a_verb_that_there_is_not_is_told_those_that_there_are(path: str, verbs: str) -> None:
+    answer = with_client(lambda client: client.delete(path))
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == verbs
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_a_probe_may_ask_for_the_head_alone(path: str) -> None:
+    with listening(service()) as url:
+        answer = httpx.head(f"{url}{path}")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("path", ["/docs/", "/v1/models/", "/v1/generate/"])
+def test_no_path_leads_to_an_address_that_the_client_names(path: str) -> None:
+    ask = {"headers": {"Host": "evil.example"}}
+    answer = with_client(lambda client: client.get(path, **ask))
+    assert answer.status_code in (404, 405)
+    assert "evil.example" not in f"{answer.headers}{answer.text}"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +238,7 @@ def test_as_many_requests_wait_as_may_and_the_next_is_refused() -> None:
         "message": "3 requests wait already; try again in a second",
         "type": "rate_limit_error",
         "param": None,
-        "code": 429,
+        "code": "rate_limit_exceeded",
     }
 
 
@@ -300,7 +332,7 @@ def test_what_nobody_foresaw_is_logged_and_answered_in_the_same_shape(
         "message": "the server failed to answer; its log says why",
         "type": "server_error",
         "param": None,
-        "code": 500,
+        "code": "server_error",
     }
     (logged,) = (record for record in caplog.records if record.name == "onestep.serving.journal")
     request_id = answer.headers["X-Request-Id"]
@@ -374,7 +406,8 @@ def test_the_pages_and_their_parts_come_from_here_and_hold_nothing_inline(path: 
 def test_the_schema_keeps_the_limits_and_documents_every_refusal() -> None:
     schema = get("/openapi.json").json()
     fields = schema["components"]["schemas"]["ImagesRequest"]["properties"]
-    assert (fields["n"]["minimum"], fields["n"]["maximum"]) == (1, 64)
+    (n,) = [part for part in fields["n"]["anyOf"] if part["type"] == "integer"]
+    assert (n["minimum"], n["maximum"]) == (1, 64)
     (seed,) = [part for part in fields["seed"]["anyOf"] if part["type"] == "integer"]
     assert (seed["minimum"], seed["maximum"]) == (0, 2**53 - 1)
     assert schema["components"]["schemas"]["ImagesRequest"]["additionalProperties"] is False

@@ -199,6 +199,31 @@ def test_a_walk_whose_client_left_is_not_walked_to_its_end() -> None:
     assert len(held.forwards) < 10
 
 
+def test_requests_that_were_given_up_take_no_room_of_those_that_come() -> None:
+    held = Held()
+
+    async def leave() -> torch.Tensor:
+        batcher = Batcher(held.engine, max_waiting=4)
+        first = asyncio.create_task(batcher.submit(draw(0, steps=2)))
+        while not held.forwards:
+            await asyncio.sleep(0.001)
+        left = [asyncio.create_task(batcher.submit(draw(k))) for k in range(1, 5)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="4 requests wait"):
+            await batcher.submit(draw(5))
+        for one in left:
+            one.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        assert batcher.waiting == 0
+        coming = asyncio.create_task(batcher.submit(draw(6)))
+        await asyncio.sleep(0)
+        held.gate.set()
+        await first
+        return await coming
+
+    assert same(asyncio.run(leave()), draw(6))
+
+
 def test_the_images_are_those_of_the_oracle() -> None:
     (found,) = run(Held(), [draw(5, n=ROWS + 3, steps=2)])
     assert isinstance(found, torch.Tensor)

@@ -207,10 +207,39 @@ def test_a_program_that_imports_the_client_imports_no_torch() -> None:
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("wrong", [{"timeout_s": 0}, {"retries": -1}])
+@pytest.mark.parametrize("wrong", [{"timeout_s": 0}, {"retries": -1}, {"longest_wait_s": -1}])
 def test_a_client_of_no_time_or_fewer_than_no_retries_is_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="must be above 0 and retries at least 0, got"):
+    with pytest.raises(ValueError, match="must be above 0, retries and longest_wait_s at least 0"):
         Client(**wrong)
+
+
+@pytest.mark.parametrize("told_s", [0.0, 1.0, 45.0, 60.0])
+@pytest.mark.parametrize("failures", [0, 3, 12])
+def test_no_request_is_sent_again_before_the_service_says_so(
+    told_s: float, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    busy = ServiceError("busy", status=429, is_passing=True, retry_after_s=told_s)
+    with Client(retries=20) as client:
+        client._wait(busy, failures)
+    assert told_s <= slept[0] <= 1.5 * max(told_s, 30.0)
+    assert slept[0] >= min(0.25 * 2**failures, 30.0)
+
+
+def test_a_wait_that_is_longer_than_allowed_is_told_at_once() -> None:
+    busy = ServiceError("busy", status=429, is_passing=True, retry_after_s=61.0)
+    began = time.monotonic()
+    with Client() as client, pytest.raises(ServiceError, match="busy") as error:
+        client._wait(busy, 0)
+    assert time.monotonic() - began < 10
+    assert error.value.retry_after_s == 61.0
+
+
+@pytest.mark.parametrize("wrong", [{"labels": 2.7}, {"labels": [1, 2.5]}, {"seeds": [0.1]}])
+def test_a_fraction_is_no_label_and_no_seed(wrong: dict) -> None:
+    with Client() as client, pytest.raises(ValueError, match="must be whole numbers or names"):
+        client.generate(**wrong)
 
 
 def test_a_stream_that_ends_early_is_asked_for_again_and_not_for_ever() -> None:

@@ -49,6 +49,31 @@ def test_every_preset_is_one_that_the_settings_take(
     assert json.loads(capsys.readouterr().out)["app"]["model"] == "champion"
 
 
+@pytest.mark.parametrize(
+    ("words", "variable", "warned"),
+    [
+        (["serve=cluster"], None, True),
+        (["serve=cluster", "serve.keys=keys.yaml"], None, False),
+        (["serve=cluster"], "keys.yaml", False),
+        ([], None, False),
+    ],
+)
+def test_a_file_of_a_service_that_is_open_to_all_is_warned_of(
+    words: list[str],
+    variable: str | None,
+    warned: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ONESTEP_KEYS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("ONESTEP_KEYS", variable)
+    assert run(*words, "--config-file") == 0
+    assert ["asks for no key" in record.getMessage() for record in caplog.records] == [
+        True
+    ] * warned
+
+
 @pytest.mark.parametrize("override", ["serve.prot=1", "serve.port=http", "serve=fast", "port=1"])
 def test_a_bad_override_is_refused_before_anything_starts(override: str) -> None:
     with pytest.raises(ValueError, match=r"\S"):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import httpx
@@ -17,7 +18,8 @@ import torch
 from onestep.serving.batcher import Batcher
 from onestep.serving.client import Client, ServiceError
 from onestep.serving.engine import Draw, Engine
-from onestep.serving.errors import DeadlineUnmet
+from onestep.serving.errors import DeadlineUnmet, Overloaded
+from onestep.serving.pace import Pace
 from onestep.serving.service import EngineService
 from onestep.serving.waiting import room
 from onestep.serving.walk import Question
@@ -163,6 +165,77 @@ def test_old_measurements_refuse_nobody() -> None:
     asyncio.run(ask())
 
 
+def crowded(slow: Slow, others: int, *, n: int, within_s: float) -> Overloaded:
+    """Why one is refused who asks for as much as others that wait, where forwards took 50 ms."""
+    pace = Pace(slow.engine.buckets)
+    pace.note(4, 0.05)
+
+    async def ask() -> Overloaded:
+        batcher = Batcher(slow.engine, max_waiting=99, pace=pace)
+        tasks = [asyncio.create_task(batcher.submit(draw(n=n))) for _ in range(others)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as refused:
+            await batcher.submit(draw(n=n), within_s=within_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return refused.value
+
+    return asyncio.run(ask())
+
+
+def test_a_queue_that_passes_the_server_s_own_bound_is_an_overload_with_the_time_to_wait() -> None:
+    refused = crowded(Slow(), 9, n=40, within_s=2.5)
+    assert (refused.status, refused.retry_after_s) == (429, 3)  # 5 s for 100 forwards
+    assert str(refused).endswith("requests wait already; try again in 3 s")
+
+
+def test_what_passes_the_server_s_own_bound_also_alone_is_no_overload() -> None:
+    slow = Slow()
+
+    async def ask() -> None:
+        batcher = Batcher(slow.engine, max_waiting=9)
+        await batcher.submit(draw(steps=3))
+        with pytest.raises(DeadlineUnmet, match="that 60 steps are predicted"):
+            await batcher.submit(draw(steps=60), within_s=1.0)
+
+    asyncio.run(ask())
+
+
+def test_an_overload_by_images_is_a_429_with_the_time_to_wait_over_http() -> None:
+    slow = Slow()
+    with listening(slow.service(timeout_s=2.0)) as url:
+        post(url, n=4, steps=3)
+        found: list[httpx.Response] = []
+        asked = partial(post, url, n=40, steps=1)
+        crowd = [threading.Thread(target=lambda: found.append(asked())) for _ in range(9)]
+        for one in crowd:
+            one.start()
+        for one in crowd:
+            one.join(timeout=20)
+    refused = [answer for answer in found if answer.status_code == 429]
+    assert len(refused) >= 4
+    assert {answer.json()["error"]["code"] for answer in refused} == {"rate_limit_exceeded"}
+    assert max(int(answer.headers["Retry-After"]) for answer in refused) >= 1
+
+
+def test_one_slow_first_forward_refuses_nobody_where_nothing_is_ahead() -> None:
+    slow = Slow(forward_s=0.0)
+
+    async def ask() -> None:
+        batcher = Batcher(slow.engine, max_waiting=9)
+        batcher._pace.note(4, 100.0)
+        await batcher.submit(draw(), within_s=5.0, is_asked=True)
+        batcher._pace.note(4, 100.0)
+        await batcher.submit(draw(n=4), within_s=5.0, is_asked=True)
+        for _ in range(3):
+            batcher._pace.note(4, 100.0)
+        with pytest.raises(DeadlineUnmet, match="predicted"):
+            await batcher.submit(draw(n=4), within_s=5.0, is_asked=True)
+
+    asyncio.run(ask())
+
+
 def test_quality_and_deadline_choose_the_steps_and_the_answer_says_which() -> None:
     slow = Slow()
     with listening(slow.service()) as url:
@@ -218,7 +291,7 @@ def test_a_quality_beside_steps_and_a_deadline_of_a_stream_are_refused() -> None
         assert refused.json()["error"]["message"] == (
             "quality must be left out where steps is given, got high and 2"
         )
-        body = {"labels": 1, "n": 70, "format": "npy", "stream": True, "deadline_ms": 9}
+        body = {"labels": 1, "n": 70, "format": "npy", "stream": True, "deadline_ms": 9000}
         refused = httpx.post(f"{url}/v1/generate", json=body)
         assert (refused.status_code, refused.json()["error"]["param"]) == (422, "deadline_ms")
 
@@ -260,7 +333,7 @@ def test_the_server_s_own_bound_is_the_deadline_of_those_that_give_none() -> Non
             "but 200 ms went by without them",
             "type": "invalid_request_error",
             "param": None,
-            "code": 408,
+            "code": "timeout",
         }
 
 

@@ -40,7 +40,7 @@ async def version_for(desk: Desk, name: str) -> str:
 async def refused(desk: Desk, name: str) -> tuple[int, str]:
     answer = await desk.generate(ImagesRequest(model=name, prompt="1"))
     assert isinstance(answer, Refusal)
-    return answer.error.code, answer.error.message
+    return answer.status, answer.error.message
 
 
 def test_a_name_its_version_or_nothing_asks_for_a_model() -> None:
@@ -155,7 +155,7 @@ def test_a_former_version_is_loaded_again_while_its_name_is_served_and_no_other_
     ("said", "told"),
     [
         ("/srv/store/model.bin of digits/3 was altered", "P of digits/3 was altered"),
-        ("no file '/srv/a b', sqlite:////x/mlflow.db", "no file 'P b', P"),
+        ("no file '/srv/a b', sqlite:////x/mlflow.db", "no file P, P"),
         (
             "got http://ada:secret@host/x; allowed: digits@champion",
             "got P; allowed: digits@champion",

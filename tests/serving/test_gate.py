@@ -67,7 +67,7 @@ def test_a_missing_key_and_a_wrong_one_get_the_same_refusal(keys: Path) -> None:
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
     error = answers[0].json()["error"]
-    assert (error["type"], error["code"]) == ("authentication_error", 401)
+    assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
 
 
 def test_a_key_opens_everything_and_pages_and_probes_need_none(keys: Path) -> None:

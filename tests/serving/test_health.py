@@ -112,7 +112,7 @@ def test_serve_is_told_of_a_replica_whose_model_is_dead(tmp_path: Path) -> None:
         assert models.data == []
         assert models.missing == {ORACLE: "the model answers no more; try again in a second"}
         assert isinstance(refused, Refusal)
-        assert refused.error.code == 503
+        assert refused.status == 503
 
     asyncio.run(look())
 
@@ -136,7 +136,7 @@ def test_an_error_in_one_request_leaves_the_others_that_came_with_it_their_answe
         found = dict([one async for wave in replica.make_all(asked) for one in wave])
         refused = found[1]
         assert isinstance(refused, Refusal)
-        assert refused.error.code == 500
+        assert refused.status == 500
         assert refused.error.message == "the server failed to answer; its log says why"
         assert "LookupError: of this one" in caplog.text
         assert found[0] == await replica.make(asked[0])

@@ -172,15 +172,17 @@ def test_aliases_are_watched_by_one_process_without_a_core_or_by_none() -> None:
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("models", [["digits/3"], ["digits/3", "faces/2", "digits/4"]])
 @pytest.mark.parametrize(("bucket", "max_waiting"), [(16, 256), (32, 1024), (1024, 1)])
 def test_the_queues_of_serve_leave_the_refusal_to_the_batchers(
-    replicas: int, bucket: int, max_waiting: int
+    replicas: int, models: list[str], bucket: int, max_waiting: int
 ) -> None:
     sizes = {"replicas": replicas, "bucket": bucket, "max_waiting": max_waiting}
-    ingress = build({"model": "digits/3", **sizes})._bound_deployment
+    ingress = build({"models": models, **sizes})._bound_deployment
     (generator,) = (part._bound_deployment for part in ingress.init_args)
-    taken = max_waiting + bucket  # a batch has at most as many requests as rows
-    assert generator.max_ongoing_requests > taken
+    # A batch has at most as many requests as rows; one model more is on trial.
+    taken = (len(models) + 1) * (max_waiting + bucket)
+    assert generator.max_ongoing_requests >= taken + 100
     assert generator.max_queued_requests > replicas * taken
     most = replicas * generator.max_ongoing_requests + generator.max_queued_requests
     assert ingress.max_ongoing_requests > most
@@ -281,7 +283,7 @@ def check_metrics_and_bodies(url: str) -> None:
     large = httpx.post(
         f"{url}/v1/generate", content=(b" " * 10**6 for _ in range(17)), timeout=30.0
     )
-    assert (large.status_code, large.json()["error"]["code"]) == (413, 413)
+    assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
 
 
 @pytest.mark.ray

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -83,12 +84,13 @@ def test_models_are_listed_and_found_by_name_and_by_version(client: OpenAI) -> N
             (openai.UnprocessableEntityError, {"prompt": "1", field: value}, f"field '{field}'")
             for field, value in (
                 ("style", "vivid"),
-                ("background", "opaque"),
-                ("moderation", "low"),
                 ("output_compression", 50),
                 ("partial_images", 1),
-                ("stream", True),
             )
+        ),
+        *(
+            (openai.UnprocessableEntityError, {"prompt": "1", field: value}, f"{field} must be")
+            for field, value in (("background", "opaque"), ("moderation", "low"), ("stream", True))
         ),
         (openai.UnprocessableEntityError, {"prompt": "1", "quality": "ultra"}, "got 'ultra'"),
         (openai.UnprocessableEntityError, {"prompt": "1", "output_format": "jpeg"}, "'webp', got"),
@@ -100,6 +102,18 @@ def test_a_refusal_is_openai_s_own_error(
     with pytest.raises(error, match=message) as refused:
         client.images.generate(**body)
     assert refused.value.type == "invalid_request_error"
+    assert refused.value.code == ("model_not_found" if error is openai.NotFoundError else None)
+
+
+def test_what_openai_s_schema_lets_be_null_or_its_default_is_taken(client: OpenAI) -> None:
+    nulls = dict.fromkeys(
+        ("n", "size", "quality", "response_format", "output_format", "background", "moderation"),
+    )
+    defaults = {"background": "auto", "moderation": "auto", "stream": False}
+    asked: dict[str, Any] = {"prompt": "1", "extra_body": {"seed": 7}}
+    plain = client.images.generate(**asked).data
+    assert client.images.generate(**asked, **nulls, stream=None).data == plain
+    assert client.images.generate(**asked, **defaults).data == plain
 
 
 def test_a_full_queue_is_a_rate_limit() -> None:

@@ -53,6 +53,17 @@ def test_what_was_measured_long_ago_is_not_fresh() -> None:
     assert not found.is_fresh
 
 
+def test_three_forwards_of_the_bucket_that_tells_make_a_pace_sure() -> None:
+    found = pace(_4=1.0)
+    assert not found.is_sure(1)
+    found.note(4, 1.0)
+    found.note(4, 1.0)
+    assert found.is_sure(1)
+    found.note(1, 0.1)
+    assert not found.is_sure(1)
+    assert found.is_sure(4)
+
+
 @pytest.mark.parametrize(
     ("rows", "steps", "ahead", "seconds"),
     [

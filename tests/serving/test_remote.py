@@ -32,7 +32,7 @@ def test_a_request_that_all_replicas_die_of_is_refused() -> None:
 
     refused = asyncio.run(answered(dies, dies))
     assert isinstance(refused, Refusal)
-    assert refused.error.code == 503
+    assert refused.status == 503
 
 
 class Response:
@@ -122,7 +122,7 @@ def test_what_the_replicas_would_refuse_is_refused_before_the_way_to_them() -> N
         await settle()
         refused = await service.generate(one)
         assert isinstance(refused, Refusal)
-        assert refused.error.code == 429
+        assert refused.status == 429
         asked[0].cancel()  # a client that leaves makes room
         await settle()
         asked.append(asyncio.create_task(service.generate(one)))

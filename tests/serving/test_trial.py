@@ -211,7 +211,7 @@ def test_a_refusal_of_the_champion_is_told_as_ever() -> None:
     async def work(desk: Desk) -> None:
         answer = await desk.generate(ImagesRequest(model="digits/9"))
         assert isinstance(answer, Refusal)
-        assert answer.error.code == 404
+        assert answer.status == 404
 
     play("good", all_of_it(), work)
 
