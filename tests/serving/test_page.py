@@ -264,7 +264,7 @@ def test_a_refusal_stands_beside_its_model_and_the_others_go_on(watched: Watched
     page = watched.page
     page.goto(f"{url}/#n=2&labels=9&model=champion&model=wide%2F1")
     expect(page.locator("[data-model=champion] .error")).to_have_text(
-        "labels must be a class label, got '9'; allowed: 0..3 or zero, one, two, three"
+        "labels must be a class label, got 9; allowed: 0..3 or zero, one, two, three"
     )
     sources(page, "wide/1", n=2)
     assert page.locator("[data-model=champion] img").count() == 0

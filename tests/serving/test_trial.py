@@ -234,11 +234,12 @@ def test_what_the_version_does_not_answer_in_half_the_time_the_champion_does(
 
 def test_a_deadline_that_leaves_no_room_for_two_attempts_is_no_error_of_the_version() -> None:
     async def work(desk: Desk) -> None:
-        assert await version_of(desk) == CANARY  # by which its pace is known
+        for _ in range(3):  # by which its pace is known
+            assert await version_of(desk) == CANARY
         for _ in range(2):
             assert await version_of(desk, steps=1, deadline_ms=int(1900 * HEAVY_S)) == CHAMPION
 
-    assert play("heavy", all_of_it(), work) == Counted(requests=1, images=1)
+    assert play("heavy", all_of_it(), work) == Counted(requests=3, images=3)
 
 
 def test_a_client_that_leaves_is_no_error_of_the_version() -> None:
