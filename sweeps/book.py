@@ -427,7 +427,7 @@ class Book:
 
     def _is_spent(self, samples: int) -> bool:
         """Whether nothing is left for a run, of so many samples with what is to be left then."""
-        return self._purse.is_spent(samples, self._all(), running=self._open)
+        return self._purse.is_spent(samples, self._all, running=self._open)
 
     def _is_between(self, frozen: FrozenTrial) -> bool:
         """Whether a trial has ended at a rung and may go on to the next."""

@@ -1,6 +1,6 @@
 """What a trial is charged with, one run at each rung, and what is left of a sweep's budget."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, final
 
@@ -28,13 +28,17 @@ class Purse:
         """Which limit did not allow the last run that was asked about, or nothing."""
 
     def is_spent(
-        self, samples: int, trials: Iterable[FrozenTrial], *, running: Mapping[int, Trial]
+        self,
+        samples: int,
+        trials: Callable[[], Iterable[FrozenTrial]],
+        *,
+        running: Mapping[int, Trial],
     ) -> bool:
         """Whether nothing is left for a run.
 
         Args:
             samples: What it takes, and what is to be left after it.
-            trials: All trials of the study.
+            trials: Reads all trials of the study, which only a budget needs.
             running: Those that are running, by number.
         """
         if not self._budget.is_limited:
@@ -43,7 +47,7 @@ class Purse:
             self.of_a_trial if rung is None else self._budgets[rung]
             for rung in (one.user_attrs.get(RUNG) for one in running.values())
         ]
-        costs = [paid(one.user_attrs, is_running=one.number in running) for one in trials]
+        costs = [paid(one.user_attrs, is_running=one.number in running) for one in trials()]
         self.spent = self._budget.spent(costs, planned=sum(planned) + samples)
         return bool(self.spent)
 

@@ -30,6 +30,7 @@ class Points:
 
     def __init__(self, study: Study, settings: SweepSettings, first: Sequence[FirstPoint]) -> None:
         self._study, self._settings, self._first = study, settings, first
+        self._has_good = False
         # With the seed of the sweep that they come from, its random points would come again, too.
         self._seed = settings.seed
         if first:
@@ -93,8 +94,11 @@ class Points:
     @property
     def _is_any_good(self) -> bool:
         """Whether a trial has been measured: of those that diverged alone none is the better."""
-        trials = self._study.get_trials(deepcopy=False)
-        return any(RESULTS in one.user_attrs and ERROR not in one.user_attrs for one in trials)
+        if not self._has_good:  # once there is one it is not looked for again
+            trials = self._study.get_trials(deepcopy=False)
+            notes = [one.user_attrs for one in trials]
+            self._has_good = any(RESULTS in each and ERROR not in each for each in notes)
+        return self._has_good
 
     def is_known(self, trial: Trial) -> bool:
         """Whether an earlier trial has the same values."""
