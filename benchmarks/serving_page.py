@@ -14,11 +14,12 @@ NAMES: Final = ("serving", "serving_faults", "serving_fuzz")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
         "of_the_engine": (
-            "a forward waits for Python's lock between two of its operations, where the event loop "
-            "of its replica holds it, and what else is under way comes onto its core now and then"
+            "the engine alone has a quiet machine; here the load, HAProxy, the ingress and the files "
+            "fill the other core, and what does not fit there comes onto that of the forwards"
         ),
         "of_litserve": (
-            "LitServe's engine has a process without an event loop, whose requests come by a queue"
+            "LitServe's requests come by a queue of its own process; these pass HAProxy, an ingress "
+            "and Ray's calls, which take more of the core beside the forwards"
         ),
     },
     "serving_faults": {
