@@ -19,6 +19,7 @@ from ..platform.evaluation.sampling import samplers_at
 from ..platform.registry.decoder import Decoder
 from ..platform.registry.model import drawn_scales
 from ..platform.registry.record import ModelRecord
+from .classes import class_of
 from .company import Company
 from .errors import RequestRefused, shown
 from .rows import Rows
@@ -34,7 +35,6 @@ MAX_SEED: Final = 2**53 - 1
 MAX_GUIDANCE: Final = 100.0
 """Largest guidance scale."""
 _IMAGE_CHANNELS: Final = (1, 3)
-_NAMES_SHOWN: Final = 10
 
 
 @final
@@ -258,38 +258,7 @@ class Engine:
         Raises:
             RequestRefused: If it names none.
         """
-        classes = self.record.classes
-        if classes == 0:
-            if str(asked).strip():
-                raise RequestRefused(
-                    f"{param} must be empty for a model without classes, got {shown(asked)}",
-                    param=param,
-                )
-            return None
-        number = asked if isinstance(asked, int) else self._named(asked.strip())
-        if number is not None and 0 <= number < classes:
-            return number
-        own = [name for k, name in enumerate(self.record.label_names) if name != str(k)]
-        known = ", ".join(own[:_NAMES_SHOWN])
-        raise RequestRefused(
-            f"{param} must be a class label, got {shown(asked)}; allowed: 0..{classes - 1}"
-            + (f" or {known}" if known else ""),
-            param=param,
-        )
-
-    def _named(self, text: str) -> int | None:
-        """The number that a text means: of the very name, of the only one but for case, or its own.
-
-        So every name can be asked for, whatever the others are.
-        """
-        names = self.record.label_names
-        if text in names:
-            return names.index(text)
-        alike = [k for k, name in enumerate(names) if name.casefold() == text.casefold()]
-        if len(alike) == 1:
-            return alike[0]
-        # isdecimal alone would let other scripts' digits and very long numbers through.
-        return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+        return class_of(self.record, asked, param=param)
 
     @torch.inference_mode()
     def begin(self, draw: Draw | Rows) -> Walk:
