@@ -1,15 +1,14 @@
 """The page of fair early stopping and its picture, made from the stored results alone."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from onestep.benchmarks.record import DOCS
 from onestep.platform.evaluation.table import markdown_row
 
-DOCS: Final = Path(__file__).parent.parent / "docs"
 PAGE: Final = DOCS / "fair_stopping.md"
 PICTURE: Final = DOCS / "images" / "fair_stopping.png"
 FAMILIES: Final = {

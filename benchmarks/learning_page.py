@@ -3,14 +3,13 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from onestep.benchmarks.planar import POINTS
-from onestep.benchmarks.record import RESULTS
+from onestep.benchmarks.record import DOCS, RESULTS
 from onestep.platform.evaluation.table import markdown_row
 
-PAGE: Final = Path(__file__).parent.parent / "docs" / "learning.md"
+PAGE: Final = DOCS / "learning.md"
 HEAD: Final = """# What every method learns
 
 Written by `python benchmarks/learning.py` and `python benchmarks/learning_digits.py` from

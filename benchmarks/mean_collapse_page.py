@@ -1,7 +1,6 @@
 """The page of the mean collapse and its picture, made from the stored results alone."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -9,9 +8,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from onestep.benchmarks.record import DOCS
 from onestep.platform.evaluation.table import markdown_row
 
-DOCS: Final = Path(__file__).parent.parent / "docs"
 PAGE: Final = DOCS / "mean_collapse.md"
 PICTURE: Final = DOCS / "images" / "mean_collapse.png"
 TITLES: Final = {

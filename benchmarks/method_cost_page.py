@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from onestep.benchmarks.fair_stopping_page import DOCS
 from onestep.benchmarks.predicted_cost import PREDICTIONS
+from onestep.benchmarks.record import DOCS
 from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = DOCS / "method_cost.md"

@@ -10,10 +10,11 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import ViewportSize, sync_playwright
 
+from onestep.benchmarks.record import DOCS
 from onestep.serving.host import Hosted
 from onestep.serving.settings import ServeSettings
 
-PICTURE: Final = Path(__file__).parent.parent / "docs" / "images" / "serving_page.png"
+PICTURE: Final = DOCS / "images" / "serving_page.png"
 MODELS: Final = ("digits/1", "digits/3", "digits@champion")
 CHOICE: Final = {"seed": 0, "n": 10, "steps": 2, "metric": "eval/1nn_deviation"}
 SIZE: Final[ViewportSize] = {"width": 1060, "height": 700}

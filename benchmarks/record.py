@@ -17,6 +17,7 @@ from onestep.platform.registry.revision import code_revision
 from onestep.platform.threads import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = RESULTS.parent.parent / "docs"
 GOLDEN = RESULTS.parent.parent / "tests" / "golden"
 DECISIVE = (
     "samples",

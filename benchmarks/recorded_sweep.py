@@ -19,19 +19,16 @@ from onestep.benchmarks.recorded_sweep_page import PAGE, PICTURE, page, picture
 from onestep.benchmarks.sweep_findings import (
     FRONT_ORDERS,
     ORDERS,
-    Stored,
     agreement,
     conflict,
     curves,
     fair,
-    fewer,
     fronts,
     naive,
-    noise,
     points,
     took,
-    trials_of,
 )
+from onestep.benchmarks.sweep_noise import fewer, noise
 from onestep.benchmarks.sweep_record import (
     CURRICULA,
     RECORDED,
@@ -40,7 +37,9 @@ from onestep.benchmarks.sweep_record import (
     SLOW_CURRICULA,
     TRIALS,
     Recorded,
+    Stored,
     record,
+    trials_of,
 )
 from onestep.platform.evaluation.figures import save_png
 from onestep.sweeps.plan import Plan

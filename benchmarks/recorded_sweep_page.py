@@ -6,7 +6,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onestep.benchmarks.fair_stopping_page import DOCS
+from onestep.benchmarks.record import DOCS
 from onestep.benchmarks.sweep_record import BEST, FRESH_SEEDS
 from onestep.platform.evaluation.table import markdown_row
 

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from onestep.benchmarks.misses import Misses, misses_of
-from onestep.benchmarks.record import RESULTS
+from onestep.benchmarks.record import DOCS, RESULTS
 from onestep.platform.evaluation.table import markdown_row
 
-PAGE: Final = Path(__file__).parent.parent / "docs" / "serving_speed.md"
+PAGE: Final = DOCS / "serving_speed.md"
 NAMES: Final = ("serving", "serving_faults", "serving_fuzz")
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {

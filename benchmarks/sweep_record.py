@@ -55,6 +55,8 @@ BEST: Final = 16
 """How many are."""
 QUALITY: Final = {"name": "eval/frechet_features", "nfe": 1}
 _WARM_UP: Final = 1_024
+Stored = Mapping[str, Any]
+"""What a record holds: its trials by number, and the best of them again."""
 Look = Callable[[Experiment, Path, int], None]
 Numbers = list[list[float]]
 """Value and interval of each objective."""
@@ -389,6 +391,14 @@ def best(stored: Mapping[str, Any]) -> list[int]:
     """The trials that are best on the whole budget by the first number, the best first."""
     whole = {int(k): trial["runs"][-1]["numbers"] for k, trial in stored["trials"].items()}
     return sorted(whole, key=lambda k: whole[k][0][0] if whole[k] else inf)[:BEST]
+
+
+def trials_of(stored: Stored) -> list[dict[str, Any]]:
+    """The trials in the order of their numbers, up to the first that is missing."""
+    found: list[dict[str, Any]] = []
+    while (trial := stored["trials"].get(str(len(found)))) is not None:
+        found.append(trial)
+    return found
 
 
 def _short(number: float) -> float:

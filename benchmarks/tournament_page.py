@@ -3,13 +3,12 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
+from onestep.benchmarks.record import DOCS
 from onestep.platform.evaluation.report import Provenance
 from onestep.platform.evaluation.table import markdown_row
 
-DOCS: Final = Path(__file__).parent.parent / "docs"
 PAGE: Final = DOCS / "tournament.md"
 IMAGES: Final = DOCS / "images"
 NFES: Final = (1, 2, 4, 8)

@@ -13,7 +13,7 @@ from optuna.storages import InMemoryStorage
 
 from onestep.benchmarks import recorded_sweep, recorded_sweep_page, sweep_findings, sweep_replay
 from onestep.benchmarks.record import RESULTS
-from onestep.benchmarks.sweep_record import CURRICULA, RECORDED, SIZES, Recorded
+from onestep.benchmarks.sweep_record import CURRICULA, RECORDED, SIZES, Recorded, trials_of
 from onestep.sweeps.book import Book
 from onestep.sweeps.cost import NOTHING
 from onestep.sweeps.objective import Number
@@ -106,7 +106,7 @@ def test_a_record_is_of_the_sweep_of_today(recorded: Recorded) -> None:
     if recorded.name in recorded_sweep.JUDGED:
         assert recorded.is_whole(stored)
     assert len(recorded.points) == len({*recorded.points}) >= 64
-    for number, trial in enumerate(sweep_findings.trials_of(stored)):
+    for number, trial in enumerate(trials_of(stored)):
         assert trial["own"] == list(recorded.points[number])
         assert len(trial["runs"]) == len(recorded.budgets)
 
