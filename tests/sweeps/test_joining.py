@@ -1,8 +1,5 @@
 """Sweeps on a cluster that is not their own, with trials of several workers and late nodes."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +9,7 @@ from onestep.sweeps.record import Outcome, TrialRecord
 from onestep.sweeps.study import ended
 from onestep.tests.platform.training.test_nodes import needs_mounts
 from onestep.tests.sweeps import joining
-from onestep.tests.sweeps.test_killing import environment, study_of
+from onestep.tests.sweeps.test_killing import seen_by, study_of
 
 SCRIPT: Final = Path(joining.__file__)
 
@@ -21,16 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 def join(what: str, home: Path) -> tuple[dict[str, Any], tuple[TrialRecord, ...]]:
     """What the script saw, which looks that no actor, group or process is left, and the trials."""
-    done = subprocess.run(
-        [sys.executable, SCRIPT, what, home],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    seen = seen_by(SCRIPT, what, home)
     assert seen["last"] == 0, seen
     return seen, ended(study_of(home))
 

@@ -63,8 +63,13 @@ def study_of(home: Path) -> Study:
 
 def kill(what: str, home: Path) -> dict[str, Any]:
     """What the script saw."""
+    return seen_by(SCRIPT, what, home)
+
+
+def seen_by(script: Path, what: str, home: Path) -> dict[str, Any]:
+    """What a script saw of a sweep on a cluster of its own."""
     done = subprocess.run(
-        [sys.executable, SCRIPT, what, home],
+        [sys.executable, script, what, home],
         env=environment(home),
         capture_output=True,
         text=True,
