@@ -5,6 +5,7 @@ of the value with the weight's tangent. Weights and constants have none here, an
 multiplies by zeros, which takes as long, or longer.
 """
 
+import copy
 from collections.abc import Callable
 from typing import final
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.calculus import dual, dual_parts
+from ..core.flow_map import FlowMap
 
 
 def _layer(
@@ -44,6 +46,24 @@ class Conv2d(nn.Conv2d):
         return _layer(
             input, self.weight, super().forward, lambda w: self._conv_forward(w, self.weight, None)
         )
+
+
+def with_torch_layers(net: FlowMap) -> FlowMap:
+    """A copy of a network whose layers multiply by the zeros too, to compare with.
+
+    Args:
+        net: A network, with layers of this module or without.
+
+    Returns:
+        The same function of the same weights.
+    """
+    twin = copy.deepcopy(net)
+    for module in twin.modules():
+        if isinstance(module, Linear):
+            module.__class__ = nn.Linear
+        elif isinstance(module, Conv2d):
+            module.__class__ = nn.Conv2d
+    return twin
 
 
 def shifted(x: Tensor, constant: Tensor | float) -> Tensor:

@@ -8,8 +8,17 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from onestep.methods.core.calculus import derivative_along
+from onestep.methods.core.flow_map import Domain
 from onestep.methods.core.rng import Rng
-from onestep.methods.nets.affine import Conv2d, Linear, modulated, scaled, shifted
+from onestep.methods.nets.affine import (
+    Conv2d,
+    Linear,
+    modulated,
+    scaled,
+    shifted,
+    with_torch_layers,
+)
+from onestep.methods.nets.unet import UNet
 
 Layers = tuple[nn.Module, nn.Module, Tensor]
 
@@ -42,6 +51,21 @@ def test_a_layer_is_torchs_own_with_derivative_and_gradients(
         results.append((value, derivative, *(p.grad for p in layer.parameters())))
     for mine, want in zip(*results, strict=True):
         torch.testing.assert_close(mine, want, atol=1e-12, rtol=1e-12)
+
+
+def test_with_torchs_layers_a_network_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    net = UNet(shape=(1, 8, 8), domain=Domain(), width=32, multipliers=(1,), blocks=1).double()
+    twin = with_torch_layers(net)
+    kinds = {type(module) for module in net.modules()}
+    assert {Linear, Conv2d} <= kinds
+    assert not {Linear, Conv2d} & {type(module) for module in twin.modules()}
+    x, w = (Rng.seeded(seed).normal(3, 1, 8, 8, dtype=torch.float64) for seed in (0, 1))
+    s, t = torch.full((2, 3), 0.25, dtype=torch.float64)
+    still = torch.zeros_like(s)
+    got = derivative_along(twin, (x, s, t), (w, torch.ones_like(s), still))
+    want = derivative_along(net, (x, s, t), (w, torch.ones_like(s), still))
+    torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("has_graph", [False, True])

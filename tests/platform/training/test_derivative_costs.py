@@ -63,6 +63,7 @@ def test_every_way_is_timed_and_compared(costs: dict[str, DerivativeCost]) -> No
     assert kinds == [
         "whole batch, with graph",
         "forward mode",
+        "forward mode, no split",
         "central difference",
         "forward difference",
     ]
