@@ -80,12 +80,16 @@ def summary(rounds: Sequence[Mapping[str, Any]], trials: Sequence[str]) -> dict[
     }
 
 
-def start(home: Path) -> subprocess.Popen[bytes]:
-    """The command, in a home of its own."""
+def start(
+    home: Path,
+    command: Sequence[str | Path] = (sys.executable, "-m", "onestep.platform.cli", *COMMAND),
+) -> subprocess.Popen[bytes]:
+    """A command, in a home of its own that holds what it said."""
     known = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    home.mkdir(exist_ok=True)
     with (home / "said").open("ab") as said:
         return subprocess.Popen(
-            [sys.executable, "-m", "onestep.platform.cli", *COMMAND],
+            command,
             cwd=home,
             env={**known, "ONESTEP_HOME": str(home), MARK: str(home)},
             stdout=said,
