@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from onestep.benchmarks.planar import POINTS
-from onestep.benchmarks.record import DOCS, RESULTS
+from onestep.benchmarks.record import DOCS, RESULTS, processors
 from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = DOCS / "learning.md"
@@ -81,6 +81,7 @@ def _of_the_plane(found: Mapping[str, Any]) -> str:
     for name in ("training_data", "one_gaussian"):
         cells = [f"{found[name][number]:.3f}" for number in PLANE]
         lines.append(markdown_row([f"*{name.replace('_', ' ')}*", "", *cells, "", "", ""]))
+    lines += ["", _devices(rows)]
     return "\n".join([*lines, *_reasons(found)]) + "\n"
 
 
@@ -112,9 +113,14 @@ def _of_digits(found: Mapping[str, Any]) -> str:
                 [name, str(row["nfe"]), accuracy, interval, deviation, seconds, _before(row)]
             )
         )
+    lines += ["", _devices(rows)]
     if found["missing"]:
         lines += ["", f"Not trained yet: {', '.join(found['missing'])}."]
     return "\n".join([*lines, *_one_step(rows), *_reasons(found)]) + "\n"
+
+
+def _devices(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    return f"Seconds of one processor are not those of another. Here: {processors(rows)}."
 
 
 def _one_step(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

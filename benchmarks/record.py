@@ -114,6 +114,22 @@ def run(
     return stored
 
 
+def processors(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """On which processors things were measured, in words.
+
+    Args:
+        measured: By name, each with its ``machine``.
+
+    Returns:
+        The processor; of several, that of most of them first, and what the others had.
+    """
+    found: dict[str, list[str]] = {}
+    for name, each in measured.items():
+        found.setdefault(each["machine"]["cpu"], []).append(name)
+    most, *others = sorted(found, key=lambda cpu: -len(found[cpu]))
+    return "; ".join([most, *(f"{cpu}: {', '.join(found[cpu])}" for cpu in others)])
+
+
 def save(name: str, numbers: Mapping[str, Any]) -> Path:
     """Write results/<name>.json; what was measured together has its machine beside it."""
     path = RESULTS / f"{name}.json"

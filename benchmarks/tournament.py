@@ -327,6 +327,12 @@ def main() -> None:
             f"recipes on {arguments.set} have {known_seconds:g} seconds, got --seconds "
             f"{arguments.seconds:g}: name none to run all again"
         )
+    kept = [each for each in results_of(arguments.set) if each["recipe"] not in chosen]
+    if other := {each["machine"]["cpu"] for each in kept} - {about["cpu"]}:
+        parser.error(
+            f"seconds of one processor are not those of another: recipes on {arguments.set} were "
+            f"measured on {other.pop()}, got {about['cpu']}: name none to run all again"
+        )
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
         for recipe in chosen:

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from onestep.benchmarks.record import DOCS
+from onestep.benchmarks.record import DOCS, processors
 from onestep.platform.evaluation.report import Provenance
 from onestep.platform.evaluation.table import markdown_row
 
@@ -44,6 +44,7 @@ has the same seconds of processor time on one thread for all its stages together
 teacher and its pairs too: its recipe is made longer or shorter, pairs included. A training that
 took {tolerance:.0%} more or less is repeated at another length, and of up to {tries} the nearest
 counts; a recipe that no length brought there has its seconds in italics, and is nowhere the best.
+Seconds of one processor are not those of another, so that all of a set are measured on one.
 The checkerboard is trained with the recipes for eight Gaussians as they are.
 
 Numbers are means over seeds, in brackets the least and the largest end of their 95 % intervals. A
@@ -91,8 +92,9 @@ def _winners(sets: Mapping[str, Mapping[str, Any]]) -> str:
     places: dict[str, dict[str, list[str]]] = {}
     for name, found in sets.items():
         for nfe in NFES:
-            for recipe in _best(found, METRICS[name][0], nfe):
-                places.setdefault(recipe, {}).setdefault(name, []).append(str(nfe))
+            for recipe in _good(found, METRICS[name][0], nfe):
+                said = f"{nfe}" if _in_time(found, recipe) else f"*{nfe}*"
+                places.setdefault(recipe, {}).setdefault(name, []).append(said)
     cells = {
         recipe: [", ".join(own.get(name, [])) for name in sets] for recipe, own in places.items()
     }
@@ -100,7 +102,8 @@ def _winners(sets: Mapping[str, Mapping[str, Any]]) -> str:
         "## Where each is best",
         "",
         "Numbers of network evaluations at which a recipe is the best on a set, or as good as the "
-        "best. Sets on which all recipes have been run:",
+        "best; in italics where it would be, but had other seconds. Sets on which all recipes have "
+        "been run:",
         "",
         markdown_row(["recipe", *sets]),
         markdown_row(["---", *("---" for _ in sets)]),
@@ -120,7 +123,7 @@ def _of_set(name: str, found: Mapping[str, Any]) -> str:
     lines = [
         f"## {name}",
         "",
-        f"{found['seconds']:g} s each, {seeds} seeds.",
+        f"{found['seconds']:g} s each, {seeds} seeds; on {processors(_by_recipe(results))}.",
         "",
         markdown_row(["recipe", "seconds", "ms a step", *columns]),
         markdown_row(["---", *("--:" for _ in range(2 + len(columns)))]),
@@ -170,6 +173,10 @@ def _trivial(results: Results, metrics: Sequence[str]) -> list[str]:
     return lines
 
 
+def _by_recipe(results: Results) -> dict[str, Mapping[str, Any]]:
+    return {each["recipe"]: each for each in results}
+
+
 def _recipes(results: Results) -> set[str]:
     return {each["recipe"] for each in results}
 
@@ -192,15 +199,21 @@ def _mean(results: Results, recipe: str, metric: str, nfe: int) -> float:
 
 def _best(found: Mapping[str, Any], metric: str, nfe: int) -> set[str]:
     """The recipe with the least mean, and all that are as good or as good as the data."""
+    return {recipe for recipe in _good(found, metric, nfe) if _in_time(found, recipe)}
+
+
+def _good(found: Mapping[str, Any], metric: str, nfe: int) -> set[str]:
+    """The same with those that had other seconds, which are nowhere the best themselves."""
     results: Results = found["results"]
     means = {
         recipe: _mean(results, recipe, metric, nfe)
         for recipe in _recipes(results)
-        if _in_time(found, recipe) and _found(results, recipe, metric, nfe)
+        if _found(results, recipe, metric, nfe)
     }
-    if not means:
+    in_time = [recipe for recipe in means if _in_time(found, recipe)]
+    if not in_time:
         return set()
-    best = _found(results, min(means, key=means.__getitem__), metric, nfe)
+    best = _found(results, min(in_time, key=means.__getitem__), metric, nfe)
     floor = best[0]["floor"]
     reach = max(_ends(best)[1], -math.inf if floor is None else floor)
     return {recipe for recipe, mean in means.items() if mean <= reach}

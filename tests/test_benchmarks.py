@@ -62,7 +62,7 @@ from onestep.benchmarks.recipes import (
     recipes,
     sequence,
 )
-from onestep.benchmarks.record import Bars, recipe_of
+from onestep.benchmarks.record import Bars, processors, recipe_of
 from onestep.methods.core.sampler_choice import sampler_for
 from onestep.methods.core.schedule import Constant
 from onestep.methods.core.times import SortedTimes
@@ -440,6 +440,9 @@ def test_what_took_too_long_is_trained_again(
     assert factor == pytest.approx(kept)
 
 
+FOUGHT: Final = sorted(read("tournament")["sets"])
+
+
 def fought(
     recipe: str, value: float, low: float, high: float, *, floor: float = 0.0, core_s: float = 30.0
 ) -> dict[str, Any]:
@@ -471,9 +474,21 @@ def test_who_took_more_than_its_seconds_is_nowhere_the_best() -> None:
     ]
     found = {"seconds": 30.0, "results": results}
     assert tournament_page._best(found, "eval/w2", 1) == {"b"}
+    assert tournament_page._good(found, "eval/w2", 1) == {"a", "b"}
+    winners = tournament_page._winners({"eight_gaussians": found})
+    assert "| a | *1* |" in winners
+    assert "| b | 1 |" in winners
 
 
-FOUGHT: Final = sorted(read("tournament")["sets"])
+@pytest.mark.parametrize("name", FOUGHT)
+def test_what_competed_on_a_set_had_one_processor(name: str) -> None:
+    results = read("tournament")["sets"][name]["results"]
+    assert len({each["machine"]["cpu"] for each in results}) == 1
+
+
+def test_the_processor_of_most_is_named_first() -> None:
+    rows = {name: {"machine": {"cpu": cpu}} for name, cpu in zip("abc", "xyy", strict=True)}
+    assert processors(rows) == "y; x: a"
 
 
 @pytest.mark.parametrize("name", FOUGHT)
