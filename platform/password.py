@@ -6,9 +6,9 @@ from typing import Any, Final
 
 # A password may hold a slash or an @ that should have been percent-encoded: databases accept it,
 # and a part of it would be shown otherwise. A user may hold an @, as ada@server in Azure. After the
-# colon of a web address, digits and a slash are a port.
+# colon of a web address, digits and a slash are a port. A URL may have lost one of its slashes.
 _OF_A_USER: Final = re.compile(
-    r"(?<=//)(?!(?:(?<=http://)|(?<=https://))[^\s:/\[]*:\d+[/?#])([^\s:/\[]*):\S*@"
+    r"(?<=[:/]/)(?!(?:(?<=http://)|(?<=https://))[^\s:/\[]*:\d+[/?#])([^\s:/\[]*):\S*@"
 )
 # After a semicolon or its code: the connection string of a driver, inside the query.
 _OF_A_QUERY: Final = re.compile(

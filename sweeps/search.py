@@ -42,7 +42,7 @@ from .remembered import RememberedStorage
 from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .restart import restart
 from .settings import SweepSettings
-from .study import begin, ended, open_storage, storage_url
+from .study import begin, check_storage, ended, open_storage, storage_url
 from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
@@ -76,7 +76,7 @@ def sweep(settings: SweepSettings, *, say: Say = _silence, show: Show = _unseen)
         ValueError: If the sweep is refused, a store does not answer or all trials fail.
     """
     plan = Plan.of(settings)
-    _check_store(plan)
+    _check_stores(plan)
     plan = plan.with_versions(registry_of(plan.experiment))
     now = datetime.datetime.now(datetime.UTC)
     name = f"{settings.name}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
@@ -140,7 +140,7 @@ def resume(
         budget=note.settings.budget if budget is None else budget,
     )
     plan = Plan.of(settings)
-    _check_store(plan)
+    _check_stores(plan)
     return _run(plan, replace(note, settings=settings), name, say, show)
 
 
@@ -201,9 +201,10 @@ def _sweep_or_resume(
     )
 
 
-def _check_store(plan: Plan) -> None:
+def _check_stores(plan: Plan) -> None:
     home = home_of(plan.experiment)
     check_tracking(home.tracking_uri, artifacts=home.artifacts)
+    check_storage(storage_url(plan.settings, home.root))
     if plan.settings.wandb:
         check_wandb()
 

@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..platform.file_system import is_on_network
@@ -25,6 +27,8 @@ from .settings import SweepSettings
 
 _PATIENCE_S: Final = 60.0
 """How long another process may hold a SQLite file."""
+_EXTRAS: Final = {"psycopg": "postgres"}
+"""Extras of this package that bring the drivers of databases."""
 _ENDED: Final = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
 
 
@@ -52,15 +56,49 @@ def open_storage(url: str) -> RDBStorage:
     """
     optuna.logging.set_verbosity(logging.WARNING)
     address = address_of(url)
+    with _asking(url):
+        if _is_file(address):
+            return _open_file(url, Path(str(address.database)))
+        # A server, or what is on the way to it, ends connections that nobody has used for long.
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+
+def check_storage(url: str) -> None:
+    """Ask a database for a sign of life before work begins; a file is asked when it is opened.
+
+    Args:
+        url: SQLAlchemy URL.
+
+    Raises:
+        ValueError: If the URL is none, its driver is not installed or nobody answers.
+    """
+    if _is_file(address_of(url)):
+        return
+    with _asking(url):
+        engine = create_engine(url)
+        engine.connect().close()
+        engine.dispose()
+
+
+@contextmanager
+def _asking(url: str) -> Iterator[None]:
+    """Turn what goes wrong at a database into one sentence."""
+    said = f"Optuna's database at {hide_passwords(url)}"
     try:
-        if address.get_backend_name() == "sqlite" and address.database and not address.host:
-            return _open_file(url, Path(address.database))
-        return RDBStorage(url)
+        yield
     except (SQLAlchemyError, ImportError) as error:
-        reason = hide_passwords(" ".join(str(error.__cause__ or error).split()))[:300]
-        raise ValueError(
-            f"Optuna's database at {hide_passwords(url)} does not answer: {reason}"
-        ) from error
+        cause = error.__cause__ or error
+        if isinstance(cause, ModuleNotFoundError) and cause.name in _EXTRAS:
+            raise ValueError(
+                f"{said} needs the package {cause.name}, which is not installed; install it with "
+                f"pip install 'onestep[{_EXTRAS[cause.name]}]'"
+            ) from error
+        reason = hide_passwords(" ".join(str(cause).split()))[:300]
+        raise ValueError(f"{said} does not answer: {reason}") from error
+
+
+def _is_file(address: URL) -> bool:
+    return bool(address.get_backend_name() == "sqlite" and address.database and not address.host)
 
 
 def _open_file(url: str, file: Path) -> RDBStorage:

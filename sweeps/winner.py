@@ -104,6 +104,29 @@ def revision_of(best: TrialRecord, trials: Sequence[TrialRecord], *, unknown: st
     return ", ".join(dict.fromkeys(one for some in found for one in some))
 
 
+def weights_of(best: TrialRecord, folder: Path) -> Path:
+    """The last checkpoint of the best trial.
+
+    Args:
+        best: The trial.
+        folder: Folder of the sweep.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        ValueError: If it has been taken away.
+    """
+    place = folder_of_trial(folder, best.number, rung=best.rung) / CHECKPOINTS
+    last = checkpoints.latest(place)
+    if last is None:
+        raise ValueError(
+            f"trial {best.number} is the best, but its checkpoints are no longer in {place}: bring "
+            "them back, or train its model again by its line in the table"
+        )
+    return last
+
+
 def register_winner(
     best: TrialRecord,
     plan: Plan,
@@ -129,6 +152,9 @@ def register_winner(
 
     Returns:
         The registered model, or None where the best trial did not come to its end.
+
+    Raises:
+        ValueError: If its checkpoints are gone.
     """
     if unregistered(best, plan.samples):
         return None
@@ -152,8 +178,7 @@ def _register(
     revision: str,
 ) -> str:
     place = folder_of_trial(folder, best.number, rung=best.rung)
-    last = checkpoints.latest(place / CHECKPOINTS)
-    assert last is not None, "the weights of the leading trials are kept"
+    last = weights_of(best, folder)
     setting = setting_of(best, plan.settings.posthoc)
     lineage = best.lineage
     own = plan.settings.space.overrides(best.values) if lineage is None else lineage.own

@@ -7,6 +7,7 @@ from onestep.platform.password import hide_passwords, without_passwords
     ("text", "shown"),
     [
         ("postgresql+psycopg://ada:secret@host/optuna", "postgresql+psycopg://ada:***@host/optuna"),
+        ("postgresql:/ada:secret@host/optuna", "postgresql:/ada:***@host/optuna"),
         ("https://:secret@host:5000", "https://:***@host:5000"),
         ("mysql://ada:123456@host", "mysql://ada:***@host"),
         ("mysql://ada:se@cret@host/db", "mysql://ada:***@host/db"),

@@ -3,12 +3,13 @@
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from onestep.sweeps.study import open_storage
+from onestep.sweeps.study import check_storage, open_storage
 from onestep.tests.platform.test_file_system import mount
 
 _OPENER: Final = """
@@ -61,3 +62,13 @@ def test_a_database_that_several_machines_see_has_no_log_that_they_would_have_to
     assert open_and_close() == "wal"
     mount(monkeypatch, [(tmp_path, "nfs4")])
     assert open_and_close() == "delete"
+
+
+@pytest.mark.parametrize("ask", [check_storage, open_storage])
+def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(
+    ask: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    said = r"//ada:\*{3}@host/db needs the package psycopg, .* pip install 'onestep\[postgres\]'"
+    with pytest.raises(ValueError, match=said):
+        ask("postgresql+psycopg://ada:secret@host/db")

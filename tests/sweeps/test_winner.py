@@ -1,4 +1,5 @@
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ from onestep.sweeps.lineage import Lineage
 from onestep.sweeps.objective import Number, Objective, Objectives
 from onestep.sweeps.record import Outcome, TrialRecord, folder_of_trial
 from onestep.sweeps.report import ranked
-from onestep.sweeps.winner import KEPT, keep_leaders, leaders_of, revision_of
+from onestep.sweeps.winner import KEPT, keep_leaders, leaders_of, revision_of, weights_of
 
 _OBJECTIVES: Final = Objectives(by_label={"quality": Objective(name="eval/w2", nfe=1)})
 
@@ -91,3 +92,16 @@ def test_the_best_of_all_is_among_those_that_led_and_those_that_ended_since(
             leaders = keep_leaders(tmp_path, [*leaders, one], asked)
             same = len(trials) if objectives == 1 else 1
             assert leaders[:same] == leaders_of(ranked(trials[:place], asked))[:same]
+
+
+def test_a_winner_whose_weights_were_taken_away_is_named_with_the_place_where_they_were(
+    tmp_path: Path,
+) -> None:
+    best = trial(3, Outcome.FINISHED)
+    place = tmp_path / "trials" / "3" / "checkpoints"
+    (place / "step-0000000200").mkdir(parents=True)
+    assert weights_of(best, tmp_path).name == "step-0000000200"
+    shutil.rmtree(place)
+    said = f"trial 3 is the best, but its checkpoints are no longer in {place}: bring them back"
+    with pytest.raises(ValueError, match=said):
+        weights_of(best, tmp_path)
