@@ -22,9 +22,10 @@ from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.revision import code_digest, code_files, code_revision
 from ..platform.registry.run import RunFacts
 from ..platform.shared_storage import check_shared
-from ..platform.training.assembly import home_of, registry_of
+from ..platform.training.assembly import Models, home_of, registry_of
 from ..platform.training.nodes import marked
 from ..platform.training.preparation import Preparation
+from ..platform.training.ray_train import Loaded
 from ..platform.training.reporter import check_wandb
 from .board import Show
 from .book import Book
@@ -360,12 +361,18 @@ def _search(
                     "benchmark": judging.result(),
                     "tuning": tuning.result(),
                     "models": models.result(),
+                    "loaded": _loaded(ready.dataset, models.result(), workers),
                     "mark": mark,
                 },
                 concurrency=settings.concurrency,
                 callbacks=callbacks,
                 folder=folder,
             )
+
+
+def _loaded(dataset: Dataset, models: Models, workers: Workers) -> Loaded | None:
+    """Data and parents where the workers of all groups find them; Ray is up."""
+    return Loaded.put(dataset, models) if workers.uses_ray else None
 
 
 @contextmanager

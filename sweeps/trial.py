@@ -25,6 +25,7 @@ from ..platform.training.checkpoint import digest_of
 from ..platform.training.errors import FolderNotSeen, TrainingDiverged
 from ..platform.training.guard import RETURNED_TO, returns_in
 from ..platform.training.nodes import refusal_here
+from ..platform.training.ray_train import Loaded
 from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import train_trial, trained_on
 from .after_training import AfterTraining
@@ -232,6 +233,7 @@ def try_overrides(
     seed: int = 0,
     tuning: Benchmark | None = None,
     models: Models | None = None,
+    loaded: Loaded | None = None,
     mark: tuple[Path, str] | None = None,
     pause_s: float = _OUTAGE_S,
 ) -> Row:
@@ -252,6 +254,7 @@ def try_overrides(
         seed: Seed of the sweep.
         tuning: The yardstick that settings are chosen by; None where none are tried.
         models: Registered models that have been loaded, by reference; the trial loads others.
+        loaded: Data and models in Ray's memory, for the workers of groups; None for one worker.
         mark: A file by which the folder is known, and what it holds; None where all trials are on
             this machine.
         pause_s: Seconds for which a trial waits that met an outage, before it is tried again.
@@ -302,6 +305,7 @@ def try_overrides(
                 until=samples // training.batch_size,
                 stops=[budget // training.batch_size for budget in budgets],
                 models=models,
+                loaded=loaded,
             )
             known = [SubTrial.from_dict(one) for one in config.get(KNOWN, ())]
             for one in known:

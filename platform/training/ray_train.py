@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Self, final
 
 import ray
 import ray.train
@@ -19,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...methods.core.rng import Purpose, mix
 from ..build import build
-from ..data.source import AbstractSource
+from ..data.source import AbstractSource, Dataset
 from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
 from ..ray_instance import ray_instance
@@ -97,6 +98,30 @@ class Mailbox:
         return self._outage
 
 
+@final
+@dataclass(frozen=True)
+class Loaded:
+    """What has been loaded, in Ray's memory, from which any number of groups take it.
+
+    Attributes:
+        dataset: Reference of the data; of None where workers load them.
+        models: Reference of the registered models by their own references; workers load others.
+    """
+
+    dataset: Any
+    models: Any
+
+    @classmethod
+    def put(cls, dataset: Dataset | None = None, models: Models | None = None) -> Self:
+        """Put it there; Ray is up, and keeps it for as long as this process has the references.
+
+        Args:
+            dataset: The data; None where workers are to load them.
+            models: The registered models, by reference.
+        """
+        return cls(dataset=ray.put(dataset), models=ray.put(models))
+
+
 def mailbox_here() -> Any:
     """An actor with a mailbox on the node of this process; any other may leave the cluster."""
     here = ray.get_runtime_context().get_node_id()
@@ -167,7 +192,7 @@ def _loop(config: Mapping[str, Any]) -> None:
 def _work_at(place: Place, config: Mapping[str, Any]) -> None:
     # What the run began from; workers that are started again go on from what Ray has kept since.
     begin: Path | None = config["begin"]
-    experiment = ray.get(config["experiment"])
+    experiment, loaded = ray.get(config["experiment"]), config["loaded"]
     with tempfile.TemporaryDirectory() as folder:
         work(
             experiment,
@@ -178,7 +203,8 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
             resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
             until=config["until"],
             stream=_stream(place, Experiment.from_dict(experiment)),
-            models=ray.get(config["models"]),
+            dataset=ray.get(loaded.dataset),
+            models=ray.get(loaded.models),
         )
 
 
@@ -248,7 +274,9 @@ def train_with_ray(
     reporter: Reporter,
     begin: Path | None = None,
     until: int | None = None,
+    dataset: Dataset | None = None,
     models: Models | None = None,
+    loaded: Loaded | None = None,
 ) -> Path:
     """Train with Ray Train; a run of the same folder goes on from its last checkpoint.
 
@@ -259,7 +287,9 @@ def train_with_ray(
         begin: Checkpoint of another run that it goes on from where it has none of its own that is
             further; None for the start.
         until: Steps after which it ends, with a checkpoint; None for the whole run.
+        dataset: The data where they have been loaded; None for workers to load them.
         models: Registered models that have been loaded, by reference; workers load others.
+        loaded: The same in Ray's memory; None to put them there for this run.
 
     Returns:
         The last checkpoint.
@@ -274,7 +304,7 @@ def train_with_ray(
     cpus = round(workers.num_workers * workers.cpus_per_worker)
     cpus += experiment.training.stream  # somebody has to read for the workers
     begin = _furthest([begin, latest(folder)])
-    if begin is not None and has_ended(experiment, begin, until=until):
+    if begin is not None and has_ended(experiment, begin, until=until, dataset=dataset):
         return begin
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)), marked(folder) as mark:
         mailbox = mailbox_here()
@@ -287,7 +317,7 @@ def train_with_ray(
             train_loop_config={
                 # Not as they are: the dashboard shows this mapping, and a URI may hold a password.
                 "experiment": ray.put(experiment.to_dict()),
-                "models": ray.put(models),
+                "loaded": loaded or Loaded.put(dataset, models),
                 "mailbox": mailbox,
                 "environment": ray.put(home.variables(os.environ)),
                 "begin": begin,

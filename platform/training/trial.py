@@ -1,7 +1,8 @@
 """Trials: one experiment trained and measured from this process, without a registered model."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..data.pairs import PairSet, read_pairs
@@ -14,7 +15,7 @@ from .assembly import Assembly, Models, assemble
 from .derivative_choice import require_chosen
 from .measurement import measured, served_map
 from .place import place_of
-from .ray_train import STORAGE, latest, train_with_ray
+from .ray_train import STORAGE, Loaded, latest, train_with_ray
 from .reporter import Reporter
 from .worker import CHECKPOINTS, work
 
@@ -73,6 +74,7 @@ def train_trial(
     until: int | None = None,
     stops: Sequence[int] = (),
     models: Models | None = None,
+    loaded: Loaded | None = None,
 ) -> Path:
     """Train one experiment, from its furthest checkpoint.
 
@@ -90,6 +92,7 @@ def train_trial(
         until: Steps after which it ends; None for the whole run.
         stops: Steps after which a group stops on its way.
         models: Registered models that have been loaded, by reference; others are loaded here.
+        loaded: Data and models in Ray's memory, for groups; None to put them there for each.
 
     Returns:
         The last checkpoint.
@@ -106,8 +109,9 @@ def train_trial(
         reporter.report({}, step=checkpoints.step_of(known), checkpoint=known)
     if experiment.workers.uses_ray:
         ends = [*stops, experiment.training.steps if until is None else until]
+        train = partial(train_with_ray, dataset=dataset, models=models, loaded=loaded)
         return _in_groups(
-            experiment, reporter, folder=folder, begin=known or begin, ends=ends, models=models
+            experiment, reporter, folder=folder, begin=known or begin, ends=ends, train=train
         )
     last = work(
         experiment.to_dict(),
@@ -130,16 +134,14 @@ def _in_groups(
     folder: Path,
     begin: Path | None,
     ends: Sequence[int],
-    models: Models | None,
+    train: Callable[..., Path],
 ) -> Path:
     """Train by one group of workers after the other, and keep the last checkpoint of each."""
     last, own = begin, folder / CHECKPOINTS
     for end in ends:
         if last is not None and checkpoints.step_of(last) >= end:
             continue
-        made = train_with_ray(
-            experiment, folder=folder, reporter=reporter, begin=last, until=end, models=models
-        )
+        made = train(experiment, folder=folder, reporter=reporter, begin=last, until=end)
         last = checkpoints.adopt(own, made)
         shutil.rmtree(folder / STORAGE)  # Ray's copy; the next group goes on from ours
         checkpoints.prune(own, keep=experiment.training.keep_checkpoints)

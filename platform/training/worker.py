@@ -261,13 +261,20 @@ def _feed_of(
     return feed_on(assembly, data), data.digest
 
 
-def has_ended(experiment: Experiment, checkpoint: Path, *, until: int | None = None) -> bool:
+def has_ended(
+    experiment: Experiment,
+    checkpoint: Path,
+    *,
+    until: int | None = None,
+    dataset: Dataset | None = None,
+) -> bool:
     """Whether nothing is left to do after a checkpoint, without a network or a worker.
 
     Args:
         experiment: What is trained.
         checkpoint: The furthest checkpoint that its run has kept.
         until: Steps after which it ends; None for the whole run.
+        dataset: The data where they have been loaded; None to load them here.
 
     Returns:
         Whether it is of the last step.
@@ -276,7 +283,7 @@ def has_ended(experiment: Experiment, checkpoint: Path, *, until: int | None = N
         ValueError: If it is altered, or belongs to another network, method or data set.
     """
     assembly = assemble(experiment)
-    digest = "" if experiment.training.stream else _data(assembly).digest
+    digest = "" if experiment.training.stream else _data(assembly, dataset).digest
     recipe = assembly.recipe(digest, after=checkpoints.step_of(checkpoint))
     found = checkpoints.load(checkpoint, recipe=recipe)
     return found.step >= (experiment.training.steps if until is None else until)

@@ -1,13 +1,41 @@
-"""A PostgreSQL server as the database of a sweep."""
+"""A sweep whose study is kept by a PostgreSQL server."""
 
+import os
+import secrets
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
+from onestep.platform.cli import main
 from onestep.sweeps.study import check_storage, open_storage
-from onestep.tests.sweeps.postgresql import USER, Server, programs, server
+from onestep.tests.sweeps.postgresql import PASSWORD, USER, Server, programs, server
+
+_COMMAND: Final = (
+    "sweep",
+    "resume=auto",
+    "data=eight_gaussians",
+    "data.samples=2000",
+    "data.held_out=400",
+    "net=mlp",
+    "net.width=16",
+    "training.samples=25600",
+    "training.batch_size=64",
+    "training.checkpoint_every=1280",
+    "evaluation.nfes=[1]",
+    "evaluation.samples=64",
+    "sweep.trials=3",
+    "sweep.concurrency=1",
+    "sweep.startup=1",
+)
+_WITHIN_S: Final = 1800.0
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,10 +66,71 @@ def test_a_server_that_refuses_is_told_in_one_sentence_without_the_password(
 
 
 def test_a_study_outlives_its_connections(postgresql: Server) -> None:
-    storage = open_storage(postgresql.make("idle"))
-    study = optuna.create_study(storage=storage)
+    study = optuna.create_study(storage=open_storage(postgresql.make("idle")))
     postgresql.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'idle'")
     study.set_user_attr("key", "value")
     assert study.user_attrs == {"key": "value"}
-    storage.remove_session()
-    storage.engine.dispose()
+
+
+@pytest.mark.ray
+def test_a_sweep_that_is_killed_goes_on_from_the_server_and_shows_its_password_to_nobody(
+    postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, home = postgresql.make("optuna"), tmp_path / "home"
+    home.mkdir()
+    killed = start(home, url)
+    end = time.monotonic() + _WITHIN_S
+    while not list(home.glob("sweeps/*/trials/1/checkpoints/step-*")):
+        assert killed.poll() is None, (home / "said").read_text()
+        assert time.monotonic() < end, "a checkpoint was waited for in vain"
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    before = study_at(url).get_trials()
+    assert [one.state for one in before] == [TrialState.COMPLETE, TrialState.RUNNING]
+
+    assert start(home, url).wait(timeout=_WITHIN_S) == 0, (home / "said").read_text()
+    study = study_at(url)
+    after = study.get_trials()
+    assert after[0] == before[0]
+    assert after[1].params == before[1].params
+    assert [one.state for one in after] == [TrialState.COMPLETE] * 3
+    said = (home / "said").read_text()
+    assert "1 ended before, 1 go on" in said
+    assert f"optuna-dashboard postgresql+psycopg://{USER}:***@127.0.0.1" in said
+
+    monkeypatch.setenv("ONESTEP_HOME", str(home))
+    (folder,) = (home / "sweeps").glob("[!.]*")
+    (folder / "report.html").unlink()
+    assert main(["sweep", "report", study.study_name]) == 0
+    assert "trial 2" in (folder / "report.html").read_text().lower()
+    files = [path for path in home.rglob("*") if path.is_file()]
+    holding = [path for path in files if PASSWORD.encode() in path.read_bytes()]
+    assert holding == [folder / "sweep.json"]
+    assert holding[0].stat().st_mode & 0o777 == 0o600
+
+
+def start(home: Path, url: str) -> subprocess.Popen[str]:
+    """The sweep in a process of its own; what it says is in a file of its home."""
+    known = {name: it for name, it in os.environ.items() if not name.startswith("RAY_")}
+    with (home / "said").open("a") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "onestep.platform.cli", *_COMMAND, f"sweep.storage='{url}'"],
+            env={
+                **known,
+                "ONESTEP_HOME": str(home),
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN": secrets.token_hex(32),
+                "RAY_raylet_start_wait_time_s": "1800",
+            },
+            cwd=home,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def study_at(url: str) -> optuna.Study:
+    storage = open_storage(url)
+    (study,) = storage.get_all_studies()
+    return optuna.load_study(study_name=study.study_name, storage=storage)
