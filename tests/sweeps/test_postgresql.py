@@ -6,15 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 
-from onestep.platform.cli import main
 from onestep.sweeps.study import check_storage, open_storage
 from onestep.tests.sweeps.postgresql import PASSWORD, USER, Server, programs, server
 
@@ -66,19 +67,23 @@ def test_a_server_that_refuses_is_told_in_one_sentence_without_the_password(
 
 
 def test_a_study_outlives_its_connections(postgresql: Server) -> None:
-    study = optuna.create_study(storage=open_storage(postgresql.make("idle")))
-    postgresql.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'idle'")
-    study.set_user_attr("key", "value")
-    assert study.user_attrs == {"key": "value"}
+    with opened(postgresql.make("idle")) as storage:
+        study = optuna.create_study(storage=storage)
+        postgresql.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'idle'"
+        )
+        study.set_user_attr("key", "value")
+        assert study.user_attrs == {"key": "value"}
 
 
 @pytest.mark.ray
 def test_a_sweep_that_is_killed_goes_on_from_the_server_and_shows_its_password_to_nobody(
-    postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql: Server, tmp_path: Path
 ) -> None:
     url, home = postgresql.make("optuna"), tmp_path / "home"
     home.mkdir()
-    killed = start(home, url)
+    sweep = [*_COMMAND, f"sweep.storage='{url}'"]
+    killed = start(home, *sweep)
     end = time.monotonic() + _WITHIN_S
     while not list(home.glob("sweeps/*/trials/1/checkpoints/step-*")):
         assert killed.poll() is None, (home / "said").read_text()
@@ -86,12 +91,11 @@ def test_a_sweep_that_is_killed_goes_on_from_the_server_and_shows_its_password_t
         time.sleep(0.02)
     killed.kill()
     killed.wait()
-    before = study_at(url).get_trials()
+    _, before = study_at(url)
     assert [one.state for one in before] == [TrialState.COMPLETE, TrialState.RUNNING]
 
-    assert start(home, url).wait(timeout=_WITHIN_S) == 0, (home / "said").read_text()
-    study = study_at(url)
-    after = study.get_trials()
+    assert start(home, *sweep).wait(timeout=_WITHIN_S) == 0, (home / "said").read_text()
+    name, after = study_at(url)
     assert after[0] == before[0]
     assert after[1].params == before[1].params
     assert [one.state for one in after] == [TrialState.COMPLETE] * 3
@@ -99,10 +103,9 @@ def test_a_sweep_that_is_killed_goes_on_from_the_server_and_shows_its_password_t
     assert "1 ended before, 1 go on" in said
     assert f"optuna-dashboard postgresql+psycopg://{USER}:***@127.0.0.1" in said
 
-    monkeypatch.setenv("ONESTEP_HOME", str(home))
     (folder,) = (home / "sweeps").glob("[!.]*")
     (folder / "report.html").unlink()
-    assert main(["sweep", "report", study.study_name]) == 0
+    assert start(home, "sweep", "report", name).wait(timeout=_WITHIN_S) == 0
     assert "trial 2" in (folder / "report.html").read_text().lower()
     files = [path for path in home.rglob("*") if path.is_file()]
     holding = [path for path in files if PASSWORD.encode() in path.read_bytes()]
@@ -110,12 +113,12 @@ def test_a_sweep_that_is_killed_goes_on_from_the_server_and_shows_its_password_t
     assert holding[0].stat().st_mode & 0o777 == 0o600
 
 
-def start(home: Path, url: str) -> subprocess.Popen[str]:
-    """The sweep in a process of its own; what it says is in a file of its home."""
+def start(home: Path, *command: str) -> subprocess.Popen[str]:
+    """A command in a process of its own; what it says is in a file of its home."""
     known = {name: it for name, it in os.environ.items() if not name.startswith("RAY_")}
     with (home / "said").open("a") as said:
         return subprocess.Popen(
-            [sys.executable, "-m", "onestep.platform.cli", *_COMMAND, f"sweep.storage='{url}'"],
+            [sys.executable, "-m", "onestep.platform.cli", *command],
             env={
                 **known,
                 "ONESTEP_HOME": str(home),
@@ -130,7 +133,20 @@ def start(home: Path, url: str) -> subprocess.Popen[str]:
         )
 
 
-def study_at(url: str) -> optuna.Study:
+def study_at(url: str) -> tuple[str, list[FrozenTrial]]:
+    """Name and trials of the only study of a database."""
+    with opened(url) as storage:
+        (found,) = storage.get_all_studies()
+        study = optuna.load_study(study_name=found.study_name, storage=storage)
+        return found.study_name, study.get_trials()
+
+
+@contextmanager
+def opened(url: str) -> Iterator[RDBStorage]:
+    """A storage whose connections are closed in the end."""
     storage = open_storage(url)
-    (study,) = storage.get_all_studies()
-    return optuna.load_study(study_name=study.study_name, storage=storage)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
