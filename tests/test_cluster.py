@@ -195,7 +195,9 @@ def test_the_pods_of_a_cluster_share_a_home() -> None:
     for group in groups(cluster_specs()[0]):
         spec = group["template"]["spec"]
         (container,), (volume,) = spec["containers"], spec["volumes"]
-        home = {one["name"]: one["value"] for one in container["env"]}["ONESTEP_HOME"]
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        home = variables["ONESTEP_HOME"]
+        assert variables["ONESTEP_DATA"].startswith(f"{home}/")
         assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": home}]
         assert volume["persistentVolumeClaim"] == {"claimName": "onestep-home"}
 
@@ -270,6 +272,22 @@ def test_clusters_on_kubernetes_ask_for_a_token() -> None:
 def test_all_of_kubernetes_runs_one_image() -> None:
     pods = [group["template"]["spec"] for spec in cluster_specs() for group in groups(spec)]
     assert len({one["image"] for pod in pods for one in pod["containers"]}) == 1
+
+
+def test_pods_run_as_the_account_of_rays_images_and_without_privileges() -> None:
+    for group in (group for spec in cluster_specs() for group in groups(spec)):
+        pod = group["template"]["spec"]
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 100,
+            "fsGroup": 100,
+        }
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
 
 
 def test_the_job_on_kubernetes_is_a_sweep_on_the_cluster_there() -> None:
