@@ -139,19 +139,37 @@ def test_sweeps_of_the_cluster_files_go_on_after_a_machine_was_taken_away(file: 
     assert any(one.startswith("training.checkpoint_every=") for one in words)
 
 
-def test_the_head_keeps_its_services_in_the_network_of_the_cluster() -> None:
-    config = read("cluster.yaml")
+@pytest.mark.parametrize("file", _LAUNCHED)
+def test_the_head_keeps_its_services(file: str) -> None:
+    config = read(file)
     (place,) = (
         place for place, local in config["file_mounts"].items() if local.endswith("services.sh")
     )
     assert (_ROOT / config["file_mounts"][place]).is_file()
     _, start, services = config["head_start_ray_commands"]
     assert "--dashboard-host=127.0.0.1" in start
-    address = "$(hostname -I | cut -d' ' -f1)"
-    assert services == f"bash {place.replace('/home/ray', '~')} {address}"
-    uri = next(line for line in config["head_setup_commands"] if "MLFLOW_TRACKING_URI" in line)
-    assert f"MLFLOW_TRACKING_URI=http://'{address}':5000'" in uri
-    assert any("optuna-dashboard" in line for line in config["head_setup_commands"])
+    assert services == f"bash {place.replace('/home/ray', '~')} start"
+    (install,) = (line for line in config["head_setup_commands"] if "pip install" in line)
+    assert {"optuna-dashboard", "mlflow[auth]"} <= set(shlex.split(install))
+
+
+@pytest.mark.parametrize("file", _LAUNCHED)
+def test_every_node_sends_mlflow_the_token_as_a_password(file: str) -> None:
+    setup = read(file)["setup_commands"]
+    (line,) = (one for one in setup if "MLFLOW_TRACKING_PASSWORD" in one)
+    assert "MLFLOW_TRACKING_USERNAME=onestep " in line
+    assert "MLFLOW_TRACKING_PASSWORD=$(<~/.ray/auth_token)'" in line
+    written = line.rpartition(" ")[2]
+    assert any(one.endswith(f"echo '. {written}' >> ~/.bashrc") for one in setup)
+
+
+def test_mlflow_listens_on_the_heads_address_in_the_network_of_the_cluster() -> None:
+    setup = read("cluster.yaml")["head_setup_commands"]
+    (line,) = (one for one in setup if "MLFLOW_TRACKING_URI" in one)
+    assert "MLFLOW_TRACKING_URI=http://'$(hostname -I | cut -d' ' -f1)':5000'" in line
+    own = read("cluster/on-prem.yaml")
+    (line,) = (one for one in own["setup_commands"] if "MLFLOW_TRACKING_URI" in one)
+    assert f" MLFLOW_TRACKING_URI=http://{own['provider']['head_ip']}:5000 " in line
 
 
 def test_the_shells_of_own_machines_find_the_package_the_token_and_the_shared_home() -> None:
@@ -165,6 +183,9 @@ def test_the_shells_of_own_machines_find_the_package_the_token_and_the_shared_ho
         "ONESTEP_HOME": "/mnt/onestep",
         "ONESTEP_DATA": "/mnt/onestep/data",
         "GLOO_SOCKET_IFNAME": "eth0",
+        "MLFLOW_TRACKING_URI": "http://192.0.2.11:5000",
+        "MLFLOW_TRACKING_USERNAME": "onestep",
+        "MLFLOW_TRACKING_PASSWORD": "$(<~/.ray/auth_token)",
     }
     file = line.rpartition(" ")[2]
     assert any(one.endswith(f"echo '. {file}' >> ~/.bashrc") for one in setup)
@@ -174,7 +195,9 @@ def test_the_pods_of_a_cluster_share_a_home() -> None:
     for group in groups(cluster_specs()[0]):
         spec = group["template"]["spec"]
         (container,), (volume,) = spec["containers"], spec["volumes"]
-        home = {one["name"]: one["value"] for one in container["env"]}["ONESTEP_HOME"]
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        home = variables["ONESTEP_HOME"]
+        assert variables["ONESTEP_DATA"].startswith(f"{home}/")
         assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": home}]
         assert volume["persistentVolumeClaim"] == {"claimName": "onestep-home"}
 
@@ -215,7 +238,8 @@ def test_the_images_have_the_ray_that_the_package_pins() -> None:
 def test_own_machines_all_become_workers() -> None:
     config = read("cluster/on-prem.yaml")
     assert config["min_workers"] == config["max_workers"] == len(config["provider"]["worker_ips"])
-    assert "RAY_enable_autoscaler_v2=0" in config["head_start_ray_commands"][-1]
+    (start,) = (line for line in config["head_start_ray_commands"] if "ray start" in line)
+    assert start.startswith("RAY_enable_autoscaler_v2=0 ")
 
 
 def test_kubernetes_gets_a_cluster_a_sweep_and_a_service_that_can_be_applied_one_by_one() -> None:
@@ -248,6 +272,22 @@ def test_clusters_on_kubernetes_ask_for_a_token() -> None:
 def test_all_of_kubernetes_runs_one_image() -> None:
     pods = [group["template"]["spec"] for spec in cluster_specs() for group in groups(spec)]
     assert len({one["image"] for pod in pods for one in pod["containers"]}) == 1
+
+
+def test_pods_run_as_the_account_of_rays_images_and_without_privileges() -> None:
+    for group in (group for spec in cluster_specs() for group in groups(spec)):
+        pod = group["template"]["spec"]
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 100,
+            "fsGroup": 100,
+        }
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
 
 
 def test_the_job_on_kubernetes_is_a_sweep_on_the_cluster_there() -> None:

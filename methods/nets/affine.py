@@ -60,9 +60,9 @@ def with_torch_layers(net: FlowMap) -> FlowMap:
     twin = copy.deepcopy(net)
     for module in twin.modules():
         if isinstance(module, Linear):
-            module.__class__ = nn.Linear
+            module.__class__ = nn.Linear  # type: ignore[assignment]
         elif isinstance(module, Conv2d):
-            module.__class__ = nn.Conv2d
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
     return twin
 
 

@@ -257,7 +257,12 @@ def _client(address: str) -> "JobSubmissionClient":
 
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+    except AuthenticationError as error:
+        raise ValueError(
+            f"no Ray cluster takes jobs at {hide_passwords(address)} without its token: set "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to the cluster's"
+        ) from error
+    except (ConnectionError, RuntimeError) as error:
         raise ValueError(
             f"no Ray cluster takes jobs at {hide_passwords(address)}: {_first_line(error)}"
         ) from error

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
 import httpx
 import pytest
@@ -188,6 +190,30 @@ def test_a_cluster_that_does_not_answer_is_named(bare: pytest.MonkeyPatch) -> No
         Submit().run(arguments("--", "train"))
 
 
+@final
+class Refusal(BaseHTTPRequestHandler):
+    """A cluster that asks for a token, and gets another one or none."""
+
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    def log_message(self, *words: object) -> None:
+        del words
+
+
+def test_a_cluster_that_wants_its_token_says_how_it_is_given(bare: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            with pytest.raises(ValueError, match=r"without its token: set RAY_AUTH_MODE=token"):
+                Submit().run(arguments("--address", address, "--", "train"))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """What a cluster says of a job, in turn; at last nothing any more."""
@@ -352,9 +378,8 @@ def test_a_sweep_runs_by_onestep_submit_a_job_by_the_plain_line_and_a_failed_one
     assert failed.returncode == 2, "as of the command itself"
     assert "FAILED" in failed.stdout
 
-    stranger = Head(
-        address=head.address, environment={**head.environment, "RAY_AUTH_TOKEN": "0" * 64}
-    )
-    refused = stranger.submit("--", "--version")
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith("onestep submit: no Ray cluster takes jobs")
+    for changed in ({"RAY_AUTH_TOKEN": "0" * 64}, {"RAY_AUTH_MODE": "disabled"}):
+        stranger = Head(address=head.address, environment={**head.environment, **changed})
+        refused = stranger.submit("--", "--version")
+        assert refused.returncode == 2
+        assert "without its token: set RAY_AUTH_MODE=token" in refused.stderr.splitlines()[-1]
