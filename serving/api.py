@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Awaitable, Mapping
+from contextlib import ExitStack
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -35,7 +35,7 @@ from .schema import (
 )
 from .service import Service
 from .settings import AppSettings
-from .stream import stream
+from .stream import OpenStreams, StreamAnswer, stream
 from .tally import metrics_page
 from .waiting import while_wanted, with_time_left
 
@@ -120,7 +120,7 @@ def build_api(
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(RequestRefused, _answer_refused)
     api.add_exception_handler(HTTPException, _answer_http)
-    gate, meter = Gate(settings.keys), Meter(ingress)
+    gate, meter, streams = Gate(settings.keys), Meter(ingress), OpenStreams(settings.max_streams)
     # The one that is added last sees a request first.
     api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
     api.add_middleware(KeyGate, gate=gate)
@@ -217,13 +217,13 @@ def build_api(
             return refused
         request = with_time_left(request.asked_by(trace.asker), trace)
         if request.stream:
-            begun = await wanted(stream(service, request), http)
-            if isinstance(begun, Refusal):
-                return respond(begun)
-            _note(trace, begun.headers)
-            return StreamingResponse(
-                begun.content, media_type=begun.media, headers=dict(begun.headers)
-            )
+            with ExitStack() as place:
+                place.enter_context(streams.place())
+                begun = await wanted(stream(service, request), http)
+                if isinstance(begun, Refusal):
+                    return respond(begun)
+                _note(trace, begun.headers)
+                return StreamAnswer(begun, place.pop_all())
         answer = await wanted(service.make(request), http, request.deadline_ms)
         if isinstance(answer, Refusal):
             return respond(answer)

@@ -15,6 +15,7 @@ from .desk import Desk
 from .errors import FAILED, LoadFailed, RequestRefused
 from .forwards import Forwards
 from .gathering import Wave
+from .known import known_of
 from .lot import Lot
 from .meaning import Meaning, look
 from .native import AnswerT, GenerateRequest, Made, RequestT
@@ -106,7 +107,7 @@ class Generator:
             return ""
 
     def _load(self, version: str) -> EngineService:
-        from .loading import load_engine
+        from .loading import load_engine, registry_of
 
         settings = self._settings.with_model(version)
         cores = frozenset() if self._cores is None else self._cores.take()
@@ -123,6 +124,7 @@ class Generator:
             max_waiting=settings.max_waiting,
             timeout_s=settings.request_timeout_s,
             cores=cores,
+            known=known_of(registry_of(settings), version),
         )
 
     def followed(self) -> dict[str, Meaning]:

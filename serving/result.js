@@ -12,6 +12,9 @@ export const shownAs = pixels => pixels * Math.max(1, Math.floor(CELL / pixels))
 export const nearest = (allowed, wanted) =>
   allowed.reduce((best, n) => Math.abs(n - wanted) < Math.abs(best - wanted) ? n : best);
 
+/** A version that a model was made from, with its method where the registry still knows it. */
+const named = ({ version, method }) => method ? `${version} (${method})` : version;
+
 export class Result {
   constructor(name) {
     this.name = name;
@@ -54,6 +57,9 @@ export class Result {
     const { version, steps, guidance, ms } = answer;
     for (const part of this.element.querySelectorAll("dl, .save")) part.hidden = false;
     this.tell("version", `${version} (${card.method})`);
+    const ancestors = this.isCurrent ? card.lineage.map(named) : [];
+    this.find("[data-fact=lineage]").parentElement.hidden = !ancestors.length;
+    this.tell("lineage", ancestors.join(", "));
     this.tell("steps", steps === wanted ? `${steps}`
       : `${steps}, the nearest to ${wanted} that it allows (${listed(card.steps)})`);
     this.find("[data-fact=guidance]").parentElement.hidden = !guidance;

@@ -41,6 +41,27 @@ _CARD: Final[dict[str, JsonValue]] = {
     "classes": 4,
     "shape": [1, 8, 8],
     "parents": {"teacher": "digits/1"},
+    "lineage": [
+        {
+            "version": "digits/1",
+            "method": "FlowMatching",
+            "weights_sha256": "ab" * 32,
+            "data_digest": "cd" * 32,
+            "parents": {},
+        }
+    ],
+    "card": {
+        "registered": "2026-11-22T16:30:45+00:00",
+        "network": "UNet",
+        "weights": "online",
+        "weights_sha256": "ef" * 32,
+        "record_sha256": "01" * 32,
+        "data_digest": "cd" * 32,
+        "seed": 0,
+        "revision": "b50d320",
+        "licence": None,
+        "source": None,
+    },
     "metrics": {"eval/1nn/nfe_1": 0.61, "eval/1nn/nfe_4": 0.57},
     "nfe_curve": {"eval/1nn": {"1": 0.61, "4": 0.57}},
     "problem": None,
@@ -236,6 +257,52 @@ class CanaryCard(BaseModel):
     why: str
 
 
+class Ancestor(BaseModel):
+    """A registered version that a model was made from, itself or by way of others.
+
+    Attributes:
+        version: The version.
+        method: The class of its method; null, as all else, where the registry cannot tell any more.
+        weights_sha256: SHA-256 of the file of its weights.
+        data_digest: SHA-256 of its data set and their split.
+        parents: What it was made from, by role: versions, or checksums of pairs.
+    """
+
+    version: str
+    method: str | None = None
+    weights_sha256: str | None = None
+    data_digest: str | None = None
+    parents: dict[str, str] = {}
+
+
+class RegistryCard(BaseModel):
+    """What the registry holds about a version, to trust and to repeat it.
+
+    Attributes:
+        registered: When, in UTC, ISO 8601.
+        network: The class of its network.
+        weights: Which these are, such as online or a half-life of their average.
+        weights_sha256: SHA-256 of their file.
+        record_sha256: SHA-256 of the record that the registry keeps beside it.
+        data_digest: SHA-256 of its data set and their split.
+        seed: Seed of its run.
+        revision: Revision of the code.
+        licence: Terms of weights that were trained elsewhere; null for a run of its own.
+        source: Address where such weights come from; null for none.
+    """
+
+    registered: str
+    network: str
+    weights: str
+    weights_sha256: str
+    record_sha256: str
+    data_digest: str
+    seed: int
+    revision: str
+    licence: str | None = None
+    source: str | None = None
+
+
 class ModelCard(BaseModel):
     """A model that is served.
 
@@ -255,6 +322,9 @@ class ModelCard(BaseModel):
         shape: Channels, height and width of its images.
         noise_shape: Those of its noise: models that share them and a seed share the noise.
         parents: What it was made from, by role: versions, or checksums of pairs.
+        lineage: The registered versions among these, those that they were made from, and so on to
+            the beginning, each once and the nearest first.
+        card: What the registry holds about the version; null for one that is in none.
         metrics: Quality by name, as it was registered.
         nfe_curve: Of each metric that was measured so, its value at numbers of evaluations.
         problem: Why the name does not mean the version that it should; null where it does.
@@ -278,6 +348,8 @@ class ModelCard(BaseModel):
     shape: list[int]
     noise_shape: list[int]
     parents: dict[str, str]
+    lineage: list[Ancestor] = []
+    card: RegistryCard | None = None
     metrics: dict[str, float]
     nfe_curve: dict[str, dict[int, float]]
     problem: str | None = None

@@ -16,6 +16,7 @@ from .count import count_images
 from .engine import MAX_IMAGES, MAX_SEED, Draw, Engine
 from .errors import RequestRefused, UnknownModel
 from .image import encode_png, encode_webp, to_uint8
+from .known import Known
 from .link import link
 from .native import GenerateRequest, Made, RequestT, accept, encode
 from .quality import choose, curve_of
@@ -92,6 +93,7 @@ class EngineService:
         max_waiting: Requests that may wait before the next is refused.
         timeout_s: Seconds that a request may take which gives no deadline.
         cores: Numbers of the cores that forwards run on; none for any.
+        known: What the registry knows about the version; None for one that is in none.
     """
 
     def __init__(
@@ -103,8 +105,10 @@ class EngineService:
         max_waiting: int = 256,
         timeout_s: float = 60.0,
         cores: Set[int] = frozenset(),
+        known: Known | None = None,
     ) -> None:
         self._engine = engine
+        self._known = known or Known()
         self._name = name
         self._version = version
         self._created = int(time.time())
@@ -182,6 +186,8 @@ class EngineService:
             shape=list(self._engine.image_shape),
             noise_shape=list(self._engine.noise_shape),
             parents=dict(record.parents),
+            lineage=list(self._known.lineage),
+            card=self._known.card,
             metrics=dict(record.metrics),
             nfe_curve=_curve(record.metrics),
         )

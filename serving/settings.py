@@ -55,6 +55,7 @@ class AppSettings:
         compile: Whether networks are compiled, for each size of a forward, before they serve.
         max_waiting: Requests that may wait at each replica, for each model, before the next is
             refused.
+        max_streams: Streams that each ingress sends at once, before the next is refused.
         memory_mb: Most megabytes of parameters and buffers of the models of a replica; the one
             not used for the longest is closed, and loaded again when it is asked for.
         watch_s: Seconds between two looks at where the aliases point; None to keep to what they
@@ -89,6 +90,7 @@ class AppSettings:
     channels_last: bool = False
     compile: bool = False
     max_waiting: int = 256
+    max_streams: int = 64
     memory_mb: int = 4096
     watch_s: float | None = 0.3
     keys: str | None = None
@@ -127,6 +129,7 @@ class AppSettings:
         if self.dtype not in DTYPES:
             raise ValueError(f"serve.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         _check_whole("max_waiting", self.max_waiting, 1, 1_000_000)
+        _check_whole("max_streams", self.max_streams, 1, 100_000)
         _check_whole("memory_mb", self.memory_mb, 1, 100_000_000)
         _check_text("keys", self.keys)
         _check_whole("max_body_mb", self.max_body_mb, 1, 100_000)

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -22,10 +23,11 @@ _LOG: Final = logging.getLogger(__name__)
 class Shelf:
     """Loads a model when it is first asked for, and closes the one not asked for the longest.
 
-    A model loads in a thread beside those that answer, so for that time the bound may be passed
-    by its size. One that answers requests is never closed: the bound may be passed until it is
-    idle. The last model stays, whatever its size. A failure is told to all who wait for that load
-    and to who comes within some seconds of it, so that requests load nothing in vain all the time.
+    A model loads beside those that answer, in threads that do nothing else, so that no file of
+    images waits for one; for that time the bound may be passed by its size. One that answers
+    requests is never closed: the bound may be passed until it is idle. The last model stays,
+    whatever its size. A failure is told to all who wait for that load and to who comes within some
+    seconds of it, so that requests load nothing in vain all the time.
 
     Args:
         load: Makes the service of a version, warm; it runs in a thread.
@@ -43,6 +45,7 @@ class Shelf:
         self._load = load
         self._memory_bytes = memory_bytes
         self._clock = clock
+        self._threads = ThreadPoolExecutor(thread_name_prefix="load")
         self._failed: dict[str, tuple[str, float]] = {}  # why, and until when it is not tried
         self._models: dict[str, _Model] = {}
         self._loads: dict[str, asyncio.Task[_Model]] = {}
@@ -146,7 +149,8 @@ class Shelf:
 
     async def _fetch(self, version: str) -> "_Model":
         try:
-            service = await asyncio.to_thread(self._load, version)
+            loop = asyncio.get_running_loop()
+            service = await loop.run_in_executor(self._threads, self._load, version)
         except ValueError as error:
             _LOG.warning("%s does not load: %s", version, error)
             raise self._failure(version, str(error)) from error

@@ -5,13 +5,17 @@ import io
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, final
 
 import numpy as np
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from .engine import MAX_IMAGES
+from .errors import RequestRefused
 from .native import GenerateRequest, Made
 from .npy import npy_header
 from .schema import Refusal
@@ -43,6 +47,60 @@ class Streamed:
     content: AsyncIterator[bytes]
     media: str
     headers: Mapping[str, str]
+
+
+@final
+class OpenStreams:
+    """Places of the streams that are sent at once: each holds parts of its file in memory.
+
+    Args:
+        most: How many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for as long as the block takes.
+
+        Yields:
+            None: Nothing.
+
+        Raises:
+            RequestRefused: If all are taken.
+        """
+        if self._taken >= self._most:
+            raise RequestRefused(
+                f"{self._taken} streams are sent already; try again in a second", status=429
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
+@final
+class StreamAnswer(StreamingResponse):
+    """The HTTP answer that a stream is.
+
+    Args:
+        streamed: The stream.
+        place: What it holds until its end, or until its client has left, however early.
+    """
+
+    def __init__(self, streamed: Streamed, place: ExitStack) -> None:
+        super().__init__(
+            streamed.content, media_type=streamed.media, headers=dict(streamed.headers)
+        )
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the stream."""
+        with self._place:
+            await super().__call__(scope, receive, send)
 
 
 async def stream(service: Service, request: GenerateRequest) -> Streamed | Refusal:

@@ -5,12 +5,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from onestep.serving.api import build_api
 from onestep.serving.service import Service
+from onestep.serving.settings import AppSettings
+
+DEFAULTS: Final = AppSettings()
 
 
 def unwrapped(app: ASGIApp) -> ASGIApp:
@@ -18,9 +22,13 @@ def unwrapped(app: ASGIApp) -> ASGIApp:
 
 
 @contextmanager
-def listening(service: Service, wrap: Callable[[ASGIApp], ASGIApp] = unwrapped) -> Iterator[str]:
+def listening(
+    service: Service,
+    wrap: Callable[[ASGIApp], ASGIApp] = unwrapped,
+    settings: AppSettings = DEFAULTS,
+) -> Iterator[str]:
     """The address of a uvicorn that answers with a service, in a thread of this process."""
-    config = uvicorn.Config(wrap(build_api(service)), log_config=None, lifespan="off")
+    config = uvicorn.Config(wrap(build_api(service, settings)), log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -16,6 +16,8 @@ from onestep.platform.registry.record import ModelRecord
 from onestep.serving.api import build_api
 from onestep.serving.desk import Desk
 from onestep.serving.engine import Engine
+from onestep.serving.known import Known
+from onestep.serving.schema import Ancestor
 from onestep.serving.service import EngineService
 from onestep.serving.settings import AppSettings
 from onestep.serving.shelf import Shelf
@@ -27,6 +29,9 @@ CURVES: Final = {
     "eval/1nn_deviation/nfe_1": 0.25,
     "eval/1nn_deviation/nfe_4": 0.125,
 }
+KNOWN: Final = Known(
+    lineage=(Ancestor(version="faces/2", method="FlowMatching"), Ancestor(version="faces/1"))
+)
 NAMES: Final = {
     "champion": ["digits/1"],
     "digits/1": ["digits/1"],
@@ -54,7 +59,9 @@ def service(version: str) -> EngineService:
             flow_map, record = AtScale(unet(guided=True), scale=2.0), record_of(net=UNET_NODE)
         case _:
             raise ValueError("its weights were altered")
-    return EngineService(Engine(flow_map, record, bucket=16, strict=True), name="", version=version)
+    engine = Engine(flow_map, record, bucket=16, strict=True)
+    known = KNOWN if version == "digits/1" else None
+    return EngineService(engine, name="", version=version, known=known)
 
 
 async def _run(server: uvicorn.Server, desk: Desk, listening: socket.socket) -> None:

@@ -292,6 +292,8 @@ def test_models_tells_what_may_be_asked_for() -> None:
         "shape": [1, 8, 8],
         "noise_shape": [1, 8, 8],
         "parents": {},
+        "lineage": [],
+        "card": None,
         "metrics": {},
         "nfe_curve": {},
         "problem": None,

@@ -8,7 +8,8 @@ import pytest
 from onestep.serving.desk import MAX_FORMER, Desk
 from onestep.serving.engine import Engine
 from onestep.serving.errors import LoadFailed
-from onestep.serving.schema import ImagesRequest, ImagesResponse, Refusal
+from onestep.serving.known import Known
+from onestep.serving.schema import Ancestor, ImagesRequest, ImagesResponse, Refusal
 from onestep.serving.service import EngineService
 from onestep.serving.settings import AppSettings
 from onestep.serving.shelf import Shelf
@@ -16,13 +17,16 @@ from onestep.tests.serving.model import gaussian, record_of, unet
 
 T = TypeVar("T")
 METRICS = {"eval/1nn/nfe_4": 0.1, "eval/1nn/nfe_1": 0.3, "eval/1nn/nfe_x": 0.5, "loss": 2.0}
+TEACHER = Ancestor(version="digits/1", method="FlowMatching")
+KNOWN = Known(lineage=(TEACHER,))
 
 
 def load(version: str) -> EngineService:
     if version == "broken/1":
         raise ValueError("its weights were altered")
     record = replace(record_of(), metrics=METRICS, parents={"teacher": "digits/1"})
-    return EngineService(Engine(gaussian(), record, bucket=4), name=version, version=version)
+    engine = Engine(gaussian(), record, bucket=4)
+    return EngineService(engine, name=version, version=version, known=KNOWN)
 
 
 def run(work: Callable[[Desk], Awaitable[T]], *, megabytes: int = 1) -> T:
@@ -66,6 +70,7 @@ def test_each_name_has_a_card_with_lineage_metrics_and_the_curve() -> None:
         ]
         card = cards[0]
         assert (card.parents, card.metrics) == ({"teacher": "digits/1"}, METRICS)
+        assert (card.lineage, card.card) == ([TEACHER], None)
         assert card.nfe_curve == {"eval/1nn": {1: 0.3, 4: 0.1}}
         assert list(card.nfe_curve["eval/1nn"]) == [1, 4]
         assert (card.classes, card.shape, card.noise_shape) == (4, [1, 8, 8], [1, 8, 8])

@@ -128,6 +128,8 @@ def test_chosen_models_show_the_images_of_the_server_from_the_same_noise(
 def test_each_model_says_its_version_time_quality_and_problem(page: Page, url: str) -> None:
     page.goto(f"{url}/#n=2&model=champion&model=grid%40best")
     expect(fact(page, "champion", "version")).to_have_text("digits/1 (MeanFlow)")
+    expect(fact(page, "champion", "lineage")).to_have_text("faces/2 (FlowMatching), faces/1")
+    expect(fact(page, "grid@best", "lineage")).to_be_hidden()
     expect(fact(page, "champion", "quality")).to_have_text("1nn_deviation 0.250")
     dot = page.locator("[data-model=champion] circle")  # the first of two, and the larger
     assert [dot.get_attribute(name) for name in ("cx", "cy")] == ["4", "4"]
@@ -155,6 +157,7 @@ def test_quality_is_not_shown_of_a_version_that_did_not_answer(page: Page, url: 
     page.goto(f"{url}/#n=2&model=champion")
     expect(fact(page, "champion", "version")).to_have_text("digits/1 (MeanFlow)")
     expect(fact(page, "champion", "quality")).to_have_text("not known of this version")
+    expect(fact(page, "champion", "lineage")).to_be_hidden()
     expect(page.locator("[data-model=champion] svg")).to_be_hidden()
 
 

@@ -33,6 +33,8 @@ def test_application_settings_travel_as_plain_values() -> None:
         ("tracking_uri", ""),
         ("artifacts", True),
         ("bucket", None),
+        ("max_streams", 0),
+        ("max_streams", 100_001),
         ("memory_mb", 0),
         ("request_timeout_s", 0.01),
         ("dtype", "float16"),

@@ -87,6 +87,23 @@ def test_requests_for_the_same_version_wait_for_one_load_and_others_for_theirs()
     assert sorted(run(work, models=2)) == ["m/1", "m/2"]
 
 
+def test_no_work_beside_waits_for_loads_however_many_there_are() -> None:
+    async def work(shelf: Shelf, loader: Loader) -> None:
+        gate = threading.Event()
+        versions = [f"m/{k}" for k in range(40)]  # more than asyncio has threads at most
+        loader.held = dict.fromkeys(versions, gate)
+        waiting = [asyncio.create_task(use(shelf, version)) for version in versions]
+        await until(lambda: bool(loader.loads))
+        try:
+            async with asyncio.timeout(5):
+                await asyncio.to_thread(len, "a file of images")
+        finally:
+            gate.set()
+            await asyncio.gather(*waiting)
+
+    run(work, models=2)
+
+
 def test_the_model_not_used_for_the_longest_is_closed_first() -> None:
     async def work(shelf: Shelf, loader: Loader) -> tuple[tuple[str, ...], list[str]]:
         await use(shelf, "m/1", "m/2", "m/3", "m/1", "m/4", "m/5")

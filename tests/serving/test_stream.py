@@ -1,7 +1,7 @@
 import asyncio
 import io
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Final, TypeVar, cast
 
 import httpx
@@ -17,6 +17,7 @@ from onestep.serving.native import GenerateRequest, Made, accept
 from onestep.serving.refusal import refusal
 from onestep.serving.schema import ImagesRequest, ImagesResponse, ModelList, Refusal
 from onestep.serving.service import EngineService, Service
+from onestep.serving.settings import AppSettings
 from onestep.serving.shelf import Shelf
 from onestep.serving.stream import IN_FLIGHT, StreamBroken, Streamed, stream
 from onestep.tests.serving.listening import listening
@@ -24,6 +25,7 @@ from onestep.tests.serving.model import SHAPE, STD, TRIANGLE, UNET_NODE, record_
 
 GENERATE: Final = "/v1/generate"
 LONG: Final = {"labels": 1, "n": 6 * MAX_IMAGES, "seed": 3, "format": "npy", "stream": True}
+DEFAULTS: Final = AppSettings()
 T = TypeVar("T")
 
 
@@ -48,6 +50,7 @@ class Watched:
         self.refused = refused or {}
         self.asked: list[int] = []
         self.under_way = self.most = 0
+        self.pause_s = 0.01  # before each part but the first
 
     async def describe(self) -> ModelList:
         return await self.service.describe()
@@ -63,7 +66,7 @@ class Watched:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self.pause_s if request.start else 0.01)
             if request.start in self.refused:
                 return refusal(self.refused[request.start])
             return await self.service.make(request)
@@ -205,12 +208,16 @@ def test_a_part_that_is_refused_for_a_moment_is_asked_for_again() -> None:
     asyncio.run(run())
 
 
-def with_socket(service: Service, work: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+def with_socket(
+    service: Service,
+    work: Callable[[httpx.AsyncClient], Awaitable[T]],
+    settings: AppSettings = DEFAULTS,
+) -> T:
     async def run(url: str) -> T:
         async with httpx.AsyncClient(base_url=url) as client:
             return await work(client)
 
-    with listening(service) as url:
+    with listening(service, settings=settings) as url:
         return asyncio.run(run(url))
 
 
@@ -256,6 +263,33 @@ def test_a_client_that_leaves_ends_the_work() -> None:
         return asked
 
     assert with_socket(watched, work) < 4096 // MAX_IMAGES
+
+
+def test_streams_that_are_sent_at_once_are_bounded_until_one_ends_or_is_left() -> None:
+    watched = Watched(load("digits/1"))
+    watched.pause_s = 60.0
+
+    async def work(client: httpx.AsyncClient) -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(2):
+                answer = client.stream("POST", GENERATE, json=LONG)
+                await stack.enter_async_context(answer)
+            refused = await client.post(GENERATE, json=LONG)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+            error = refused.json()["error"]
+            assert error["message"] == "2 streams are sent already; try again in a second"
+            assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+            assert (await client.post(GENERATE, json={"labels": 1})).status_code == 200
+        watched.pause_s = 0.01
+        async with asyncio.timeout(10):  # in which the server hears that both have left
+            while (await client.post(GENERATE, json=LONG)).status_code == 429:
+                await asyncio.sleep(0.01)
+        for _ in range(3):  # a stream that is refused or ends keeps no place
+            invalid = await client.post(GENERATE, json={**LONG, "labels": "nine"})
+            assert invalid.status_code == 422
+            assert (await client.post(GENERATE, json=LONG)).status_code == 200
+
+    with_socket(watched, work, AppSettings(max_streams=2, access_log=False))
 
 
 def test_the_bytes_of_a_stream_are_bounded() -> None:
