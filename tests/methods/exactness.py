@@ -182,10 +182,14 @@ class Exact:
 class Order:
     """The method's bias at the oracle falls with a power of a gap.
 
+    The methods at the gaps are measured in place of the one under test. Where they differ from it
+    in more than the gap, as in the weight, their declaration says why.
+
     Attributes:
         order: The power.
         gaps: Two gaps, the wider first.
         methods: The method at each gap, wide enough that its bias stands out.
+        control: A wrong variant at each gap, whose bias falls with another power or not at all.
         reference: An exact method with the same random numbers; its gradient, whose mean is zero,
             is subtracted to remove the noise. None if the loss has no noise at the oracle.
         setting: The data, the frozen maps and the moment.
@@ -194,6 +198,7 @@ class Order:
     order: float
     gaps: tuple[float, float]
     methods: tuple[AbstractMethod, AbstractMethod]
+    control: tuple[AbstractMethod, AbstractMethod]
     reference: AbstractMethod | None = None
     setting: Setting = Setting()
 
@@ -262,7 +267,15 @@ def assert_not_stationary(method: AbstractMethod, flow_map: FlowMap, setting: Se
 
 
 def assert_order(order: Order) -> None:
-    """The bias falls with the declared power of the gap, within 0.2."""
+    """The bias falls with the declared power of the gap, within 0.2; the control's does not."""
+    slope = _slope(order, order.methods)
+    assert abs(slope - order.order) <= 0.2, f"slope {slope:.2f}"
+    slope = _slope(order, order.control)
+    assert abs(slope - order.order) >= 0.5, f"the negative control has slope {slope:.2f}"
+
+
+def _slope(order: Order, methods: tuple[AbstractMethod, AbstractMethod]) -> float:
+    """The power of the gap that the bias of the method at each gap falls with."""
 
     def gradients(method: AbstractMethod, samples: int) -> Tensor:
         setting = _with_teachers(method, order.setting)
@@ -271,12 +284,11 @@ def assert_order(order: Order) -> None:
     sizes = list[float]()
     for samples, least in ((FEW, 30.0), (SAMPLES, 10.0)):  # as many as tell bias from noise
         noise = 0.0 if order.reference is None else gradients(order.reference, samples)
-        found = [gradients(method, samples) - noise for method in order.methods]
+        found = [gradients(method, samples) - noise for method in methods]
         sizes = [each.mean(0).norm().item() for each in found]
         errors = [(each.std(0).norm() / len(each) ** 0.5).item() for each in found]
         if all(size > least * error for size, error in zip(sizes, errors, strict=True)):
             break
     else:
         raise AssertionError(f"the biases {sizes} drown in their noise {errors}")
-    slope = math.log(sizes[0] / sizes[1]) / math.log(order.gaps[0] / order.gaps[1])
-    assert abs(slope - order.order) <= 0.2, f"slope {slope:.2f}"
+    return math.log(sizes[0] / sizes[1]) / math.log(order.gaps[0] / order.gaps[1])

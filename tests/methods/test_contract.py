@@ -146,6 +146,7 @@ LINEAR = Order(
     order=1.0,
     gaps=(0.2, 0.1),
     methods=(Defective(gap=0.2), Defective(gap=0.1)),
+    control=(Defective(sign=-1.0, gap=0.2), Defective(sign=-1.0, gap=0.1)),
     reference=Defective(),
 )
 """The gradient is linear in what the target is off by."""
@@ -155,6 +156,11 @@ def test_a_wrong_order_is_noticed() -> None:
     assert_exactness(LINEAR, Defective())
     with pytest.raises(AssertionError, match=r"slope 1\.00"):
         assert_exactness(replace(LINEAR, order=2.0), Defective())
+
+
+def test_a_control_of_the_same_order_is_noticed() -> None:
+    with pytest.raises(AssertionError, match=r"the negative control has slope 1\.00"):
+        assert_exactness(replace(LINEAR, control=LINEAR.methods), Defective())
 
 
 @pytest.mark.parametrize("reference", [None, Defective()], ids=["noise", "no noise"])
