@@ -50,7 +50,8 @@ class TestSoFlow(MethodContract):
     """In the middle of its curriculum; the bias is of the order of the ratio.
 
     The plain loss stands for the weighted one, whose gradient is the plain one times a number for
-    each sample: a weight of one over the error leaves the bias 8 standard errors in 200 000 samples.
+    each sample: by a weight of one over the error the bias of 200 000 samples is only 8 standard
+    errors.
     """
 
     exactness = Order(
