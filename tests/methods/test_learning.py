@@ -25,6 +25,9 @@ from onestep.platform.data.gaussians import EightGaussians
 from onestep.platform.data.source import Dataset
 from onestep.platform.evaluation.modes import nearest_mode
 
+SLACK: Final = 1.5
+"""How much longer than its bar says a recipe may take here: other machines have other cores."""
+
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
@@ -96,7 +99,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_method_learns_the_eight_gaussians_in_one_step(recipe: str, workshop: Workshop) -> None:
     measured = learning.measure(recipe, workshop)
-    measured["core_s"] = 0.0  # for a machine that does nothing else
+    measured["core_s"] /= SLACK
     assert is_explained(learning.misses({recipe: measured}))
 
 
@@ -105,5 +108,5 @@ def test_a_method_learns_the_eight_gaussians_in_one_step(recipe: str, workshop: 
 def test_a_method_learns_digits(recipe: str, workshop: Workshop) -> None:
     """Ten minutes or more of two cores each."""
     measured = learning_digits.measure(recipe, workshop)
-    measured["core_s"] = 0.0  # for a machine that does nothing else
+    measured["core_s"] /= SLACK
     assert is_explained(learning_digits.misses({recipe: measured}))
