@@ -155,8 +155,11 @@ def mean_gradient(
     method: AbstractMethod, flow_map: FlowMap, setting: Setting, *, samples: int = SAMPLES
 ) -> Gradient:
     """Mean gradient of a method at a map, in eight directions."""
-    found = chunk_gradients(method, flow_map, setting, samples=samples)
-    return Gradient(mean=found.mean(0), error=found.std(0) / len(found) ** 0.5)
+    return _mean(chunk_gradients(method, flow_map, setting, samples=samples))
+
+
+def _mean(gradients: Float[Tensor, "chunks directions"]) -> Gradient:
+    return Gradient(mean=gradients.mean(0), error=gradients.std(0) / len(gradients) ** 0.5)
 
 
 @final
@@ -190,8 +193,8 @@ class Order:
         gaps: Two gaps, the wider first.
         methods: The method at each gap, wide enough that its bias stands out.
         control: A wrong variant at each gap, whose bias falls with another power or not at all.
-        reference: An exact method with the same random numbers; its gradient, whose mean is zero,
-            is subtracted to remove the noise. None if the loss has no noise at the oracle.
+        reference: An exact method with the same random numbers; its gradient, whose mean must be
+            zero, is subtracted to remove the noise. None if the loss has no noise at the oracle.
         setting: The data, the frozen maps and the moment.
     """
 
@@ -283,7 +286,11 @@ def _slope(order: Order, methods: tuple[AbstractMethod, AbstractMethod]) -> floa
 
     sizes = list[float]()
     for samples, least in ((FEW, 30.0), (SAMPLES, 10.0)):  # as many as tell bias from noise
-        noise = 0.0 if order.reference is None else gradients(order.reference, samples)
+        noise = torch.zeros(())
+        if order.reference is not None:
+            noise = gradients(order.reference, samples)
+            z = _mean(noise).z
+            assert z <= 6.0, f"the reference has a bias of its own, z = {z:.1f}"
         found = [gradients(method, samples) - noise for method in methods]
         sizes = [each.mean(0).norm().item() for each in found]
         errors = [(each.std(0).norm() / len(each) ** 0.5).item() for each in found]

@@ -163,6 +163,14 @@ def test_a_control_of_the_same_order_is_noticed() -> None:
         assert_exactness(replace(LINEAR, control=LINEAR.methods), Defective())
 
 
+def test_a_reference_with_a_bias_of_its_own_is_noticed() -> None:
+    """Subtracted, it would hide a bias that both have."""
+    shifted = (Defective(gap=1.2), Defective(gap=1.1))
+    hidden = replace(LINEAR, methods=shifted, reference=Defective(gap=1.0))
+    with pytest.raises(AssertionError, match="the reference has a bias of its own"):
+        assert_exactness(hidden, Defective())
+
+
 @pytest.mark.parametrize("reference", [None, Defective()], ids=["noise", "no noise"])
 def test_an_order_without_a_bias_is_noticed(reference: AbstractMethod | None) -> None:
     unbiased = replace(LINEAR, methods=(Defective(), Defective()), reference=reference)
