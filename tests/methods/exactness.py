@@ -155,8 +155,11 @@ def mean_gradient(
     method: AbstractMethod, flow_map: FlowMap, setting: Setting, *, samples: int = SAMPLES
 ) -> Gradient:
     """Mean gradient of a method at a map, in eight directions."""
-    found = chunk_gradients(method, flow_map, setting, samples=samples)
-    return Gradient(mean=found.mean(0), error=found.std(0) / len(found) ** 0.5)
+    return _mean(chunk_gradients(method, flow_map, setting, samples=samples))
+
+
+def _mean(gradients: Float[Tensor, "chunks directions"]) -> Gradient:
+    return Gradient(mean=gradients.mean(0), error=gradients.std(0) / len(gradients) ** 0.5)
 
 
 @final
@@ -182,18 +185,23 @@ class Exact:
 class Order:
     """The method's bias at the oracle falls with a power of a gap.
 
+    The methods at the gaps are measured in place of the one under test. Where they differ from it
+    in more than the gap, as in the weight, their declaration says why.
+
     Attributes:
         order: The power.
         gaps: Two gaps, the wider first.
         methods: The method at each gap, wide enough that its bias stands out.
-        reference: An exact method with the same random numbers; its gradient, whose mean is zero,
-            is subtracted to remove the noise. None if the loss has no noise at the oracle.
+        control: A wrong variant at each gap, whose bias falls with another power or not at all.
+        reference: An exact method with the same random numbers; its gradient, whose mean must be
+            zero, is subtracted to remove the noise. None if the loss has no noise at the oracle.
         setting: The data, the frozen maps and the moment.
     """
 
     order: float
     gaps: tuple[float, float]
     methods: tuple[AbstractMethod, AbstractMethod]
+    control: tuple[AbstractMethod, AbstractMethod]
     reference: AbstractMethod | None = None
     setting: Setting = Setting()
 
@@ -262,7 +270,15 @@ def assert_not_stationary(method: AbstractMethod, flow_map: FlowMap, setting: Se
 
 
 def assert_order(order: Order) -> None:
-    """The bias falls with the declared power of the gap, within 0.2."""
+    """The bias falls with the declared power of the gap, within 0.2; the control's does not."""
+    slope = _slope(order, order.methods)
+    assert abs(slope - order.order) <= 0.2, f"slope {slope:.2f}"
+    slope = _slope(order, order.control)
+    assert abs(slope - order.order) >= 0.5, f"the negative control has slope {slope:.2f}"
+
+
+def _slope(order: Order, methods: tuple[AbstractMethod, AbstractMethod]) -> float:
+    """The power of the gap that the bias of the method at each gap falls with."""
 
     def gradients(method: AbstractMethod, samples: int) -> Tensor:
         setting = _with_teachers(method, order.setting)
@@ -270,13 +286,16 @@ def assert_order(order: Order) -> None:
 
     sizes = list[float]()
     for samples, least in ((FEW, 30.0), (SAMPLES, 10.0)):  # as many as tell bias from noise
-        noise = 0.0 if order.reference is None else gradients(order.reference, samples)
-        found = [gradients(method, samples) - noise for method in order.methods]
+        noise = torch.zeros(())
+        if order.reference is not None:
+            noise = gradients(order.reference, samples)
+            z = _mean(noise).z
+            assert z <= 6.0, f"the reference has a bias of its own, z = {z:.1f}"
+        found = [gradients(method, samples) - noise for method in methods]
         sizes = [each.mean(0).norm().item() for each in found]
         errors = [(each.std(0).norm() / len(each) ** 0.5).item() for each in found]
         if all(size > least * error for size, error in zip(sizes, errors, strict=True)):
             break
     else:
         raise AssertionError(f"the biases {sizes} drown in their noise {errors}")
-    slope = math.log(sizes[0] / sizes[1]) / math.log(order.gaps[0] / order.gaps[1])
-    assert abs(slope - order.order) <= 0.2, f"slope {slope:.2f}"
+    return math.log(sizes[0] / sizes[1]) / math.log(order.gaps[0] / order.gaps[1])

@@ -17,7 +17,12 @@ from onestep.methods.core.alignment import (
     Jumped,
     LagrangianAlignment,
 )
-from onestep.methods.core.calculus import AbstractDerivative, CentralDifference, Function
+from onestep.methods.core.calculus import (
+    AbstractDerivative,
+    CentralDifference,
+    ForwardDifference,
+    Function,
+)
 from onestep.methods.core.condition import Condition
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.core.game import ONLINE
@@ -132,7 +137,9 @@ def warming(game: AlignYourFlow, share: float) -> Turn:
 
 def biased(game: AlignYourFlow) -> tuple[Turn, Order]:
     methods = warming(game, 0.8), warming(game, 0.9)
-    return methods[1], Order(order=1.0, gaps=(0.2, 0.1), methods=methods)
+    turned = replace(game, alignment=TheOtherSign(right=game.alignment))
+    control = warming(turned, 0.8), warming(turned, 0.9)
+    return methods[1], Order(order=1.0, gaps=(0.2, 0.1), methods=methods, control=control)
 
 
 class TestEulerianAlignment(GameContract):
@@ -171,10 +178,9 @@ class TestLagrangianAlignment(GameContract):
         return replace(LAGRANGIAN, tangent=Linear(start=0.0, end=0.99), times=GapTimes())
 
 
-def by_differences(step: float) -> Turn:
+def by_differences(derivative: AbstractDerivative) -> Turn:
     """Jumps away from both ends, beyond which a difference would ask."""
     times = SortedTimes(law=LogitNormal(std=0.5), diagonal=NOTHING)
-    derivative = CentralDifference(step=step)
     return Turn(game=replace(EULERIAN, times=times, derivative=derivative, offset=10.0))
 
 
@@ -182,8 +188,19 @@ class TestAlignmentByDifferences(GameContract):
     players = (ONLINE,)
     exactness = (
         (
-            by_differences(0.05),
-            Order(order=2.0, gaps=(0.1, 0.05), methods=(by_differences(0.1), by_differences(0.05))),
+            by_differences(CentralDifference(step=0.05)),
+            Order(
+                order=2.0,
+                gaps=(0.1, 0.05),
+                methods=(
+                    by_differences(CentralDifference(step=0.1)),
+                    by_differences(CentralDifference(step=0.05)),
+                ),
+                control=(
+                    by_differences(ForwardDifference(step=0.1)),
+                    by_differences(ForwardDifference(step=0.05)),
+                ),
+            ),
         ),
     )
 

@@ -26,6 +26,7 @@ from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.contract import CLASSES, Exact, MethodContract, Order, SmallMap
 from onestep.tests.methods.exactness import ORACLE
 from onestep.tests.methods.fixed_times import FixedTimes
+from onestep.tests.methods.misread import Misread
 from onestep.tests.methods.observed import ObservedMap
 
 TIMES = SortedTimes(diagonal=Constant(value=0.25))
@@ -38,9 +39,20 @@ def at(alpha: float, *, times: AbstractTimes = TIMES, shift: Shift = Shift.SAMPL
 
 
 class TestAlphaFlow(MethodContract):
-    """In the middle of its curriculum, where alpha is a half; the bias is of order alpha."""
+    """In the middle of its curriculum, where alpha is a half; the bias is of order alpha.
 
-    exactness = Order(order=1.0, gaps=(0.2, 0.1), methods=(at(0.2), at(0.1)), reference=MEAN_FLOW)
+    The plain loss stands for the weighted one, whose gradient is the plain one times a number for
+    each sample: by a weight of one over the error the bias of 200 000 samples is only 4 standard
+    errors.
+    """
+
+    exactness = Order(
+        order=1.0,
+        gaps=(0.2, 0.1),
+        methods=(at(0.2), at(0.1)),
+        control=(Misread(method=at(0.2)), Misread(method=at(0.1))),
+        reference=MEAN_FLOW,
+    )
 
     @pytest.fixture
     def method(self) -> AlphaFlow:

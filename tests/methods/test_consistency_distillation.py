@@ -36,19 +36,28 @@ def karras(steps: int) -> ConsistencyDistillation:
 class TestConsistencyDistillation(MethodContract):
     """Heun's error in one step is of third order."""
 
-    exactness = Order(order=3.0, gaps=(1 / 40, 1 / 80), methods=(karras(40), karras(80)))
+    exactness = Order(
+        order=3.0,
+        gaps=(1 / 40, 1 / 80),
+        methods=(karras(40), karras(80)),
+        control=(replace(karras(40), step=EulerStep()), replace(karras(80), step=EulerStep())),
+    )
 
     @pytest.fixture
     def method(self) -> ConsistencyDistillation:
         return ConsistencyDistillation()
 
 
-@pytest.mark.parametrize(("step", "order"), [(EulerStep(), 2.0), (HeunStep(), 3.0)], ids=repr)
+@pytest.mark.parametrize(
+    ("step", "order", "other"),
+    [(EulerStep(), 2.0, HeunStep()), (HeunStep(), 3.0, EulerStep())],
+    ids=repr,
+)
 def test_the_bias_of_a_pair_has_the_order_of_the_solver_plus_one(
-    step: AbstractSolverStep, order: float
+    step: AbstractSolverStep, order: float, other: AbstractSolverStep
 ) -> None:
-    methods = (uniform(20, step), uniform(40, step))
-    assert_order(Order(order=order, gaps=(1 / 20, 1 / 40), methods=methods))
+    methods, control = ((uniform(20, kind), uniform(40, kind)) for kind in (step, other))
+    assert_order(Order(order=order, gaps=(1 / 20, 1 / 40), methods=methods, control=control))
 
 
 def by(step: AbstractSolverStep) -> Callable[[Tensor, float, float], Tensor]:

@@ -30,6 +30,7 @@ from onestep.tests.methods.exactness import (
     assert_stationary,
     chunk_gradients,
 )
+from onestep.tests.methods.misread import Misread
 from onestep.tests.methods.observed import ObservedMap
 
 
@@ -38,13 +39,18 @@ def uniform(steps: int) -> ConsistencyTraining:
     return ConsistencyTraining(times=times)
 
 
+def bias(steps: int) -> Bias:
+    return Bias(method=uniform(steps))
+
+
 class TestConsistencyTraining(MethodContract):
     """One pair's bias is of second order, and one pair in ``steps`` is taught."""
 
     exactness = Order(
         order=2.0,
         gaps=(1 / 10, 1 / 20),
-        methods=(Bias(method=uniform(10)), Bias(method=uniform(20))),
+        methods=(bias(10), bias(20)),
+        control=(Misread(method=bias(10)), Misread(method=bias(20))),
     )
 
     @pytest.fixture

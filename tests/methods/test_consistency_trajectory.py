@@ -44,13 +44,16 @@ class ExactStep(AbstractSolverStep):
         return teacher.jump(x, s, t, condition)
 
 
-def local(steps: int) -> Turn:
+GAME: Final = ConsistencyTrajectory()
+
+
+def local(steps: int, step: AbstractSolverStep = GAME.step) -> Turn:
     """A walk of one interval, without the noise of denoising."""
     times = TrajectoryTimes(steps=steps, longest=1)
-    return Turn(game=ConsistencyTrajectory(times=times, denoising=Constant(value=0.0)))
+    game = ConsistencyTrajectory(times=times, step=step, denoising=Constant(value=0.0))
+    return Turn(game=game)
 
 
-GAME: Final = ConsistencyTrajectory()
 SOLVED: Final = ConsistencyTrajectory(step=ExactStep())
 JUDGED: Final = ConsistencyTrajectory(
     adversary=Adversary(features={"first": 16}, width=8, penalty=ApproximateR1(weight=0.1))
@@ -64,7 +67,15 @@ class TestConsistencyTrajectory(GameContract):
     through = frozenset({"target"})
     exactness = (
         (Turn(game=SOLVED), Exact()),
-        (local(40), Order(order=3.0, gaps=(1 / 40, 1 / 80), methods=(local(40), local(80)))),
+        (
+            local(40),
+            Order(
+                order=3.0,
+                gaps=(1 / 40, 1 / 80),
+                methods=(local(40), local(80)),
+                control=(local(40, EulerStep()), local(80, EulerStep())),
+            ),
+        ),
     )
 
     @pytest.fixture

@@ -1,15 +1,22 @@
 """Continuous-time consistency: its tangent, its warm-up, its two velocities, its learned weight."""
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
 
 import pytest
 import torch
 from torch import Tensor
 
 from onestep.methods.continuous_consistency import ContinuousConsistency
-from onestep.methods.core.calculus import CentralDifference, ForwardMode
+from onestep.methods.core.calculus import (
+    AbstractDerivative,
+    CentralDifference,
+    ForwardDifference,
+    ForwardMode,
+    Function,
+)
 from onestep.methods.core.flow_map import Domain, DomainKind, FlowMap
 from onestep.methods.core.learned_weighting import LOSS_WEIGHT, LogError
 from onestep.methods.core.method import Reading
@@ -54,11 +61,32 @@ def warming(method: ContinuousConsistency, share: float) -> ContinuousConsistenc
     return replace(method, tangent=Constant(value=share), offset=10.0)
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class TheOtherSign(AbstractDerivative):
+    """The derivative in the other direction of time."""
+
+    def along(
+        self,
+        fn: Function,
+        at: Sequence[Tensor],
+        tangent: Sequence[Tensor],
+        *,
+        value: Tensor | None = None,
+    ) -> Tensor:
+        return -ForwardMode().along(fn, at, tangent, value=value)
+
+
+def turned(method: ContinuousConsistency, share: float) -> ContinuousConsistency:
+    return replace(warming(method, share), derivative=TheOtherSign())
+
+
 class TestContinuousConsistencyInWarmUp(MethodContract):
     exactness = Order(
         order=1.0,
         gaps=(0.2, 0.1),
         methods=(warming(TRAINING, 0.8), warming(TRAINING, 0.9)),
+        control=(turned(TRAINING, 0.8), turned(TRAINING, 0.9)),
         reference=warming(TRAINING, 1.0),
     )
 
@@ -72,6 +100,7 @@ class TestContinuousDistillationInWarmUp(MethodContract):
         order=1.0,
         gaps=(0.2, 0.1),
         methods=(warming(DISTILLATION, 0.8), warming(DISTILLATION, 0.9)),
+        control=(turned(DISTILLATION, 0.8), turned(DISTILLATION, 0.9)),
     )
 
     @pytest.fixture
@@ -79,8 +108,9 @@ class TestContinuousDistillationInWarmUp(MethodContract):
         return replace(DISTILLATION, weighting=None)
 
 
-def by_differences(step: float) -> ContinuousConsistency:
-    return replace(DISTILLATION, derivative=CentralDifference(step=step), offset=10.0)
+def by_differences(derivative: AbstractDerivative) -> ContinuousConsistency:
+    times = ToDataTimes(law=LogitNormal(std=0.5))
+    return replace(DISTILLATION, derivative=derivative, offset=10.0, times=times)
 
 
 class TestContinuousConsistencyByDifferences(MethodContract):
@@ -90,8 +120,12 @@ class TestContinuousConsistencyByDifferences(MethodContract):
         order=2.0,
         gaps=(0.1, 0.05),
         methods=(
-            replace(by_differences(0.1), times=ToDataTimes(law=LogitNormal(std=0.5))),
-            replace(by_differences(0.05), times=ToDataTimes(law=LogitNormal(std=0.5))),
+            by_differences(CentralDifference(step=0.1)),
+            by_differences(CentralDifference(step=0.05)),
+        ),
+        control=(
+            by_differences(ForwardDifference(step=0.1)),
+            by_differences(ForwardDifference(step=0.05)),
         ),
     )
 

@@ -146,6 +146,7 @@ LINEAR = Order(
     order=1.0,
     gaps=(0.2, 0.1),
     methods=(Defective(gap=0.2), Defective(gap=0.1)),
+    control=(Defective(sign=-1.0, gap=0.2), Defective(sign=-1.0, gap=0.1)),
     reference=Defective(),
 )
 """The gradient is linear in what the target is off by."""
@@ -155,6 +156,19 @@ def test_a_wrong_order_is_noticed() -> None:
     assert_exactness(LINEAR, Defective())
     with pytest.raises(AssertionError, match=r"slope 1\.00"):
         assert_exactness(replace(LINEAR, order=2.0), Defective())
+
+
+def test_a_control_of_the_same_order_is_noticed() -> None:
+    with pytest.raises(AssertionError, match=r"the negative control has slope 1\.00"):
+        assert_exactness(replace(LINEAR, control=LINEAR.methods), Defective())
+
+
+def test_a_reference_with_a_bias_of_its_own_is_noticed() -> None:
+    """Subtracted, it would hide a bias that both have."""
+    shifted = (Defective(gap=1.2), Defective(gap=1.1))
+    hidden = replace(LINEAR, methods=shifted, reference=Defective(gap=1.0))
+    with pytest.raises(AssertionError, match="the reference has a bias of its own"):
+        assert_exactness(hidden, Defective())
 
 
 @pytest.mark.parametrize("reference", [None, Defective()], ids=["noise", "no noise"])

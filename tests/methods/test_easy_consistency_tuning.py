@@ -19,6 +19,7 @@ from onestep.methods.oracle import GaussianMap
 from onestep.tests.methods.consistency import Bias
 from onestep.tests.methods.contract import Elsewhere, MethodContract, Order
 from onestep.tests.methods.exactness import ORACLE
+from onestep.tests.methods.misread import Misread
 from onestep.tests.methods.observed import ObservedMap
 
 
@@ -27,14 +28,23 @@ def fixed(parts: float) -> EasyConsistencyTuning:
 
 
 def squared(parts: float) -> Bias:
-    """Squared errors, whose bias adds to the noise and can be told from it."""
+    """Squared errors, whose bias adds to the noise and can be told from it.
+
+    They stand for the pseudo-Huber distance, which divides each row by its noise. That falls with
+    the gap as well, so that its bias over the gap stays as large as it is: measured, order 0.
+    """
     return Bias(method=replace(fixed(parts), distance=SquaredL2()))
 
 
 class TestEasyConsistencyTuning(MethodContract):
     """One pair's bias is of second order; divided by its gap it is of first."""
 
-    exactness = Order(order=1.0, gaps=(1 / 64, 1 / 128), methods=(squared(64.0), squared(128.0)))
+    exactness = Order(
+        order=1.0,
+        gaps=(1 / 64, 1 / 128),
+        methods=(squared(64.0), squared(128.0)),
+        control=(Misread(method=squared(64.0)), Misread(method=squared(128.0))),
+    )
 
     @pytest.fixture
     def method(self) -> EasyConsistencyTuning:

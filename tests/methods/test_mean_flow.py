@@ -50,22 +50,16 @@ class TestMeanFlow(MethodContract):
         return MeanFlow(times=TIMES)
 
 
-def order_of(kind: type[CentralDifference] | type[ForwardDifference], order: float) -> Order:
-    """A difference is biased. Without weights, which would make the noise of its bias large."""
-    wide, narrow = 0.1, 0.05
-    return Order(
-        order=order,
-        gaps=(wide, narrow),
-        methods=(
-            replace(PLAIN, derivative=kind(step=wide)),
-            replace(PLAIN, derivative=kind(step=narrow)),
-        ),
-        reference=PLAIN,
-    )
+GAPS = (0.1, 0.05)
+"""Steps of a difference, which is biased. Weights would make the noise of its bias large."""
+CENTRAL, FORWARD = (
+    (replace(PLAIN, derivative=kind(step=GAPS[0])), replace(PLAIN, derivative=kind(step=GAPS[1])))
+    for kind in (CentralDifference, ForwardDifference)
+)
 
 
 class TestMeanFlowByDifferences(MethodContract):
-    exactness = order_of(CentralDifference, 2.0)
+    exactness = Order(order=2.0, gaps=GAPS, methods=CENTRAL, control=FORWARD, reference=PLAIN)
 
     @pytest.fixture
     def method(self) -> MeanFlow:
@@ -73,7 +67,7 @@ class TestMeanFlowByDifferences(MethodContract):
 
 
 class TestMeanFlowByOneMoreForward(MethodContract):
-    exactness = order_of(ForwardDifference, 1.0)
+    exactness = Order(order=1.0, gaps=GAPS, methods=FORWARD, control=CENTRAL, reference=PLAIN)
 
     @pytest.fixture
     def method(self) -> MeanFlow:
