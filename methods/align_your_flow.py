@@ -1,5 +1,6 @@
 """Align Your Flow: a flow map is moved along a bounded tangent until it follows its teacher."""
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, final
@@ -117,8 +118,8 @@ class AlignYourFlow(AbstractGame):
         require_range("method.tangent", self.tangent, 0.0, 1.0)
         rule = f"align your flow by {type(self.alignment).__name__}"
         require_coverage(rule, self.times, self.alignment.kinds)
-        if self.offset <= 0.0:
-            raise ValueError(f"method.offset must be above 0, got {self.offset}")
+        if not 0.0 < self.offset < math.inf:
+            raise ValueError(f"method.offset must be finite and above 0, got {self.offset}")
         if not self.chains or min(self.chains) < 1:
             raise ValueError(
                 f"method.chains must hold numbers of jumps of at least 1, got {self.chains}"

@@ -1,5 +1,6 @@
 """Alpha flow: from flow matching over whole jumps to mean flow, by one number that falls to 0."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
@@ -105,8 +106,8 @@ class AlphaFlow(AbstractMethod):
         object.__setattr__(self, "shift", Shift(self.shift))
         if not 0.0 < self.clamp < 0.5:
             raise ValueError(f"method.clamp must lie in (0, 0.5), got {self.clamp}")
-        if self.clip is not None and self.clip <= 0.0:
-            raise ValueError(f"method.clip must be positive or null, got {self.clip}")
+        if self.clip is not None and not 0.0 < self.clip < math.inf:
+            raise ValueError(f"method.clip must be finite and positive, or null, got {self.clip}")
         is_jump = self.shift is Shift.JUMP
         require_coverage(
             f"alpha flow with shift {self.shift}", self.times, BOTH_MOVE if is_jump else STARTS_MOVE

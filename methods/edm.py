@@ -1,5 +1,6 @@
 """EDM: denoising at every noise level, where it teaches best. A teacher, seen as a velocity."""
 
+import math
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -62,10 +63,11 @@ class EDM(AbstractMethod):
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
-        is_ordered = self.sigma_max is None or self.sigma_min < self.sigma_max
-        if self.sigma_min < 0.0 or not is_ordered:
+        is_ordered = self.sigma_max is None or self.sigma_min < self.sigma_max < math.inf
+        if not (0.0 <= self.sigma_min < math.inf and is_ordered):
             raise ValueError(
-                f"EDM needs 0 <= sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}"
+                "EDM needs finite 0 <= sigma_min < sigma_max, "
+                f"got {self.sigma_min} and {self.sigma_max}"
             )
 
     @property

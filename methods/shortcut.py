@@ -1,5 +1,6 @@
 """Shortcut models: a long jump must equal the shorter jumps that it is cut into."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -75,8 +76,8 @@ class Shortcut(AbstractMethod):
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
-        if self.clip <= 0.0:
-            raise ValueError(f"method.clip must be positive, got {self.clip}")
+        if not 0.0 < self.clip < math.inf:
+            raise ValueError(f"method.clip must be finite and positive, got {self.clip}")
         if self.path.t_hi < 1.0:
             raise ValueError(
                 "jumps that are cut need a path whose velocity is finite up to the data, "

@@ -1,5 +1,6 @@
 """SoFlow: a solution of the flow's equation agrees with itself a little later on."""
 
+import math
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -90,9 +91,9 @@ class SoFlow(AbstractMethod):
         require_coverage("SoFlow", self.times, STARTS_MOVE)
         if not 0.0 <= self.mix <= 1.0:
             raise ValueError(f"method.mix must lie in [0, 1], got {self.mix}")
-        if self.scale < 1.0 or not 0.0 <= self.fade <= 1.0:
+        if not (1.0 <= self.scale < math.inf and 0.0 <= self.fade <= 1.0):
             raise ValueError(
-                "method needs scale >= 1 and fade in [0, 1], "
+                "method needs a finite scale >= 1 and fade in [0, 1], "
                 f"got scale {self.scale} and fade {self.fade}"
             )
         if self.mix < 1.0:

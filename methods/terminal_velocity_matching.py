@@ -1,5 +1,6 @@
 """Terminal velocity matching: the end of a jump moves with the velocity of a slow copy there."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -78,8 +79,8 @@ class TerminalVelocityMatching(AbstractMethod):
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
-        if self.scale < 1.0:
-            raise ValueError(f"method.scale must be at least 1, got {self.scale}")
+        if not 1.0 <= self.scale < math.inf:
+            raise ValueError(f"method.scale must be finite and at least 1, got {self.scale}")
         if self.scale > 1.0:
             self.label_dropout.warn_if_never("method.scale")
         require_range("method.strength", self.strength, 0.0, float("inf"))

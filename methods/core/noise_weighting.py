@@ -1,5 +1,6 @@
 """Weightings by the noise level sigma = (1 - t) / t, for errors between data on the linear path."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -65,9 +66,9 @@ class DataWeighting(AbstractWeighting):
     power: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.sigma_data <= 0.0 or not 0.0 <= self.power <= 1.0:
+        if not (0.0 < self.sigma_data < math.inf and 0.0 <= self.power <= 1.0):
             raise ValueError(
-                "data weighting needs sigma_data > 0 and power in [0, 1], "
+                "data weighting needs a finite sigma_data > 0 and power in [0, 1], "
                 f"got {self.sigma_data} and {self.power}"
             )
 

@@ -1,5 +1,6 @@
 """Weightings: how much each sample counts in a loss. The weights carry no gradient."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -54,9 +55,9 @@ class AdaptivePower(AbstractWeighting):
     offset: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.power <= 1.0 or self.offset <= 0.0:
+        if not (0.0 <= self.power <= 1.0 and 0.0 < self.offset < math.inf):
             raise ValueError(
-                "adaptive weighting needs power in [0, 1] and offset > 0, "
+                "adaptive weighting needs power in [0, 1] and a finite offset > 0, "
                 f"got {self.power} and {self.offset}"
             )
 
@@ -87,8 +88,10 @@ class DenoiserWeighting(AbstractWeighting):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.sigma_data <= 0.0:
-            raise ValueError(f"denoiser weighting needs sigma_data > 0, got {self.sigma_data}")
+        if not 0.0 < self.sigma_data < math.inf:
+            raise ValueError(
+                f"denoiser weighting needs a finite sigma_data > 0, got {self.sigma_data}"
+            )
 
     def __call__(
         self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]

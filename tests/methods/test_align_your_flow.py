@@ -472,7 +472,7 @@ def test_all_jumps_to_the_data_can_be_trained_alone() -> None:
     ("make", "words"),
     [
         (lambda: AlignYourFlow(tangent=Linear(start=0.0, end=1.2)), r"method.tangent must stay in"),
-        (lambda: AlignYourFlow(offset=0.0), r"method\.offset must be above 0, got 0"),
+        (lambda: AlignYourFlow(offset=0.0), r"method\.offset must be finite and above 0, got 0"),
         (lambda: AlignYourFlow(chains=()), r"method\.chains must hold .* at least 1, got \(\)"),
         (lambda: AlignYourFlow(chains=(2, 0)), r"method\.chains must hold .*got \(2, 0\)"),
         (lambda: LengthWeighting(power=-1.0), r"a power in \[0, 4\], got -1"),
