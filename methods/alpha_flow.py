@@ -24,7 +24,7 @@ from .core.schedule import Constant, Schedule, Sigmoid, require_range
 from .core.shape import rows_like
 from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.two_parts import two_part_target
-from .core.weighting import AbstractWeighting, AdaptivePower
+from .core.weighting import AbstractWeighting, AdaptivePower, require_weighed_diagonal
 
 
 class Shift(StrEnum):
@@ -86,8 +86,8 @@ class AlphaFlow(AbstractMethod):
 
     Raises:
         ValueError: If alpha, the clamp or the clip is out of range, the times cover no jumps that
-            this teaches, or no row teaches the velocity that guidance or the shift by the jump
-            reads.
+            this teaches, rows on the diagonal have no weight, or no row teaches the velocity that
+            guidance or the shift by the jump reads.
     """
 
     path: AbstractPath = LinearPath()
@@ -117,6 +117,8 @@ class AlphaFlow(AbstractMethod):
             name = "method.alpha with shift jump"
             require_range(name, self.alpha, self.clamp, 1.0 - self.clamp)
         require_range("method.alpha", self.alpha, 0.0, 1.0)
+        if self.times.has_diagonal:
+            require_weighed_diagonal(self.weighting)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")

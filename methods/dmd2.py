@@ -20,7 +20,7 @@ from .core.record import Batch, Loss, Moment, Nets
 from .core.score_scale import AbstractScoreScale, DistanceScale
 from .core.shape import rows_like, sum_rows
 from .core.times import DiagonalTimes
-from .core.weighting import AbstractWeighting, DenoiserWeighting
+from .core.weighting import AbstractWeighting, DenoiserWeighting, require_weighed_diagonal
 
 FAKE: Final = "fake"
 """The player that learns the score of what the generator makes, and judges it if asked to."""
@@ -81,7 +81,7 @@ class DMD2(AbstractGame):
         fake_steps: Steps of the fake score for each of the generator, at least 1.
 
     Raises:
-        ValueError: If there are no steps of the fake score.
+        ValueError: If there are no steps of the fake score, or its regression has no weight.
     """
 
     path: AbstractPath = LinearPath()
@@ -95,6 +95,7 @@ class DMD2(AbstractGame):
     def __post_init__(self) -> None:
         if self.fake_steps < 1:
             raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
+        require_weighed_diagonal(self.weighting)
 
     @property
     def coupling(self) -> AbstractCoupling:

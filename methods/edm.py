@@ -13,7 +13,7 @@ from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.time_law import LogitNormal
 from .core.times import DiagonalTimes
-from .core.weighting import AbstractWeighting, DenoiserWeighting
+from .core.weighting import AbstractWeighting, DenoiserWeighting, require_weighed_diagonal
 
 _PATH: Final = LinearPath()
 
@@ -52,7 +52,7 @@ class EDM(AbstractMethod):
         label_dropout: How often a sample is seen without its label.
 
     Raises:
-        ValueError: If the noise levels are out of order.
+        ValueError: If the noise levels are out of order, or rows on the diagonal have no weight.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -69,6 +69,7 @@ class EDM(AbstractMethod):
                 "EDM needs finite 0 <= sigma_min < sigma_max, "
                 f"got {self.sigma_min} and {self.sigma_max}"
             )
+        require_weighed_diagonal(self.weighting)
 
     @property
     def domain(self) -> Domain:

@@ -23,7 +23,7 @@ from .core.schedule import Constant, Exponential, Schedule, require_range
 from .core.shape import rows_like
 from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.two_parts import two_part_target
-from .core.weighting import AbstractWeighting, AdaptivePower
+from .core.weighting import AbstractWeighting, AdaptivePower, require_weighed_diagonal
 
 _SHORTEST: Final = 1e-4
 """Least ratio: below it a difference of float32 values over it is noise."""
@@ -72,8 +72,8 @@ class SoFlow(AbstractMethod):
         fade: Times below it are guided less, in [0, 1].
 
     Raises:
-        ValueError: If a number is out of range, the times cover no jumps that this teaches, or a
-            mix or guidance meets times without a diagonal.
+        ValueError: If a number is out of range, the times cover no jumps that this teaches, rows
+            on the diagonal have no weight, or a mix or guidance meets times without a diagonal.
     """
 
     path: AbstractPath = LinearPath()
@@ -89,6 +89,8 @@ class SoFlow(AbstractMethod):
     def __post_init__(self) -> None:
         require_range("method.ratio", self.ratio, _SHORTEST, 1.0)
         require_coverage("SoFlow", self.times, STARTS_MOVE)
+        if self.times.has_diagonal:
+            require_weighed_diagonal(self.weighting)
         if not 0.0 <= self.mix <= 1.0:
             raise ValueError(f"method.mix must lie in [0, 1], got {self.mix}")
         if not (1.0 <= self.scale < math.inf and 0.0 <= self.fade <= 1.0):

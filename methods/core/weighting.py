@@ -13,6 +13,11 @@ from torch import Tensor
 class AbstractWeighting(ABC):
     """A weight for each sample, from its error and its times."""
 
+    @property
+    def weighs_diagonal(self) -> bool:
+        """Whether a row with s = t has a finite weight above 0; it has unless a weight says not."""
+        return True
+
     @abstractmethod
     def __call__(
         self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
@@ -118,3 +123,19 @@ class TruncatedSnr(AbstractWeighting):
         """Weighted errors."""
         del t
         return error * torch.maximum(s, 1.0 - s).square()
+
+
+def require_weighed_diagonal(weighting: AbstractWeighting) -> None:
+    """Refuse a weight that leaves out rows on the diagonal, or has none for them.
+
+    Args:
+        weighting: Weight of each sample of a method whose rows may have s = t.
+
+    Raises:
+        ValueError: If such a row would count nothing, or without end.
+    """
+    if not weighting.weighs_diagonal:
+        raise ValueError(
+            "rows with s = t need a finite weight above 0: choose another method.weighting, power "
+            f"0 in it, or times without such rows where a method allows them; got {weighting}"
+        )
