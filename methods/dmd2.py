@@ -66,8 +66,9 @@ class DMD2(AbstractGame):
         levels without its ends; the fake score starts as a copy of the generator's initial weights,
         which are the teacher's if the run names it as its initial model.
     Cost: at every step one forward pass of the generator and one step of the fake score, with
-        another pass on real data for a critic; at the generator's steps one pass more of each and
-        of the teacher, two if it is guided, none of whose graphs is kept.
+        another pass on real data for a critic, and with a penalty one more on noisier ones; at the
+        generator's steps one pass more of each and of the teacher, two if it is guided, none of
+        whose graphs is kept.
     Fails by: seeking modes, so that recall falls; a fake score that lags behind; the balance of the
         adversarial term. The map is no trajectory of the teacher and cannot be inverted.
 
@@ -104,8 +105,8 @@ class DMD2(AbstractGame):
 
     @property
     def domain(self) -> Domain:
-        """One jump from noise."""
-        return Domain(kind=DomainKind.FROM_NOISE, path=self.path.name)
+        """The one jump from noise to data."""
+        return Domain(kind=DomainKind.TILING, steps=1, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

@@ -351,3 +351,8 @@ Make = Callable[[], object]
 def test_what_makes_no_sense_is_refused(make: Make, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         make()
+
+
+def test_only_the_jump_that_is_trained_is_promised() -> None:
+    assert GAME.domain.admits(0.0, 1.0)
+    assert not GAME.domain.admits(0.0, 0.5)
