@@ -50,9 +50,9 @@ class SoFlow(AbstractMethod):
         left out. The loss is the square of u - w - (1 - ratio) (u(x_l, l, t) - u) / ratio with the
         last fraction held constant, whose gradient is that of the loss above; theirs multiplies u
         by this residual, which is half that gradient. The weight's error is a sum over dimensions,
-        theirs a mean. How guidance fades they do not say: here its excess over 1 falls linearly in
-        s to 0 at the noise. The mix is on jumps alone, as on the diagonal it would only scale the
-        loss.
+        theirs a mean, so that an offset of 1e-3 d is their 1e-3, up to a factor of the weight. How
+        guidance fades they do not say: here its excess over 1 falls linearly in s to 0 at the
+        noise. The mix is on jumps alone, as on the diagonal it would only scale the loss.
     Cost: one forward pass a step, and on the rows off the diagonal one more; another there for a
         mix below 1, and one of all rows without label for guidance.
     Fails by: a minimum that is off by order ratio; with a mix below 1 a poor diagonal misleads the
