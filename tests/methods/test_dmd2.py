@@ -345,7 +345,7 @@ Make = Callable[[], object]
     ("make", "reason"),
     [
         (lambda: DMD2(fake_steps=0), r"method\.fake_steps must be at least 1, got 0"),
-        (lambda: DistanceScale(floor=0.0), "distance scale needs a floor above 0, got 0"),
+        (lambda: DistanceScale(floor=0.0), "distance scale needs a finite floor above 0, got 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Make, reason: str) -> None:
