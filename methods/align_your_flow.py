@@ -1,5 +1,6 @@
 """Align Your Flow: a flow map is moved along a bounded tangent until it follows its teacher."""
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, final
@@ -33,7 +34,7 @@ from .core.teacher import require_readings
 from .core.teacher_critic import judged
 from .core.time_law import LogitNormal
 from .core.times import AbstractTimes, SortedTimes
-from .core.weighting import AbstractWeighting
+from .core.weighting import AbstractWeighting, require_weighed_diagonal
 
 CRITIC: Final = "critic"
 """The player that compares real samples with those of chains of jumps, in adversarial tuning."""
@@ -82,7 +83,8 @@ class AlignYourFlow(AbstractGame):
         tangent: Share r of the derivative, in [0, 1]; a ramp from 0 warms up from flow matching.
         offset: What is added to the length of g, above 0. Large ones leave g as it is, but for a
             factor.
-        weighting: Weight of each sample; by default its length.
+        weighting: Weight of each sample; by default its length, of which rows on the diagonal
+            have none.
         derivative: How the derivative is taken.
         guidance: How the teacher is guided. Where scales are drawn the network takes one.
         label_dropout: How often a sample is seen without its label, by the teacher too.
@@ -93,7 +95,7 @@ class AlignYourFlow(AbstractGame):
 
     Raises:
         ValueError: If a value is out of range, the times cover no jumps that the alignment trains,
-            or the balance names no term.
+            rows on the diagonal have no weight, or the balance names no term.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -117,8 +119,10 @@ class AlignYourFlow(AbstractGame):
         require_range("method.tangent", self.tangent, 0.0, 1.0)
         rule = f"align your flow by {type(self.alignment).__name__}"
         require_coverage(rule, self.times, self.alignment.kinds)
-        if self.offset <= 0.0:
-            raise ValueError(f"method.offset must be above 0, got {self.offset}")
+        if self.times.has_diagonal:
+            require_weighed_diagonal(self.weighting)
+        if not 0.0 < self.offset < math.inf:
+            raise ValueError(f"method.offset must be finite and above 0, got {self.offset}")
         if not self.chains or min(self.chains) < 1:
             raise ValueError(
                 f"method.chains must hold numbers of jumps of at least 1, got {self.chains}"

@@ -1,5 +1,6 @@
 """Alpha flow: from flow matching over whole jumps to mean flow, by one number that falls to 0."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
@@ -23,7 +24,7 @@ from .core.schedule import Constant, Schedule, Sigmoid, require_range
 from .core.shape import rows_like
 from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.two_parts import two_part_target
-from .core.weighting import AbstractWeighting, AdaptivePower
+from .core.weighting import AbstractWeighting, AdaptivePower, require_weighed_diagonal
 
 
 class Shift(StrEnum):
@@ -85,8 +86,8 @@ class AlphaFlow(AbstractMethod):
 
     Raises:
         ValueError: If alpha, the clamp or the clip is out of range, the times cover no jumps that
-            this teaches, or no row teaches the velocity that guidance or the shift by the jump
-            reads.
+            this teaches, rows on the diagonal have no weight, or no row teaches the velocity that
+            guidance or the shift by the jump reads.
     """
 
     path: AbstractPath = LinearPath()
@@ -105,8 +106,8 @@ class AlphaFlow(AbstractMethod):
         object.__setattr__(self, "shift", Shift(self.shift))
         if not 0.0 < self.clamp < 0.5:
             raise ValueError(f"method.clamp must lie in (0, 0.5), got {self.clamp}")
-        if self.clip is not None and self.clip <= 0.0:
-            raise ValueError(f"method.clip must be positive or null, got {self.clip}")
+        if self.clip is not None and not 0.0 < self.clip < math.inf:
+            raise ValueError(f"method.clip must be finite and positive, or null, got {self.clip}")
         is_jump = self.shift is Shift.JUMP
         require_coverage(
             f"alpha flow with shift {self.shift}", self.times, BOTH_MOVE if is_jump else STARTS_MOVE
@@ -116,6 +117,8 @@ class AlphaFlow(AbstractMethod):
             name = "method.alpha with shift jump"
             require_range(name, self.alpha, self.clamp, 1.0 - self.clamp)
         require_range("method.alpha", self.alpha, 0.0, 1.0)
+        if self.times.has_diagonal:
+            require_weighed_diagonal(self.weighting)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")

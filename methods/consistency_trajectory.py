@@ -24,7 +24,7 @@ from .core.solver_step import AbstractSolverStep, SigmaHeunStep
 from .core.teacher import require_readings
 from .core.teacher_critic import TeacherCritic
 from .core.time_law import AbstractTimeLaw, LogitNormal
-from .core.weighting import AbstractWeighting, DenoiserWeighting
+from .core.weighting import AbstractWeighting, DenoiserWeighting, require_weighed_diagonal
 
 CRITIC: Final = "critic"
 """The player that tells real samples from jumped ones, where there is an adversary."""
@@ -152,6 +152,7 @@ class ConsistencyTrajectory(AbstractGame):
     def __post_init__(self) -> None:
         require_terms(self.balance, ("consistency", "denoising", "adversarial"))
         require_range("method.denoising", self.denoising, 0.0, float("inf"))
+        require_weighed_diagonal(self.weighting)
         if self.times.spacing.t_lo == 0.0 and isinstance(self.step, SigmaHeunStep):
             raise ValueError(
                 "a step in the noise level needs a grid that begins above t = 0, "

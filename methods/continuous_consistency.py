@@ -1,5 +1,6 @@
 """Continuous-time consistency: the jump to data must not change along a trajectory."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -89,9 +90,9 @@ class ContinuousConsistency(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
-        if self.sigma_data <= 0.0 or self.offset <= 0.0:
+        if not (0.0 < self.sigma_data < math.inf and 0.0 < self.offset < math.inf):
             raise ValueError(
-                "method needs sigma_data > 0 and offset > 0, "
+                "method needs finite sigma_data > 0 and offset > 0, "
                 f"got {self.sigma_data} and {self.offset}"
             )
         if not 0.0 <= self.t_lo < 1.0:

@@ -12,7 +12,7 @@ from .core.method import AbstractMethod, Needs
 from .core.path import LinearPath
 from .core.prediction import NoisePrediction
 from .core.record import Batch, Loss, Moment, Nets
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 _PATH: Final = LinearPath()
 _NOISE: Final = NoisePrediction()
@@ -48,6 +48,9 @@ class DDPM(AbstractMethod):
             the flow as its minimum.
         weighting: Weight of each sample, from its error in the noise.
         label_dropout: How often a sample is seen without its label.
+
+    Raises:
+        ValueError: If the weighting has no weight for rows on the diagonal.
     """
 
     clock: AbstractDiffusionClock = DiscreteClock()
@@ -55,6 +58,9 @@ class DDPM(AbstractMethod):
     distance: AbstractDistance = SquaredL2()
     weighting: AbstractWeighting = Unweighted()
     label_dropout: LabelDropout = LabelDropout()
+
+    def __post_init__(self) -> None:
+        require_weighed_diagonal(self.weighting)
 
     @property
     def domain(self) -> Domain:

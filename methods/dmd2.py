@@ -20,7 +20,7 @@ from .core.record import Batch, Loss, Moment, Nets
 from .core.score_scale import AbstractScoreScale, DistanceScale
 from .core.shape import rows_like, sum_rows
 from .core.times import DiagonalTimes
-from .core.weighting import AbstractWeighting, DenoiserWeighting
+from .core.weighting import AbstractWeighting, DenoiserWeighting, require_weighed_diagonal
 
 FAKE: Final = "fake"
 """The player that learns the score of what the generator makes, and judges it if asked to."""
@@ -66,8 +66,9 @@ class DMD2(AbstractGame):
         levels without its ends; the fake score starts as a copy of the generator's initial weights,
         which are the teacher's if the run names it as its initial model.
     Cost: at every step one forward pass of the generator and one step of the fake score, with
-        another pass on real data for a critic; at the generator's steps one pass more of each and
-        of the teacher, two if it is guided, none of whose graphs is kept.
+        another pass on real data for a critic, and with a penalty one more on noisier ones; at the
+        generator's steps one pass more of each and of the teacher, two if it is guided, none of
+        whose graphs is kept.
     Fails by: seeking modes, so that recall falls; a fake score that lags behind; the balance of the
         adversarial term. The map is no trajectory of the teacher and cannot be inverted.
 
@@ -81,7 +82,7 @@ class DMD2(AbstractGame):
         fake_steps: Steps of the fake score for each of the generator, at least 1.
 
     Raises:
-        ValueError: If there are no steps of the fake score.
+        ValueError: If there are no steps of the fake score, or its regression has no weight.
     """
 
     path: AbstractPath = LinearPath()
@@ -95,6 +96,7 @@ class DMD2(AbstractGame):
     def __post_init__(self) -> None:
         if self.fake_steps < 1:
             raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
+        require_weighed_diagonal(self.weighting)
 
     @property
     def coupling(self) -> AbstractCoupling:
@@ -103,8 +105,8 @@ class DMD2(AbstractGame):
 
     @property
     def domain(self) -> Domain:
-        """One jump from noise."""
-        return Domain(kind=DomainKind.FROM_NOISE, path=self.path.name)
+        """The one jump from noise to data."""
+        return Domain(kind=DomainKind.TILING, steps=1, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

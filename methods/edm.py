@@ -1,5 +1,6 @@
 """EDM: denoising at every noise level, where it teaches best. A teacher, seen as a velocity."""
 
+import math
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -12,7 +13,7 @@ from .core.path import LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.time_law import LogitNormal
 from .core.times import DiagonalTimes
-from .core.weighting import AbstractWeighting, DenoiserWeighting
+from .core.weighting import AbstractWeighting, DenoiserWeighting, require_weighed_diagonal
 
 _PATH: Final = LinearPath()
 
@@ -51,7 +52,7 @@ class EDM(AbstractMethod):
         label_dropout: How often a sample is seen without its label.
 
     Raises:
-        ValueError: If the noise levels are out of order.
+        ValueError: If the noise levels are out of order, or rows on the diagonal have no weight.
     """
 
     coupling: AbstractCoupling = IndependentCoupling()
@@ -62,11 +63,13 @@ class EDM(AbstractMethod):
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
-        is_ordered = self.sigma_max is None or self.sigma_min < self.sigma_max
-        if self.sigma_min < 0.0 or not is_ordered:
+        is_ordered = self.sigma_max is None or self.sigma_min < self.sigma_max < math.inf
+        if not (0.0 <= self.sigma_min < math.inf and is_ordered):
             raise ValueError(
-                f"EDM needs 0 <= sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}"
+                "EDM needs finite 0 <= sigma_min < sigma_max, "
+                f"got {self.sigma_min} and {self.sigma_max}"
             )
+        require_weighed_diagonal(self.weighting)
 
     @property
     def domain(self) -> Domain:

@@ -80,8 +80,8 @@ class FlowGeneratorMatching(AbstractGame):
 
     @property
     def domain(self) -> Domain:
-        """One jump from noise."""
-        return Domain(kind=DomainKind.FROM_NOISE, path=self.path.name)
+        """The one jump from noise to data."""
+        return Domain(kind=DomainKind.TILING, steps=1, path=self.path.name)
 
     @property
     def needs(self) -> Needs:

@@ -20,7 +20,7 @@ from .core.schedule import Constant
 from .core.teacher import require_readings
 from .core.time_law import Uniform
 from .core.times import AbstractTimes, SortedTimes
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 
 @final
@@ -58,8 +58,8 @@ class FlowMapMatching(AbstractMethod):
         label_dropout: How often a sample is seen without its label, by the teacher too.
 
     Raises:
-        ValueError: If the times cover no jumps that the matching trains, or a matching without a
-            teacher, or one of its jumps, is to be guided.
+        ValueError: If the times cover no jumps that the matching trains, rows on the diagonal have
+            no weight, or a matching without a teacher, or one of its jumps, is to be guided.
     """
 
     path: AbstractPath = LinearPath()
@@ -72,6 +72,8 @@ class FlowMapMatching(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_coverage(type(self.matching).__name__, self.times, self.matching.kinds)
+        if self.times.has_diagonal:
+            require_weighed_diagonal(self.weighting)
         reading = self._reading
         if reading is not None:
             self.guidance.frozen(reading)  # refuses jumps where it needs a velocity

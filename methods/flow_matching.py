@@ -11,7 +11,7 @@ from .core.method import AbstractMethod, Needs
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.times import DiagonalTimes
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 
 @final
@@ -37,6 +37,9 @@ class FlowMatching(AbstractMethod):
             marginal as its minimum.
         weighting: Weight of each sample.
         label_dropout: How often a sample is seen without its label.
+
+    Raises:
+        ValueError: If the weighting has no weight for rows on the diagonal.
     """
 
     path: AbstractPath = LinearPath()
@@ -45,6 +48,9 @@ class FlowMatching(AbstractMethod):
     distance: AbstractDistance = SquaredL2()
     weighting: AbstractWeighting = Unweighted()
     label_dropout: LabelDropout = LabelDropout()
+
+    def __post_init__(self) -> None:
+        require_weighed_diagonal(self.weighting)
 
     @property
     def domain(self) -> Domain:

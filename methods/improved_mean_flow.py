@@ -21,7 +21,7 @@ from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
 from .core.shape import rows_like
 from .core.times import AbstractTimes, SortedTimes, require_diagonal
-from .core.weighting import AbstractWeighting, AdaptivePower
+from .core.weighting import AbstractWeighting, AdaptivePower, require_weighed_diagonal
 
 
 @final
@@ -61,8 +61,8 @@ class ImprovedMeanFlow(AbstractMethod):
             built to take one.
 
     Raises:
-        ValueError: If a field is refused by its class, the times do not cover the triangle, or
-            guidance meets times without a diagonal.
+        ValueError: If a field is refused by its class, the times do not cover the triangle, rows
+            on the diagonal have no weight, or guidance meets times without a diagonal.
     """
 
     path: AbstractPath = LinearPath()
@@ -75,6 +75,8 @@ class ImprovedMeanFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_coverage("improved mean flow", self.times, BOTH_MOVE)
+        if self.times.has_diagonal:
+            require_weighed_diagonal(self.weighting)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")

@@ -18,7 +18,7 @@ from .core.schedule import Constant, Piecewise, Schedule, require_range
 from .core.shape import rows_like
 from .core.time_law import UShaped
 from .core.times import DiagonalTimes
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 _LAST: Final = 1.0 - 1e-5
 """Last time at which the error of the endpoint is divided by 1 - t."""
@@ -72,7 +72,8 @@ class ImprovedReFlow(AbstractMethod):
 
     Raises:
         ValueError: If the coupling is not the stored pairs, the weight or the power is out of
-            range, or an endpoint is asked for on a path that is not linear.
+            range, rows on the diagonal have no weight, or an endpoint is asked for on a path that
+            is not linear.
     """
 
     path: AbstractPath = LinearPath()
@@ -100,6 +101,7 @@ class ImprovedReFlow(AbstractMethod):
             )
         require_range("method.endpoint_weight", self.endpoint_weight, 0.0, float("inf"))
         PairMix(generated=self.generated)  # refuses a share outside [0, 1]
+        require_weighed_diagonal(self.weighting)
 
     @property
     def domain(self) -> Domain:

@@ -18,7 +18,7 @@ from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Schedule, require_range
 from .core.shape import rows_like
 from .core.times import AbstractTimes, SortedTimes, require_diagonal
-from .core.weighting import AbstractWeighting, AdaptivePower
+from .core.weighting import AbstractWeighting, AdaptivePower, require_weighed_diagonal
 
 
 @final
@@ -59,7 +59,8 @@ class MeanFlow(AbstractMethod):
 
     Raises:
         ValueError: If the tangent schedule leaves [0, 1], the times cover no jumps that this
-            teaches, or no row teaches the velocity that guidance reads.
+            teaches, rows on the diagonal have no weight, or no row teaches the velocity that
+            guidance reads.
     """
 
     path: AbstractPath = LinearPath()
@@ -74,6 +75,8 @@ class MeanFlow(AbstractMethod):
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
         require_coverage("mean flow", self.times, STARTS_MOVE)
+        if self.times.has_diagonal:
+            require_weighed_diagonal(self.weighting)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)
             self.label_dropout.warn_if_never("method.guidance")

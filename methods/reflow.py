@@ -12,7 +12,7 @@ from .core.path import LINEAR, AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Linear, Schedule
 from .core.times import DiagonalTimes
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 
 @final
@@ -48,7 +48,7 @@ class ReFlow(AbstractMethod):
             whose own pairs are to be guided needs some.
 
     Raises:
-        ValueError: If the coupling is not the stored pairs.
+        ValueError: If the coupling is not the stored pairs, or rows on the diagonal have no weight.
     """
 
     path: AbstractPath = LinearPath()
@@ -65,6 +65,7 @@ class ReFlow(AbstractMethod):
                 f"reflow trains on StoredPairs, got coupling {type(self.coupling).__name__}"
             )
         PairMix(generated=self.generated)  # refuses a share outside [0, 1]
+        require_weighed_diagonal(self.weighting)
 
     @property
     def domain(self) -> Domain:

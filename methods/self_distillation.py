@@ -21,7 +21,7 @@ from .core.schedule import Constant, Schedule, require_range
 from .core.shape import sum_rows
 from .core.time_law import Uniform
 from .core.times import AbstractTimes, SortedTimes, require_diagonal
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 
 @final
@@ -68,8 +68,8 @@ class SelfDistillation(AbstractMethod):
         label_dropout: How often a sample is seen without its label.
 
     Raises:
-        ValueError: If the strength is negative anywhere, no row lies on the diagonal, or the times
-            cover no jumps that the rule teaches.
+        ValueError: If the strength is negative anywhere, no row lies on the diagonal or those that
+            do have no weight, or the times cover no jumps that the rule teaches.
     """
 
     path: AbstractPath = LinearPath()
@@ -85,6 +85,7 @@ class SelfDistillation(AbstractMethod):
     def __post_init__(self) -> None:
         require_range("method.strength", self.strength, 0.0, math.inf)
         require_diagonal("self-distillation", self.times)
+        require_weighed_diagonal(self.weighting)
         rule = f"self-distillation by {type(self.rule).__name__}"
         require_coverage(rule, self.times, self.rule.kinds)
 

@@ -1,5 +1,6 @@
 """Shortcut models: a long jump must equal the shorter jumps that it is cut into."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -17,7 +18,7 @@ from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant
 from .core.tiling import AbstractTiling, EqualTiles, tiled_velocity
 from .core.times import AbstractTimes, DyadicTimes, require_diagonal
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 
 @final
@@ -62,7 +63,7 @@ class Shortcut(AbstractMethod):
     Raises:
         ValueError: If the clip is not positive, the path's velocity is infinite at the data, the
             times are not those of jumps of every length and of the diagonal, which alone reads the
-            data, or the tiling leaves their grid.
+            data, rows on the diagonal have no weight, or the tiling leaves their grid.
     """
 
     path: AbstractPath = LinearPath()
@@ -75,14 +76,15 @@ class Shortcut(AbstractMethod):
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
-        if self.clip <= 0.0:
-            raise ValueError(f"method.clip must be positive, got {self.clip}")
+        if not 0.0 < self.clip < math.inf:
+            raise ValueError(f"method.clip must be finite and positive, got {self.clip}")
         if self.path.t_hi < 1.0:
             raise ValueError(
                 "jumps that are cut need a path whose velocity is finite up to the data, "
                 f"got {type(self.path).__name__}"
             )
         require_diagonal("the shortcut model", self.times)
+        require_weighed_diagonal(self.weighting)
         require_coverage("the shortcut model", self.times, BOTH_MOVE | {DomainKind.GRID})
         if self.domain.kind is DomainKind.GRID and not self.tiling.is_dyadic:
             raise ValueError(

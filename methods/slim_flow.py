@@ -11,7 +11,7 @@ from .core.path import LINEAR, AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.schedule import Constant, Linear, Schedule, require_range
 from .core.times import DiagonalTimes
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 
 @final
@@ -47,7 +47,8 @@ class SlimFlow(AbstractMethod):
         weighting: Weight of each sample.
 
     Raises:
-        ValueError: If the coupling is not the stored pairs, or a schedule leaves [0, 1].
+        ValueError: If the coupling is not the stored pairs, a schedule leaves [0, 1], or rows on
+            the diagonal have no weight.
     """
 
     path: AbstractPath = LinearPath()
@@ -65,6 +66,7 @@ class SlimFlow(AbstractMethod):
             )
         require_range("method.fresh", self.fresh, 0.0, 1.0)
         PairMix(generated=self.generated)  # refuses a share outside [0, 1]
+        require_weighed_diagonal(self.weighting)
 
     @property
     def domain(self) -> Domain:

@@ -1,5 +1,6 @@
 """SoFlow: a solution of the flow's equation agrees with itself a little later on."""
 
+import math
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -22,7 +23,7 @@ from .core.schedule import Constant, Exponential, Schedule, require_range
 from .core.shape import rows_like
 from .core.times import AbstractTimes, SortedTimes, require_diagonal
 from .core.two_parts import two_part_target
-from .core.weighting import AbstractWeighting, AdaptivePower
+from .core.weighting import AbstractWeighting, AdaptivePower, require_weighed_diagonal
 
 _SHORTEST: Final = 1e-4
 """Least ratio: below it a difference of float32 values over it is noise."""
@@ -49,9 +50,9 @@ class SoFlow(AbstractMethod):
         left out. The loss is the square of u - w - (1 - ratio) (u(x_l, l, t) - u) / ratio with the
         last fraction held constant, whose gradient is that of the loss above; theirs multiplies u
         by this residual, which is half that gradient. The weight's error is a sum over dimensions,
-        theirs a mean. How guidance fades they do not say: here its excess over 1 falls linearly in
-        s to 0 at the noise. The mix is on jumps alone, as on the diagonal it would only scale the
-        loss.
+        theirs a mean, so that an offset of 1e-3 d is their 1e-3, up to a factor of the weight. How
+        guidance fades they do not say: here its excess over 1 falls linearly in s to 0 at the
+        noise. The mix is on jumps alone, as on the diagonal it would only scale the loss.
     Cost: one forward pass a step, and on the rows off the diagonal one more; another there for a
         mix below 1, and one of all rows without label for guidance.
     Fails by: a minimum that is off by order ratio; with a mix below 1 a poor diagonal misleads the
@@ -71,8 +72,8 @@ class SoFlow(AbstractMethod):
         fade: Times below it are guided less, in [0, 1].
 
     Raises:
-        ValueError: If a number is out of range, the times cover no jumps that this teaches, or a
-            mix or guidance meets times without a diagonal.
+        ValueError: If a number is out of range, the times cover no jumps that this teaches, rows
+            on the diagonal have no weight, or a mix or guidance meets times without a diagonal.
     """
 
     path: AbstractPath = LinearPath()
@@ -88,11 +89,13 @@ class SoFlow(AbstractMethod):
     def __post_init__(self) -> None:
         require_range("method.ratio", self.ratio, _SHORTEST, 1.0)
         require_coverage("SoFlow", self.times, STARTS_MOVE)
+        if self.times.has_diagonal:
+            require_weighed_diagonal(self.weighting)
         if not 0.0 <= self.mix <= 1.0:
             raise ValueError(f"method.mix must lie in [0, 1], got {self.mix}")
-        if self.scale < 1.0 or not 0.0 <= self.fade <= 1.0:
+        if not (1.0 <= self.scale < math.inf and 0.0 <= self.fade <= 1.0):
             raise ValueError(
-                "method needs scale >= 1 and fade in [0, 1], "
+                "method needs a finite scale >= 1 and fade in [0, 1], "
                 f"got scale {self.scale} and fade {self.fade}"
             )
         if self.mix < 1.0:

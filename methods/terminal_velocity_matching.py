@@ -1,5 +1,6 @@
 """Terminal velocity matching: the end of a jump moves with the velocity of a slow copy there."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -23,7 +24,7 @@ from .core.schedule import Constant, Schedule, require_range
 from .core.shape import rows_like
 from .core.time_law import AbstractTimeLaw, LogitNormal
 from .core.times import AbstractTimes
-from .core.weighting import AbstractWeighting, Unweighted
+from .core.weighting import AbstractWeighting, Unweighted, require_weighed_diagonal
 
 
 @final
@@ -63,8 +64,8 @@ class TerminalVelocityMatching(AbstractMethod):
         label_dropout: How often a sample is seen without its label, unguided.
 
     Raises:
-        ValueError: If the scale is below 1, the strength negative anywhere, or the times cover no
-            jumps that this teaches.
+        ValueError: If the scale is below 1, the strength negative anywhere, the times cover no
+            jumps that this teaches, or rows on the diagonal have no weight.
     """
 
     path: AbstractPath = LinearPath()
@@ -78,12 +79,13 @@ class TerminalVelocityMatching(AbstractMethod):
     label_dropout: LabelDropout = LabelDropout()
 
     def __post_init__(self) -> None:
-        if self.scale < 1.0:
-            raise ValueError(f"method.scale must be at least 1, got {self.scale}")
+        if not 1.0 <= self.scale < math.inf:
+            raise ValueError(f"method.scale must be finite and at least 1, got {self.scale}")
         if self.scale > 1.0:
             self.label_dropout.warn_if_never("method.scale")
         require_range("method.strength", self.strength, 0.0, float("inf"))
         require_coverage("terminal velocity matching", self.times, ENDS_MOVE)
+        require_weighed_diagonal(self.weighting)
 
     @property
     def domain(self) -> Domain:

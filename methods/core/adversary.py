@@ -1,5 +1,6 @@
 """Adversaries: losses against a critic that tells real samples from generated ones."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -112,9 +113,9 @@ class ApproximateR1(AbstractPenalty):
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.weight < 0.0 or self.scale <= 0.0:
+        if not (0.0 <= self.weight < math.inf and 0.0 < self.scale < math.inf):
             raise ValueError(
-                "approximate R1 needs a weight of at least 0 and a scale above 0, "
+                "approximate R1 needs a finite weight of at least 0 and a finite scale above 0, "
                 f"got {self.weight} and {self.scale}"
             )
 

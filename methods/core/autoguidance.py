@@ -3,6 +3,7 @@
 As a map of its own it is sampled like any velocity; each evaluation is one of both maps.
 """
 
+import math
 from typing import final
 
 from jaxtyping import Float
@@ -62,8 +63,8 @@ class Guided(FlowMap):
     """
 
     def __init__(self, strong: FlowMap, weak: FlowMap, *, scale: float | None) -> None:
-        if scale is not None and scale < 0.0:
-            raise ValueError(f"guidance needs a scale of at least 0, got {scale}")
+        if scale is not None and not 0.0 <= scale < math.inf:
+            raise ValueError(f"guidance needs a finite scale of at least 0, got {scale}")
         for name, part in (("strong", strong), ("weak", weak)):
             require_velocity(f"guidance by its {name} map", part.domain)
         if strong.domain.path != weak.domain.path:

@@ -1,5 +1,6 @@
 """Balances: how the terms of a loss combine into the one number that is differentiated."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,8 +120,10 @@ class GradientRatio(AbstractBalance):
                 )
         for name, schedule in self.schedules.items():
             require_range(f"weight of {name}", schedule, 0.0, float("inf"))
-        if self.epsilon < 0.0:
-            raise ValueError(f"gradient ratio needs an epsilon of at least 0, got {self.epsilon}")
+        if not 0.0 <= self.epsilon < math.inf:
+            raise ValueError(
+                f"gradient ratio needs a finite epsilon of at least 0, got {self.epsilon}"
+            )
 
     @property
     def terms(self) -> frozenset[str]:

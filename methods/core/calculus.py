@@ -73,6 +73,9 @@ class CentralDifference(AbstractDerivative):
 
     Its error is of order h^2 plus rounding over h; any attention kernel will do.
 
+    Fails by: where a row's interval is shorter than h or ends within h of 0 or 1, the function is
+    asked at times out of order or outside [0, 1], at which no map is trained.
+
     Attributes:
         step: h, in units of time, in (0, 0.1].
 
@@ -107,6 +110,9 @@ class ForwardDifference(AbstractDerivative):
     """(f(x + h w) - f(x)) / h, by one forward where the value is known, else by two.
 
     Its error is of order h plus rounding over h; any attention kernel will do.
+
+    Fails by: where a row's interval is shorter than h, the function is asked at times out of order,
+    or past 1, at which no map is trained.
 
     Attributes:
         step: h, in units of time, in (0, 0.1].

@@ -112,8 +112,10 @@ class AngleCoordinate(AbstractCoordinate):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.sigma_data <= 0.0:
-            raise ValueError(f"angle coordinate needs sigma_data > 0, got {self.sigma_data}")
+        if not 0.0 < self.sigma_data < math.inf:
+            raise ValueError(
+                f"angle coordinate needs a finite sigma_data > 0, got {self.sigma_data}"
+            )
 
     @property
     def reaches_noise(self) -> bool:

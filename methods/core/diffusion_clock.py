@@ -94,9 +94,9 @@ class LinearRateClock(AbstractDiffusionClock):
     tau_min: float = 1e-5
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.beta_min < self.beta_max:
+        if not 0.0 < self.beta_min < self.beta_max < math.inf:
             raise ValueError(
-                "linear rate clock needs 0 < beta_min < beta_max, "
+                "linear rate clock needs finite 0 < beta_min < beta_max, "
                 f"got {self.beta_min} and {self.beta_max}"
             )
         if not 0.0 <= self.tau_min < 1.0:
@@ -147,9 +147,9 @@ class CosineClock(AbstractDiffusionClock):
     tau_max: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.offset <= 0.0 or not 0.0 < self.tau_max < 1.0:
+        if not (0.0 < self.offset < math.inf and 0.0 < self.tau_max < 1.0):
             raise ValueError(
-                "cosine clock needs an offset above 0 and tau_max in (0, 1), "
+                "cosine clock needs a finite offset above 0 and tau_max in (0, 1), "
                 f"got {self.offset} and {self.tau_max}"
             )
 
@@ -301,9 +301,9 @@ class DiscreteCosineClock(AbstractDiscreteClock):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.offset <= 0.0 or not 0.0 < self.beta_most < 1.0:
+        if not (0.0 < self.offset < math.inf and 0.0 < self.beta_most < 1.0):
             raise ValueError(
-                "discrete cosine clock needs an offset above 0 and beta_most in (0, 1), "
+                "discrete cosine clock needs a finite offset above 0 and beta_most in (0, 1), "
                 f"got {self.offset} and {self.beta_most}"
             )
 

@@ -56,8 +56,10 @@ class PseudoHuber(AbstractDistance):
     scale: float = 0.00054
 
     def __post_init__(self) -> None:
-        if self.scale <= 0.0:
-            raise ValueError(f"pseudo-Huber distance needs a scale above 0, got {self.scale}")
+        if not 0.0 < self.scale < math.inf:
+            raise ValueError(
+                f"pseudo-Huber distance needs a finite scale above 0, got {self.scale}"
+            )
 
     def __call__(self, x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         """Distance of each row of x to the same row of y."""

@@ -1,5 +1,6 @@
 """The exact penalty on a critic's slope."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -31,8 +32,10 @@ class GradientPenalty(AbstractPenalty):
     weight: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.weight < 0.0:
-            raise ValueError(f"gradient penalty needs a weight of at least 0, got {self.weight}")
+        if not 0.0 <= self.weight < math.inf:
+            raise ValueError(
+                f"gradient penalty needs a finite weight of at least 0, got {self.weight}"
+            )
 
     def __call__(
         self,

@@ -1,5 +1,6 @@
 """Grids: the times at which a sampler stops between noise and data."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
@@ -71,9 +72,10 @@ class KarrasGrid(AbstractGrid):
 
     def __post_init__(self) -> None:
         _require_steps(self.steps)
-        if not 0.0 < self.sigma_min < self.sigma_max or self.rho <= 0.0:
+        is_ordered = 0.0 < self.sigma_min < self.sigma_max < math.inf
+        if not (is_ordered and 0.0 < self.rho < math.inf):
             raise ValueError(
-                "Karras grid needs 0 < sigma_min < sigma_max and rho > 0, got "
+                "Karras grid needs finite 0 < sigma_min < sigma_max and rho > 0, got "
                 f"{self.sigma_min}, {self.sigma_max} and {self.rho}"
             )
 

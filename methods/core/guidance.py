@@ -1,5 +1,6 @@
 """Guidance: label dropout, and targets pushed away from the unconditional velocity."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import final
@@ -102,9 +103,10 @@ class Guidance:
     s_hi: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.omega < 0.0 or not 0.0 <= self.kappa < 1.0:
+        if not (0.0 <= self.omega < math.inf and 0.0 <= self.kappa < 1.0):
             raise ValueError(
-                f"guidance needs omega >= 0 and kappa in [0, 1), got {self.omega} and {self.kappa}"
+                "guidance needs a finite omega >= 0 and kappa in [0, 1), "
+                f"got {self.omega} and {self.kappa}"
             )
         if not 0.0 <= self.s_lo <= self.s_hi <= 1.0:
             raise ValueError(
@@ -216,9 +218,9 @@ class GuidanceScales:
     s_hi: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.highest < 1.0 or self.power < 0.0:
+        if not (1.0 <= self.highest < math.inf and 0.0 <= self.power < math.inf):
             raise ValueError(
-                "guidance scales need highest >= 1 and power >= 0, "
+                "guidance scales need finite highest >= 1 and power >= 0, "
                 f"got {self.highest} and {self.power}"
             )
         if not 0.0 <= self.s_lo <= self.s_hi <= 1.0:

@@ -63,9 +63,9 @@ class LearnedWeighting:
     offset: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.waves < 1 or self.offset < 0.0:
+        if self.waves < 1 or not 0.0 <= self.offset < math.inf:
             raise ValueError(
-                "learned weighting needs waves >= 1 and offset >= 0, "
+                "learned weighting needs waves >= 1 and a finite offset >= 0, "
                 f"got {self.waves} and {self.offset}"
             )
 

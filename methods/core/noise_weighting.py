@@ -1,5 +1,6 @@
 """Weightings by the noise level sigma = (1 - t) / t, for errors between data on the linear path."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -15,7 +16,8 @@ from .weighting import AbstractWeighting
 class InverseGap(AbstractWeighting):
     """One over a power of the gap between two noise levels: (sigma_s - sigma_t)^-power.
 
-    The gap is (t - s) / (s t).
+    The gap is (t - s) / (s t). It is for pairs of times at which one jump to the data is compared
+    with another: a row on the diagonal, whose gap is none, has no weight unless the power is 0.
 
     Reference: Song and Dhariwal 2023, arXiv:2310.14189v1, section 3.2, power 1; Lee et al.
         2024, arXiv:2410.14895v1, power 1/2 as an option of their code.
@@ -33,11 +35,16 @@ class InverseGap(AbstractWeighting):
         if not 0.0 <= self.power <= 1.0:
             raise ValueError(f"inverse gap weighting needs a power in [0, 1], got {self.power}")
 
+    @property
+    def weighs_diagonal(self) -> bool:
+        """Only with power 0."""
+        return self.power == 0.0
+
     def __call__(
         self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
         """Weighted errors."""
-        # Times that rounding has made equal have no error, and must not make it 0 / 0.
+        # A pair of times that rounding has made equal has no error, and must not make it 0 / 0.
         gap = (t - s).clamp(min=torch.finfo(s.dtype).eps)
         return error * (s * t / gap) ** self.power
 
@@ -65,9 +72,9 @@ class DataWeighting(AbstractWeighting):
     power: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.sigma_data <= 0.0 or not 0.0 <= self.power <= 1.0:
+        if not (0.0 < self.sigma_data < math.inf and 0.0 <= self.power <= 1.0):
             raise ValueError(
-                "data weighting needs sigma_data > 0 and power in [0, 1], "
+                "data weighting needs a finite sigma_data > 0 and power in [0, 1], "
                 f"got {self.sigma_data} and {self.power}"
             )
 

@@ -1,5 +1,6 @@
 """A law of times with two halves: where denoising teaches best, and where generation begins."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -41,13 +42,13 @@ class NoisyMixture(AbstractTimeLaw):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.noisy <= 1.0 and 0.0 < self.sigma_min < self.sigma_max) or (
-            self.std <= 0.0 or self.rho <= 0.0
-        ):
+        is_ordered = 0.0 < self.sigma_min < self.sigma_max < math.inf
+        is_shaped = 0.0 < self.std < math.inf and 0.0 < self.rho < math.inf
+        if not (0.0 < self.noisy <= 1.0 and is_ordered and is_shaped and math.isfinite(self.mean)):
             raise ValueError(
-                "noisy mixture needs std > 0, noisy in (0, 1], 0 < sigma_min < sigma_max and "
-                f"rho > 0, got {self.std}, {self.noisy}, {self.sigma_min}, {self.sigma_max} "
-                f"and {self.rho}"
+                "noisy mixture needs a finite mean, std > 0, noisy in (0, 1], 0 < sigma_min < "
+                f"sigma_max and rho > 0, all finite, got {self.mean}, {self.std}, {self.noisy}, "
+                f"{self.sigma_min}, {self.sigma_max} and {self.rho}"
             )
 
     def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:

@@ -1,5 +1,6 @@
 """ODE samplers: the velocity of a map, integrated from noise to data."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
@@ -212,8 +213,10 @@ class Dopri5(AbstractSampler):
     atol: float = 1e-5
 
     def __post_init__(self) -> None:
-        if min(self.rtol, self.atol) <= 0.0:
-            raise ValueError(f"dopri5 needs tolerances above 0, got {self.rtol} and {self.atol}")
+        if not (0.0 < self.rtol < math.inf and 0.0 < self.atol < math.inf):
+            raise ValueError(
+                f"dopri5 needs finite tolerances above 0, got {self.rtol} and {self.atol}"
+            )
 
     @property
     def draws(self) -> int:

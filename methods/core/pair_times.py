@@ -3,6 +3,7 @@
 Consistency methods compare the jumps to the data from both: the pair is (s, t), not the jump.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -177,9 +178,9 @@ class RatioTimes(AbstractTimes):
 
     def __post_init__(self) -> None:
         require_range("times.parts", self.parts, 1.0, float("inf"))
-        if self.extra < 0.0 or self.sharpness <= 0.0:
+        if not (0.0 <= self.extra < math.inf and 0.0 < self.sharpness < math.inf):
             raise ValueError(
-                "ratio times need extra >= 0 and sharpness > 0, "
+                "ratio times need finite extra >= 0 and sharpness > 0, "
                 f"got {self.extra} and {self.sharpness}"
             )
 

@@ -160,8 +160,10 @@ class PolynomialPath(AbstractPath):
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.power < 1.0:
-            raise ValueError(f"polynomial path needs a power of at least 1, got {self.power}")
+        if not 1.0 <= self.power < math.inf:
+            raise ValueError(
+                f"polynomial path needs a finite power of at least 1, got {self.power}"
+            )
 
     def coefficients(self, t: Float[Tensor, "*b"]) -> Coefficients:
         """Coefficients and their derivatives at t in [0, 1]."""
@@ -233,9 +235,9 @@ class VariancePreservingPath(AbstractPath):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.beta_min < self.beta_max:
+        if not 0.0 < self.beta_min < self.beta_max < math.inf:
             raise ValueError(
-                "variance-preserving path needs 0 < beta_min < beta_max, "
+                "variance-preserving path needs finite 0 < beta_min < beta_max, "
                 f"got {self.beta_min} and {self.beta_max}"
             )
 

@@ -176,9 +176,9 @@ class Sigmoid(_Ramp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steepness <= 0.0 or not 0.0 <= self.snap < 0.5:
+        if not (0.0 < self.steepness < math.inf and 0.0 <= self.snap < 0.5):
             raise ValueError(
-                "sigmoid schedule needs steepness > 0 and snap in [0, 0.5), "
+                "sigmoid schedule needs a finite steepness > 0 and snap in [0, 0.5), "
                 f"got {self.steepness} and {self.snap}"
             )
 
@@ -394,9 +394,11 @@ def require_range(name: str, schedule: Schedule, low: float, high: float) -> Non
         high: Greatest value allowed.
 
     Raises:
-        ValueError: If a value of the schedule lies outside.
+        ValueError: If a value of the schedule lies outside or is not finite.
     """
     for value in _extremes(schedule):
+        if math.isinf(value):
+            raise ValueError(f"{name} must be finite, got {value:g}")
         if not low <= value <= high:
             raise ValueError(f"{name} must stay in [{low:g}, {high:g}], got {value:g}")
 

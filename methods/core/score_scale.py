@@ -1,5 +1,6 @@
 """Scales: how far the difference of two scores moves a generated sample."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -53,8 +54,8 @@ class DistanceScale(AbstractScoreScale):
     floor: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.floor <= 0.0:
-            raise ValueError(f"distance scale needs a floor above 0, got {self.floor}")
+        if not 0.0 < self.floor < math.inf:
+            raise ValueError(f"distance scale needs a finite floor above 0, got {self.floor}")
 
     def __call__(
         self, made: Float[Tensor, " b *d"], teacher: Float[Tensor, " b *d"]

@@ -37,9 +37,9 @@ class LogTail(AbstractTimeLaw):
     core: float = 0.02
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.t_lo < self.t_hi < 1.0 or self.core <= 0.0:
+        if not (0.0 < self.t_lo < self.t_hi < 1.0 and 0.0 < self.core < math.inf):
             raise ValueError(
-                "log-tail times need 0 < t_lo < t_hi < 1 and core > 0, "
+                "log-tail times need 0 < t_lo < t_hi < 1 and a finite core > 0, "
                 f"got {self.t_lo}, {self.t_hi} and {self.core}"
             )
 

@@ -59,8 +59,11 @@ class LogitNormal(AbstractTimeLaw):
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.std <= 0.0:
-            raise ValueError(f"logit-normal times need a std above 0, got {self.std}")
+        if not (math.isfinite(self.mean) and 0.0 < self.std < math.inf):
+            raise ValueError(
+                "logit-normal times need a finite mean and a finite std above 0, "
+                f"got {self.mean} and {self.std}"
+            )
 
     def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""
@@ -90,8 +93,8 @@ class UShaped(AbstractTimeLaw):
     a: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.a <= 0.0:
-            raise ValueError(f"U-shaped times need a above 0, got {self.a}")
+        if not 0.0 < self.a < math.inf:
+            raise ValueError(f"U-shaped times need a finite a above 0, got {self.a}")
 
     def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""

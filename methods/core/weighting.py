@@ -1,5 +1,6 @@
 """Weightings: how much each sample counts in a loss. The weights carry no gradient."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -11,6 +12,11 @@ from torch import Tensor
 
 class AbstractWeighting(ABC):
     """A weight for each sample, from its error and its times."""
+
+    @property
+    def weighs_diagonal(self) -> bool:
+        """Whether a row with s = t has a finite weight above 0; it has unless a weight says not."""
+        return True
 
     @abstractmethod
     def __call__(
@@ -54,9 +60,9 @@ class AdaptivePower(AbstractWeighting):
     offset: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.power <= 1.0 or self.offset <= 0.0:
+        if not (0.0 <= self.power <= 1.0 and 0.0 < self.offset < math.inf):
             raise ValueError(
-                "adaptive weighting needs power in [0, 1] and offset > 0, "
+                "adaptive weighting needs power in [0, 1] and a finite offset > 0, "
                 f"got {self.power} and {self.offset}"
             )
 
@@ -87,8 +93,10 @@ class DenoiserWeighting(AbstractWeighting):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.sigma_data <= 0.0:
-            raise ValueError(f"denoiser weighting needs sigma_data > 0, got {self.sigma_data}")
+        if not 0.0 < self.sigma_data < math.inf:
+            raise ValueError(
+                f"denoiser weighting needs a finite sigma_data > 0, got {self.sigma_data}"
+            )
 
     def __call__(
         self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]
@@ -115,3 +123,19 @@ class TruncatedSnr(AbstractWeighting):
         """Weighted errors."""
         del t
         return error * torch.maximum(s, 1.0 - s).square()
+
+
+def require_weighed_diagonal(weighting: AbstractWeighting) -> None:
+    """Refuse a weight that leaves out rows on the diagonal, or has none for them.
+
+    Args:
+        weighting: Weight of each sample of a method whose rows may have s = t.
+
+    Raises:
+        ValueError: If such a row would count nothing, or without end.
+    """
+    if not weighting.weighs_diagonal:
+        raise ValueError(
+            "rows with s = t need a finite weight above 0: choose another method.weighting, power "
+            f"0 in it, or times without such rows where a method allows them; got {weighting}"
+        )

@@ -372,14 +372,28 @@ def test_rows_on_the_diagonal_are_flow_matching_and_pay_for_no_derivative(
     game: AlignYourFlow,
 ) -> None:
     times = SortedTimes(law=Uniform(), diagonal=Constant(value=0.75))
+    game = replace(game, times=times, weighting=LengthWeighting(power=0.0))
     online, teacher = ObservedMap(small()), ObservedMap(WRONG)
-    found = residual(replace(game, times=times), online, teacher, n=64)
+    loss = game.loss(ONLINE, nets(online, {TEACHER: teacher}), pairs(64), moment(64))
     assert online.rows == [64, 16]
     assert teacher.rows == [64]
     drawn = times.draw(64, moment(64), dtype=torch.float64)
     rows, (call, _) = drawn.diagonal_rows, online.calls
     want = WRONG.velocity(call.x, call.s) - online.flow_map.velocity(call.x, call.s)
-    torch.testing.assert_close(found[rows], want.square().sum(1)[rows].detach())
+    torch.testing.assert_close(loss.logs["error"][rows], want.square().sum(1)[rows].detach())
+    length = want.norm(dim=1)[rows]
+    bounded = (length / (length + game.offset)).square()
+    torch.testing.assert_close(loss.total[rows], bounded)
+    assert bounded.min() > 0.0
+
+
+@pytest.mark.parametrize("game", FORMS)
+def test_rows_on_the_diagonal_are_refused_where_they_would_weigh_nothing(
+    game: AlignYourFlow,
+) -> None:
+    times = SortedTimes(law=Uniform(), diagonal=Constant(value=0.5))
+    with pytest.raises(ValueError, match=r"rows with s = t .* got LengthWeighting\(power=1.0\)"):
+        replace(game, times=times)
 
 
 def test_a_small_offset_gives_steps_of_length_one_and_none_gives_longer_ones() -> None:
@@ -489,7 +503,7 @@ def test_all_jumps_to_the_data_can_be_trained_alone() -> None:
     ("make", "words"),
     [
         (lambda: AlignYourFlow(tangent=Linear(start=0.0, end=1.2)), r"method.tangent must stay in"),
-        (lambda: AlignYourFlow(offset=0.0), r"method\.offset must be above 0, got 0"),
+        (lambda: AlignYourFlow(offset=0.0), r"method\.offset must be finite and above 0, got 0"),
         (lambda: AlignYourFlow(chains=()), r"method\.chains must hold .* at least 1, got \(\)"),
         (lambda: AlignYourFlow(chains=(2, 0)), r"method\.chains must hold .*got \(2, 0\)"),
         (lambda: LengthWeighting(power=-1.0), r"a power in \[0, 4\], got -1"),

@@ -176,7 +176,7 @@ def test_a_clip_that_is_never_reached_changes_no_bit() -> None:
     nets, n = Nets(online=small_net()), 64
     free = at(0.3).loss(nets, pairs(n), moment(n)).total
     assert torch.equal(replace(at(0.3), clip=1e3).loss(nets, pairs(n), moment(n)).total, free)
-    with pytest.raises(ValueError, match=r"method\.clip must be positive or null, got 0"):
+    with pytest.raises(ValueError, match=r"clip must be finite and positive, or null, got 0"):
         replace(at(0.3), clip=0.0)
 
 

@@ -345,9 +345,14 @@ Make = Callable[[], object]
     ("make", "reason"),
     [
         (lambda: DMD2(fake_steps=0), r"method\.fake_steps must be at least 1, got 0"),
-        (lambda: DistanceScale(floor=0.0), "distance scale needs a floor above 0, got 0"),
+        (lambda: DistanceScale(floor=0.0), "distance scale needs a finite floor above 0, got 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Make, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         make()
+
+
+def test_only_the_jump_that_is_trained_is_promised() -> None:
+    assert GAME.domain.admits(0.0, 1.0)
+    assert not GAME.domain.admits(0.0, 0.5)

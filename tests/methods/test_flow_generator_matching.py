@@ -303,7 +303,7 @@ def test_one_jump_samples_the_generator_and_two_are_refused() -> None:
     online = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], domain=GAME.domain)
     expected = online.mean + online.std * noise[0]
     torch.testing.assert_close(Jumps().sample(online, noise), expected, atol=1e-12, rtol=0.0)
-    with pytest.raises(ValueError, match="domain from_noise"):
+    with pytest.raises(ValueError, match="domain tiling"):
         Jumps(grid=UniformGrid(steps=2)).sample(online, noise)
 
 

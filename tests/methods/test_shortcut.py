@@ -174,7 +174,7 @@ def test_states_and_targets_are_clipped() -> None:
 
 
 def test_a_clip_that_is_not_positive_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"method\.clip must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"method\.clip must be finite and positive, got 0"):
         Shortcut(clip=0.0)
 
 

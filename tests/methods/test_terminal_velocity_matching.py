@@ -293,7 +293,7 @@ def test_guidance_without_labels_is_refused_and_without_dropout_warns() -> None:
 
 
 def test_senseless_values_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"method.scale must be at least 1, got 0.5"):
+    with pytest.raises(ValueError, match=r"method.scale must be finite and at least 1, got 0.5"):
         TerminalVelocityMatching(scale=0.5)
     with pytest.raises(ValueError, match=r"method.strength must stay in \[0, inf\], got -1"):
         TerminalVelocityMatching(strength=Constant(value=-1.0))

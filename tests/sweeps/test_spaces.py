@@ -1,7 +1,8 @@
 """The sweeps that come with the package: each method has one, and every value in it fits."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import optuna
 import pytest
@@ -75,6 +76,34 @@ def test_random_points_of_a_sweep_are_experiments(name: str) -> None:
     for point in allowed[:POINTS]:
         trial = (*settings.base, *settings.space.overrides(point))
         assemble(experiment_of((*trial, *parents(trial))))
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "meant"),
+    [
+        ("ddpm", "net.clock.beta_min", "method.clock.beta_min"),
+        ("ddpm", "net.clock.beta_max", "method.clock.beta_max"),
+        ("edm", "net.sigma_data", "method.weighting.sigma_data"),
+    ],
+)
+def test_a_network_is_told_the_clock_and_the_spread_that_a_trial_has(
+    name: str, told: str, meant: str
+) -> None:
+    settings = settings_of([f"sweep={name}"])
+    for last in settings.space.dimensions[meant].extremes:
+        values = {**settings.space.first, meant: last}
+        experiment = experiment_of((*settings.base, *settings.space.overrides(values)))
+        assert at(experiment.net, told) == at(experiment.method, meant) == last
+
+
+def at(node: Mapping[str, Any], key: str) -> object:
+    """What stands under a key of a part of an experiment."""
+    _, *names = key.split(".")
+    value: object = node
+    for name in names:
+        assert isinstance(value, Mapping)
+        value = value[name]
+    return value
 
 
 @pytest.mark.slow

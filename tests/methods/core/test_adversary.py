@@ -169,7 +169,7 @@ def test_no_weight_takes_no_pass_and_no_random_number() -> None:
 
 @pytest.mark.parametrize(("weight", "scale"), [(-1.0, 0.1), (1.0, 0.0)])
 def test_a_penalty_out_of_range_is_refused(weight: float, scale: float) -> None:
-    with pytest.raises(ValueError, match="approximate R1 needs a weight of at least 0"):
+    with pytest.raises(ValueError, match="approximate R1 needs a finite weight of at least 0"):
         ApproximateR1(weight=weight, scale=scale)
 
 

@@ -97,7 +97,7 @@ TO_DATA = GaussianMap(mean=[0.0], std=[1.0], domain=Domain(kind=DomainKind.TO_DA
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Guided(GOOD, POOR, scale=-0.5), "a scale of at least 0, got -0.5"),
+        (lambda: Guided(GOOD, POOR, scale=-0.5), "a finite scale of at least 0, got -0.5"),
         (lambda: Guided(GOOD, TO_DATA, scale=2.0), "its weak map needs a map trained on the diag"),
         (lambda: Guided(GOOD, BENT, scale=2.0), "of one path, got linear and trigonometric"),
         (lambda: Guided(TO_DATA, GOOD, scale=2.0), "its strong map needs a map trained on the dia"),

@@ -156,7 +156,7 @@ def test_readings_are_drawn_shard_by_shard() -> None:
     [
         (LinearRateClock(), {"beta_min": 0.0}, "0 < beta_min < beta_max, got 0.0 and 20.0"),
         (LinearRateClock(), {"tau_min": 1.0}, r"tau_min in \[0, 1\), got 1.0"),
-        (CosineClock(), {"offset": 0.0}, "an offset above 0"),
+        (CosineClock(), {"offset": 0.0}, "a finite offset above 0"),
         (CosineClock(), {"tau_max": 1.0}, r"tau_max in \(0, 1\), got 0.008 and 1.0"),
         (DiscreteClock(), {"levels": 1}, "at least 2 levels, got 1"),
         (DiscreteClock(), {"beta_last": 1.0}, "beta_last < 1, got 0.0001 and 1.0"),

@@ -47,5 +47,7 @@ def test_half_of_them_lie_in_the_noisy_part_alone() -> None:
     ],
 )
 def test_values_out_of_range_are_refused(build: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"noisy mixture needs std > 0, noisy in \(0, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"noisy mixture needs a finite mean, std > 0, noisy in \(0, 1\]"
+    ):
         build()
