@@ -331,6 +331,7 @@ def test_the_page_tells_one_step_of_what_is_judged_at_many() -> None:
         "deviation_of_gaussian": 0.2,
         "core_s": 1.0,
         "core_s_of_stages": {},
+        "machine": {"cpu": "one"},
         "metrics": {"eval/1nn_accuracy/nfe_50": 0.55, "eval/1nn_accuracy/nfe_2": 0.97},
     }
     one = {**row, "nfe": 1, "metrics": {"eval/1nn_accuracy/nfe_1": 0.55}}
@@ -375,6 +376,7 @@ def test_the_page_names_the_recipes_that_were_not_trained_on_digits() -> None:
     first, *names = recipes(DIGITS)
     row = {**GOOD, "nfe": 1, "interval": [0.5, 0.5], "floor": 0.5, "gaussian": 0.7}
     row |= {"core_s_of_stages": {}, "metrics": {"eval/1nn_accuracy/nfe_1": 0.5}}
+    row |= {"machine": {"cpu": "one"}}
     found = learning_digits.judged(dict.fromkeys(names, row))
     assert found["missing"] == [first]
     assert found["reached"] is False

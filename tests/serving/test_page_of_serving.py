@@ -81,7 +81,7 @@ def test_every_line_of_the_page_does_what_it_says(url: str, tmp_path: Path) -> N
         "WEBP (8, 8)",
         "PNG (8, 8)",
         "object data missing object",
-        "object canary classes created",
+        "object canary card classes",
         "object status",
         "object model status",
         "metrics",

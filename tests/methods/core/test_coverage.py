@@ -31,6 +31,7 @@ from onestep.methods.core.times import (
     TilingTimes,
     ToDataTimes,
 )
+from onestep.methods.core.weighting import Unweighted
 from onestep.methods.flow_map_matching import FlowMapMatching
 from onestep.methods.improved_mean_flow import ImprovedMeanFlow
 from onestep.methods.mean_flow import MeanFlow
@@ -104,9 +105,14 @@ TAKEN: Final[dict[str, tuple[Make, frozenset[str]]]] = {
     "fmm": (lambda times: FlowMapMatching(times=times, matching=DirectMatching()), BOTH),
     "pfmm": (lambda times: FlowMapMatching(times=times, matching=ProgressiveMatching()), ALL),
     "tvm": (lambda times: TerminalVelocityMatching(times=times), BOTH | {"from noise"}),
-    "ayf-emd": (lambda times: AlignYourFlow(times=times), BOTH | {"to data"}),
+    "ayf-emd": (
+        lambda times: AlignYourFlow(times=times, weighting=Unweighted()),
+        BOTH | {"to data"},
+    ),
     "ayf-lmd": (
-        lambda times: AlignYourFlow(times=times, alignment=LagrangianAlignment()),
+        lambda times: AlignYourFlow(
+            times=times, alignment=LagrangianAlignment(), weighting=Unweighted()
+        ),
         BOTH | {"from noise"},
     ),
 }
