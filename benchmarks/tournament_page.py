@@ -84,7 +84,9 @@ def ranking(results: Results, metric: str) -> list[str]:
         results: Results on one set.
         metric: What decides.
     """
-    return sorted(_recipes(results), key=lambda recipe: _mean(results, recipe, metric, NFES[0]))
+    return sorted(
+        _recipes(results), key=lambda recipe: (_mean(results, recipe, metric, NFES[0]), recipe)
+    )
 
 
 def _winners(sets: Mapping[str, Mapping[str, Any]]) -> str:
