@@ -8,7 +8,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Final, final
 
@@ -16,13 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .company import Answer, Company
+from .company import Company, Round
 from .engine import MAX_STEPS, Draw, Engine
 from .errors import DeadlineUnmet, ModelDead, Overloaded
 from .pace import Forecast, Pace
 from .rows import Rows
 from .tally import Counts
-from .walk import Question
 
 _LOOK_S: Final = 1.0
 """Seconds after which a forward under way is asked whether its thread lives."""
@@ -33,10 +33,14 @@ _Found = tuple["asyncio.Future[Tensor]", Tensor | Exception]
 
 @final
 class Batcher:
-    """Runs one forward at a time in a thread of its own, with whatever is there when it begins.
+    """Runs one forward after the other, each with whatever is there when it begins.
 
     A lone request starts at once. Under load requests join and leave between two forwards, also
     those of several steps: none waits for another's end.
+
+    Walks are led by a thread of its own. Where that runs the forwards too, there is one at a time;
+    where another process does, a full one is sent there while it is at work, lest it wait for the
+    next.
 
     A request that is given up is left before the next forward.
 
@@ -60,14 +64,14 @@ class Batcher:
         self._engine = engine
         self._max_waiting = max_waiting
         self._counts = Counts() if counts is None else counts
-        self._company: Company[asyncio.Future[Tensor]] = Company(
-            _counted(engine.answer, self._counts), rows=engine.bucket
-        )
+        self._company: Company[asyncio.Future[Tensor]] = Company(rows=engine.bucket)
         self._pace = Pace(engine.buckets) if pace is None else pace
         self._arrived: deque[_Waiting] = deque()
         self._entering: Sequence[_Waiting] = ()
-        self._left: Sequence[tuple[int, int]] = ()  # as the forward under way will leave it
-        self._running: tuple[float, int] | None = None  # since when, and how many rows
+        self._left: Sequence[tuple[int, int]] = ()  # as the forwards under way will leave it
+        self._rows_waiting = 0  # of walks that are in no forward
+        self._running: deque[_Running] = deque()
+        self._stirred = asyncio.Event()
         # Walks belong to the thread that began them.
         self._threads: list[threading.Thread] = []
         self._thread = ThreadPoolExecutor(
@@ -75,7 +79,6 @@ class Batcher:
             thread_name_prefix="engine",
             initializer=partial(_enlist, self._threads, cores),
         )
-        self._busy_since: float | None = None
         self._dead = ""
         self._worker: asyncio.Task[None] | None = None
 
@@ -98,9 +101,9 @@ class Batcher:
             if not future.done()
         ]
         running_s = 0.0
-        if (running := self._running) is not None:
-            began, present = running
-            running_s = max(0.0, self._pace.seconds(present) - (time.monotonic() - began))
+        if running := self._running.copy():
+            whole_s = sum(self._pace.seconds(each.rows) for each in running)
+            running_s = max(0.0, whole_s - (time.monotonic() - running[0].began))
         return self._forecast(rows, most, ahead=[*self._left, *coming], running_s=running_s)
 
     def _forecast(
@@ -145,6 +148,8 @@ class Batcher:
         self._arrived.append((draw, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
+        elif self._may_begin(self._rows_to_come):
+            self._stirred.set()
         try:
             async with asyncio.timeout(None if within_s == math.inf else within_s):
                 return await future
@@ -182,7 +187,8 @@ class Batcher:
             self._die("its thread is dead")
         if self._dead:
             raise ModelDead(self._dead)
-        busy_s = 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+        running = self._running.copy()
+        busy_s = time.monotonic() - running[0].began if running else 0.0
         if busy_s > stuck_s:
             raise ModelDead(f"a forward must take at most {stuck_s:g} s, got {busy_s:.0f} s so far")
 
@@ -198,7 +204,8 @@ class Batcher:
         left = [*self._company.clear(), *(future for _, future in self._entering)]
         left += [future for _, future in self._arrived]
         self._arrived.clear()
-        self._entering, self._left, self._running, self._busy_since = (), (), None, None
+        self._running.clear()
+        self._entering, self._left, self._rows_waiting = (), (), 0
         for future in left:
             if not future.done():
                 future.set_exception(ModelDead(why))
@@ -215,12 +222,10 @@ class Batcher:
 
     async def _answer_all(self) -> None:
         while self._arrived or len(self._company):
+            await self._until_something_is_to_do()
             arrived, self._arrived = self._arrived, deque()
             self._entering = arrived
-            self._busy_since = time.monotonic()
-            ended = await self._ended(arrived)
-            self._busy_since = None
-            for future, found in ended:
+            for future, found in await self._advanced(arrived):
                 if future.done():
                     continue
                 if isinstance(found, Exception):  # raised again where the request is awaited
@@ -228,82 +233,138 @@ class Batcher:
                 else:
                     future.set_result(found)
 
-    async def _ended(self, arrived: Sequence[_Waiting]) -> list[_Found]:
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._advance, arrived)
-        while not running.done():
-            await asyncio.wait((running,), timeout=_LOOK_S)
-            if not running.done() and self._is_thread_dead:
-                raise RuntimeError("its thread is dead")
-        return running.result()
+    async def _advanced(self, arrived: Sequence[_Waiting]) -> list[_Found]:
+        loop = asyncio.get_running_loop()
+        advancing = loop.run_in_executor(self._thread, self._advance, arrived, loop)
+        while not advancing.done():
+            await asyncio.wait((advancing,), timeout=_LOOK_S)
+            if not advancing.done():
+                self._check_thread()
+        return advancing.result()
+
+    @property
+    def _rows_to_come(self) -> int:
+        return self._rows_waiting + sum(draw.n for draw, _ in self._arrived)
+
+    def _may_begin(self, rows: int) -> bool:
+        """Whether so many rows may have a forward: any the first, and a full one another."""
+        if self._running:
+            return len(self._running) < self._engine.ahead and rows >= self._engine.bucket
+        return rows > 0
+
+    async def _until_something_is_to_do(self) -> None:
+        while True:
+            self._stirred.clear()
+            if not self._running or self._running[0].coming.done():
+                return
+            if self._may_begin(self._rows_to_come):
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._stirred.wait()
+            self._check_thread()
+
+    def _stir(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tells the event loop, from any thread, that something may be to do."""
+        with suppress(RuntimeError):  # a loop that has ended does nothing more
+            loop.call_soon_threadsafe(self._stirred.set)
+
+    def _check_thread(self) -> None:
+        if self._is_thread_dead:
+            raise RuntimeError("its thread is dead")
 
     @torch.inference_mode()
-    def _advance(self, arrived: Sequence[_Waiting]) -> list[_Found]:
-        """Run one forward: images, or why there are none, of the requests that end by it."""
+    def _advance(
+        self, arrived: Sequence[_Waiting], loop: asyncio.AbstractEventLoop
+    ) -> list[_Found]:
+        """Ends and begins forwards: images, or why there are none, of the requests that end so."""
+        found = self._ended()
         self._company.keep(lambda future: not future.done())  # the client of others went away
-        found: list[_Found] = []
         for draw, future in arrived:
             if not future.done():
                 try:
                     self._company.add(future, self._engine.begin(draw), steps=draw.steps)
                 except Exception as error:
                     found.append((future, error))
-        left = self._company.left
-        self._left, self._entering = _after(left, self._engine.bucket), ()
-        if not len(self._company):
-            return found
-        begin, rows = time.monotonic(), self._counts.rows
-        self._running = begin, min(self._engine.bucket, sum(n for n, _ in left))
-        try:
-            return [*found, *self._forward()]
-        finally:
-            seconds = time.monotonic() - begin
-            self._running = None
-            self._counts.forward_seconds += seconds
-            if done := self._counts.rows - rows:
-                self._pace.note(self._engine.bucket_of(done), seconds)
+        self._look()
+        self._entering = ()
+        while self._may_begin(self._company.rows_waiting):
+            found += self._begin(loop)
+        return found + self._ended()
 
-    def _forward(self) -> list[_Found]:
+    def _look(self) -> None:
+        self._left, self._rows_waiting = self._company.left, self._company.rows_waiting
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> list[_Found]:
+        """Begins a forward; where this thread runs it, that takes as long as it does."""
+        taken = self._company.take()
+        running = _Running(taken, rows=len(taken.question))
+        self._running.append(running)
+        self._look()
+        self._counts.forwards += 1
+        self._counts.rows += running.rows
         try:
-            ended = self._company.advance()
-            self._left = self._company.left
+            running.coming = self._engine.ask(taken.question)
+            running.coming.add_done_callback(lambda _: self._stir(loop))
         except ModelDead:  # nor will any other forward run
             raise
         except Exception as error:
-            self._left = ()
-            return [(future, error) for future in self._company.clear()]
+            self._note(self._running.pop())
+            return [(future, error) for future in self._company.lose(taken)]
+        return []
+
+    def _ended(self) -> list[_Found]:
+        """What comes of all forwards that have ended."""
         found: list[_Found] = []
-        for future, x in ended:
+        while self._running and self._running[0].coming.done():
+            running = self._running.popleft()
+            self._note(running)
             try:
-                found.append((future, self._engine.images(x)))
+                ended = self._company.give(running.taken, running.coming.result())
+            except ModelDead:
+                raise
             except Exception as error:
-                found.append((future, error))
+                found += [(future, error) for future in self._company.lose(running.taken)]
+                continue
+            for future, x in ended:
+                try:
+                    found.append((future, self._engine.images(x)))
+                except Exception as error:
+                    found.append((future, error))
+        self._look()
         return found
+
+    def _note(self, running: "_Running") -> None:
+        """Takes the time of a forward into account that has ended."""
+        now = time.monotonic()
+        self._counts.forward_seconds += now - running.began
+        self._pace.note(self._engine.bucket_of(running.rows), now - running.began)
+        if self._running:  # it has waited for that one
+            self._running[0].began = now
+
+
+@final
+class _Running:
+    """A forward under way.
+
+    Args:
+        taken: Its rows.
+        rows: How many.
+
+    Attributes:
+        began: Since when it can have run.
+        coming: Its answer; nothing while the thread that asks runs it.
+    """
+
+    def __init__(self, taken: Round["asyncio.Future[Tensor]"], *, rows: int) -> None:
+        self.taken, self.rows = taken, rows
+        self.began = time.monotonic()
+        self.coming: Future[Tensor] = Future()
 
 
 def _enlist(threads: list[threading.Thread], cores: Set[int]) -> None:
-    """Notes the thread that runs this and binds it to cores; no method, as below."""
+    """Notes the thread that runs this and binds it to cores."""
+    # No method, whose circle would keep a closed model in memory.
     threads.append(threading.current_thread())
     if cores:
         os.sched_setaffinity(0, cores)  # of this thread, and of those that torch starts for it
-
-
-def _after(left: Sequence[tuple[int, int]], bucket: int) -> list[tuple[int, int]]:
-    """Rows and evaluations that walks need once a forward has taken the first rows."""
-    found = []
-    for rows, steps in left:
-        taken = rows <= bucket
-        bucket -= min(rows, bucket)
-        if steps > taken:
-            found.append((rows, steps - taken))
-    return found
-
-
-def _counted(answer: Answer, counts: Counts) -> Answer:
-    """Counts what is asked; no method, whose circle would keep a closed model in memory."""
-
-    def counted(question: Question) -> Float[Tensor, " b *d"]:
-        counts.forwards += 1
-        counts.rows += len(question)
-        return answer(question)
-
-    return counted

@@ -1,7 +1,8 @@
 """Walks that share their forwards: rows of any sampler, class, seed and step run side by side."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar, final
 
 import torch
@@ -23,33 +24,37 @@ class Company(Generic[KeyT]):
     keep a few of another waiting for longer than a round.
 
     Args:
-        answer: Answers a question of at most so many rows.
         rows: Most rows of a forward.
     """
 
-    def __init__(self, answer: Answer, *, rows: int) -> None:
-        self._answer = answer
+    def __init__(self, *, rows: int) -> None:
         self._rows = rows
         self._turns: deque[_Turn[KeyT]] = deque()
-        self._running: list[_Turn[KeyT]] = []
+        self._away: list[Round[KeyT]] = []
 
     def __len__(self) -> int:
-        return len(self._turns) + len(self._running)
+        return len(self._turns) + sum(len(each.turns) for each in self._away)
 
     @property
     def waiting(self) -> int:
-        """Walks of which no row is in the present forward."""
+        """Walks of which no row is in a forward."""
         return len(self._turns)
 
     @property
     def absent(self) -> list[KeyT]:
-        """Keys of these walks, also while another thread runs the forward."""
+        """Keys of these walks, also while another thread takes or gives."""
         return [turn.key for turn in self._turns.copy()]
 
     @property
+    def rows_waiting(self) -> int:
+        """Rows of their questions that no forward has taken."""
+        return sum(turn.rows - turn.answered for turn in self._turns)
+
+    @property
     def left(self) -> list[tuple[int, int]]:
-        """Rows and evaluations that each walk still needs, at most; between two forwards."""
-        return [(turn.rows, turn.left) for turn in self._turns]
+        """Rows and evaluations that each walk still needs, at most, after the rounds under way."""
+        away = [one for each in self._away for one in each.left]
+        return [(turn.rows, turn.left) for turn in self._turns] + away
 
     def add(self, key: KeyT, walk: Walk, *, steps: int = 1) -> None:
         """Take a walk in.
@@ -75,32 +80,97 @@ class Company(Generic[KeyT]):
         Returns:
             Their keys.
         """
-        keys = [turn.key for turn in (*self._running, *self._turns)]
-        self._running.clear()
+        away = [turn for each in self._away for turn in each.turns]
+        keys = [turn.key for turn in (*away, *self._turns)]
+        self._away.clear()
         self._turns.clear()
         return keys
 
-    def advance(self) -> list[tuple[KeyT, Float[Tensor, " n *d"]]]:
-        """Run one forward.
+    def take(self) -> "Round[KeyT]":
+        """The rows of the next forward, of at least one walk that waits."""
+        turns: list[_Turn[KeyT]] = []
+        questions: list[Question] = []
+        free = self._rows
+        while free and self._turns:
+            turns.append(self._turns.popleft())
+            questions.append(turns[-1].take(free))
+            free -= len(questions[-1])
+        taken = Round(turns, [len(part) for part in questions], _joined(questions))
+        self._away.append(taken)
+        return taken
+
+    def give(
+        self, taken: "Round[KeyT]", u: Float[Tensor, " b *d"]
+    ) -> list[tuple[KeyT, Float[Tensor, " n *d"]]]:
+        """Answers the rows of a forward.
+
+        Args:
+            taken: The rows.
+            u: Average velocity of each, and of those that fill the forward.
 
         Returns:
             Keys and samples of the walks that came to their end.
         """
-        questions: list[Question] = []
-        free = self._rows
-        while free and self._turns:
-            self._running.append(self._turns.popleft())
-            questions.append(self._running[-1].take(free))
-            free -= len(questions[-1])
-        answers = self._answer(_joined(questions)).split([len(part) for part in questions])
         ended = []
-        for turn, u in zip(self._running, answers, strict=True):
-            if turn.give(u):
+        answers = u[: len(taken.question)].split(list(taken.sizes))
+        for turn, part in zip(taken.turns, answers, strict=True):
+            if turn.give(part):
                 ended.append((turn.key, turn.walk.end))
             else:
                 self._turns.append(turn)
-        self._running.clear()
+        self._away.remove(taken)
         return ended
+
+    def lose(self, taken: "Round[KeyT]") -> list[KeyT]:
+        """Leave the walks of a forward that has no answer.
+
+        Args:
+            taken: Its rows.
+
+        Returns:
+            The keys of the walks.
+        """
+        self._away.remove(taken)
+        self._turns = deque(turn for turn in self._turns if turn not in taken.turns)
+        return [turn.key for turn in taken.turns]
+
+    def advance(self, answer: Answer) -> list[tuple[KeyT, Float[Tensor, " n *d"]]]:
+        """Run one forward.
+
+        Args:
+            answer: Answers a question of at most as many rows as a forward has.
+
+        Returns:
+            Keys and samples of the walks that came to their end.
+        """
+        taken = self.take()
+        return self.give(taken, answer(taken.question))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Round(Generic[KeyT]):
+    """Rows that go through the map together.
+
+    Attributes:
+        turns: The walks that they are of.
+        sizes: Rows of each.
+        question: All of them.
+    """
+
+    turns: Sequence["_Turn[KeyT]"]
+    sizes: Sequence[int]
+    question: Question
+
+    @property
+    def left(self) -> list[tuple[int, int]]:
+        """Rows and evaluations that its walks still need, at most, once it is answered."""
+        found = []
+        for turn, rows in zip(self.turns, self.sizes, strict=True):
+            left = turn.left - (turn.answered + rows == turn.rows)
+            if left:
+                found.append((turn.rows, left))
+        return found
 
 
 @final
@@ -116,16 +186,19 @@ class _Turn(Generic[KeyT]):
         """Rows of each of its questions."""
         return len(self._question)
 
+    @property
+    def answered(self) -> int:
+        """Rows of the present one that are answered."""
+        return sum(map(len, self._answers))
+
     def take(self, most: int) -> Question:
         """The next rows of the question."""
-        question = self._question
-        begin = sum(map(len, self._answers))
-        return question[begin : begin + most]
+        return self._question[self.answered : self.answered + most]
 
     def give(self, u: Tensor) -> bool:
         """Answers the rows taken; true where that was the walk's last question."""
         self._answers.append(u)
-        if sum(map(len, self._answers)) < len(self._question):
+        if self.answered < self.rows:
             return False
         whole, self._answers = torch.cat(self._answers), []
         self.walk.answer(whole)

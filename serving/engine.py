@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final, final
@@ -93,6 +94,7 @@ class Engine:
         host: Takes the map to where it runs, by default nowhere else.
 
     Attributes:
+        ahead: How many questions the map takes before it has answered the first.
         guidance: Guidance scale where a request names none; None for a model that takes none.
         image_shape: Channels, height and width of an image.
         nbytes: Bytes of the parameters and buffers of the map and its decoder.
@@ -147,6 +149,7 @@ class Engine:
         speed = speed or Speed()
         self._is_compiled = speed.compile
         self._run = host(flow_map.eval(), speed)
+        self.ahead = self._run.ahead
         own = own_sampler(record)
         if own is not None and (evaluations := own.evaluations(flow_map.domain) or 0) > MAX_STEPS:
             raise ValueError(
@@ -282,12 +285,28 @@ class Engine:
         Returns:
             The average velocity of each row.
         """
+        return self.ask(question).result()[: len(question)]
+
+    @torch.inference_mode()
+    def ask(self, question: Question) -> "Future[Tensor]":
+        """The same as what will come, with the rows that fill the bucket.
+
+        Args:
+            question: At most ``bucket`` rows, of any walks.
+
+        Returns:
+            The average velocity of each row; there at once where this thread is the one to run
+            the map.
+        """
+        filled = self._filled(question)
+        return self._run.begin(filled.x, filled.s, filled.t, filled.condition)
+
+    def _filled(self, question: Question) -> Question:
+        """As many rows as the smallest bucket that holds them, the last one again and again."""
         rows = len(question)
-        bucket = self.bucket_of(rows)
-        fill = torch.arange(bucket, device=self._device).clamp(max=rows - 1)
-        filled = question if rows == bucket else question[fill]
-        u = self._run(filled.x, filled.s, filled.t, filled.condition)
-        return u[:rows]
+        if rows == (bucket := self.bucket_of(rows)):
+            return question
+        return question[torch.arange(bucket, device=self._device).clamp(max=rows - 1)]
 
     def bucket_of(self, rows: int) -> int:
         """Rows of the forward that computes so many, at most ``bucket``."""
@@ -322,12 +341,12 @@ class Engine:
         Returns:
             One tensor for each request, in order; images in [-1, 1] but for the model's overshoot.
         """
-        company: Company[int] = Company(self.answer, rows=self.bucket)
+        company: Company[int] = Company(rows=self.bucket)
         for place, draw in enumerate(draws):
             company.add(place, self.begin(draw))
         ends: dict[int, Tensor] = {}
         while len(company):
-            ends.update(company.advance())
+            ends.update(company.advance(self.answer))
         return [self.images(ends[place]) for place in range(len(draws))]
 
     def warm_up(self) -> None:

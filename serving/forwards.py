@@ -6,7 +6,11 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
+from collections import deque
 from collections.abc import Set
+from concurrent.futures import Future
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final, Self, final
 
@@ -17,7 +21,7 @@ from ..methods.core.condition import Condition
 from ..methods.core.flow_map import FlowMap
 from .errors import ModelDead
 from .parcel import Asked, Hosting
-from .speed import Speed
+from .speed import AbstractRun, Speed
 
 _PROGRAM: Final = "onestep.serving.forward_process"
 _FAREWELL_S: Final = 5.0
@@ -92,13 +96,13 @@ class Forwards:
             RuntimeError: If the map cannot be run so there.
         """
         ours, theirs = socket.socketpair()
-        distant = Distant(Connection(ours.detach()))
+        distant = Distant(ours)
         with theirs:
             try:
                 socket.send_fds(self._control, [b"m"], [theirs.fileno()])
             except OSError as error:
-                raise ModelDead("the process of its forwards has ended") from error
-        distant.ask(
+                raise _ended() from error
+        distant.take(
             Hosting(
                 flow_map=flow_map, speed=speed, device=torch.device(device), cores=frozenset(cores)
             )
@@ -107,16 +111,21 @@ class Forwards:
 
 
 @final
-class Distant:
-    """A map in another process, called as if it were here, by any thread.
+class Distant(AbstractRun):
+    """A map in another process, asked as if it were here, by any thread.
+
+    That process takes a question while it answers another, and so need not wait for this one.
 
     Args:
         connection: The way to it.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._turn = threading.Lock()  # an answer does not say whose question it answers
+    ahead = 2
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._line = _Line(Connection(os.dup(connection.fileno())))
+        # A thread that reads is woken by the end of the connection, and by nothing else here.
+        weakref.finalize(self, _hang_up, connection)
 
     def __call__(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         """The map's answer, on the device of its question.
@@ -134,30 +143,81 @@ class Distant:
             ModelDead: If its process has ended.
             RuntimeError: If it raised anything.
         """
-        u = self.ask(Asked.of(x, s, t, condition))
-        return torch.from_numpy(u).to(x.device)
+        return self.begin(x, s, t, condition).result()
 
-    def ask(self, message: Hosting | Asked) -> Any:
-        """What the process answers to a message.
+    def begin(
+        self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None
+    ) -> "Future[Tensor]":
+        """The same as what will come; answers come in the order of their questions.
 
         Args:
-            message: The map at first, then a question.
-
-        Returns:
-            None to the map, the average velocity of each row to a question.
+            x: States at s.
+            s: Start times.
+            t: End times.
+            condition: Condition of each row, or None.
 
         Raises:
-            ModelDead: If it has ended.
-            RuntimeError: If it raised anything.
+            ModelDead: If its process has ended.
         """
-        question = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        try:
-            with self._turn:
-                self._connection.send_bytes(question)
-                told = self._connection.recv_bytes()
-        except (EOFError, OSError) as error:
-            raise ModelDead("the process of its forwards has ended") from error
-        answer = pickle.loads(told)
-        if isinstance(answer, RuntimeError):
-            raise answer
-        return answer
+        return self._line.send(Asked.of(x, s, t, condition), x.device)
+
+    def take(self, hosting: Hosting) -> None:
+        """Sends the map itself, which is the first message.
+
+        Args:
+            hosting: The map.
+
+        Raises:
+            ModelDead: If its process has ended.
+            RuntimeError: If the map cannot be run so there.
+        """
+        self._line.send(hosting, torch.device("cpu")).result()
+
+
+@final
+class _Line:
+    """Messages to a map and their answers, which a thread of its own takes as they come."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._coming: deque[tuple[Future[Any], torch.device]] = deque()
+        self._turn = threading.Lock()  # messages are sent in the order in which answers come
+        self._has_ended = False
+        threading.Thread(target=self._read, name="forwards", daemon=True).start()
+
+    def send(self, message: Hosting | Asked, device: torch.device) -> "Future[Any]":
+        """What will be answered to a message; nothing to a map."""
+        parcel = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+        coming: Future[Any] = Future()
+        with self._turn:
+            if self._has_ended:
+                raise _ended()
+            self._coming.append((coming, device))
+            # Where the other end is gone the thread that reads finds it out, and tells all.
+            with suppress(OSError):
+                self._connection.send_bytes(parcel)
+        return coming
+
+    def _read(self) -> None:
+        with self._connection, suppress(EOFError, OSError):
+            while True:
+                answer = pickle.loads(self._connection.recv_bytes())
+                coming, device = self._coming.popleft()
+                if isinstance(answer, RuntimeError):
+                    coming.set_exception(answer)
+                else:
+                    u = None if answer is None else torch.from_numpy(answer).to(device)
+                    coming.set_result(u)
+        with self._turn:
+            self._has_ended = True
+        for coming, _ in self._coming:
+            coming.set_exception(_ended())
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with connection, suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _ended() -> ModelDead:
+    return ModelDead("the process of its forwards has ended")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..methods.core.condition import Condition
 from ..methods.core.flow_map import FlowMap
-from .speed import Run, Speed, runner
+from .speed import AbstractRun, Speed, runner
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +32,7 @@ class Hosting:
     device: torch.device
     cores: frozenset[int]
 
-    def run(self) -> Run:
+    def run(self) -> AbstractRun:
         """The map as it is run, by the thread that asks for it."""
         if self.cores:
             os.sched_setaffinity(0, self.cores)  # and of the threads that torch starts for it
@@ -80,7 +80,7 @@ class Asked:
             guidance=_array(parts.guidance),
         )
 
-    def answered(self, run: Run, device: torch.device) -> Array:
+    def answered(self, run: AbstractRun, device: torch.device) -> Array:
         """The map's answer.
 
         Args:

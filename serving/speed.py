@@ -1,10 +1,12 @@
 """How a map is run: in what arithmetic, in what layout of memory, and compiled or not."""
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import torch
 from jaxtyping import Float
@@ -15,10 +17,7 @@ from ..methods.core.flow_map import FlowMap
 from ..methods.core.precision import Precision
 from .settings import DTYPES
 
-Run = Callable[[Tensor, Tensor, Tensor, Condition | None], Tensor]
-"""A map as it is run, asked at states, start times, end times and a condition."""
-Host = Callable[[FlowMap, "Speed"], Run]
-"""What makes a map one that runs, as ``runner`` does."""
+_Call = Callable[[Tensor, Tensor, Tensor, Condition | None], Tensor]
 _COMPILERS: Final = ("c++", "g++", "clang++")
 _IMAGE_AXES: Final = 4
 _COMPILATIONS: Final = 1024
@@ -60,37 +59,84 @@ def device_of(flow_map: FlowMap) -> torch.device:
     return next(tensors).device
 
 
-def runner(flow_map: FlowMap, speed: Speed) -> Run:
-    """The map as it is run, where its parameters lie.
+class AbstractRun(ABC):
+    """A map as it is run, asked at states, start times, end times and a condition.
 
-    Args:
-        flow_map: The map, whose parameters are laid out anew.
-        speed: How to run it.
-
-    Returns:
-        A function of states, start times, end times and condition.
+    Attributes:
+        ahead: How many questions it takes before it has answered the first, at least 1.
     """
-    device, precision = device_of(flow_map), Precision(speed.dtype)
-    layout = torch.channels_last if speed.channels_last else torch.contiguous_format
-    flow_map.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub leaves it out
-    call: Run = _compiled(flow_map, device) if speed.compile else flow_map
 
-    def run(
+    ahead: ClassVar[int] = 1
+
+    @abstractmethod
+    def __call__(
+        self,
         x: Float[Tensor, " b *d"],
         s: Float[Tensor, " b"],
         t: Float[Tensor, " b"],
         condition: Condition | None,
     ) -> Float[Tensor, " b *d"]:
+        """The average velocity of each row."""
+
+    def begin(
+        self,
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
+        condition: Condition | None,
+    ) -> "Future[Tensor]":
+        """The same as what will come; where nothing else computes it, it is there at once."""
+        coming: Future[Tensor] = Future()
+        coming.set_result(self(x, s, t, condition))
+        return coming
+
+
+Host = Callable[[FlowMap, Speed], AbstractRun]
+"""What makes a map one that runs, as ``runner`` does."""
+
+
+def runner(flow_map: FlowMap, speed: Speed) -> "Here":
+    """The map as it is run, where its parameters lie.
+
+    Args:
+        flow_map: The map, whose parameters are laid out anew.
+        speed: How to run it.
+    """
+    return Here(flow_map, speed)
+
+
+@final
+class Here(AbstractRun):
+    """A map that the thread which asks it runs itself.
+
+    Args:
+        flow_map: The map, whose parameters are laid out anew.
+        speed: How to run it.
+    """
+
+    def __init__(self, flow_map: FlowMap, speed: Speed) -> None:
+        self._device, self._precision = device_of(flow_map), Precision(speed.dtype)
+        self._layout = torch.channels_last if speed.channels_last else torch.contiguous_format
+        # torch's stub leaves this out
+        flow_map.to(memory_format=self._layout)  # type: ignore[call-overload]
+        self._map = _compiled(flow_map, self._device) if speed.compile else flow_map
+
+    def __call__(
+        self,
+        x: Float[Tensor, " b *d"],
+        s: Float[Tensor, " b"],
+        t: Float[Tensor, " b"],
+        condition: Condition | None,
+    ) -> Float[Tensor, " b *d"]:
+        """The map's answer, in the arithmetic of the question."""
         if x.dim() == _IMAGE_AXES:
-            x = x.contiguous(memory_format=layout)
-        with precision.autocast(device.type):
-            u = call(x, s, t, condition)
+            x = x.contiguous(memory_format=self._layout)
+        with self._precision.autocast(self._device.type):
+            u = self._map(x, s, t, condition)
         return u.to(x.dtype).contiguous()
 
-    return run
 
-
-def _compiled(flow_map: FlowMap, device: torch.device) -> Run:
+def _compiled(flow_map: FlowMap, device: torch.device) -> _Call:
     dynamo = torch._dynamo.config
     # Each bucket of each model is a variant; beyond the limit torch would go on uncompiled
     # without a word.
@@ -98,5 +144,5 @@ def _compiled(flow_map: FlowMap, device: torch.device) -> Run:
     dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, _COMPILATIONS)
     dynamo.fail_on_recompile_limit_hit = True
     mode = "reduce-overhead" if device.type == "cuda" else "default"
-    compiled: Run = torch.compile(flow_map, dynamic=False, fullgraph=True, mode=mode)
+    compiled: _Call = torch.compile(flow_map, dynamic=False, fullgraph=True, mode=mode)
     return compiled

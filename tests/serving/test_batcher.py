@@ -3,6 +3,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, Final
 
 import pytest
@@ -25,15 +26,15 @@ class Held:
         self.forwards: list[int] = []
         self.gate: Final = threading.Event()
         self.batcher: Batcher
-        self._answer = self.engine.answer
-        self.engine.answer = self.answer  # type: ignore[method-assign]
+        self._ask = self.engine.ask
+        self.engine.ask = self.ask  # type: ignore[method-assign]
 
-    def answer(self, question: Question) -> torch.Tensor:
+    def ask(self, question: Question) -> "Future[torch.Tensor]":
         self.forwards.append(len(question))
         assert self.gate.wait(timeout=10)
         if question.condition is not None and (question.condition.label == 0).any():
             raise ValueError("label 0")
-        return self._answer(question)
+        return self._ask(question)
 
 
 def draw(seed: int, *, n: int = 1, steps: int = 1, label: int = 3) -> Draw:

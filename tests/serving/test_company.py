@@ -33,13 +33,13 @@ SAMPLERS = [
 
 @pytest.mark.parametrize("rows", [1, 5, 64])
 def test_samplers_of_every_kind_lead_where_they_lead_alone(rows: int) -> None:
-    company: Company[int] = Company(answer, rows=rows)
+    company: Company[int] = Company(rows=rows)
     for n, sampler in enumerate(SAMPLERS, start=1):
         company.add(n, Walk(sampler, Asking(domain=Domain()), noise(sampler, n), None))
     ends: dict[int, torch.Tensor] = {}
     forwards = 0
     while len(company):
-        ends.update(company.advance())
+        ends.update(company.advance(answer))
         forwards += 1
     for n, sampler in enumerate(SAMPLERS, start=1):
         alone = sampler.sample(NET, noise(sampler, n))
@@ -55,12 +55,12 @@ def test_a_forward_is_full_as_long_as_there_are_rows() -> None:
         sizes.append(len(question))
         return answer(question)
 
-    company: Company[int] = Company(noting, rows=4)
+    company: Company[int] = Company(rows=4)
     for n in (3, 3, 1):
         company.add(n, Walk(Jumps(), Asking(domain=Domain()), noise(Jumps(), n), None))
     ended = []
     while len(company):
-        ended.append([key for key, _ in company.advance()])
+        ended.append([key for key, _ in company.advance(noting)])
     assert sizes == [4, 3]
     assert ended == [[3], [1, 3]]
 
@@ -93,11 +93,11 @@ def test_a_walk_that_is_left_half_way_leaves_gradients_as_they_are() -> None:
 
 
 def test_what_is_left_in_company_is_told_and_gone() -> None:
-    company: Company[str] = Company(lambda question: 1 / 0 * question.x, rows=1)
+    company: Company[str] = Company(rows=1)
     for key in ("running", "waiting"):
         company.add(key, Walk(Jumps(), Asking(domain=Domain()), noise(Jumps(), 1), None))
     with pytest.raises(ZeroDivisionError):
-        company.advance()
+        company.advance(lambda question: 1 / 0 * question.x)
     assert company.waiting == 1
     assert company.clear() == ["running", "waiting"]
     assert len(company) == 0

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 
 import pytest
@@ -76,20 +77,20 @@ def test_a_system_that_binds_no_threads_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_forwards_run_on_their_cores_and_nothing_else_is_moved_there() -> None:
     engine, seen = Engine(gaussian(), record_of(), bucket=4), []
-    answer = engine.answer
+    ask = engine.ask
 
-    def watched(question: Question) -> torch.Tensor:
+    def watched(question: Question) -> "Future[torch.Tensor]":
         seen.append((threading.current_thread().name, os.sched_getaffinity(0)))
-        return answer(question)
+        return ask(question)
 
-    engine.answer = watched  # type: ignore[method-assign]
+    engine.ask = watched  # type: ignore[method-assign]
 
-    async def ask(bound: set[int]) -> None:
+    async def serve(bound: set[int]) -> None:
         batcher = Batcher(engine, max_waiting=9, cores=bound)
         await batcher.submit(Draw(label=1, n=1, seed=0, steps=1))
         batcher.close()
 
     for bound in ({min(ALLOWED)}, set()):
-        asyncio.run(ask(bound))
+        asyncio.run(serve(bound))
     assert seen == [("engine_0", {min(ALLOWED)}), ("engine_0", ALLOWED)]
     assert os.sched_getaffinity(0) == ALLOWED

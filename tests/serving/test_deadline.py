@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -43,14 +44,14 @@ class Slow:
         self.rows: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
-        self._answer, self._forward_s = self.engine.answer, forward_s
-        self.engine.answer = self.answer  # type: ignore[method-assign]
+        self._ask, self._forward_s = self.engine.ask, forward_s
+        self.engine.ask = self.ask  # type: ignore[method-assign]
 
-    def answer(self, question: Question) -> torch.Tensor:
+    def ask(self, question: Question) -> "Future[torch.Tensor]":
         self.rows.append(len(question))
         time.sleep(self._forward_s)
         assert self.gate.wait(timeout=20)
-        return self._answer(question)
+        return self._ask(question)
 
     def service(self, *, timeout_s: float = 60.0) -> EngineService:
         return EngineService(self.engine, name="champion", version="digits/3", timeout_s=timeout_s)

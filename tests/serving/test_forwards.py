@@ -133,6 +133,13 @@ def test_threads_that_ask_one_map_at_once_have_each_their_own_answers(forwards: 
     assert found == {5: {10}, 6: {12}, 7: {14}}
 
 
+def test_questions_are_taken_before_the_first_is_answered(forwards: Forwards) -> None:
+    run = forwards.host(Odd(), Speed())
+    one = torch.ones(1)
+    coming = [run.begin(torch.full((1, 1), what), one, 0 * one, None) for what in (5.0, 6.0, 7.0)]
+    assert [each.result(20.0).item() for each in coming] == [10, 12, 14]
+
+
 def test_a_lot_takes_no_image_from_those_who_ask_beside_it(forwards: Forwards) -> None:
     engine = Engine(unet(), record_of(net=UNET_NODE), bucket=4, strict=True, host=forwards.host)
     (alone,) = engine.sample([DRAWS[0]])
@@ -154,6 +161,7 @@ def test_a_map_that_nobody_holds_is_forgotten(forwards: Forwards) -> None:
     del engine
     gc.collect()
     assert until(lambda: num_maps(forwards) == 1)
+    assert until(lambda: sum(one.name == "forwards" for one in threading.enumerate()) == 1)
     assert ask(kept, 5) == 10
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import httpx
@@ -41,13 +42,13 @@ def draw() -> Draw:
 def test_a_forward_that_ends_its_thread_answers_all_who_wait_and_all_who_come() -> None:
     dying, began, go = engine(), threading.Event(), threading.Event()
 
-    def answer(question: Question) -> torch.Tensor:
+    def ask_and_die(question: Question) -> "Future[torch.Tensor]":
         del question
         began.set()
         assert go.wait(timeout=10)
         raise ThreadsEnd
 
-    dying.answer = answer  # type: ignore[method-assign]
+    dying.ask = ask_and_die  # type: ignore[method-assign]
 
     async def ask() -> None:
         batcher = Batcher(dying, max_waiting=9)
@@ -147,14 +148,14 @@ def test_an_error_in_one_request_leaves_the_others_that_came_with_it_their_answe
 
 def test_a_forward_that_does_not_end_is_an_illness_and_a_long_queue_is_none() -> None:
     slow, gate, began = engine(), threading.Event(), threading.Event()
-    forward = slow.answer
+    forward = slow.ask
 
-    def answer(question: Question) -> torch.Tensor:
+    def ask_held(question: Question) -> "Future[torch.Tensor]":
         began.set()
         assert gate.wait(timeout=20)
         return forward(question)
 
-    slow.answer = answer  # type: ignore[method-assign]
+    slow.ask = ask_held  # type: ignore[method-assign]
 
     async def ask() -> None:
         batcher = Batcher(slow, max_waiting=1000)
