@@ -6,6 +6,8 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Set
+from contextlib import suppress
 from typing import Final, final
 
 _NAME: Final = "\0onestep-core-{}"  # in Linux's abstract names, which end with their process
@@ -70,6 +72,18 @@ class Cores:
             len(found),
         )
         return {}
+
+
+def leave(cores: Set[int]) -> None:
+    """Keeps this process, and the threads it starts from now on, off cores that others work on.
+
+    Args:
+        cores: Their numbers; where there are no others the threads stay.
+    """
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it has just ended
+            if others := os.sched_getaffinity(int(thread)) - cores:
+                os.sched_setaffinity(int(thread), others)
 
 
 def _hold(number: int) -> socket.socket | None:

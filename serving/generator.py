@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 from ray import serve
 
-from .cores import Cores
+from .cores import Cores, leave
 from .desk import Desk
 from .errors import FAILED, LoadFailed, RequestRefused
 from .forwards import Forwards
@@ -115,6 +115,8 @@ class Generator:
         device = settings.device
         if self._forwards is not None:  # there forwards have their device and cores, not here
             host = partial(self._forwards.host, device=device, cores=cores)
+            if cores:
+                leave(cores)
             device, cores = "cpu", frozenset()
         engine, version = load_engine(settings, device=device, host=host)
         return EngineService(

@@ -69,6 +69,20 @@ def test_a_process_holds_its_cores_while_it_lives(cores_of: Callable[[int], Core
     assert cores_of(1).take() == {max(ALLOWED)}
 
 
+def test_a_process_leaves_cores_with_all_its_threads_but_not_the_last_ones() -> None:
+    code = (
+        "import os, threading, time\n"
+        "from onestep.serving.cores import leave\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "first, *others = sorted(os.sched_getaffinity(0))\n"
+        "for left in ({first}, set(others)):\n"
+        "    leave(left)\n"
+        "    for thread in os.listdir('/proc/self/task'):\n"
+        "        assert os.sched_getaffinity(int(thread)) == set(others), (thread, left)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_a_system_that_binds_no_threads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ValueError, match=r"^serve\.pin must be false on a system that .* darwin$"):
