@@ -49,7 +49,7 @@ class Forwards:
                 # that are under way then are still answered.
                 env=os.environ
                 | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(threads)},
-                start_new_session=True,
+                process_group=0,
             )
 
     def __enter__(self) -> Self:
