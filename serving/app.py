@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from .api import build_api
 from .engine import MAX_IMAGES
 from .exposure import warn_if_open
-from .generator import Generator, names_of
+from .generator import Generator, end_replica, names_of
 from .keys import key_file
 from .remote import RemoteService
 from .settings import AppSettings
@@ -165,7 +165,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         ray_actor_options={"num_cpus": 0},
     )
     fields = settings.with_model("unset").to_dict()
-    replicas = generator.bind(fields)
+    replicas = generator.bind(fields, end_replica)
     if settings.watch_s is None:
         return ingress.bind(replicas, settings=fields)
     watcher = WATCHER.options(

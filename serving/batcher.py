@@ -66,11 +66,13 @@ class Batcher:
         self._counts = Counts() if counts is None else counts
         self._company: Company[asyncio.Future[Tensor]] = Company(rows=engine.bucket)
         self._pace = Pace(engine.buckets) if pace is None else pace
+        self._asked: set[asyncio.Future[Tensor]] = set()
         self._arrived: deque[_Waiting] = deque()
         self._entering: Sequence[_Waiting] = ()
         self._left: Sequence[tuple[int, int]] = ()  # as the forwards under way will leave it
         self._rows_waiting = 0  # of walks that are in no forward
         self._running: deque[_Running] = deque()
+        self._found: list[_Found] = []  # what those who asked are not told yet
         self._stirred = asyncio.Event()
         # Walks belong to the thread that began them.
         self._threads: list[threading.Thread] = []
@@ -79,7 +81,9 @@ class Batcher:
             thread_name_prefix="engine",
             initializer=partial(_enlist, self._threads, cores),
         )
+        self._busy_since: float | None = None
         self._dead = ""
+        self._is_closed = False
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -102,7 +106,7 @@ class Batcher:
         ]
         running_s = 0.0
         if running := self._running.copy():
-            whole_s = sum(self._pace.seconds(each.rows) for each in running)
+            whole_s = sum(self._pace.seconds(each.taken.rows) for each in running)
             running_s = max(0.0, whole_s - (time.monotonic() - running[0].began))
         return self._forecast(rows, most, ahead=[*self._left, *coming], running_s=running_s)
 
@@ -145,6 +149,7 @@ class Batcher:
             raise Overloaded(waiting)
         self._check_time(draw, within_s, is_asked=is_asked)
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+        self._asked.add(future)
         self._arrived.append((draw, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -155,6 +160,8 @@ class Batcher:
                 return await future
         except TimeoutError:  # the future is cancelled with it, by which its walk is left
             raise DeadlineUnmet(within_s, is_asked=is_asked) from None
+        finally:
+            self._asked.discard(future)
 
     def _check_time(self, draw: Draw | Rows, within_s: float, *, is_asked: bool) -> None:
         """Refuses what is predicted to come too late, as far as there is reason to trust that."""
@@ -172,6 +179,7 @@ class Batcher:
 
     def close(self) -> None:
         """Ends the thread; nobody waits any more, and nobody may come."""
+        self._is_closed = True
         self._thread.shutdown(wait=False)
 
     def check(self, *, stuck_s: float) -> None:
@@ -187,8 +195,9 @@ class Batcher:
             self._die("its thread is dead")
         if self._dead:
             raise ModelDead(self._dead)
-        running = self._running.copy()
-        busy_s = time.monotonic() - running[0].began if running else 0.0
+        begins = [each.began for each in self._running.copy()]
+        begins += [] if self._busy_since is None else [self._busy_since]
+        busy_s = time.monotonic() - min(begins) if begins else 0.0
         if busy_s > stuck_s:
             raise ModelDead(f"a forward must take at most {stuck_s:g} s, got {busy_s:.0f} s so far")
 
@@ -198,15 +207,15 @@ class Batcher:
 
     def _die(self, why: str) -> None:
         """Answers all who wait, for whom no forward will run."""
-        if not self._dead:
+        if not (self._dead or self._is_closed):
             _LOG.error("%s answers no more: %s", self._engine.record.name, why)
         self._dead = why
-        left = [*self._company.clear(), *(future for _, future in self._entering)]
-        left += [future for _, future in self._arrived]
+        self._company.clear()
         self._arrived.clear()
         self._running.clear()
-        self._entering, self._left, self._rows_waiting = (), (), 0
-        for future in left:
+        self._entering, self._left, self._rows_waiting, self._busy_since = (), (), 0, None
+        self._tell()
+        for future in self._asked:
             if not future.done():
                 future.set_exception(ModelDead(why))
 
@@ -225,22 +234,30 @@ class Batcher:
             await self._until_something_is_to_do()
             arrived, self._arrived = self._arrived, deque()
             self._entering = arrived
-            for future, found in await self._advanced(arrived):
-                if future.done():
-                    continue
-                if isinstance(found, Exception):  # raised again where the request is awaited
-                    future.set_exception(found)
-                else:
-                    future.set_result(found)
+            self._busy_since = time.monotonic()
+            await self._advanced(arrived)
+            self._busy_since = None
+            self._tell()
 
-    async def _advanced(self, arrived: Sequence[_Waiting]) -> list[_Found]:
+    def _tell(self) -> None:
+        """Tells those who asked what was found."""
+        told, self._found = self._found, []
+        for future, found in told:
+            if future.done():
+                continue
+            if isinstance(found, Exception):  # raised again where the request is awaited
+                future.set_exception(found)
+            else:
+                future.set_result(found)
+
+    async def _advanced(self, arrived: Sequence[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         advancing = loop.run_in_executor(self._thread, self._advance, arrived, loop)
         while not advancing.done():
             await asyncio.wait((advancing,), timeout=_LOOK_S)
             if not advancing.done():
                 self._check_thread()
-        return advancing.result()
+        advancing.result()
 
     @property
     def _rows_to_come(self) -> int:
@@ -264,83 +281,78 @@ class Batcher:
                     await self._stirred.wait()
             self._check_thread()
 
-    def _stir(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tells the event loop, from any thread, that something may be to do."""
-        with suppress(RuntimeError):  # a loop that has ended does nothing more
-            loop.call_soon_threadsafe(self._stirred.set)
-
     def _check_thread(self) -> None:
         if self._is_thread_dead:
             raise RuntimeError("its thread is dead")
 
     @torch.inference_mode()
-    def _advance(
-        self, arrived: Sequence[_Waiting], loop: asyncio.AbstractEventLoop
-    ) -> list[_Found]:
-        """Ends and begins forwards: images, or why there are none, of the requests that end so."""
-        found = self._ended()
+    def _advance(self, arrived: Sequence[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        """Ends and begins forwards, and finds the images of the requests that end so."""
+        self._end()
         self._company.keep(lambda future: not future.done())  # the client of others went away
         for draw, future in arrived:
             if not future.done():
                 try:
                     self._company.add(future, self._engine.begin(draw), steps=draw.steps)
                 except Exception as error:
-                    found.append((future, error))
+                    self._found.append((future, error))
         self._look()
         self._entering = ()
         while self._may_begin(self._company.rows_waiting):
-            found += self._begin(loop)
-        return found + self._ended()
+            self._begin(loop)
+        self._end()
 
     def _look(self) -> None:
         self._left, self._rows_waiting = self._company.left, self._company.rows_waiting
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> list[_Found]:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins a forward; where this thread runs it, that takes as long as it does."""
-        taken = self._company.take()
-        running = _Running(taken, rows=len(taken.question))
+        running = _Running(self._company.take())
         self._running.append(running)
         self._look()
         self._counts.forwards += 1
-        self._counts.rows += running.rows
+        self._counts.rows += running.taken.rows
         try:
-            running.coming = self._engine.ask(taken.question)
-            running.coming.add_done_callback(lambda _: self._stir(loop))
+            running.coming = self._engine.ask(running.taken.question)
         except ModelDead:  # nor will any other forward run
             raise
         except Exception as error:
-            self._note(self._running.pop())
-            return [(future, error) for future in self._company.lose(taken)]
-        return []
+            self._lose(self._running.pop(), error)
+            return
+        running.coming.add_done_callback(partial(_came, running.ended, loop, self._stirred))
 
-    def _ended(self) -> list[_Found]:
-        """What comes of all forwards that have ended."""
-        found: list[_Found] = []
+    def _end(self) -> None:
+        """Takes the answers of all forwards that have ended."""
         while self._running and self._running[0].coming.done():
-            running = self._running.popleft()
-            self._note(running)
+            running = self._running[0]
+            began = time.monotonic()
             try:
                 ended = self._company.give(running.taken, running.coming.result())
             except ModelDead:
                 raise
             except Exception as error:
-                found += [(future, error) for future in self._company.lose(running.taken)]
-                continue
+                ended = []
+                self._lose(running, error)
             for future, x in ended:
                 try:
-                    found.append((future, self._engine.images(x)))
+                    self._found.append((future, self._engine.images(x)))
                 except Exception as error:
-                    found.append((future, error))
+                    self._found.append((future, error))
+            self._running.popleft()
+            self._note(running, after_s=time.monotonic() - began)
         self._look()
-        return found
 
-    def _note(self, running: "_Running") -> None:
-        """Takes the time of a forward into account that has ended."""
-        now = time.monotonic()
-        self._counts.forward_seconds += now - running.began
-        self._pace.note(self._engine.bucket_of(running.rows), now - running.began)
-        if self._running:  # it has waited for that one
-            self._running[0].began = now
+    def _lose(self, running: "_Running", error: Exception) -> None:
+        self._found += [(future, error) for future in self._company.lose(running.taken)]
+
+    def _note(self, running: "_Running", *, after_s: float) -> None:
+        """Takes into account how long a forward took, and what was done with its answer."""
+        (ended,) = running.ended
+        seconds = ended - running.began + after_s
+        self._counts.forward_seconds += seconds
+        self._pace.note(self._engine.bucket_of(running.taken.rows), seconds)
+        for behind in self._running:  # it has waited for this one
+            behind.began = max(behind.began, ended)
 
 
 @final
@@ -349,17 +361,31 @@ class _Running:
 
     Args:
         taken: Its rows.
-        rows: How many.
 
     Attributes:
         began: Since when it can have run.
         coming: Its answer; nothing while the thread that asks runs it.
+        ended: When its answer came, as soon as it has.
     """
 
-    def __init__(self, taken: Round["asyncio.Future[Tensor]"], *, rows: int) -> None:
-        self.taken, self.rows = taken, rows
+    def __init__(self, taken: Round["asyncio.Future[Tensor]"]) -> None:
+        self.taken = taken
         self.began = time.monotonic()
         self.coming: Future[Tensor] = Future()
+        self.ended: list[float] = []
+
+
+def _came(
+    ended: list[float],
+    loop: asyncio.AbstractEventLoop,
+    stirred: asyncio.Event,
+    coming: "Future[Tensor]",
+) -> None:
+    """Notes when an answer came, and wakes the event loop; no method, as below."""
+    del coming
+    ended.append(time.monotonic())
+    with suppress(RuntimeError):  # a loop that has ended does nothing more
+        loop.call_soon_threadsafe(stirred.set)
 
 
 def _enlist(threads: list[threading.Thread], cores: Set[int]) -> None:

@@ -1,7 +1,7 @@
 """Walks that share their forwards: rows of any sampler, class, seed and step run side by side."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar, final
 
@@ -88,15 +88,13 @@ class Company(Generic[KeyT]):
 
     def take(self) -> "Round[KeyT]":
         """The rows of the next forward, of at least one walk that waits."""
-        turns: list[_Turn[KeyT]] = []
-        questions: list[Question] = []
+        taken: Round[KeyT] = Round([], [])
+        self._away.append(taken)
         free = self._rows
         while free and self._turns:
-            turns.append(self._turns.popleft())
-            questions.append(turns[-1].take(free))
-            free -= len(questions[-1])
-        taken = Round(turns, [len(part) for part in questions], _joined(questions))
-        self._away.append(taken)
+            taken.turns.append(self._turns.popleft())
+            taken.parts.append(taken.turns[-1].take(free))
+            free -= len(taken.parts[-1])
         return taken
 
     def give(
@@ -112,7 +110,7 @@ class Company(Generic[KeyT]):
             Keys and samples of the walks that came to their end.
         """
         ended = []
-        answers = u[: len(taken.question)].split(list(taken.sizes))
+        answers = u[: taken.rows].split([len(part) for part in taken.parts])
         for turn, part in zip(taken.turns, answers, strict=True):
             if turn.give(part):
                 ended.append((turn.key, turn.walk.end))
@@ -154,20 +152,28 @@ class Round(Generic[KeyT]):
 
     Attributes:
         turns: The walks that they are of.
-        sizes: Rows of each.
-        question: All of them.
+        parts: The rows of each.
     """
 
-    turns: Sequence["_Turn[KeyT]"]
-    sizes: Sequence[int]
-    question: Question
+    turns: list["_Turn[KeyT]"]
+    parts: list[Question]
+
+    @property
+    def rows(self) -> int:
+        """How many they are."""
+        return sum(map(len, self.parts))
+
+    @property
+    def question(self) -> Question:
+        """All of them, laid together anew."""
+        return _joined(self.parts)
 
     @property
     def left(self) -> list[tuple[int, int]]:
         """Rows and evaluations that its walks still need, at most, once it is answered."""
         found = []
-        for turn, rows in zip(self.turns, self.sizes, strict=True):
-            left = turn.left - (turn.answered + rows == turn.rows)
+        for turn, part in zip(self.turns, self.parts, strict=True):
+            left = turn.left - (turn.answered + len(part) == turn.rows)
             if left:
                 found.append((turn.rows, left))
         return found

@@ -8,12 +8,13 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Set
+from collections.abc import Callable, Set
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,7 @@ class Forwards:
     """
 
     def __init__(self, threads: int) -> None:
+        self._is_closed = False
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -52,6 +54,20 @@ class Forwards:
                 process_group=0,
             )
 
+    def on_end(self, act: Callable[[int], None]) -> None:
+        """Lets a thread act once the process has ended, but not where it was closed.
+
+        Args:
+            act: What is done, with the status.
+        """
+
+        def wait() -> None:
+            status = self._process.wait()
+            if not self._is_closed:
+                act(status)
+
+        threading.Thread(target=wait, name="forwards' end", daemon=True).start()
+
     def __enter__(self) -> Self:
         return self
 
@@ -60,6 +76,7 @@ class Forwards:
 
     def close(self) -> None:
         """Ends the process, as the end of this one does."""
+        self._is_closed = True
         self._control.close()
         self._process.wait(_FAREWELL_S)
 
@@ -199,19 +216,26 @@ class _Line:
         return coming
 
     def _read(self) -> None:
-        with self._connection, suppress(EOFError, OSError):
-            while True:
-                answer = pickle.loads(self._connection.recv_bytes())
-                coming, device = self._coming.popleft()
-                if isinstance(answer, RuntimeError):
-                    coming.set_exception(answer)
-                else:
-                    u = None if answer is None else torch.from_numpy(answer).to(device)
-                    coming.set_result(u)
-        with self._turn:
-            self._has_ended = True
-        for coming, _ in self._coming:
-            coming.set_exception(_ended())
+        try:
+            with self._connection, suppress(EOFError, OSError):
+                while True:
+                    self._take_answer()
+        finally:
+            with self._turn:
+                self._has_ended = True
+            for coming, _ in self._coming:
+                coming.set_exception(_ended())
+
+    def _take_answer(self) -> None:
+        # In a frame of its own: while the thread waits for the next it holds nothing of the last.
+        answer = pickle.loads(self._connection.recv_bytes())
+        coming, device = self._coming[0]
+        u = torch.from_numpy(answer).to(device) if isinstance(answer, np.ndarray) else None
+        self._coming.popleft()
+        if isinstance(answer, RuntimeError):
+            coming.set_exception(answer)
+        else:
+            coming.set_result(u)
 
 
 def _hang_up(connection: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -39,15 +40,20 @@ class Generator:
 
     Args:
         settings: Fields of ``AppSettings``; its models give way to those of the user config.
+        at_end: What is done where the process of the forwards ends by itself, with its status.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], at_end: Callable[[int], None] | None = None
+    ) -> None:
         # The thread of the forwards takes Python's lock after each operation. Where it meets the
         # event loop it would wait for as long as this, by default the time of a whole forward.
         sys.setswitchinterval(SWITCH_S)
         self._settings = AppSettings.from_dict(settings)
         self._cores = Cores(self._settings.threads) if self._settings.pin else None
         self._forwards = Forwards(self._settings.threads) if self._settings.apart else None
+        if self._forwards is not None and at_end is not None:
+            self._forwards.on_end(at_end)
         shelf = Shelf(self._load, memory_bytes=self._settings.memory_mb * 10**6)
         self._desk = Desk(
             shelf,
@@ -285,6 +291,16 @@ def _found(task: "asyncio.Future[AnswerT | Refusal]") -> AnswerT | Refusal:
         return task.result()
     _LOG.error("a request failed", exc_info=error)
     return refusal(RequestRefused(FAILED, status=500))
+
+
+def end_replica(status: int) -> None:
+    """Ends this process, so that Serve notices at once and others answer what it was asked.
+
+    Args:
+        status: How the process of its forwards ended.
+    """
+    _LOG.error("the process of the forwards ended with %d, and so does its replica", status)
+    os._exit(1)
 
 
 def names_of(config: Mapping[str, Any]) -> dict[str, str]:

@@ -219,7 +219,7 @@ def test_the_process_ends_with_the_one_that_began_it_even_in_a_forward(busy: boo
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         time.sleep(0.2)
-        assert os.getsid(pid) == pid  # a terminal's Ctrl-C does not reach it
+        assert os.getpgid(pid) == pid  # a terminal's Ctrl-C does not reach it
         parent.kill()
     assert until(lambda: not Path(f"/proc/{pid}").exists())
 
