@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 import torch
 
+from onestep.serving import company
 from onestep.serving.batcher import Batcher
 from onestep.serving.engine import Draw, Engine
 from onestep.serving.errors import Overloaded
@@ -151,6 +152,27 @@ def test_what_fails_at_the_beginning_or_at_the_end_of_a_walk_fails_alone(
     assert same(whole, draws[0])
     assert [str(one) for one in refused] == ["no beginning", "no end"]
     assert same(last, draws[3])
+
+
+def test_a_forward_that_cannot_be_laid_together_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held, joined = Held(), company._joined
+    held.gate.set()
+
+    def fails_once(parts: list[Question]) -> Question:
+        monkeypatch.setattr(company, "_joined", joined)
+        raise RuntimeError("out of memory")
+
+    async def both() -> list[torch.Tensor | BaseException]:
+        batcher = Batcher(held.engine, max_waiting=9)
+        monkeypatch.setattr(company, "_joined", fails_once)
+        asked = [batcher.submit(draw(k, n=ROWS)) for k in range(2)]
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 20.0)
+
+    first, second = asyncio.run(both())
+    assert str(first) == "out of memory"
+    assert same(second, draw(1, n=ROWS))
 
 
 def leaving(

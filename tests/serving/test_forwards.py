@@ -165,6 +165,36 @@ def test_a_map_that_nobody_holds_is_forgotten(forwards: Forwards) -> None:
     assert ask(kept, 5) == 10
 
 
+def test_a_map_that_was_asked_by_a_batcher_is_forgotten_with_it(forwards: Forwards) -> None:
+    gc.collect()
+    assert until(lambda: num_maps(forwards) == 0)
+
+    async def serve() -> None:
+        batcher = Batcher(Engine(gaussian(), record_of(), host=forwards.host), max_waiting=9)
+        await batcher.submit(DRAWS[0])
+        assert num_maps(forwards) == 1
+        batcher.close()
+
+    asyncio.run(serve())
+    gc.collect()
+    assert until(lambda: num_maps(forwards) == 0)
+
+
+def test_the_end_of_the_process_is_told(mortal: Forwards) -> None:
+    ends: list[int] = []
+    mortal.on_end(ends.append)
+    mortal._process.kill()
+    assert until(lambda: ends == [-9])
+
+
+def test_the_end_of_a_process_that_was_closed_is_not_told() -> None:
+    ends: list[int] = []
+    with Forwards(1) as own:
+        own.on_end(ends.append)
+    time.sleep(0.2)
+    assert ends == []
+
+
 def test_forwards_keep_to_their_cores(forwards: Forwards) -> None:
     first = min(os.sched_getaffinity(0))
     assert ask(forwards.host(Odd(), Speed(), cores={first}), 4) == first

@@ -175,6 +175,30 @@ def test_a_forward_that_does_not_end_is_an_illness_and_a_long_queue_is_none() ->
     asyncio.run(ask())
 
 
+def test_a_decoder_that_does_not_end_is_an_illness_too_and_counts_as_work() -> None:
+    slow, gate = engine(), threading.Event()
+    images = slow.images
+
+    def decoded(x: torch.Tensor) -> torch.Tensor:
+        assert gate.wait(timeout=20)
+        return images(x)
+
+    slow.images = decoded  # type: ignore[method-assign]
+
+    async def ask() -> None:
+        batcher = Batcher(slow, max_waiting=9)
+        asked = asyncio.create_task(batcher.submit(draw()))
+        await asyncio.sleep(0.5)
+        with pytest.raises(ModelDead) as stuck:
+            batcher.check(stuck_s=0.2)
+        assert stuck.value.why.startswith("a forward must take at most 0.2 s, got ")
+        gate.set()
+        await asked
+        assert batcher._pace.seconds(1) > 0.4
+
+    asyncio.run(ask())
+
+
 def test_a_replica_that_is_stopped_has_the_time_that_its_requests_have() -> None:
     ingress = build_application(
         AppSettings(request_timeout_s=33.0, watch_s=None), {"models": {"champion": "digits/1"}}

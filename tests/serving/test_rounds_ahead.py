@@ -1,6 +1,7 @@
 """Forwards in another process: a full one is sent there ahead, and what becomes of both."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from onestep.serving.batcher import Batcher
 from onestep.serving.engine import Draw, Engine
 from onestep.serving.errors import ModelDead, Overloaded
 from onestep.serving.speed import AbstractRun, Here, Speed
+from onestep.serving.tally import Counts
 from onestep.tests.serving.model import gaussian, record_of
 
 ROWS: Final = 4
@@ -54,7 +56,8 @@ class Bench:
     def __init__(self, *, max_waiting: int = 99) -> None:
         self.map = Elsewhere(Here(gaussian(), Speed()))
         engine = Engine(gaussian(), record_of(), bucket=ROWS, host=lambda *_: self.map)
-        self.batcher = Batcher(engine, max_waiting=max_waiting)
+        self.counts = Counts()
+        self.batcher = Batcher(engine, max_waiting=max_waiting, counts=self.counts)
         self.answers: list[asyncio.Task[Tensor]] = []
 
     async def ask(self, *draws: Draw) -> None:
@@ -185,3 +188,47 @@ def test_a_round_ahead_takes_no_room_of_those_that_wait() -> None:
         await bench.finish()
 
     asyncio.run(run())
+
+
+def test_images_that_were_made_are_told_though_the_next_forward_dies() -> None:
+    async def work(bench: Bench) -> None:
+        await bench.ask(draw(0, n=ROWS), draw(1, n=ROWS))
+        await bench.until([4, 4])
+        bench.map.answer()
+        bench.map.asked.pop()[1].set_exception(ModelDead("it ended"))
+        first, second = await asyncio.gather(*bench.answers, return_exceptions=True)
+        assert same(first, draw(0, n=ROWS))
+        assert isinstance(second, ModelDead)
+
+    on_bench(work)
+
+
+def test_each_forward_took_as_long_as_until_its_own_answer_came() -> None:
+    async def work(bench: Bench) -> None:
+        for seed in (0, 2, 4):
+            await bench.ask(draw(seed, n=ROWS), draw(seed + 1, n=ROWS))
+            await bench.until([4, 4])
+            for _ in range(2):  # meanwhile the event loop looks at neither
+                time.sleep(0.1)
+                bench.map.answer()
+            await asyncio.gather(*bench.answers)
+        assert 0.09 < bench.batcher._pace.seconds(ROWS) < 0.3
+        assert bench.counts.forward_seconds == pytest.approx(6 * 0.12, abs=0.3)
+
+    on_bench(work)
+
+
+def test_a_model_that_is_closed_behind_a_forward_is_not_said_to_have_died(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work(bench: Bench) -> None:
+        await bench.ask(draw(0, n=ROWS))
+        await bench.until([4])
+        bench.answers[0].cancel()
+        await asyncio.gather(*bench.answers, return_exceptions=True)
+        bench.batcher.close()
+        bench.map.answer()
+        await asyncio.sleep(0.1)
+
+    on_bench(work)
+    assert caplog.text == ""
