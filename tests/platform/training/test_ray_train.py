@@ -15,14 +15,13 @@ from ray import get, kill
 from onestep.platform.experiment import Experiment
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.training.errors import (
-    CheckpointAltered,
     CheckpointMismatch,
     MetricsLost,
     TrainingDiverged,
     WorkersFailed,
 )
 from onestep.platform.training.launch import train
-from onestep.platform.training.ray_train import forwarding, latest, mailbox_here, train_with_ray
+from onestep.platform.training.ray_train import forwarding, mailbox_here, train_with_ray
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.tests.platform.training.group import distance, state_at, train_here
 from onestep.tests.platform.training.recipe import BATCH, DIGITS, MEAN_FLOW, recipe
@@ -124,12 +123,19 @@ def test_a_killed_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> 
     assert again.rows == []
 
 
-def test_a_broken_note_of_ray_is_refused_and_not_trained_over(tmp_path: Path) -> None:
-    place = tmp_path / "run" / "ray" / "run"
-    place.mkdir(parents=True)
-    (place / "checkpoint_manager_snapshot.json").write_text('{"half"')
-    with pytest.raises(CheckpointAltered, match=f"checkpoints in {place} cannot be read"):
-        latest(tmp_path / "run")
+def test_a_run_that_was_killed_while_ray_wrote_its_list_goes_on_from_the_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    values = recipe(MEAN_FLOW, steps=6, data=DIGITS, training={"checkpoint_every": 2 * BATCH})
+    alone, _ = train_here(values, tmp_path / "alone")
+    experiment, folder = Experiment.from_dict(values | {"workers": WORKERS}), tmp_path / "run"
+    train_with_ray(experiment, folder=folder, reporter=MemoryReporter(), until=4)
+    list_of_ray = folder / "ray" / "run" / "checkpoint_manager_snapshot.json"
+    list_of_ray.write_text(list_of_ray.read_text()[:100])
+    reporter = MemoryReporter()
+    last = train_with_ray(experiment, folder=folder, reporter=reporter)
+    assert [row["step"] for row in reporter.rows] == [5, 6]
+    assert distance(state_at(last), alone) < 1e-10
 
 
 @pytest.mark.slow
