@@ -18,7 +18,7 @@ from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.remaining import remaining
 from ..platform.evaluation.sampling import samplers_at
 from ..platform.experiment import ALL_SAMPLES, Experiment, Training, Workers
-from ..platform.ray_instance import names_cluster
+from ..platform.ray_instance import names_cluster, whole_cpus
 from ..platform.registry.store import Registry
 from ..platform.threads import usable_cores
 from ..platform.training.assembly import Assembly, assemble
@@ -252,7 +252,7 @@ class Plan:
                 f"workers.gpus_per_worker is {gpus:g}, but this machine has no GPU and neither "
                 "sweep.address nor RAY_ADDRESS names a cluster"
             )
-        if self.cpus > cores:
+        if whole_cpus(self.cpus) > cores:
             raise ValueError(
                 "sweep.concurrency x workers.num_workers x workers.cpus_per_worker must be at most "
                 f"the {cores} CPUs of this machine, got {self.settings.concurrency} x "

@@ -23,7 +23,7 @@ from ..build import build
 from ..data.source import AbstractSource, Dataset
 from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
-from ..ray_instance import ray_instance
+from ..ray_instance import ray_instance, whole_cpus
 from ..registry.errors import RegistryUnreachable
 from .assembly import Models, home_of
 from .errors import (
@@ -262,7 +262,7 @@ def train_with_ray(
     """
     workers = experiment.workers
     home = home_of(experiment)
-    cpus = round(workers.num_workers * workers.cpus_per_worker)
+    cpus = whole_cpus(workers.num_workers * workers.cpus_per_worker)
     cpus += experiment.training.stream  # somebody has to read for the workers
     begin = furthest([begin, latest(folder)])
     if begin is not None and has_ended(experiment, begin, until=until, dataset=dataset):
