@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from fcntl import F_DUPFD, fcntl
 from pathlib import Path
 from typing import Any, final
 
@@ -14,6 +15,7 @@ from ray import get, kill
 
 from onestep.platform.experiment import Experiment
 from onestep.platform.ray_instance import ray_instance
+from onestep.platform.shared_storage import check_shared
 from onestep.platform.training.errors import (
     CheckpointMismatch,
     MetricsLost,
@@ -136,6 +138,22 @@ def test_a_run_that_was_killed_while_ray_wrote_its_list_goes_on_from_the_last_ch
     last = train_with_ray(experiment, folder=folder, reporter=reporter)
     assert [row["step"] for row in reporter.rows] == [5, 6]
     assert distance(state_at(last), alone) < 1e-10
+
+
+def test_the_head_is_asked_for_the_folder_where_no_node_has_what_workers_need(
+    tmp_path: Path,
+) -> None:
+    needed = {"GPU": 1000.0}
+    check_shared(tmp_path, needed=needed)
+    here = os.open(tmp_path, os.O_RDONLY)
+    alone = fcntl(here, F_DUPFD, 900)
+    try:
+        with pytest.raises(ValueError, match=r"^node .* does not see the folder /proc/self/fd/"):
+            check_shared(Path(f"/proc/self/fd/{alone}"), needed=needed)
+    finally:
+        os.close(here)
+        os.close(alone)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
