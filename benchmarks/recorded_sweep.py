@@ -15,7 +15,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from onestep.benchmarks.record import Bars, at_least, at_most, judged, save
-from onestep.benchmarks.recorded_sweep_page import PAGE, PICTURE, page, picture
+from onestep.benchmarks.recorded_sweep_page import (
+    COUNTED,
+    PAGE,
+    PICTURE,
+    by_chance,
+    page,
+    picture,
+)
 from onestep.benchmarks.sweep_findings import (
     FRONT_ORDERS,
     ORDERS,
@@ -56,7 +63,7 @@ AT_ONCE: Final = (1, 4)
 INSIDE: Final = 0.95
 """Share of the orders in which the winner has to be as good as the best."""
 MOST_COST: Final = 0.4
-"""Of what training every trial on the whole budget takes."""
+"""Of what training every trial on the whole budget takes, without measuring it."""
 LEAST_VOLUME: Final = 0.95
 
 
@@ -135,20 +142,22 @@ def bars(numbers: Mapping[str, Any]) -> Bars:
         if (row["rule"], row["number"]) != ("fair", "quality") or row["record"] not in JUDGED:
             continue
         about = {name: row[name] for name in ("record", "reduction", "fill", "at_once")}
-        # Of networks of several sizes the large ones go on, so that halving saves less time.
-        compute, inside = (
-            ("training_s", "inside_fresh") if row["record"] == MAIN.name else ("samples", "inside")
-        )
+        compute, inside = COUNTED[row["record"]]
+        chance, all_s = by_chance(numbers, row), row["cost"]["seconds"]
+        share = row["cost"][compute]
         found += [
-            at_least(row[inside], INSIDE, **about, number="inside"),
-            at_most(row["cost"][compute], MOST_COST, **about, number="cost"),
+            at_least(row[inside], INSIDE, **about, number="inside", by_chance=chance),
+            at_most(share, MOST_COST, **about, number=compute, with_measuring=all_s),
         ]
     for row in numbers["fronts"]:
         if row["reduction"] == SIZES.reductions[0] and row["fill"]:
-            about = {"record": SIZES.name, "at_once": row["at_once"]}
+            about = {name: row[name] for name in ("reduction", "fill", "at_once")}
+            about |= {"record": SIZES.name}
+            chance, all_s = row["volume_of_fewer"], row["cost"]["seconds"]
+            share = row["cost"]["training_s"]
             found += [
-                at_least(row["volume"], LEAST_VOLUME, **about, number="volume"),
-                at_most(row["cost"]["training_s"], MOST_COST, **about, number="cost"),
+                at_least(row["volume"], LEAST_VOLUME, **about, number="volume", by_chance=chance),
+                at_most(share, MOST_COST, **about, number="training_s", with_measuring=all_s),
             ]
     return found
 

@@ -19,6 +19,18 @@ LEVELS: Final = (2, 3, 5, 10, 20)
 """Where an axis of quality has numbers."""
 CHANCES: Final = (0.2, 0.4)
 """Shares of the compute for which the best of as many whole trials is told."""
+COUNTED: Final = {"curricula": ("training_s", "inside_fresh"), "sizes": ("samples", "inside")}
+"""By record: the compute and the share of the orders that are judged.
+
+Of networks of several sizes the large ones go on, so that halving saves less time than samples.
+"""
+NAMES: Final = {
+    "inside": "inside",
+    "volume": "hypervolume",
+    "training_s": "training",
+    "samples": "samples",
+}
+"""What a bar is about, as the page calls it."""
 Curves = Sequence[Sequence[float]]
 Points = Sequence[Sequence[float]]
 HEAD: Final = """# Early stopping on recorded trials
@@ -58,7 +70,16 @@ processor time of the training, and with that of measuring each run, {measuring:
 training takes {training:.1f} s.
 
 """
-POWER: Final = """\
+BARS: Final = """## What is asked, and what is found
+
+Of the fair rule: a winner as good as the best, or as much hypervolume, for {most} of the compute of
+every trial on the whole budget. What counts as compute is training alone: its processor time, or
+its samples where the large networks go on. *By chance*: what as many whole trials, drawn at random,
+find for the same training. *With measuring*: the share of the processor time when measuring each
+run counts, too; {over} of the {rows} that are told lie above {most}.
+
+"""
+POWER: Final = """
 Good curricula of this space differ by less than seeds do: halving finds one as good as the best in
 {curricula} of the orders, and so does, in {curricula_by_chance}, who trains {share} of the trials
 whole, chosen at random. What halving can do shows where trials differ, in the record *sizes*
@@ -135,6 +156,8 @@ def page(stored: Mapping[str, Any]) -> str:
         ),
         _rules(stored),
         PARTS.format(**stored["took"], seeds=len(FRESH_SEEDS), best=BEST),
+        BARS.format(**_over(stored["bars"])),
+        _bars(stored["bars"]),
         POWER.format(**_power(stored)),
         SEEN.format(
             refusal=stored["refusal"].partition(": ")[0],
@@ -178,6 +201,51 @@ def page(stored: Mapping[str, Any]) -> str:
         MACHINE.format(**stored["took"], cpu=session["cpu"], cores=session["cores"]),
     ]
     return "".join(parts)
+
+
+def by_chance(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """How often chance finds a winner that is as good as the best, for what a rule trains.
+
+    Args:
+        numbers: The results.
+        row: The rule, on a record that is judged.
+
+    Returns:
+        The chance that one of as many trials is, drawn at random and trained whole.
+    """
+    compute, inside = COUNTED[row["record"]]
+    chances: Sequence[float] = numbers["fewer"][row["record"]][inside]
+    return chances[int(row["cost"][compute] * len(chances)) - 1]
+
+
+def _over(bars: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """How many rules take more than is asked when measuring counts, too."""
+    found = [(one["with_measuring"], one["bar"]) for one in bars if "with_measuring" in one]
+    most = float(found[0][1].removeprefix("<= "))
+    return {
+        "most": f"{most:.0%}",
+        "rows": len(found),
+        "over": sum(share > most for share, _ in found),
+    }
+
+
+def _bars(bars: Sequence[Mapping[str, Any]]) -> str:
+    head = ["record", "filled", "at once", "number", "asked", "found", "by chance"]
+    rows = []
+    for one in bars:
+        if one["number"] in NAMES:
+            sign, bar = one["bar"].split()
+            rows.append(
+                [
+                    one["record"],
+                    "yes" if one["fill"] else "no",
+                    str(one["at_once"]),
+                    NAMES[one["number"]],
+                    f"{sign} {float(bar):.0%}",
+                    *(_share(one.get(key)) for key in ("value", "by_chance", "with_measuring")),
+                ]
+            )
+    return _table([*head, "with measuring"], rows)
 
 
 def _power(stored: Mapping[str, Any]) -> dict[str, str]:

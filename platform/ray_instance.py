@@ -1,6 +1,7 @@
 """Ray: the cluster that the user names, or an instance of this process alone."""
 
 import logging
+import math
 import os
 import secrets
 import sys
@@ -50,6 +51,11 @@ def set_ray_environment() -> None:
 def names_cluster(address: str) -> bool:
     """Whether Ray is to be joined where it runs, by this address or by RAY_ADDRESS."""
     return bool(address or os.environ.get("RAY_ADDRESS"))
+
+
+def whole_cpus(cpus: float) -> int:
+    """The least number of whole CPUs that hold so many, as Ray counts them: to four decimals."""
+    return max(1, math.ceil(round(cpus, 4)))
 
 
 @contextmanager

@@ -19,6 +19,8 @@ _PATIENCE_S: Final = 3.0
 """Network file systems show what is new elsewhere after a while."""
 _POLL_S: Final = 0.1
 _HERE: Final = "here"
+_HEAD: Final = "node:__internal_head__"
+"""A resource that the head alone has."""
 
 _Answer = TypeVar("_Answer")
 
@@ -33,7 +35,8 @@ def check_shared(
 
     Args:
         folder: Where all nodes are to work; it exists here, and Ray is connected.
-        needed: Resources that a node must have in all to be asked, or None for every node.
+        needed: Resources that a node must have in all to be asked, or None for every node. The
+            head is always asked: there may be no other node yet.
         within_s: How long to wait for the answers of all nodes, twice.
 
     Raises:
@@ -54,13 +57,16 @@ def check_shared(
 
 
 def _nodes(needed: Mapping[str, float]) -> dict[str, str]:
-    """Addresses of the nodes that are alive and have the resources."""
+    """Addresses of the nodes that are alive, of those that have the resources and of the head."""
     all_nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return {
         node["NodeID"]: node["NodeManagerAddress"]
         for node in all_nodes
         if node["Alive"]
-        and all(node["Resources"].get(kind, 0.0) >= some for kind, some in needed.items())
+        and (
+            _HEAD in node["Resources"]
+            or all(node["Resources"].get(kind, 0.0) >= some for kind, some in needed.items())
+        )
     }
 
 

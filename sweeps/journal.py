@@ -63,8 +63,7 @@ class Journal(Callback):
         self._study, self._settings, self._folder, self._say = study, settings, folder, say
         self._connection, self._facts = connection, facts
         known = study.user_attrs.get(_RUN)
-        self.run = Run(connection, known) if known else Run.start(connection, facts)
-        study.set_user_attr(_RUN, self.run.run_id)
+        self.run = Run(connection, known) if known else self._begun()
         self._leading = leaders_of(ranked(ended(study), settings.objectives))
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._pending = deque[tuple[int, Future[None]]]()
@@ -173,6 +172,15 @@ class Journal(Callback):
             generations=settings.generations,
         )
 
+    def _begun(self) -> Run:
+        """The sweep's own run, which the study knows; others of its name were cut off before."""
+        for one in self._runs_named(f"= '{self._facts.name}'"):
+            with self._connection.asking():
+                self._connection.client.delete_run(one.run_id)
+        run = Run.start(self._connection, self._facts)
+        self._study.set_user_attr(_RUN, run.run_id)
+        return run
+
     def _is_written(self, number: int, one: Future[None]) -> bool:
         """Whether a run was written, when it has been tried; if the store is away this is said."""
         try:
@@ -248,13 +256,19 @@ class Journal(Callback):
 
     def _runs(self) -> dict[str, RunInfo]:
         """The runs of trials that are in the store, by name."""
-        asked = f"attributes.run_name LIKE '{self._name('%')}'"
-        found: dict[str, RunInfo] = {}
+        named = self._runs_named(f"LIKE '{self._name('%')}'")
+        return {str(one.run_name): one for one in named}
+
+    def _runs_named(self, asked: str) -> list[RunInfo]:
+        """The runs in the store whose names are as asked."""
+        found: list[RunInfo] = []
         token: str | None = None
         with self._connection.asking():
             while True:
-                page = self._connection.client.search_runs([self._group], asked, page_token=token)
-                found |= {str(one.info.run_name): one.info for one in page}
+                page = self._connection.client.search_runs(
+                    [self._group], f"attributes.run_name {asked}", page_token=token
+                )
+                found += [one.info for one in page]
                 token = page.token
                 if not token:
                     return found

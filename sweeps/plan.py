@@ -18,7 +18,7 @@ from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.remaining import remaining
 from ..platform.evaluation.sampling import samplers_at
 from ..platform.experiment import ALL_SAMPLES, Experiment, Training, Workers
-from ..platform.ray_instance import names_cluster
+from ..platform.ray_instance import names_cluster, whole_cpus
 from ..platform.registry.store import Registry
 from ..platform.threads import usable_cores
 from ..platform.training.assembly import Assembly, assemble
@@ -246,17 +246,32 @@ class Plan:
             )
         if names_cluster(self.settings.address):
             return
+        self._check_gpus()
         workers, cores = self.experiment.workers, usable_cores()
-        if (gpus := workers.gpus_per_worker) and not torch.cuda.is_available():
-            raise ValueError(
-                f"workers.gpus_per_worker is {gpus:g}, but this machine has no GPU and neither "
-                "sweep.address nor RAY_ADDRESS names a cluster"
-            )
-        if self.cpus > cores:
+        if whole_cpus(self.cpus) > cores:
             raise ValueError(
                 "sweep.concurrency x workers.num_workers x workers.cpus_per_worker must be at most "
                 f"the {cores} CPUs of this machine, got {self.settings.concurrency} x "
                 f"{workers.num_workers} x {workers.cpus_per_worker:g}"
+            )
+
+    def _check_gpus(self) -> None:
+        workers = self.experiment.workers
+        if not (each := workers.gpus_per_worker):
+            return
+        if not torch.cuda.is_available():
+            raise ValueError(
+                f"workers.gpus_per_worker is {each:g}, but this machine has no GPU and neither "
+                "sweep.address nor RAY_ADDRESS names a cluster"
+            )
+        # A trial of one process waits for the others' end, but Ray Train gives up a group that
+        # does not begin. A worker takes its part of one GPU, as Ray counts: to four decimals.
+        gpus, at_once = torch.cuda.device_count(), self.settings.concurrency
+        if workers.uses_ray and at_once * workers.num_workers > gpus * int(round(1.0 / each, 4)):
+            raise ValueError(
+                "sweep.concurrency x workers.num_workers workers must find room on the "
+                f"GPUs of this machine, {gpus}, got {at_once} x {workers.num_workers} that take "
+                f"{each:g} of one each"
             )
 
     def _check_fair(self, outermost: Sequence[Assembly]) -> None:

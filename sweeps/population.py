@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ..platform.change import GROUPS, difference
 from ..platform.configuration import compose
 from ..platform.training import checkpoint as checkpoints
+from ..platform.training.errors import CheckpointAltered
 from ..platform.training.worker import CHECKPOINTS
 from .condition import Scalar
 from .evolution import Point, drawn, explored, sources
@@ -104,6 +105,9 @@ class Population:
 
         Returns:
             It; None where a generation has to end first, or none is left.
+
+        Raises:
+            CheckpointAltered: If the checkpoint is gone from which it goes on.
         """
         tried = [one for one in trials if LINEAGE in one.user_attrs]
         members = self._settings.population
@@ -224,8 +228,14 @@ class Population:
         return {name: composed[name] for name in GROUPS}
 
     def _beginning(self, number: int) -> Beginning:
-        last = checkpoints.latest(folder_of_trial(self._folder, number, rung=None) / CHECKPOINTS)
-        assert last is not None, "the weights of the newest generations are kept"
+        own = folder_of_trial(self._folder, number, rung=None) / CHECKPOINTS
+        last = checkpoints.latest(own)
+        if last is None:
+            # A sweep keeps those of its newest generations, but somebody may have deleted them.
+            raise CheckpointAltered(
+                f"there is no checkpoint of trial {number} any more, from which its population "
+                f"goes on: put it back into {own}, or begin a new sweep"
+            )
         where = last.relative_to(self._folder)
         return Beginning(checkpoint=str(where), sha256=checkpoints.digest_of(last))
 

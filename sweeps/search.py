@@ -16,7 +16,7 @@ from ..platform.data.source import Dataset
 from ..platform.experiment import Workers
 from ..platform.home import Home
 from ..platform.lock import alone
-from ..platform.ray_instance import ray_instance
+from ..platform.ray_instance import ray_instance, whole_cpus
 from ..platform.registry.connection import Connection, check_tracking
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.revision import code_digest, code_files, code_revision
@@ -343,7 +343,7 @@ def _search(
     }
     instance = ray_instance(
         address=settings.address,
-        num_cpus=max(1, round(plan.cpus)),
+        num_cpus=whole_cpus(plan.cpus),
         tells_state=workers.uses_ray,
     )
     with ThreadPoolExecutor(1) as beside:

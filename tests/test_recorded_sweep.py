@@ -145,5 +145,28 @@ def test_a_winner_that_is_no_better_than_chance_misses_its_bar() -> None:
     assert fewer[round(0.4 * len(fewer)) - 1] < recorded_sweep.INSIDE
 
 
+def test_chance_has_as_many_whole_trials_as_the_rule_pays_for() -> None:
+    """Two of five trials are as good as the best: chance misses both or not."""
+    drawn = [
+        np.mean([bool({0, 1} & {*some}) for some in itertools.combinations(range(5), k + 1)])
+        for k in range(5)
+    ]
+    numbers = {"fewer": {"sizes": {"inside": drawn}}}
+    for share, count in ((0.2, 1), (0.39, 1), (0.4, 2), (1.0, 5)):
+        row = {"record": "sizes", "cost": {"samples": share, "training_s": 0.9, "seconds": 0.9}}
+        assert recorded_sweep_page.by_chance(numbers, row) == drawn[count - 1]
+
+
+def test_a_bar_tells_its_compute_what_measuring_adds_and_what_chance_finds() -> None:
+    found = [one for one in recorded_sweep.bars(STORED) if one["number"] != "trials"]
+    assert {one["number"] for one in found} == {"inside", "volume", "samples", "training_s"}
+    for reached, cost in zip(found[::2], found[1::2], strict=True):
+        assert reached["by_chance"] <= 1.0
+        assert cost["with_measuring"] > cost["value"]
+    page = recorded_sweep_page.page(STORED)
+    assert "| curricula | no | 1 | training | <= 40% | 35.5% |  | 41.3% |" in page
+    assert "| sizes | no | 1 | inside | >= 95% | 100.0% | 34.4% |  |" in page
+
+
 def test_the_page_is_that_of_its_numbers() -> None:
     assert recorded_sweep_page.PAGE.read_text() == recorded_sweep_page.page(STORED)

@@ -26,6 +26,10 @@ _POLL_S: Final = 1.0
 _PATIENCE_S: Final = 60.0
 """How long a cluster may not answer before its job counts as lost."""
 _SIGNAL: Final = 128
+_CURE: Final = (
+    "leave it out, and put it on the cluster's nodes, for PostgreSQL into ~/.pgpass or the file "
+    "that PGPASSFILE names, for MLflow into MLFLOW_TRACKING_PASSWORD"
+)
 
 
 @final
@@ -42,7 +46,8 @@ class Job:
         variables: Environment of the command.
 
     Raises:
-        ValueError: If there is no command, the address is none, or the folder is missing.
+        ValueError: If there is no command, the address is none, the folder is missing, or a URL in
+            the command or of a store holds a password.
     """
 
     command: tuple[str, ...]
@@ -68,6 +73,13 @@ class Job:
             )
         if self.working_dir is not None and not self.working_dir.is_dir():
             raise ValueError(f"--working-dir must be a folder, got {self.working_dir}")
+        stores = [f"{name}={self.variables[name]}" for name in VARIABLES if name in self.variables]
+        for word in (*self.command, *stores):
+            if (shown := hide_passwords(word)) != word:
+                raise ValueError(
+                    "a URL in a job must hold no password, for Ray keeps the job's line and "
+                    f"variables and shows them, got {shown!r}: {_CURE}"
+                )
 
     @property
     def entrypoint(self) -> str:
@@ -124,8 +136,10 @@ examples:
   onestep submit --no-wait -- train method=mean_flow workers.num_workers=4 workers.gpus_per_worker=1
   onestep submit --working-dir configs --env WANDB_MODE=online -- train experiment=mine
 
-The plain `ray job submit` line that does the same is printed first, with *** in the place of
-passwords in URLs and of the values of --env, but for the five variables above.
+The plain `ray job submit` line that does the same is printed first, with *** in the place of a
+password in the address and of the values of --env, but for the five variables above. Ray keeps the
+command and all variables, and shows them to whoever may see its dashboard: a URL with a password is
+refused, and what the nodes' own environment or ~/.pgpass can say is better left there.
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:

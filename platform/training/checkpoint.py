@@ -166,6 +166,11 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def latest_whole(folder: Path) -> Path | None:
+    """The checkpoint with the most steps whose state is what its manifest says, or None."""
+    return next((one for one in reversed(_ordered(folder)) if _is_whole(one)), None)
+
+
 def step_of(place: Path) -> int:
     """Steps taken up to a checkpoint."""
     return int(place.stem.removeprefix(_PREFIX))
@@ -186,3 +191,10 @@ def prune(folder: Path, *, keep: int) -> None:
 def _ordered(folder: Path) -> list[Path]:
     """Checkpoints by their steps, one that is being replaced before the one in its place."""
     return sorted(folder.glob(f"{_PREFIX}*"), key=lambda place: (place.stem, not place.suffix))
+
+
+def _is_whole(place: Path) -> bool:
+    try:
+        return sha256((place / _STATE).read_bytes()) == digest_of(place)
+    except (OSError, CheckpointAltered):
+        return False

@@ -3,7 +3,7 @@
 ValueError
     CheckpointAltered    a checkpoint is truncated or altered
     CheckpointMismatch   a checkpoint belongs to another network, method or data set
-    FolderNotSeen        a machine does not see the folder of a run
+    FolderNotSeen        a machine does not see the folder of a run, or cannot write into it
     MetricsLost          metrics on their way from the workers were lost
     TrainingDiverged     a loss, a gradient or a weight is no longer a number
         TrainingLost     probes found that the network learns no longer
@@ -20,7 +20,7 @@ class CheckpointMismatch(ValueError):
 
 
 class FolderNotSeen(ValueError):
-    """A machine does not see the folder of a run."""
+    """A machine does not see the folder of a run, or cannot write into it."""
 
 
 class MetricsLost(ValueError):

@@ -29,7 +29,8 @@ from .mlflow_reporter import MlflowReporter
 from .nodes import check_nodes
 from .place import check_place, place_of
 from .preparation import Preparation
-from .ray_train import latest, train_with_ray
+from .ray_checkpoints import latest
+from .ray_train import train_with_ray
 from .registration import Trained, register
 from .reporter import ManyReporters, Reporter, WandbReporter, check_wandb
 from .room import check_room

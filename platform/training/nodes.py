@@ -1,6 +1,7 @@
 """The nodes of a cluster: whether all that may hold workers see the folder of the run."""
 
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,8 @@ def check_nodes(experiment: Experiment, folder: Path) -> None:
         folder: Folder of the run; it exists.
 
     Raises:
-        ValueError: If a node that may hold workers does not see the folder, or cannot write there.
+        ValueError: If the head, or a node that may hold workers, does not see the folder or cannot
+            write there.
     """
     workers = experiment.workers
     is_cluster = names_cluster(workers.address) or ray.is_initialized()
@@ -57,12 +59,29 @@ def marked(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def refusal_here(mark: tuple[Path, str]) -> str | None:
-    """Why this machine cannot work on a run whose folder is marked, or None if it can."""
+    """Why this machine cannot work on a run whose folder is marked, or None if it can.
+
+    It has to see the folder, and to write into it.
+    """
     marker, nonce = mark
+    if not _holds(marker, nonce):
+        return f"node {_address()} does not see the folder {marker.parent}: {CURE}"
     try:
-        if marker.read_text() == nonce:
-            return None
+        # It has no name, or loses it at once: nothing stays, whenever this process ends.
+        with tempfile.TemporaryFile(dir=marker.parent) as file:
+            file.write(nonce.encode())
+    except OSError as error:
+        return f"node {_address()} cannot write into {marker.parent}: {error.strerror}"
+    return None
+
+
+def _holds(marker: Path, nonce: str) -> bool:
+    try:
+        return marker.read_text() == nonce
     except OSError:
-        pass
-    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    return f"node {address} does not see the folder {marker.parent}: {CURE}"
+        return False
+
+
+def _address() -> str:
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address

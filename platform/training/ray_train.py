@@ -5,7 +5,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,8 @@ from ..build import build
 from ..data.source import AbstractSource, Dataset
 from ..data.stream import STREAMABLE, batches, in_order, stream_train
 from ..experiment import Experiment
-from ..ray_instance import ray_instance
+from ..ray_instance import ray_instance, whole_cpus
 from ..registry.errors import RegistryUnreachable
-from . import checkpoint as checkpoints
 from .assembly import Models, home_of
 from .errors import (
     CheckpointAltered,
@@ -38,8 +37,9 @@ from .errors import (
 from .feed import BatchStream
 from .nodes import marked, refusal_here
 from .place import Place
+from .ray_checkpoints import STORAGE, furthest, latest, path_of
 from .reporter import Reporter
-from .worker import CHECKPOINTS, has_ended, work
+from .worker import has_ended, work
 
 _LOGGER: Final = logging.getLogger(__name__)
 _POLL_S: Final = 0.5
@@ -48,10 +48,6 @@ WORKER_S: Final = "time/worker_s"
 WORKER_BEGUN: Final = "time/worker_begun"
 """When that was, in seconds of the Unix clock."""
 _TRAIN: Final = "train"
-STORAGE: Final = "ray"
-"""Folder in that of a run where Ray Train keeps its checkpoints."""
-_NOTE: Final = "checkpoint_manager_snapshot.json"
-"""Ray Train's list of the checkpoints that it has kept whole."""
 _LOST: Final = (
     "metrics were lost because the process that held them was killed; the checkpoints are whole: "
     "repeat the run to go on from the last one"
@@ -200,7 +196,7 @@ def _work_at(place: Place, config: Mapping[str, Any]) -> None:
             reporter=RayReporter(config["mailbox"]),
             folder=Path(folder),
             kept=config["run"],
-            resume=_furthest([begin, _path_of(ray.train.get_checkpoint())]),
+            resume=furthest([begin, path_of(ray.train.get_checkpoint())]),
             until=config["until"],
             stream=_stream(place, Experiment.from_dict(experiment)),
             dataset=ray.get(loaded.dataset),
@@ -230,41 +226,6 @@ def _datasets(experiment: Experiment) -> dict[str, Any]:
     source = build(experiment.data, AbstractSource)
     assert isinstance(source, STREAMABLE), "checked when the experiment was assembled"
     return {_TRAIN: stream_train(source)}
-
-
-def latest(folder: Path) -> Path | None:
-    """The checkpoint of a run with the most steps, of one process or of Ray's workers.
-
-    The trajectory does not depend on the number of workers, so each goes on from the other's.
-
-    Args:
-        folder: Folder of the run.
-
-    Returns:
-        The checkpoint, or None.
-
-    Raises:
-        CheckpointAltered: If what Ray Train has noted of its checkpoints cannot be read.
-    """
-    found = checkpoints.latest(folder / CHECKPOINTS)
-    place = folder / STORAGE / folder.name
-    if not (place / _NOTE).exists():
-        return found
-    try:
-        # Not the folders themselves, of which a killed upload may have left a part.
-        kept = ray.train.Result.from_path(str(place)).checkpoint
-    except Exception as error:  # Ray's class for it is private
-        raise CheckpointAltered(f"checkpoints in {place} cannot be read: {error}") from error
-    return _furthest([found, _path_of(kept)])
-
-
-def _path_of(checkpoint: ray.train.Checkpoint | None) -> Path | None:
-    return None if checkpoint is None else Path(checkpoint.path)
-
-
-def _furthest(found: Iterable[Path | None]) -> Path | None:
-    """The checkpoint with the most steps; its name tells them, whoever wrote it."""
-    return max((one for one in found if one is not None), key=lambda one: one.name, default=None)
 
 
 def train_with_ray(
@@ -301,9 +262,9 @@ def train_with_ray(
     """
     workers = experiment.workers
     home = home_of(experiment)
-    cpus = round(workers.num_workers * workers.cpus_per_worker)
+    cpus = whole_cpus(workers.num_workers * workers.cpus_per_worker)
     cpus += experiment.training.stream  # somebody has to read for the workers
-    begin = _furthest([begin, latest(folder)])
+    begin = furthest([begin, latest(folder)])
     if begin is not None and has_ended(experiment, begin, until=until, dataset=dataset):
         return begin
     with ray_instance(address=workers.address, num_cpus=max(2, cpus)), marked(folder) as mark:
@@ -350,7 +311,7 @@ def train_with_ray(
         refusal: ValueError | None = ray.get(mailbox.refusal.remote())
         if refusal is not None:
             raise refusal
-        last = _furthest([begin, _path_of(result.checkpoint)])
+        last = furthest([begin, path_of(result.checkpoint)])
         if last is None:
             raise WorkersFailed(f"Ray Train ended without a checkpoint: {result.error}")
         return last

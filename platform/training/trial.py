@@ -1,6 +1,5 @@
 """Trials: one experiment trained and measured from this process, without a registered model."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,8 @@ from .assembly import Assembly, Models, assemble
 from .derivative_choice import require_chosen
 from .measurement import measured, served_map
 from .place import place_of
-from .ray_train import STORAGE, Loaded, latest, train_with_ray
+from .ray_checkpoints import latest, remove
+from .ray_train import Loaded, train_with_ray
 from .reporter import Reporter
 from .worker import CHECKPOINTS, work
 
@@ -143,7 +143,7 @@ def _in_groups(
             continue
         made = train(experiment, folder=folder, reporter=reporter, begin=last, until=end)
         last = checkpoints.adopt(own, made)
-        shutil.rmtree(folder / STORAGE)  # Ray's copy; the next group goes on from ours
+        remove(folder)  # Ray's copy; the next group goes on from ours
         checkpoints.prune(own, keep=experiment.training.keep_checkpoints)
         reporter.report({}, step=checkpoints.step_of(last), checkpoint=last)
     assert last is not None, "a trial takes at least a step"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from onestep.platform.ray_instance import ray_instance
+from onestep.platform.ray_instance import ray_instance, whole_cpus
 
 WAIT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
@@ -18,6 +18,13 @@ def environment() -> Iterator[dict[str, str]]:
     yield dict(os.environ)
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "whole"), [(0.0, 1), (0.5, 1), (1.3, 2), (2.0, 2), (2.5, 3), (10 * 1.1, 11)]
+)
+def test_whole_cpus_hold_every_part_of_one(cpus: float, whole: int) -> None:
+    assert whole_cpus(cpus) == whole
 
 
 @pytest.mark.slow

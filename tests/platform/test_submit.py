@@ -128,25 +128,45 @@ def test_the_lines_of_the_readme_name_their_cluster(
 
 
 def test_the_plain_line_shows_no_secret_and_the_job_has_them_all() -> None:
-    uri = "https://ada:secret@mlflow:5000"
     job = Job(
-        command=("train", f"storage.tracking_uri={uri}"),
+        command=("train",),
         address="https://ada:secret@cluster:8265",
-        variables={"MLFLOW_TRACKING_URI": uri, "WANDB_API_KEY": "secret", "EMPTY": ""},
+        variables={
+            "MLFLOW_TRACKING_URI": "https://mlflow:5000",
+            "WANDB_API_KEY": "secret",
+            "EMPTY": "",
+        },
     )
     assert "secret" not in job.plain_line
     line = shlex.split(job.plain_line)
     assert line[4] == "https://ada:***@cluster:8265"
     assert json.loads(line[6]) == {
         "env_vars": {
-            "MLFLOW_TRACKING_URI": "https://ada:***@mlflow:5000",
+            "MLFLOW_TRACKING_URI": "https://mlflow:5000",
             "WANDB_API_KEY": "***",
             "EMPTY": "***",
         }
     }
-    assert line[-1] == "storage.tracking_uri=https://ada:***@mlflow:5000"
-    assert shlex.split(job.entrypoint)[-1] == f"storage.tracking_uri={uri}"
     assert job.runtime_env == {"env_vars": dict(job.variables)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--", "sweep", "sweep.storage=postgresql+psycopg://ada:secret@db/optuna"],
+        ["--", "sweep", "sweep.storage='postgresql+psycopg://db/optuna?user=ada&password=secret'"],
+        ["--", "train", "storage.tracking_uri=https://ada:secret@mlflow:5000"],
+        ["--env", "MLFLOW_TRACKING_URI=https://ada:secret@mlflow:5000", "--", "train"],
+    ],
+)
+def test_a_password_that_ray_would_show_with_the_job_is_refused(
+    words: list[str], bare: pytest.MonkeyPatch
+) -> None:
+    del bare
+    said = r"must hold no password, .* got .*\*\*\*.*: .*~/\.pgpass .* MLFLOW_TRACKING_PASSWORD"
+    with pytest.raises(ValueError, match=said) as caught:
+        Submit().run(arguments("--address", _ADDRESS, "--dry-run", "--installed", *words))
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +123,40 @@ def test_a_run_that_cannot_be_written_is_an_error_of_the_sweep(
     begun = journal(study, empty_store, tmp_path, lambda line: None)
     with pytest.raises(ValueError, match="Expecting value"), begun:
         begun.on_trial_complete(0, [], SimpleNamespace(config={NUMBER: 0}))
+
+
+_CUT_OFF: Final = """
+import os, sys
+from pathlib import Path
+
+import optuna
+
+from onestep.platform.registry.connection import Connection
+from onestep.sweeps.study import open_storage
+from onestep.tests.sweeps.test_journal import journal
+
+folder = Path(sys.argv[1])
+storage = open_storage(f"sqlite:///{folder / 'optuna.db'}")
+study = optuna.load_study(study_name="toy-1", storage=storage)
+study.set_user_attr = lambda name, value: os._exit(9)
+journal(study, Connection(f"sqlite:///{folder / 'mlflow.db'}"), folder, print)
+"""
+
+
+def test_a_sweep_that_was_cut_off_before_its_study_knew_its_run_has_one_run_afterwards(
+    study: optuna.Study, tmp_path: Path, empty_store: Connection
+) -> None:
+    group = empty_store.experiment("moons")
+    OurRun.start(empty_store, replace(_FACTS, name="toy-11"))  # of another sweep
+    cut_off = subprocess.run([sys.executable, "-c", _CUT_OFF, str(tmp_path)])
+    assert cut_off.returncode == 9
+    for _ in range(2):
+        begun = journal(study, empty_store, tmp_path, lambda line: None)
+        with begun.run, begun:
+            begun.catch_up()
+    runs = empty_store.client.search_runs([group])
+    found = [(one.info.run_name, one.info.status) for one in runs if "-1-" not in one.info.run_name]
+    assert sorted(found) == [("toy-1", "FINISHED"), ("toy-11", "RUNNING")]
 
 
 def test_texts_of_a_sweep_are_artifacts_of_its_own_run(

@@ -303,6 +303,42 @@ def test_a_sweep_for_gpus_needs_one_or_a_cluster(monkeypatch: pytest.MonkeyPatch
     assert plan.prepare(Path("nowhere")).assembly.name == "mean_flow"  # on the CPU that is here
 
 
+@pytest.mark.parametrize(
+    ("workers", "each", "concurrency", "fits"),
+    [
+        (1, 1.0, 2, True),
+        (2, 1.0, 1, True),
+        (2, 0.5, 2, True),
+        (3, 1.0, 1, False),
+        (2, 1.0, 2, False),
+        (3, 0.6, 1, False),
+        (1, 1.0, 3, False),
+    ],
+)
+def test_groups_of_workers_for_which_a_machine_has_too_few_gpus_are_refused(
+    workers: int, each: float, concurrency: int, *, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    asked = over(
+        _POWER,
+        "training.shards=12",
+        "training.batch_size=60",
+        "workers.ray=true",
+        f"workers.num_workers={workers}",
+        f"workers.gpus_per_worker={each}",
+        "workers.cpus_per_worker=0.1",
+        f"sweep.concurrency={concurrency}",
+    )
+    if fits:
+        Plan.of(asked())
+        return
+    with pytest.raises(ValueError, match=r"must find room on the GPUs of this machine, 2, got"):
+        Plan.of(asked())
+    Plan.of(replace(asked(), address="auto"))  # a cluster has others
+
+
 @pytest.mark.slow
 def test_a_promotion_does_not_part_the_trials_of_a_sweep(home: Path) -> None:
     launch(experiment_of((*_SMALL, "training.samples=256", "evaluation.nfes=[1]")), Silence())

@@ -9,6 +9,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from onestep.platform.training import checkpoint as checkpoints
+from onestep.platform.training.errors import CheckpointAltered
 from onestep.platform.training.place import Place
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.worker import work
@@ -127,6 +128,20 @@ def test_table_and_ancestry_tell_who_went_on_from_whom_and_with_which_numbers(
     row = next(line for line in text.splitlines() if line.startswith(f"| {copy.number} "))
     assert f"trial {parent.number}" in row
     assert "- samples 0 to 32: trial" in text
+
+
+def test_a_checkpoint_that_somebody_has_deleted_is_missed_in_one_sentence(
+    opener: Opener, tmp_path: Path
+) -> None:
+    book = opener("sweep", SETTINGS)
+    for _ in range(3):
+        suggestion = book.suggest()
+        assert suggestion is not None
+        finish(book, suggestion, tmp_path / "sweep", train(suggestion, tmp_path / "sweep"))
+    for number in range(3):
+        shutil.rmtree(folder_of_trial(tmp_path / "sweep", number, rung=None) / "checkpoints")
+    with pytest.raises(CheckpointAltered, match=r"no checkpoint of trial \d any more, from which"):
+        book.suggest()
 
 
 def test_a_trial_that_was_cut_off_begins_again_from_the_same_checkpoint(

@@ -66,6 +66,21 @@ def test_a_server_that_refuses_is_told_in_one_sentence_without_the_password(
         assert "hunter" not in str(it.value)
 
 
+def test_a_password_may_stand_in_a_file_of_postgresql(
+    postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgresql.make("by_file").replace(f":{PASSWORD}@", "@")
+    file = tmp_path / "pgpass"
+    monkeypatch.setenv("PGPASSFILE", str(file))
+    with pytest.raises(ValueError, match="no password supplied"):
+        check_storage(url)
+    file.write_text(f"127.0.0.1:{postgresql.port}:by_file:{USER}:{PASSWORD}\n")
+    file.chmod(0o600)
+    check_storage(url)
+    with opened(url) as storage:
+        assert optuna.create_study(storage=storage).trials == []
+
+
 def test_a_study_outlives_its_connections(postgresql: Server) -> None:
     with opened(postgresql.make("idle")) as storage:
         study = optuna.create_study(storage=storage)

@@ -293,6 +293,29 @@ def test_settings_tried_before_a_kill_are_not_tried_again_and_the_winner_carries
     assert "posthoc/quality/judged" in run.data.metrics
 
 
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "workers",
+    [
+        ["workers.cpus_per_worker=1.3"],
+        ["workers.cpus_per_worker=0.65", "workers.num_workers=2"],
+    ],
+)
+def test_trials_that_take_a_part_of_a_cpu_do_not_wait_for_ever(
+    workers: list[str], home: Path
+) -> None:
+    words = ("sweep", *_TINY, *workers, "sweep.trials=1", "training.samples=1024")
+    done = subprocess.run(
+        [sys.executable, "-m", "onestep.platform.cli", *words],
+        capture_output=True,
+        text=True,
+        cwd=home,
+        timeout=300.0,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 _SECRET: Final = "hunter2"
 _WITH_A_SECRET: Final = """
 import sys

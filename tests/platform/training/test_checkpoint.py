@@ -9,6 +9,7 @@ import torch
 
 from onestep.platform.training.checkpoint import Checkpoint, adopt, latest, load, prune, save
 from onestep.platform.training.errors import CheckpointAltered, CheckpointMismatch
+from onestep.tests.platform.training.killed import killed_after
 
 
 def content(step: int = 7, *, size: int = 100) -> Checkpoint:
@@ -133,37 +134,16 @@ except OSError as error:
 def test_a_step_that_is_saved_again_is_there_whenever_the_writer_is_killed(tmp_path: Path) -> None:
     save(tmp_path, content(size=10))
     for moves in range(10):
-        child = os.fork()
-        if not child:
-            _save_and_die(tmp_path, moves)
-        _, status = os.waitpid(child, 0)
+        was_killed = killed_after(moves, lambda: save(tmp_path, content()))
         found = latest(tmp_path)
         assert found is not None
         assert load(found, recipe="recipe").step == 7
-        if status == 0:
+        if not was_killed:
             break
     assert moves > 4, "files and folders were moved and removed"
     assert load(found, recipe="recipe").state["weights"].numel() == 100
     prune(tmp_path, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000007"]
-
-
-def _save_and_die(folder: Path, moves: int) -> None:
-    """Save in a process that is killed before it moves or removes one thing more than asked."""
-    left = moves
-
-    def count(event: str, args: object) -> None:
-        nonlocal left
-        if event in ("os.rename", "os.remove", "os.rmdir"):
-            if not left:
-                os._exit(1)
-            left -= 1
-
-    sys.addaudithook(count)
-    try:
-        save(folder, content())
-    finally:
-        os._exit(0)
 
 
 def test_a_checkpoint_is_forced_to_disk_with_its_name(

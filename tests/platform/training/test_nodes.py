@@ -83,8 +83,17 @@ def test_nodes_that_see_the_folder_are_accepted_and_train_into_it(tmp_path: Path
 @needs_mounts
 def test_a_node_that_comes_later_is_told_in_the_same_words(tmp_path: Path) -> None:
     said = two_nodes("train", "own", tmp_path / "run")
-    assert said.splitlines()[-1].startswith("ValueError: node ")
+    assert said.splitlines()[-1].startswith("FolderNotSeen: node ")
     assert said.endswith(CURE)
+
+
+@pytest.mark.slow
+@needs_mounts
+def test_a_node_that_comes_later_and_may_not_write_is_told_in_the_same_words(
+    tmp_path: Path,
+) -> None:
+    said = two_nodes("train", "read-only", tmp_path / "run")
+    assert said.endswith(f"cannot write into {tmp_path / 'run'}: Read-only file system")
 
 
 @pytest.mark.slow
@@ -97,3 +106,13 @@ def test_a_folder_without_the_mark_or_with_an_old_one_is_another_folder(tmp_path
         assert refusal_here((marker, nonce)) is None
         assert str(refusal_here((marker, "an earlier one"))).endswith(CURE)
     assert f"the folder {tmp_path}: " in str(refusal_here((marker, nonce)))
+
+
+def test_a_folder_that_is_seen_has_to_be_written_into_as_well(tmp_path: Path) -> None:
+    with marked(tmp_path) as mark:
+        assert refusal_here(mark) is None
+        assert [one.name for one in tmp_path.iterdir()] == [mark[0].name], "nothing stays"
+    seen = Path("/proc/version")  # nobody may write beside it
+    said = refusal_here((seen, seen.read_text()))
+    assert said is not None
+    assert " cannot write into /proc: " in said

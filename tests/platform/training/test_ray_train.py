@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from fcntl import F_DUPFD, fcntl
 from pathlib import Path
 from typing import Any, final
 
@@ -14,15 +15,15 @@ from ray import get, kill
 
 from onestep.platform.experiment import Experiment
 from onestep.platform.ray_instance import ray_instance
+from onestep.platform.shared_storage import check_shared
 from onestep.platform.training.errors import (
-    CheckpointAltered,
     CheckpointMismatch,
     MetricsLost,
     TrainingDiverged,
     WorkersFailed,
 )
 from onestep.platform.training.launch import train
-from onestep.platform.training.ray_train import forwarding, latest, mailbox_here, train_with_ray
+from onestep.platform.training.ray_train import forwarding, mailbox_here, train_with_ray
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.tests.platform.training.group import distance, state_at, train_here
 from onestep.tests.platform.training.recipe import BATCH, DIGITS, MEAN_FLOW, recipe
@@ -124,12 +125,35 @@ def test_a_killed_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> 
     assert again.rows == []
 
 
-def test_a_broken_note_of_ray_is_refused_and_not_trained_over(tmp_path: Path) -> None:
-    place = tmp_path / "run" / "ray" / "run"
-    place.mkdir(parents=True)
-    (place / "checkpoint_manager_snapshot.json").write_text('{"half"')
-    with pytest.raises(CheckpointAltered, match=f"checkpoints in {place} cannot be read"):
-        latest(tmp_path / "run")
+def test_a_run_that_was_killed_while_ray_wrote_its_list_goes_on_from_the_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    values = recipe(MEAN_FLOW, steps=6, data=DIGITS, training={"checkpoint_every": 2 * BATCH})
+    alone, _ = train_here(values, tmp_path / "alone")
+    experiment, folder = Experiment.from_dict(values | {"workers": WORKERS}), tmp_path / "run"
+    train_with_ray(experiment, folder=folder, reporter=MemoryReporter(), until=4)
+    list_of_ray = folder / "ray" / "run" / "checkpoint_manager_snapshot.json"
+    list_of_ray.write_text(list_of_ray.read_text()[:100])
+    reporter = MemoryReporter()
+    last = train_with_ray(experiment, folder=folder, reporter=reporter)
+    assert [row["step"] for row in reporter.rows] == [5, 6]
+    assert distance(state_at(last), alone) < 1e-10
+
+
+def test_the_head_is_asked_for_the_folder_where_no_node_has_what_workers_need(
+    tmp_path: Path,
+) -> None:
+    needed = {"GPU": 1000.0}
+    check_shared(tmp_path, needed=needed)
+    here = os.open(tmp_path, os.O_RDONLY)
+    alone = fcntl(here, F_DUPFD, 900)
+    try:
+        with pytest.raises(ValueError, match=r"^node .* does not see the folder /proc/self/fd/"):
+            check_shared(Path(f"/proc/self/fd/{alone}"), needed=needed)
+    finally:
+        os.close(here)
+        os.close(alone)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
