@@ -425,9 +425,9 @@ class Book:
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def _is_spent(self, samples: int) -> bool:
-        """Whether nothing is left for a run, of so many samples with what is to be left then."""
-        return self._purse.is_spent(samples, self._all, running=self._open)
+    def _is_spent(self, samples: int, *, kept: int = 0) -> bool:
+        """Whether nothing is left for a run, of so many samples, with what is to be left then."""
+        return self._purse.is_spent(samples, self._all, running=self._open, kept=kept)
 
     def _is_between(self, frozen: FrozenTrial) -> bool:
         """Whether a trial has ended at a rung and may go on to the next."""
@@ -442,15 +442,16 @@ class Book:
         found = rungs.promotion(trials)
         if found is None and self._begun < self._settings.trials and not self._is_exhausted:
             found = Promotion(number=self._count, rung=rungs.first(self._begun))
-        if found is None or self._is_too_dear(rungs, found):
-            found = rungs.last(trials)
-            if found is not None and self._is_too_dear(rungs, found):
-                return None
-        return found
-
-    def _is_too_dear(self, rungs: Rungs, found: Promotion) -> bool:
-        reserve = rungs.reserve(self._all(), found.rung)
-        return self._is_spent(self._budgets[found.rung] + reserve)
+        if found is not None:
+            kept = rungs.reserve(trials, found.rung)
+            if not self._is_spent(self._budgets[found.rung], kept=kept):
+                return found
+        # What the rest was left for; if all have failed that is another trial.
+        last = rungs.last(trials) or (None if self._open else found)
+        if last is None:
+            return None
+        whole = self._budgets[last.rung] + rungs.reserve(trials, last.rung)
+        return None if self._is_spent(whole) else last
 
     def _at_a_rung(self, rungs: Rungs) -> Suggestion | None:
         """A trial that goes on to the next rung, or a new one."""

@@ -38,6 +38,11 @@ def storage(tmp_path: Path, empty_study: Path) -> RDBStorage:
     return new_storage(tmp_path / "new", empty_study)
 
 
+def _took(samples: int) -> Cost:
+    """A run at a tenth of a second for a sample, of two GPUs."""
+    return Cost(samples=samples, wall_s=samples / 10, gpu_s=samples / 5)
+
+
 def run_one(book: Book, quality: float | None = None) -> tuple[int, int] | None:
     """Run what comes next; a trial is as good as its number is low."""
     if (suggestion := book.suggest()) is None:
@@ -47,7 +52,7 @@ def run_one(book: Book, quality: float | None = None) -> tuple[int, int] | None:
     samples = _BUDGETS[rung]
     assert suggestion.own[-1] == f"training.samples={samples}"
     found = number(-float(which) if quality is None else quality)
-    book.end(which, [found], samples=samples, report="{}", cost=Cost(samples=samples))
+    book.end(which, [found], samples=samples, report="{}", cost=_took(samples))
     return which, rung
 
 
@@ -192,6 +197,57 @@ def test_a_budget_pays_rungs_by_their_samples_and_ends_with_a_whole_run(
     assert book.spent == f"{taken} of {samples} samples"
     book.close()
     assert Outcome.FINISHED in {one.outcome for one in ended(book.study)}
+
+
+_PRICE: Final = 36.0
+"""A hundredth of it is what a second costs."""
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("whole_ones", [1.0, 1.4, 3.0])
+@pytest.mark.parametrize("kind", [StoppingKind.ASHA, StoppingKind.HYPERBAND])
+@pytest.mark.parametrize("limit", ["seconds", "gpu_seconds", "money"])
+def test_a_budget_of_time_or_money_ends_with_a_whole_run_too(
+    limit: str,
+    kind: StoppingKind,
+    whole_ones: float,
+    at_once: int,
+    storage: RDBStorage,
+    tmp_path: Path,
+) -> None:
+    each = {"seconds": 175.0, "gpu_seconds": 350.0, "money": 1.75}[limit]
+    price = _PRICE if limit == "money" else 0.0
+    budget = Budget(**{limit: whole_ones * each}, price_per_node_hour=price)  # type: ignore[arg-type]
+    scheduler = replace(_REPLANNED.scheduler, kind=kind)
+    book = open_book(
+        storage, tmp_path, replace(_REPLANNED, trials=40, budget=budget, scheduler=scheduler)
+    )
+    taken, most = 0, 0
+    while not book.is_done:
+        running = [one for _ in range(at_once) if (one := book.suggest()) is not None]
+        assert running
+        for one in running:
+            assert one.rung is not None
+            samples = _BUDGETS[one.rung]
+            taken, most = taken + samples, max(most, samples)
+            found = [number(-float(one.number))]
+            book.end(one.number, found, samples=samples, report="{}", cost=_took(samples))
+    book.close()
+    assert Outcome.FINISHED in {one.outcome for one in ended(book.study)}
+    # What has been begun comes to its end, and nothing is left unspent.
+    assert whole_ones * 1750 <= taken < whole_ones * 1750 + at_once * most
+
+
+def test_what_is_kept_for_a_whole_run_goes_to_another_trial_when_all_have_failed(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    settings = replace(_REPLANNED, trials=40, budget=Budget(seconds=175.0))
+    book = open_book(storage, tmp_path, settings)
+    for _ in range(3):
+        suggestion = book.suggest()
+        assert suggestion is not None
+        book.fail(suggestion.number, "diverged", cost=_took(250), has_diverged=True)
+    assert [run_one(book) for _ in range(3)] == [(3, 0), (3, 1), (3, 2)]
 
 
 def test_runs_at_once_keep_to_a_budget_and_leave_the_whole_run(
