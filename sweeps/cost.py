@@ -49,8 +49,9 @@ NOTHING: Final = Cost()
 class Budget:
     """What all trials of a sweep may spend together; 0 for as much as they like.
 
-    A trial is started as long as something is left, and then comes to its end; samples are the
-    exception, which are never exceeded.
+    A trial is started as long as something is left, and then comes to its end. Of samples as many
+    have to be left as it is planned to take, so that they are exceeded by those alone that it is
+    trained on again after a return of its guardian.
 
     Attributes:
         samples: Samples to train on.
