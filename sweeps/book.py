@@ -5,6 +5,7 @@ when it was killed are the next ones that it starts, under their own numbers.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -29,7 +30,6 @@ from .points import Points
 from .population import Population
 from .record import (
     CHOSEN,
-    CURVE,
     DIVERGED,
     ERROR,
     ORIGIN,
@@ -46,11 +46,11 @@ from .record import (
     report_file,
 )
 from .retry import Note, note_death, note_outage
-from .rungs import Rungs, curve_of
+from .rungs import Rungs, curve_of, curves_of
 from .sampler import SamplerKind
 from .settings import SweepSettings
 from .space import override
-from .stopping import Curve, judge
+from .stopping import judge
 from .subtrial import SubStudy, SubTrial
 from .suggestion import Suggestion
 from .warm_start import FirstPoint
@@ -200,13 +200,10 @@ class Book:
             trial.set_user_attr(ERROR, bad)
             return True
         values = self._settings.objectives.smaller_is_better(numbers)
-        curves = [
-            Curve(number=one.number, values=curve_of(one))
-            for one in self._all()
-            if CURVE in one.user_attrs
-        ]
-        own = Curve(number=number, values={**curve_of(trial), samples: tuple(values)})
-        verdict = judge(self._settings.scheduler, own, curves, self._budgets)
+        curves = curves_of(self._all())
+        known = curves[number]
+        own = replace(known, values={**known.values, samples: tuple(values)})
+        verdict = judge(self._settings.scheduler, own, curves.values(), self._budgets)
         is_over = verdict is not None and not verdict.goes_on
         if is_over:
             keep_numbers(trial, numbers, samples=samples, cost=cost)

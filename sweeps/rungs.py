@@ -8,9 +8,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from .halving import Promotion, Rung, bracket_of, promotable, to_the_top
 from .ranking import Values, ranked
-from .record import CURVE, ERROR, RUNG, STOPPED
+from .record import CURVE, ERROR, RUNG, STOPPED, UNTRIED
 from .settings import SweepSettings
-from .stopping import StoppingKind
+from .stopping import Curve, StoppingKind
 
 
 @final
@@ -136,6 +136,18 @@ def curve_of(trial: Trial | FrozenTrial) -> dict[int, Values]:
     """Objectives of a trial by samples; JSON has made texts of the samples."""
     curve = trial.user_attrs.get(CURVE, {})
     return {int(samples): tuple(map(float, values)) for samples, values in curve.items()}
+
+
+def curves_of(trials: Sequence[FrozenTrial]) -> dict[int, Curve]:
+    """What each trial of a study has reported, by its number there.
+
+    Args:
+        trials: All trials of the study. Points that were suggested and not tried are none.
+    """
+    begun = [one for one in trials if UNTRIED not in one.user_attrs]
+    return {
+        one.number: Curve(number=place, values=curve_of(one)) for place, one in enumerate(begun)
+    }
 
 
 def _highest(found: dict[int, Promotion | None]) -> Promotion | None:

@@ -10,6 +10,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from onestep.sweeps.book import Book
+from onestep.sweeps.constraint import Constraint
 from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.ending import has_ended, why_ended
 from onestep.sweeps.halving import bracket_of
@@ -99,6 +100,40 @@ def test_brackets_begin_at_rungs_of_their_own_and_go_on_among_themselves(
     notes = {one.number: one.reason for one in ended(begin(storage, "toy-1", settings.objectives))}
     size = Counter(first.values())[0]
     assert any(f"of {size} among runs of 250 samples" in one for one in notes.values())
+
+
+@pytest.mark.parametrize("replan", [True, False])
+def test_points_that_break_a_constraint_take_no_place_in_a_bracket(
+    replan: bool, storage: RDBStorage, tmp_path: Path
+) -> None:
+    space = replace(SETTINGS.space, constraints=(Constraint(text="x <= 0.5"),))
+    scheduler = replace(_HYPERBAND, replan=replan)
+    settings = replace(_REPLANNED, trials=14, scheduler=scheduler, space=space)
+    book, brackets = open_book(storage, tmp_path, settings), list[int]()
+    while len(brackets) < settings.trials:
+        suggestion = book.suggest()
+        assert suggestion is not None
+        which, place = suggestion.number, len(brackets)
+        if replan:
+            first = suggestion.rung
+            book.fail(which)
+        else:  # each is worse than those before, and is stopped where it is first judged
+            told = [number(-float(which))]
+            first = next(
+                rung
+                for rung, samples in enumerate(_BUDGETS)
+                if samples == 1000 or book.measured(which, told, samples=samples, cost=Cost())
+            )
+            if first == 2 or place == 0:
+                book.end(which, told, samples=1000, report="{}", cost=Cost())
+            else:
+                book.end(which, told, samples=_BUDGETS[first], report="", cost=Cost())
+        assert first is not None
+        brackets.append(first)
+    assert len(book.study.trials) > settings.trials
+    expected = [bracket_of(place, 3, 2) for place in range(settings.trials)]
+    best = [] if replan else [expected.index(bracket) for bracket in set(expected)]
+    assert brackets == [2 if place in best else one for place, one in enumerate(expected)]
 
 
 def test_a_killed_suggestion_begins_at_the_rung_of_its_bracket(
