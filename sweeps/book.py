@@ -417,6 +417,8 @@ class Book:
         before = trial.user_attrs.get(REVISIONS, ()) if goes_on else ()
         trial.set_user_attr(REVISIONS, list(dict.fromkeys([*before, self._revision])))
         trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
+        if trial.user_attrs.get(RETURNS):
+            trial.set_user_attr(RETURNS, [])  # they were those of its run at the rung below
         self._open[trial.number] = trial
 
     def _all(self) -> list[FrozenTrial]:

@@ -136,6 +136,21 @@ def test_points_that_break_a_constraint_take_no_place_in_a_bracket(
     assert brackets == [2 if place in best else one for place, one in enumerate(expected)]
 
 
+def test_a_return_of_the_guardian_is_told_of_the_rung_at_which_it_was(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, replace(_REPLANNED, trials=2))
+    back = {"step": 8, "to": 4, "lr_factor": 0.3, "why": "it was lost"}
+    for _ in range(2):
+        which = book.suggest()
+        assert which is not None
+        told = {"samples": 250, "report": "{}", "cost": Cost()}
+        book.end(which.number, [number(-which.number)], returns=[back], **told)  # type: ignore[arg-type]
+    assert [run_one(book) for _ in range(3)] == [(0, 1), (0, 2), None]
+    book.close()
+    assert [one.returns for one in ended(book.study)] == [(), (back,)]
+
+
 def test_a_killed_suggestion_begins_at_the_rung_of_its_bracket(
     tmp_path: Path, empty_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
