@@ -239,9 +239,9 @@ def _run(
     storage = RememberedStorage(open_storage(url))
     # Two processes would run each other's trials twice.
     with alone(folder, what="sweep"), answering(url, name=name):
-        note.keep(name)
         study = begin(storage, name, settings.objectives)
         _check_data(study, ready.dataset)
+        note.keep(name)
         facts = _facts(plan, ready.dataset, name=name)
         first = _first_of(study, plan, first, say)
         book = Book(
