@@ -21,6 +21,7 @@ from ..platform.training.worker import CHECKPOINTS
 from .charges import Purse, charge
 from .condition import Scalar
 from .cost import NOTHING, Cost
+from .derived import Derived
 from .ending import NOTHING_LEFT, mark_ended, why_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
@@ -92,6 +93,7 @@ class Book:
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
         self._revision, self._budgets, self._purse = revision, budgets, Purse(settings, budgets)
         self._rungs = Rungs(settings, budgets) if settings.scheduler.replan else None
+        self._curves = Derived(curve_of)
         self._population: Population | None = None
         if settings.scheduler.is_population:
             self._population = Population(settings, base=base, budgets=budgets, folder=folder)
@@ -200,9 +202,8 @@ class Book:
             trial.set_user_attr(ERROR, bad)
             return True
         values = self._settings.objectives.smaller_is_better(numbers)
-        curves = curves_of(self._all())
-        known = curves[number]
-        own = replace(known, values={**known.values, samples: tuple(values)})
+        curves = curves_of(self._all(), self._curves)
+        own = replace(curves[number], values={**curves[number].values, samples: tuple(values)})
         verdict = judge(self._settings.scheduler, own, curves.values(), self._budgets)
         is_over = verdict is not None and not verdict.goes_on
         if is_over:
