@@ -2,16 +2,22 @@
 
 A thousand trials that train nothing go through book, searcher, scheduler, Ray Tune, the journal
 with its runs of MLflow, the table of the progress and the weights that are kept, as those of a
-sweep that trains do, one at a time, with the sampler that learns most. What they take is overhead,
-and so is the memory of the process that drives them. Nothing else should run meanwhile.
+sweep that trains do, one at a time, with the sampler that learns most: without early stopping, with
+asha, and with asha whose rungs are runs of their own, each of which counts as a trial. What they
+take is overhead, and so is the memory of the process that drives them, a fresh one for each rule.
+The last hundred are looked at apart, since they have the most behind them. Nothing else should run
+meanwhile.
 """
 
+import json
+import multiprocessing
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,13 +33,15 @@ from onestep.platform.registry.run import RunFacts
 from onestep.platform.training.worker import CHECKPOINTS
 from onestep.sweeps.board import Board
 from onestep.sweeps.book import Book
+from onestep.sweeps.cost import Cost
 from onestep.sweeps.journal import Journal
 from onestep.sweeps.progress import Progress
-from onestep.sweeps.record import RESULTS, SAMPLES, folder_of_trial
+from onestep.sweeps.record import COST, RESULTS, RUNG, SAMPLES, folder_of_trial
 from onestep.sweeps.searcher import NUMBER, REPORT
 from onestep.sweeps.settings import settings_of
 from onestep.sweeps.stepped import Row, Tell
-from onestep.sweeps.study import begin, ended, open_storage, storage_url
+from onestep.sweeps.stopping import Stopping, StoppingKind
+from onestep.sweeps.study import begin, open_storage, storage_url
 from onestep.sweeps.tuning import run_trials
 
 TRIALS: Final = 1000
@@ -42,18 +50,29 @@ CONCURRENCY: Final = 1
 MOST_MS: Final = 50.0
 MOST_BYTES: Final = 2**30
 _SAMPLES: Final = 1000
+_ASHA: Final = Stopping(kind=StoppingKind.ASHA, grace_samples=125)
+RULES: Final = {"none": Stopping(), "asha": _ASHA, "asha_replan": replace(_ASHA, replan=True)}
+_TIMES: Final = ("ms_per_trial", "ms_per_trial_of_the_last_hundred")
 _DIGEST: Final = 64 * "0"
 _NFES: Final = (1, 2, 4)
 _METRICS: Final = ("fid", "sliced_w2", "mmd", "1nn_accuracy")
 
 
-def simulated(config: Mapping[str, Any], *, tell: Tell, folder: str, report: str) -> Row:
+def simulated(
+    config: Mapping[str, Any], *, tell: Tell, folder: str, report: str, measured_at: tuple[int, ...]
+) -> Row:
     """A trial that trains nothing, and leaves weights and a report."""
-    del tell
-    place = folder_of_trial(Path(folder), config[NUMBER], rung=None)
+    place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
     (place / CHECKPOINTS / "step-0000000008").mkdir(parents=True)
     value = config[NUMBER] % 7 / 7.0
-    return {SAMPLES: _SAMPLES, RESULTS: [[value, value, value]], REPORT: report}
+    for samples in measured_at:
+        tell(_row(value, samples))
+    return {**_row(value, _SAMPLES), REPORT: report}
+
+
+def _row(value: float, samples: int) -> Row:
+    cost = json.dumps(asdict(Cost(samples=samples)))
+    return {SAMPLES: samples, RESULTS: [[value, value, value]], COST: cost}
 
 
 def _report() -> Report:
@@ -100,12 +119,20 @@ class Ends(tune.Callback):
 
 
 def measure(trials: int = TRIALS) -> dict[str, Any]:
-    settings = replace(settings_of([]), trials=trials, concurrency=CONCURRENCY)
-    objectives = settings.objectives
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as pool:
+        return {"rules": {rule: pool.submit(_measure, rule, trials).result() for rule in RULES}}
+
+
+def _measure(rule: str, trials: int) -> dict[str, Any]:
+    settings = replace(
+        settings_of([]), trials=trials, concurrency=CONCURRENCY, scheduler=RULES[rule]
+    )
+    objectives, budgets = settings.objectives, settings.scheduler.budgets(_SAMPLES)
     with tempfile.TemporaryDirectory() as name, ray_instance(num_cpus=CONCURRENCY):
         folder, ends = Path(name), Ends()
         study = begin(open_storage(storage_url(settings, folder)), "s", objectives)
-        book = Book(study, settings, base=settings.base, budgets=(_SAMPLES,), folder=folder)
+        book = Book(study, settings, base=settings.base, budgets=budgets, folder=folder)
         facts = RunFacts(
             experiment="digits",
             name="s",
@@ -119,15 +146,17 @@ def measure(trials: int = TRIALS) -> dict[str, Any]:
             journal = Journal(
                 study, settings, folder=folder, connection=connection, facts=facts, say=board.say
             )
-            progress = Progress(
-                study, settings, budgets=(_SAMPLES,), folder=folder, show=board.show
-            )
+            progress = Progress(study, settings, budgets=budgets, folder=folder, show=board.show)
             with journal:
                 run_trials(
                     simulated,
                     book,
                     resources={"cpu": 1},
-                    parts={"folder": name, "report": _report().to_json()},
+                    parts={
+                        "folder": name,
+                        "report": _report().to_json(),
+                        "measured_at": () if settings.scheduler.replan else budgets[:-1],
+                    },
                     concurrency=CONCURRENCY,
                     callbacks=[journal, progress, ends],
                     folder=folder,
@@ -135,24 +164,29 @@ def measure(trials: int = TRIALS) -> dict[str, Any]:
                 begin_s = time.perf_counter()
                 journal.flush()
                 late_s = time.perf_counter() - begin_s
-        done = len(ended(study))
     # What comes before the first end is the start of Ray Tune; what is written late counts.
     each = (ends.at[-1] - ends.at[0] + late_s) / (len(ends.at) - 1)
     parts = [ends.at[k : k + 101] for k in range(0, len(ends.at) - 100, 100)]
+    last = ends.at[-101:]
     return {
-        "trials": done,
+        "trials": len(ends.at),
         "sampler": str(settings.sampler),
         "ms_per_trial": 1000.0 * each,
         "ms_per_trial_in_hundreds": [10.0 * (part[-1] - part[0]) for part in parts],
+        "ms_per_trial_of_the_last_hundred": 10.0 * (last[-1] - last[0] + late_s),
         "driver_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
 
 
 def bars(numbers: Mapping[str, Any]) -> Bars:
     return [
-        at_least(numbers["trials"], TRIALS, number="trials"),
-        at_most(numbers["ms_per_trial"], MOST_MS, number="ms_per_trial"),
-        at_most(numbers["driver_bytes"], MOST_BYTES, number="driver_bytes"),
+        bar
+        for rule, found in numbers["rules"].items()
+        for bar in (
+            at_least(found["trials"], TRIALS, rule=rule, number="trials"),
+            *(at_most(found[name], MOST_MS, rule=rule, number=name) for name in _TIMES),
+            at_most(found["driver_bytes"], MOST_BYTES, rule=rule, number="driver_bytes"),
+        )
     ]
 
 

@@ -5,6 +5,7 @@ when it was killed are the next ones that it starts, under their own numbers.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -20,6 +21,7 @@ from ..platform.training.worker import CHECKPOINTS
 from .charges import Purse, charge
 from .condition import Scalar
 from .cost import NOTHING, Cost
+from .derived import Derived
 from .ending import NOTHING_LEFT, mark_ended, why_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
@@ -29,7 +31,6 @@ from .points import Points
 from .population import Population
 from .record import (
     CHOSEN,
-    CURVE,
     DIVERGED,
     ERROR,
     ORIGIN,
@@ -46,11 +47,11 @@ from .record import (
     report_file,
 )
 from .retry import Note, note_death, note_outage
-from .rungs import Rungs, curve_of
+from .rungs import Rungs, curve_of, curves_of
 from .sampler import SamplerKind
 from .settings import SweepSettings
 from .space import override
-from .stopping import Curve, judge
+from .stopping import judge
 from .subtrial import SubStudy, SubTrial
 from .suggestion import Suggestion
 from .warm_start import FirstPoint
@@ -92,6 +93,7 @@ class Book:
         self.study, self._settings, self._base, self._folder = study, settings, base, folder
         self._revision, self._budgets, self._purse = revision, budgets, Purse(settings, budgets)
         self._rungs = Rungs(settings, budgets) if settings.scheduler.replan else None
+        self._curves = Derived(curve_of)
         self._population: Population | None = None
         if settings.scheduler.is_population:
             self._population = Population(settings, base=base, budgets=budgets, folder=folder)
@@ -200,13 +202,9 @@ class Book:
             trial.set_user_attr(ERROR, bad)
             return True
         values = self._settings.objectives.smaller_is_better(numbers)
-        curves = [
-            Curve(number=one.number, values=curve_of(one))
-            for one in self._all()
-            if CURVE in one.user_attrs
-        ]
-        own = Curve(number=number, values={**curve_of(trial), samples: tuple(values)})
-        verdict = judge(self._settings.scheduler, own, curves, self._budgets)
+        curves = curves_of(self._all(), self._curves)
+        own = replace(curves[number], values={**curves[number].values, samples: tuple(values)})
+        verdict = judge(self._settings.scheduler, own, curves.values(), self._budgets)
         is_over = verdict is not None and not verdict.goes_on
         if is_over:
             keep_numbers(trial, numbers, samples=samples, cost=cost)
@@ -420,14 +418,16 @@ class Book:
         before = trial.user_attrs.get(REVISIONS, ()) if goes_on else ()
         trial.set_user_attr(REVISIONS, list(dict.fromkeys([*before, self._revision])))
         trial.set_user_attr(OVERRIDES, without_passwords([*self._base, *own]))
+        if trial.user_attrs.get(RETURNS):
+            trial.set_user_attr(RETURNS, [])  # they were those of its run at the rung below
         self._open[trial.number] = trial
 
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def _is_spent(self, samples: int) -> bool:
-        """Whether nothing is left for a run, of so many samples with what is to be left then."""
-        return self._purse.is_spent(samples, self._all, running=self._open)
+    def _is_spent(self, samples: int, *, kept: int = 0) -> bool:
+        """Whether nothing is left for a run, of so many samples, with what is to be left then."""
+        return self._purse.is_spent(samples, self._all, running=self._open, kept=kept)
 
     def _is_between(self, frozen: FrozenTrial) -> bool:
         """Whether a trial has ended at a rung and may go on to the next."""
@@ -442,15 +442,16 @@ class Book:
         found = rungs.promotion(trials)
         if found is None and self._begun < self._settings.trials and not self._is_exhausted:
             found = Promotion(number=self._count, rung=rungs.first(self._begun))
-        if found is None or self._is_too_dear(rungs, found):
-            found = rungs.last(trials)
-            if found is not None and self._is_too_dear(rungs, found):
-                return None
-        return found
-
-    def _is_too_dear(self, rungs: Rungs, found: Promotion) -> bool:
-        reserve = rungs.reserve(self._all(), found.rung)
-        return self._is_spent(self._budgets[found.rung] + reserve)
+        if found is not None:
+            kept = rungs.reserve(trials, found.rung)
+            if not self._is_spent(self._budgets[found.rung], kept=kept):
+                return found
+        # What the rest was left for; if all have failed that is another trial.
+        last = rungs.last(trials) or (None if self._open else found)
+        if last is None:
+            return None
+        whole = self._budgets[last.rung] + rungs.reserve(trials, last.rung)
+        return None if self._is_spent(whole) else last
 
     def _at_a_rung(self, rungs: Rungs) -> Suggestion | None:
         """A trial that goes on to the next rung, or a new one."""

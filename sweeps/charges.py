@@ -33,13 +33,15 @@ class Purse:
         trials: Callable[[], Iterable[FrozenTrial]],
         *,
         running: Mapping[int, Trial],
+        kept: int = 0,
     ) -> bool:
         """Whether nothing is left for a run.
 
         Args:
-            samples: What it takes, and what is to be left after it.
+            samples: What it takes.
             trials: Reads all trials of the study, which only a budget needs.
             running: Those that are running, by number.
+            kept: Samples of later runs for which enough is to be left.
         """
         if not self._budget.is_limited:
             return False
@@ -48,7 +50,7 @@ class Purse:
             for rung in (one.user_attrs.get(RUNG) for one in running.values())
         ]
         costs = [paid(one.user_attrs, is_running=one.number in running) for one in trials()]
-        self.spent = self._budget.spent(costs, planned=sum(planned) + samples)
+        self.spent = self._budget.spent(costs, planned=sum(planned) + samples, kept=kept)
         return bool(self.spent)
 
 

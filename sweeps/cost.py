@@ -49,8 +49,9 @@ NOTHING: Final = Cost()
 class Budget:
     """What all trials of a sweep may spend together; 0 for as much as they like.
 
-    A trial is started as long as something is left, and then comes to its end; samples are the
-    exception, which are never exceeded.
+    A trial is started as long as something is left, and then comes to its end. Of samples as many
+    have to be left as it is planned to take, so that they are exceeded by those alone that it is
+    trained on again after a return of its guardian.
 
     Attributes:
         samples: Samples to train on.
@@ -110,22 +111,25 @@ class Budget:
         """What a trial costs in money."""
         return cost.wall_s / _HOUR_S * self.price_per_node_hour / self.trials_per_node
 
-    def spent(self, costs: Sequence[Cost], *, planned: int) -> str:
+    def spent(self, costs: Sequence[Cost], *, planned: int, kept: int = 0) -> str:
         """Which limit does not allow another run, or nothing.
 
         Args:
             costs: Those of the runs that have ended.
             planned: Samples of those that are running and of the other one.
+            kept: Samples for which enough is to be left when these have ended: so many, and what
+                they take of all else at the pace of the runs that have ended.
         """
         samples = sum(one.samples for one in costs)
-        if self.samples and samples + planned > self.samples:
+        if self.samples and samples + planned + kept > self.samples:
             return f"{samples} of {self.samples} samples"
+        ahead = (planned + kept) / samples if kept and samples else 0.0
         for unit, limit, done in (
             ("seconds of trials", self.seconds, sum(one.wall_s for one in costs)),
             ("seconds of GPUs", self.gpu_seconds, sum(one.gpu_s for one in costs)),
             ("of the money", self.money, sum(self.price(one) for one in costs)),
         ):
-            if limit and done >= limit:
+            if limit and done * (1.0 + ahead) >= limit:
                 return f"{done:.6g} of {limit:.6g} {unit}"
         return ""
 

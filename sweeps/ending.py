@@ -12,6 +12,8 @@ _ENDED: Final = "ended"
 _WHY: Final = "ended_because"
 NOTHING_LEFT: Final = "nothing was left to start"
 """Why a sweep ended of which no more is known."""
+ANEW: Final = "begin a new sweep, without --resume and resume=auto"
+"""What is left to do where a sweep cannot go on."""
 
 
 def mark_ended(study: Study, settings: SweepSettings, why: str) -> None:

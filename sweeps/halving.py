@@ -180,7 +180,7 @@ def to_the_top(rungs: Sequence[Rung]) -> Promotion | None:
 
 
 def bracket_of(number: int, brackets: int, reduction: int) -> int:
-    """The bracket of Hyperband that a trial belongs to, by its number alone.
+    """The bracket of Hyperband that a trial belongs to, by its place among all trials alone.
 
     Bracket b begins at rung b. Each is to cost about as much as the others, so that the lower ones
     have more trials, and every beginning of a sweep is spread over them as evenly as can be.
@@ -189,7 +189,7 @@ def bracket_of(number: int, brackets: int, reduction: int) -> int:
     Differs from the paper: brackets are filled side by side, not one after the other.
 
     Args:
-        number: Number of the trial, from 0; of one that repeats another, that of the other.
+        number: Number of the trial among those that were begun, from 0.
         brackets: Number of brackets, which is that of the rungs.
         reduction: Of this many trials one goes on.
 

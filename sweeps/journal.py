@@ -194,7 +194,8 @@ class Journal(Callback):
         """What was tried on a trial's weights."""
         if self._settings.posthoc is None:
             return ()
-        return subtrials_of(self._study).get((record.number, record.rung), ())
+        tried = subtrials_of(self._study, of=record.number)
+        return tried.get((record.number, record.rung), ())
 
     def _record(self, record: TrialRecord, tried: Sequence[SubTrial]) -> None:
         file = report_file(self._folder, record.number, rung=record.rung)

@@ -11,8 +11,9 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, Trial
 
+from .derived import Derived
 from .record import ERROR, RESULTS
-from .rung_sampler import RungSampler
+from .rung_sampler import RungSampler, shown
 from .sampler import SamplerKind, given_point, sampler_of
 from .settings import SweepSettings
 from .warm_start import FirstPoint
@@ -30,7 +31,7 @@ class Points:
 
     def __init__(self, study: Study, settings: SweepSettings, first: Sequence[FirstPoint]) -> None:
         self._study, self._settings, self._first = study, settings, first
-        self._has_good = False
+        self._has_good, self._shown = False, Derived(shown)
         # With the seed of the sweep that they come from, its random points would come again, too.
         self._seed = settings.seed
         if first:
@@ -89,7 +90,7 @@ class Points:
             population=settings.population,
         )
         learns = settings.scheduler.replan and settings.sampler is SamplerKind.TPE
-        return RungSampler(sampler) if learns else sampler
+        return RungSampler(sampler, self._shown) if learns else sampler
 
     @property
     def _is_any_good(self) -> bool:

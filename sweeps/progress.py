@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 from ray.tune import Callback
 
 from .board import Show
 from .cost import NOTHING, Cost
+from .derived import Derived
 from .journal import numbers_of
 from .losses import last_loss
 from .outage import past_tune
@@ -19,7 +21,7 @@ from .record import COST, RUNG, SAMPLES, Outcome, TrialRecord, folder_of_trial
 from .report import ranked
 from .searcher import NUMBER
 from .settings import SweepSettings
-from .study import ended
+from .study import has_come_to_its_end
 from .trial import LOSS
 
 _EVERY_S: Final = 1.0
@@ -77,6 +79,7 @@ class Progress(Callback):
         self._folder, self._show, self._clock = folder, show, clock
         self._ended: Sequence[TrialRecord] = ()
         self._costs: Sequence[Cost] = ()
+        self._records, self._cost_of = Derived(TrialRecord.of), Derived(_cost_of)
         self._best = "no trial has been measured yet"
         self._running: dict[int, Running] = {}
         self._begun_at, self._shown_at = clock(), -math.inf
@@ -215,12 +218,17 @@ class Progress(Callback):
         if not self._is_stale:
             return
         self._is_stale = False
-        self._ended = ended(self._study)
-        notes = [one.user_attrs for one in self._study.get_trials(deepcopy=False)]
-        self._costs = [Cost(**note[COST]) for note in notes if COST in note]  # between rungs, too
+        trials = self._study.get_trials(deepcopy=False)
+        self._ended = [self._records.of(one) for one in trials if has_come_to_its_end(one)]
+        costs = [self._cost_of.of(one) for one in trials]
+        self._costs = [one for one in costs if one is not None]  # between rungs, too
         first = next(iter(ranked(self._ended, self._settings.objectives)), None)
         if first is not None and first.results:
             self._best = f"best is trial {first.number}: {numbers_of(first, self._settings)}"
+
+
+def _cost_of(trial: FrozenTrial) -> Cost | None:
+    return Cost(**trial.user_attrs[COST]) if COST in trial.user_attrs else None
 
 
 def duration(seconds: float) -> str:

@@ -164,7 +164,9 @@ class RememberedStorage(BaseStorage):
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """The trials of a study by their numbers."""
-        trials = [one for one in self._known(study_id) if states is None or one.state in states]
+        trials = list(self._known(study_id))
+        if states is not None:
+            trials = [one for one in trials if one.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def _known(self, study_id: int) -> list[FrozenTrial]:

@@ -7,6 +7,7 @@ from typing import Final, final
 
 from ..platform.atomic import write_json, write_text
 from .ancestry import ancestry
+from .ending import ANEW
 from .objective import Mode, Objectives
 from .ranking import fronts_of
 from .record import Outcome, TrialRecord
@@ -107,7 +108,10 @@ def result_of_sweep(
     best = next(iter(ranked(trials, settings.objectives)), None)
     if best is None or not best.results:
         reason = "" if best is None else f", the first with {best.reason}"
-        raise ValueError(f"all {len(trials)} trials of sweep {study_name} failed{reason}")
+        raise ValueError(
+            f"all {len(trials)} trials of sweep {study_name} failed{reason}; when that is mended, "
+            f"{ANEW}"
+        )
     return SweepResult(
         best=best, trials=trials, study_name=study_name, storage=storage, folder=folder
     )

@@ -9,6 +9,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from .derived import Derived
+
 
 @final
 class RungSampler(BaseSampler):
@@ -19,22 +21,25 @@ class RungSampler(BaseSampler):
 
     Args:
         sampler: The sampler.
+        shown: Each trial as it is shown.
     """
 
-    def __init__(self, sampler: BaseSampler) -> None:
-        self._sampler = sampler
+    def __init__(self, sampler: BaseSampler, shown: Derived[FrozenTrial]) -> None:
+        self._sampler, self._shown = sampler, shown
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """As the sampler has it."""
-        return self._sampler.infer_relative_search_space(_MeasuredStudy(study), trial)
+        return self._sampler.infer_relative_search_space(_MeasuredStudy(study, self._shown), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """As the sampler has it."""
-        return self._sampler.sample_relative(_MeasuredStudy(study), trial, search_space)
+        return self._sampler.sample_relative(
+            _MeasuredStudy(study, self._shown), trial, search_space
+        )
 
     def sample_independent(
         self,
@@ -45,7 +50,7 @@ class RungSampler(BaseSampler):
     ) -> Any:
         """As the sampler has it."""
         return self._sampler.sample_independent(
-            _MeasuredStudy(study), trial, param_name, param_distribution
+            _MeasuredStudy(study, self._shown), trial, param_name, param_distribution
         )
 
 
@@ -53,8 +58,9 @@ class RungSampler(BaseSampler):
 class _MeasuredStudy(Study):
     """A study in which trials that have been measured on their way are pruned."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, shown: Derived[FrozenTrial]) -> None:
         super().__init__(study.study_name, study._storage)
+        self._shown = shown
 
     def _get_trials(
         self,
@@ -63,13 +69,14 @@ class _MeasuredStudy(Study):
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
         del use_cache
-        trials = map(_seen, super()._get_trials(deepcopy=deepcopy))
+        trials = map(self._shown.of, super()._get_trials(deepcopy=deepcopy))
         return [one for one in trials if states is None or one.state in states]
 
 
-def _seen(trial: FrozenTrial) -> FrozenTrial:
+def shown(trial: FrozenTrial) -> FrozenTrial:
+    """A trial as a sampler is to see it: pruned, if it has been measured on its way."""
     if trial.state != TrialState.RUNNING or not trial.intermediate_values:
         return trial
-    shown = copy.copy(trial)
-    shown.state = TrialState.PRUNED
-    return shown
+    measured = copy.copy(trial)
+    measured.state = TrialState.PRUNED
+    return measured

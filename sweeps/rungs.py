@@ -6,11 +6,12 @@ from typing import final
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from .derived import Derived
 from .halving import Promotion, Rung, bracket_of, promotable, to_the_top
 from .ranking import Values, ranked
-from .record import CURVE, ERROR, RUNG, STOPPED
+from .record import CURVE, ERROR, RUNG, STOPPED, UNTRIED
 from .settings import SweepSettings
-from .stopping import StoppingKind
+from .stopping import Curve, StoppingKind
 
 
 @final
@@ -26,6 +27,7 @@ class Rungs:
 
     def __init__(self, settings: SweepSettings, budgets: Sequence[int]) -> None:
         self._settings, self._budgets = settings, tuple(budgets)
+        self._curves = Derived(curve_of)
 
     def first(self, place: int) -> int:
         """The rung that a trial begins at.
@@ -41,7 +43,7 @@ class Rungs:
         """Whether a trial has ended at a rung and may go on to the next."""
         rung = trial.user_attrs.get(RUNG)
         is_running = trial.state == TrialState.RUNNING and STOPPED not in trial.user_attrs
-        return is_running and rung is not None and self._budgets[rung] in curve_of(trial)
+        return is_running and rung is not None and self._budgets[rung] in self._curves.of(trial)
 
     def promotion(self, trials: Sequence[FrozenTrial]) -> Promotion | None:
         """Who is to go on now, if anybody, to the highest rung first.
@@ -107,7 +109,7 @@ class Rungs:
         return f"{place} among runs of {self._budgets[rung]} samples"
 
     def _bracket(self, trial: FrozenTrial) -> int:
-        measured = [self._budgets.index(samples) for samples in curve_of(trial)]
+        measured = [self._budgets.index(samples) for samples in self._curves.of(trial)]
         return min([trial.user_attrs[RUNG], *measured])
 
     def _known(self, trials: Sequence[FrozenTrial], bracket: int) -> list[Rung]:
@@ -120,7 +122,7 @@ class Rungs:
             running = set()
             for one in some:
                 is_here = one.user_attrs[RUNG] == rung
-                if samples in (curve := curve_of(one)):
+                if samples in (curve := self._curves.of(one)):
                     results[one.number] = curve[samples]
                 elif is_here and one.state == TrialState.RUNNING:
                     running.add(one.number)
@@ -136,6 +138,19 @@ def curve_of(trial: Trial | FrozenTrial) -> dict[int, Values]:
     """Objectives of a trial by samples; JSON has made texts of the samples."""
     curve = trial.user_attrs.get(CURVE, {})
     return {int(samples): tuple(map(float, values)) for samples, values in curve.items()}
+
+
+def curves_of(trials: Sequence[FrozenTrial], known: Derived[dict[int, Values]]) -> dict[int, Curve]:
+    """What each trial of a study has reported, by its number there.
+
+    Args:
+        trials: All trials of the study. Points that were suggested and not tried are none.
+        known: The objectives of each by samples.
+    """
+    begun = [one for one in trials if UNTRIED not in one.user_attrs]
+    return {
+        one.number: Curve(number=place, values=known.of(one)) for place, one in enumerate(begun)
+    }
 
 
 def _highest(found: dict[int, Promotion | None]) -> Promotion | None:

@@ -31,7 +31,7 @@ from .board import Show
 from .book import Book
 from .cost import Budget
 from .earlier import first_points
-from .ending import has_ended
+from .ending import ANEW, has_ended
 from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER
@@ -126,7 +126,7 @@ def resume(
         raise ValueError(
             f"sweep {name} was begun with code {note.code[:12]} (revision {note.revision}), this "
             f"is {code[:12]} ({code_revision()}){found and f', {found}'}: its trials would not "
-            "compare; go back to that code, or accept it by --any-code"
+            f"compare; go back to that code, accept this one by --any-code, or {ANEW}"
         )
     if note.settings.scheduler.is_population and trials not in (None, note.settings.trials):
         raise ValueError(
@@ -154,7 +154,8 @@ def sweep_or_resume(
 ) -> SweepResult:
     """Go on with the last sweep of these settings, or run a new one where there is none.
 
-    The same command, given again after every kill, brings one sweep to its end.
+    The same command, given again after every kill, brings one sweep to its end. One that has ended,
+    with other settings or code, is followed by a new one.
 
     Args:
         settings: The sweep.
@@ -166,8 +167,8 @@ def sweep_or_resume(
         What the whole sweep found.
 
     Raises:
-        ValueError: If the last sweep of this name has not ended and was another one, or what
-            ``sweep`` and ``resume`` raise.
+        ValueError: If the last sweep of this name has not ended and was another one, or of other
+            code, or what ``sweep`` and ``resume`` raise.
     """
     # From the look-up on: two that begin together would both find no sweep to go on with.
     with alone(name_folder(settings.name), what="sweep"):
@@ -182,24 +183,30 @@ def _sweep_or_resume(
         return sweep(settings, say=say, show=show)
     note = SweepNote.of(name)
     found = changes(note.asked, settings)
-    if not found:
-        return resume(
-            name,
-            trials=settings.trials,
-            concurrency=settings.concurrency,
-            retries=settings.retries,
-            budget=settings.budget,
-            any_code=any_code,
-            say=say,
-            show=show,
-        )
-    study = _study_of(name, note.settings)
-    if has_ended(study, note.settings) or len(ended(study)) >= note.settings.trials:
+    other = "settings" if found else "code" if note.code != code_digest() and not any_code else ""
+    if other and _is_over(name, note.settings):
+        say(f"sweep {name} has ended, with other {other}: a new one begins")
         return sweep(settings, say=say, show=show)
-    raise ValueError(
-        f"sweep {name} has not ended and is another one ({found}): bring it to its end by "
-        f"--resume {name}, or begin a new one without resume=auto"
+    if found:
+        raise ValueError(
+            f"sweep {name} has not ended and is another one ({found}): bring it to its end by "
+            f"--resume {name}, or {ANEW}"
+        )
+    return resume(
+        name,
+        trials=settings.trials,
+        concurrency=settings.concurrency,
+        retries=settings.retries,
+        budget=settings.budget,
+        any_code=any_code,
+        say=say,
+        show=show,
     )
+
+
+def _is_over(name: str, settings: SweepSettings) -> bool:
+    study = _study_of(name, settings)
+    return has_ended(study, settings) or len(ended(study)) >= settings.trials
 
 
 def _check_stores(plan: Plan) -> None:
@@ -232,9 +239,9 @@ def _run(
     storage = RememberedStorage(open_storage(url))
     # Two processes would run each other's trials twice.
     with alone(folder, what="sweep"), answering(url, name=name):
-        note.keep(name)
         study = begin(storage, name, settings.objectives)
         _check_data(study, ready.dataset)
+        note.keep(name)
         facts = _facts(plan, ready.dataset, name=name)
         first = _first_of(study, plan, first, say)
         book = Book(

@@ -213,7 +213,7 @@ class Curve:
     """What a trial has reported.
 
     Attributes:
-        number: Number of the trial; of one that repeats another after a kill, that of the other.
+        number: Number of the trial among those that were begun, from 0, which gives its bracket.
         values: Its values by samples; smaller is better in each place.
     """
 

@@ -11,7 +11,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -176,8 +176,10 @@ def ended(study: Study) -> tuple[TrialRecord, ...]:
     Returns:
         Their records, without points that were suggested and not tried.
     """
-    return tuple(
-        TrialRecord.of(trial)
-        for trial in study.get_trials(deepcopy=False, states=_ENDED)
-        if UNTRIED not in trial.user_attrs
-    )
+    trials = study.get_trials(deepcopy=False)
+    return tuple(TrialRecord.of(trial) for trial in trials if has_come_to_its_end(trial))
+
+
+def has_come_to_its_end(trial: FrozenTrial) -> bool:
+    """Whether a trial of a study has ended, and is more than a point that was suggested."""
+    return trial.state in _ENDED and UNTRIED not in trial.user_attrs

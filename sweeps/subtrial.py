@@ -107,6 +107,8 @@ class SubStudy:
     ) -> None:
         self._study = begin(storage, f"{sweep}{SUFFIX}", objectives)
         self._laws = laws
+        # Nobody else adds any.
+        self._known = by_trial(self._study.get_trials(deepcopy=False))
 
     def of_trial(self, number: int, *, rung: int | None) -> tuple[SubTrial, ...]:
         """The sub-trials of a trial, in order.
@@ -115,11 +117,7 @@ class SubStudy:
             number: The trial.
             rung: Its rung, where rungs are runs of their own.
         """
-        return self.by_trial().get((number, rung), ())
-
-    def by_trial(self) -> dict[tuple[int, int | None], tuple[SubTrial, ...]]:
-        """All sub-trials by their trial and its rung, in order."""
-        return by_trial(self._study.get_trials(deepcopy=False))
+        return self._known.get((number, rung), ())
 
     def add(self, number: int, one: SubTrial, *, rung: int | None) -> None:
         """Write down a sub-trial; one that is known stays as it is.
@@ -129,7 +127,8 @@ class SubStudy:
             one: The sub-trial.
             rung: The rung of its trial, where rungs are runs of their own.
         """
-        if any(known.place == one.place for known in self.of_trial(number, rung=rung)):
+        before = self.of_trial(number, rung=rung)
+        if any(known.place == one.place for known in before):
             return
         self._study.add_trial(
             create_trial(
@@ -140,6 +139,7 @@ class SubStudy:
                 user_attrs={_PARENT: number, _RUNG: rung, _TOLD: one.to_dict()},
             )
         )
+        self._known[number, rung] = _in_order([*before, one])
 
 
 def substudy_of(storage: BaseStorage, sweep: str, settings: SweepSettings) -> SubStudy | None:
@@ -156,18 +156,22 @@ def substudy_of(storage: BaseStorage, sweep: str, settings: SweepSettings) -> Su
     return SubStudy(storage, sweep, settings.objectives, laws)
 
 
-def subtrials_of(study: Study) -> dict[tuple[int, int | None], tuple[SubTrial, ...]]:
+def subtrials_of(
+    study: Study, *, of: int | None = None
+) -> dict[tuple[int, int | None], tuple[SubTrial, ...]]:
     """The sub-trials of a sweep by their trial and its rung; none before the first.
 
     Args:
         study: The study of the sweep; nothing is changed.
+        of: The trial whose sub-trials are asked for; None for all.
     """
     name = f"{study.study_name}{SUFFIX}"
     try:
         known = load_study(study_name=name, storage=study._storage)
     except KeyError:
         return {}
-    return by_trial(known.get_trials(deepcopy=False))
+    trials = known.get_trials(deepcopy=False)
+    return by_trial([one for one in trials if of in (None, one.user_attrs[_PARENT])])
 
 
 def by_trial(trials: Sequence[FrozenTrial]) -> dict[tuple[int, int | None], tuple[SubTrial, ...]]:
@@ -183,6 +187,8 @@ def by_trial(trials: Sequence[FrozenTrial]) -> dict[tuple[int, int | None], tupl
         found.setdefault((notes[_PARENT], notes[_RUNG]), []).append(
             replace(told, values=dict(trial.params))
         )
-    return {
-        parent: tuple(sorted(some, key=lambda one: one.place)) for parent, some in found.items()
-    }
+    return {parent: _in_order(some) for parent, some in found.items()}
+
+
+def _in_order(some: Sequence[SubTrial]) -> tuple[SubTrial, ...]:
+    return tuple(sorted(some, key=lambda one: one.place))

@@ -90,7 +90,7 @@ def train_trial(
         begin: Checkpoint of another run that it goes on from where it has none of its own; None
             for the start.
         until: Steps after which it ends; None for the whole run.
-        stops: Steps after which a group stops on its way.
+        stops: Steps on the way whose checkpoints the reporter sees in any case; a group ends there.
         models: Registered models that have been loaded, by reference; others are loaded here.
         loaded: Data and models in Ray's memory, for groups; None to put them there for each.
 
@@ -120,6 +120,7 @@ def train_trial(
         folder=folder,
         resume=begin if known is None else known,
         until=until,
+        shown=stops,
         dataset=dataset,
         models=models,
     )

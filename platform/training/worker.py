@@ -1,9 +1,10 @@
 """The worker: builds everything once, then walks the moments of a run."""
 
 import math
+import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -30,6 +31,7 @@ from .reporter import Reporter
 from .snapshot import write_snapshot
 
 CHECKPOINTS: Final = "checkpoints"
+_DOUBTED: Final = "doubted"
 _STREAM: Final = "stream"
 _ADVICE: Final = "lower optimizer.lr, or clip gradients by training.clip_norm"
 
@@ -43,6 +45,7 @@ def work(
     kept: Path | None = None,
     resume: Path | None = None,
     until: int | None = None,
+    shown: Sequence[int] = (),
     stream: BatchStream | None = None,
     dataset: Dataset | None = None,
     models: Models | None = None,
@@ -59,6 +62,8 @@ def work(
         resume: Checkpoint to go on from, or None.
         until: Steps after which to stop, with a checkpoint; None for those of the whole run, whose
             clock does not depend on this.
+        shown: Steps whose checkpoint the reporter sees, too, if the guard doubts it; then it is
+            gone when the reporter has seen it, and nothing goes on from it.
         stream: Batches of this worker, where the data are streamed.
         dataset: The data where they have been loaded; None to load them here.
         models: Registered models that have been loaded, by reference; others are loaded here.
@@ -86,6 +91,7 @@ def work(
             guard=Guard(assembly.experiment, place),
             last=resume,
             until=assembly.experiment.training.steps if until is None else until,
+            shown=frozenset(shown),
         )
         lost = run.go()
         while lost is not None:
@@ -117,6 +123,7 @@ class _Run:
     guard: Guard
     last: Path | None
     until: int
+    shown: frozenset[int]
     _data: tuple[AbstractFeed, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -198,21 +205,36 @@ class _Run:
                 guard.look(learning, self.reporter)
             if is_end or (is_due and not guard.is_unsure):
                 self._keep(learning)
+            elif is_due and learning.step in self.shown:
+                self._show(learning)
 
     def _keep(self, learning: Learning) -> None:
         """Write a checkpoint at the leading worker and tell all reporters that it is due."""
-        # All workers take their batches in step: the position of one is that of all.
-        where = {} if self.stream is None else {_STREAM: dict(self.stream.position)}
-        state = learning.state() | where | self.guard.state()
-        recipe = self._recipe(learning.step)
-        content = Checkpoint(step=learning.step, recipe=recipe, state=state)
         path = None
+        content = self._content(learning)
         if self.place.leads:
             path = checkpoints.save(self.folder / CHECKPOINTS, content)
             keep = self.assembly.experiment.training.keep_checkpoints
             checkpoints.prune(self.folder / CHECKPOINTS, keep=keep)
         self.reporter.report({}, step=learning.step, checkpoint=path)
         self.last = path
+
+    def _show(self, learning: Learning) -> None:
+        """Do the same with a state that is doubted, away from those that a run goes on from."""
+        folder, content = self.folder / _DOUBTED, self._content(learning)
+        path = checkpoints.save(folder, content) if self.place.leads else None
+        try:
+            self.reporter.report({}, step=learning.step, checkpoint=path)
+        finally:
+            if self.place.leads:
+                shutil.rmtree(folder)
+
+    def _content(self, learning: Learning) -> Checkpoint:
+        # All workers take their batches in step: the position of one is that of all.
+        where = {} if self.stream is None else {_STREAM: dict(self.stream.position)}
+        state = learning.state() | where | self.guard.state()
+        recipe = self._recipe(learning.step)
+        return Checkpoint(step=learning.step, recipe=recipe, state=state)
 
 
 def _is_snapshot(step: int, training: Training) -> bool:

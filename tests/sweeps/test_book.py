@@ -512,6 +512,18 @@ def test_no_trial_is_started_when_the_budget_is_spent(
     assert len(ended(book.study)) == trials
 
 
+def test_samples_that_are_trained_again_come_on_top_of_those_planned_and_count(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, budget=Budget(samples=3 * TOTAL))
+    book = open_book(storage, tmp_path, settings)
+    for again in (400, 1200):
+        cost = replace(COST_OF_ONE, samples=TOTAL + again)
+        book.end(suggested(book), [number(1.0)], samples=TOTAL, report="{}", cost=cost)
+    assert book.suggest() is None
+    assert book.spent == "3600 of 3000 samples"
+
+
 def test_trials_that_are_running_have_their_samples(storage: RDBStorage, tmp_path: Path) -> None:
     settings = replace(SETTINGS, budget=Budget(samples=2 * TOTAL))
     book = open_book(storage, tmp_path, settings)

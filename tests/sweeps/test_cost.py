@@ -53,7 +53,7 @@ def test_a_trial_on_four_nodes_costs_as_much_as_four_nodes() -> None:
 def test_a_budget_says_how_many_trials_it_pays_for() -> None:
     each = Cost(wall_s=100.0, gpu_s=50.0, samples=1000)
     assert Budget().trials(each) == math.inf
-    assert Budget(samples=3999).trials(each) == 3  # samples are never exceeded
+    assert Budget(samples=3999).trials(each) == 3  # what it is planned to take has to be left
     assert Budget(seconds=301.0).trials(each) == 4  # what has been begun comes to its end
     assert Budget(seconds=301.0, gpu_seconds=60.0).trials(each) == 2
     assert Budget(money=1.0, price_per_node_hour=36.0).trials(each) == 1

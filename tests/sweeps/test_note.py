@@ -9,6 +9,7 @@ import pytest
 from onestep.platform.lock import alone
 from onestep.platform.registry.revision import code_digest, code_files
 from onestep.sweeps.cost import Budget
+from onestep.sweeps.ending import ANEW, mark_ended
 from onestep.sweeps.note import SweepNote, changes, folder_of, latest_of, name_folder
 from onestep.sweeps.search import sweep_or_resume
 from onestep.sweeps.settings import SweepSettings, settings_of
@@ -84,6 +85,26 @@ def test_another_sweep_of_the_same_name_that_has_not_ended_is_in_the_way(
         ValueError, match=rf"sweep {name} has not ended .*seed: 0 then, 7 now.*--resume"
     ):
         sweep_or_resume(replace(settings, seed=7))
+
+
+@pytest.mark.parametrize(("code", "seed"), [("abc", 1), (None, 7)])
+def test_a_sweep_that_has_ended_is_followed_by_one_of_other_code_or_settings(
+    code: str | None, seed: int, settings: SweepSettings
+) -> None:
+    name, said = "mine-20261122-101500-aaaa", list[str]()
+    before = replace(settings, base=("data=another",), seed=1)
+    note = keep(name, before, code=code)
+    study = begin(
+        open_storage(storage_url(settings, folder_of(name).parents[1])), name, settings.objectives
+    )
+    now = replace(before, seed=seed)
+    with pytest.raises(ValueError, match=ANEW):
+        sweep_or_resume(now)
+    mark_ended(study, note.settings, "all 9 trials have ended")
+    with pytest.raises(ValueError, match="another"):
+        sweep_or_resume(now, say=said.append)
+    other = "settings" if code is None else "code"
+    assert said == [f"sweep {name} has ended, with other {other}: a new one begins"]
 
 
 def test_a_sweep_goes_on_with_its_own_code_or_with_leave(

@@ -113,7 +113,8 @@ def test_a_table_without_a_measured_trial_repeats_none() -> None:
 
 def test_a_sweep_without_a_measured_trial_is_an_error(tmp_path: Path) -> None:
     failed = (trial(0, None, Outcome.FAILED),)
-    with pytest.raises(ValueError, match=r"all 1 trials of sweep toy-1 failed.*TrainingDiverged"):
+    said = r"all 1 trials of sweep toy-1 failed.*TrainingDiverged.*begin a new sweep, without"
+    with pytest.raises(ValueError, match=said):
         result_of_sweep(failed, _SETTINGS, study_name="toy-1", storage="", folder=tmp_path)
 
 

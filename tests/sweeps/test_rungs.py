@@ -10,6 +10,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from onestep.sweeps.book import Book
+from onestep.sweeps.constraint import Constraint
 from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.ending import has_ended, why_ended
 from onestep.sweeps.halving import bracket_of
@@ -38,6 +39,11 @@ def storage(tmp_path: Path, empty_study: Path) -> RDBStorage:
     return new_storage(tmp_path / "new", empty_study)
 
 
+def _took(samples: int) -> Cost:
+    """A run at a tenth of a second for a sample, of two GPUs."""
+    return Cost(samples=samples, wall_s=samples / 10, gpu_s=samples / 5)
+
+
 def run_one(book: Book, quality: float | None = None) -> tuple[int, int] | None:
     """Run what comes next; a trial is as good as its number is low."""
     if (suggestion := book.suggest()) is None:
@@ -47,7 +53,7 @@ def run_one(book: Book, quality: float | None = None) -> tuple[int, int] | None:
     samples = _BUDGETS[rung]
     assert suggestion.own[-1] == f"training.samples={samples}"
     found = number(-float(which) if quality is None else quality)
-    book.end(which, [found], samples=samples, report="{}", cost=Cost(samples=samples))
+    book.end(which, [found], samples=samples, report="{}", cost=_took(samples))
     return which, rung
 
 
@@ -94,6 +100,55 @@ def test_brackets_begin_at_rungs_of_their_own_and_go_on_among_themselves(
     notes = {one.number: one.reason for one in ended(begin(storage, "toy-1", settings.objectives))}
     size = Counter(first.values())[0]
     assert any(f"of {size} among runs of 250 samples" in one for one in notes.values())
+
+
+@pytest.mark.parametrize("replan", [True, False])
+def test_points_that_break_a_constraint_take_no_place_in_a_bracket(
+    replan: bool, storage: RDBStorage, tmp_path: Path
+) -> None:
+    space = replace(SETTINGS.space, constraints=(Constraint(text="x <= 0.5"),))
+    scheduler = replace(_HYPERBAND, replan=replan)
+    settings = replace(_REPLANNED, trials=14, scheduler=scheduler, space=space)
+    book, brackets = open_book(storage, tmp_path, settings), list[int]()
+    while len(brackets) < settings.trials:
+        suggestion = book.suggest()
+        assert suggestion is not None
+        which, place = suggestion.number, len(brackets)
+        if replan:
+            first = suggestion.rung
+            book.fail(which)
+        else:  # each is worse than those before, and is stopped where it is first judged
+            told = [number(-float(which))]
+            first = next(
+                rung
+                for rung, samples in enumerate(_BUDGETS)
+                if samples == 1000 or book.measured(which, told, samples=samples, cost=Cost())
+            )
+            if first == 2 or place == 0:
+                book.end(which, told, samples=1000, report="{}", cost=Cost())
+            else:
+                book.end(which, told, samples=_BUDGETS[first], report="", cost=Cost())
+        assert first is not None
+        brackets.append(first)
+    assert len(book.study.trials) > settings.trials
+    expected = [bracket_of(place, 3, 2) for place in range(settings.trials)]
+    best = [] if replan else [expected.index(bracket) for bracket in set(expected)]
+    assert brackets == [2 if place in best else one for place, one in enumerate(expected)]
+
+
+def test_a_return_of_the_guardian_is_told_of_the_rung_at_which_it_was(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, replace(_REPLANNED, trials=2))
+    back = {"step": 8, "to": 4, "lr_factor": 0.3, "why": "it was lost"}
+    for _ in range(2):
+        which = book.suggest()
+        assert which is not None
+        told = {"samples": 250, "report": "{}", "cost": Cost()}
+        book.end(which.number, [number(-which.number)], returns=[back], **told)  # type: ignore[arg-type]
+    assert [run_one(book) for _ in range(3)] == [(0, 1), (0, 2), None]
+    book.close()
+    assert [one.returns for one in ended(book.study)] == [(), (back,)]
 
 
 def test_a_killed_suggestion_begins_at_the_rung_of_its_bracket(
@@ -192,6 +247,57 @@ def test_a_budget_pays_rungs_by_their_samples_and_ends_with_a_whole_run(
     assert book.spent == f"{taken} of {samples} samples"
     book.close()
     assert Outcome.FINISHED in {one.outcome for one in ended(book.study)}
+
+
+_PRICE: Final = 36.0
+"""A hundredth of it is what a second costs."""
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("whole_ones", [1.0, 1.4, 3.0])
+@pytest.mark.parametrize("kind", [StoppingKind.ASHA, StoppingKind.HYPERBAND])
+@pytest.mark.parametrize("limit", ["seconds", "gpu_seconds", "money"])
+def test_a_budget_of_time_or_money_ends_with_a_whole_run_too(
+    limit: str,
+    kind: StoppingKind,
+    whole_ones: float,
+    at_once: int,
+    storage: RDBStorage,
+    tmp_path: Path,
+) -> None:
+    each = {"seconds": 175.0, "gpu_seconds": 350.0, "money": 1.75}[limit]
+    price = _PRICE if limit == "money" else 0.0
+    budget = Budget(**{limit: whole_ones * each}, price_per_node_hour=price)  # type: ignore[arg-type]
+    scheduler = replace(_REPLANNED.scheduler, kind=kind)
+    book = open_book(
+        storage, tmp_path, replace(_REPLANNED, trials=40, budget=budget, scheduler=scheduler)
+    )
+    taken, most = 0, 0
+    while not book.is_done:
+        running = [one for _ in range(at_once) if (one := book.suggest()) is not None]
+        assert running
+        for one in running:
+            assert one.rung is not None
+            samples = _BUDGETS[one.rung]
+            taken, most = taken + samples, max(most, samples)
+            found = [number(-float(one.number))]
+            book.end(one.number, found, samples=samples, report="{}", cost=_took(samples))
+    book.close()
+    assert Outcome.FINISHED in {one.outcome for one in ended(book.study)}
+    # What has been begun comes to its end, and nothing is left unspent.
+    assert whole_ones * 1750 <= taken < whole_ones * 1750 + at_once * most
+
+
+def test_what_is_kept_for_a_whole_run_goes_to_another_trial_when_all_have_failed(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    settings = replace(_REPLANNED, trials=40, budget=Budget(seconds=175.0))
+    book = open_book(storage, tmp_path, settings)
+    for _ in range(3):
+        suggestion = book.suggest()
+        assert suggestion is not None
+        book.fail(suggestion.number, "diverged", cost=_took(250), has_diverged=True)
+    assert [run_one(book) for _ in range(3)] == [(3, 0), (3, 1), (3, 2)]
 
 
 def test_runs_at_once_keep_to_a_budget_and_leave_the_whole_run(

@@ -16,20 +16,23 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from onestep.platform.api import Model
-from onestep.platform.registry.revision import code_revision
+from onestep.platform.registry.revision import code_digest, code_revision
 from onestep.platform.registry.store import Registry
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
+from onestep.sweeps.findings import DIGEST
 from onestep.sweeps.losses import losses_of
-from onestep.sweeps.note import SweepNote
+from onestep.sweeps.note import SweepNote, folder_of
 from onestep.sweeps.objective import OF_POINTS
+from onestep.sweeps.plan import Plan
 from onestep.sweeps.record import Outcome
 from onestep.sweeps.report import SweepResult
 from onestep.sweeps.search import resume, sweep_or_resume
 from onestep.sweeps.settings import settings_of
 from onestep.sweeps.space import Space
+from onestep.sweeps.study import begin, open_storage, storage_url
 from onestep.sweeps.trial import experiment_of
 
 _SMALL: Final = (
@@ -87,6 +90,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_sweep_that_is_unknown_cannot_go_on(home: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no sweep 'nothing' .* only none"):
         resume("nothing")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sweep_that_is_refused_for_its_data_keeps_the_counts_that_it_had(
+    home: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, home / "mlflow.db")
+    plan, name = Plan.of(settings_of(_TINY)), "eight_gaussians-20261122-101500-aaaa"
+    folder_of(name).mkdir(parents=True)
+    note = SweepNote(
+        asked=plan.settings, settings=plan.settings, revision="main", code=code_digest()
+    )
+    note.keep(name)
+    storage = open_storage(storage_url(plan.settings, home))
+    begin(storage, name, plan.settings.objectives).set_user_attr(DIGEST, 64 * "0")
+    with pytest.raises(ValueError, match="was begun on other data: their digest is 000000000000"):
+        resume(name, trials=9)
+    assert SweepNote.of(name) == note
 
 
 @pytest.mark.ray

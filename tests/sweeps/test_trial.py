@@ -16,6 +16,7 @@ from onestep.sweeps.record import (
     COST,
     ERROR,
     OVERRIDES,
+    RESULTS,
     RETURNS,
     RUNG,
     SAMPLES,
@@ -97,6 +98,33 @@ def test_a_trial_tells_how_often_its_guardian_sent_it_back_and_all_that_it_train
     assert kept.samples == trained
     assert (folder_of_trial(tmp_path, 3, rung=None) / "seconds.json").exists()
     assert cost_until_checkpoint(tmp_path, 4, rung=None).samples == 0
+
+
+def test_a_trial_is_measured_where_others_are_also_if_its_guardian_doubts_it_just_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    # Less high, so that the seventh step is doubted and the eighth is lost.
+    milder = [one.replace(str(_TIMES), "128.0") for one in _BASE]
+    base = (*milder, f"training.checkpoint_every={_BATCH}")
+    plan = Plan.of(replace(_SETTINGS, base=base))
+    rows: list[Row] = []
+    last = try_overrides(
+        {NUMBER: 0, OVERRIDES: ["optimizer.lr=0.01"], RUNG: None, BEGINNING: None, SPAN: None},
+        tell=rows.append,
+        objectives=plan.settings.objectives.to_dict(),
+        budgets=(7 * _BATCH,),
+        folder=str(tmp_path),
+        base=plan.base,
+        benchmark=plan.benchmark(assemble(plan.experiment).source.load()),
+        environment={},
+        wandb=False,
+    )
+    assert [row[SAMPLES] for row in rows if RESULTS in row] == [7 * _BATCH, 7 * _BATCH]
+    (back,) = json.loads(last[RETURNS])
+    assert (back["step"], back["to"]) == (8, 6)
+    kept = folder_of_trial(tmp_path, 0, rung=None) / "checkpoints"
+    assert [path.name for path in kept.parent.iterdir() if path.is_dir()] == [kept.name]
 
 
 def test_a_group_that_is_cut_off_keeps_what_it_took_up_to_its_last_checkpoint(

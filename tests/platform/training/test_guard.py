@@ -213,11 +213,24 @@ def test_a_run_that_is_lost_at_first_begins_again(tmp_path: Path) -> None:
     assert reporter.rows[-2]["step"] == 6
 
 
-def test_no_state_that_a_round_doubts_is_kept_to_go_back_to(tmp_path: Path) -> None:
-    training = {"checkpoint_every": 7 * BATCH}
-    state, reporter = train_here(spiked(BACK, **training), tmp_path)
-    (gone,) = returns_in(state)
+@pytest.mark.parametrize("shown", [(), (7, 9)])
+def test_no_state_that_a_round_doubts_is_kept_to_go_back_to(
+    shown: tuple[int, ...], tmp_path: Path
+) -> None:
+    training, reporter = {"checkpoint_every": 7 * BATCH}, MemoryReporter()
+    values = spiked(BACK, **training)
+    last = work(values, place=Place(), reporter=reporter, folder=tmp_path, shown=shown)
+    assert last is not None
+    (gone,) = returns_in(state_at(last))
     assert (gone["step"], gone["to"]) == (8, 0)
+    # A doubted one is seen where that is asked for, in a folder that no run goes on from.
+    folders = [path.parent.name for path in reporter.checkpoints]
+    assert folders == ["doubted"] * bool(shown) + ["checkpoints", "checkpoints"]
+    assert [path.name for path in reporter.checkpoints][-2:] == [
+        "step-0000000007",
+        "step-0000000012",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
     # Where nothing goes back, checkpoints are as they were.
     with pytest.raises(TrainingLost):
         work(spiked(ROUND, **training), place=Place(), reporter=reporter, folder=tmp_path / "stop")
