@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
 
-from onestep.benchmarks.record import Bars, at_least, at_most, run
+from onestep.benchmarks.record import Bars, at_least, at_most, more_than, run
 from onestep.benchmarks.served import (
     HAPROXY,
     PYTHON,
@@ -191,7 +191,7 @@ def bars(numbers: Mapping[str, Any]) -> Bars:
     return [
         at_least(shares[HAPROXY], LEAST_OF_ENGINE, number="of_the_engine"),
         *(
-            at_least(round(shares[HAPROXY] / shares[peer], 3), 1.0, number=f"of_{peer.lower()}")
+            more_than(round(shares[HAPROXY] / shares[peer], 3), 1.0, number=f"of_{peer.lower()}")
             for peer in (LIT, BENTO)
         ),
         at_most(servers[HAPROXY]["npy 1"]["p50_ms"], most_ms, number="p50_ms_of_one_client"),

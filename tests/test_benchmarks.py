@@ -531,6 +531,17 @@ def test_the_collapse_was_seen_on_the_recipe_of_today(trial: str) -> None:
     assert stored["digest"] == digest_of(mean_collapse.stages(trial))
 
 
+@pytest.mark.parametrize("peer", [serving.LIT, serving.BENTO])
+def test_as_much_as_a_peer_is_not_more(peer: str) -> None:
+    stored = read("serving")
+    ours = stored["of_the_engine"][serving.HAPROXY]
+    for median, reached in ((ours["median"], False), (0.9 * ours["median"], True)):
+        shares = {**stored["of_the_engine"], peer: {**ours, "median": median}}
+        bars = serving.bars({**stored, "of_the_engine": shares})
+        found = {bar["number"]: bar["reached"] for bar in bars}
+        assert found[f"of_{peer.lower()}"] is reached
+
+
 def test_the_page_of_serving_is_that_of_its_numbers_and_explains_what_is_missed() -> None:
     found = serving_page.stored()
     assert serving_page.PAGE.read_text() == serving_page.page(found)
