@@ -3,9 +3,9 @@
 python benchmarks/serving.py             measure and judge; takes minutes
 python benchmarks/serving.py --judge     judge the stored numbers again
 
-One replica of one thread holds a U-Net of 1.07 million parameters, and its forwards run in a
-process of their own that keeps to one core, as LitServe's do; wrk and all else of a server mostly
-have the other. One contestant runs at a time, all in each round, and medians of the rounds are
+One replica of one thread (serve=throughput) holds a U-Net of 1.07 million parameters, and its
+forwards run in a process of their own that keeps to one core, as LitServe's do; wrk and all else of
+a server mostly have the other. One contestant runs at a time, all in each round, and medians of the rounds are
 told. The engine alone makes full batches and their npy files, in a process of its own, right before
 and right after each server has its most clients: what a server has of the engine's images per
 second is told against these two, since a machine that others share is faster in one minute than in
@@ -29,6 +29,7 @@ from onestep.benchmarks.record import Bars, at_least, at_most, more_than, run
 from onestep.benchmarks.served import (
     HAPROXY,
     PYTHON,
+    THROUGHPUT,
     Served,
     bentoml,
     body_of,
@@ -46,7 +47,6 @@ CLIENTS: Final = (1, 8, 32)
 MOST: Final = "npy 32"
 FULL: Final = "16"
 """Rows of the engine's full batch."""
-OURS: Final = ("serve.pin=true", "serve.apart=true")
 LIT: Final = "LitServe"
 BENTO: Final = "BentoML"
 LEAST_OF_ENGINE: Final = 0.9
@@ -94,9 +94,9 @@ def measure() -> dict[str, Any]:
         fill_registry(folder)
         for _ in range(ROUNDS):
             servers: dict[str, AbstractContextManager[Served]] = {
-                HAPROXY: served(folder, HAPROXY, *OURS),
+                HAPROXY: served(folder, HAPROXY, THROUGHPUT),
                 LIT: litserve(folder, peers),
-                PYTHON: served(folder, PYTHON, *OURS),
+                PYTHON: served(folder, PYTHON, THROUGHPUT),
                 BENTO: bentoml(folder, peers),
             }
             for server, starting in servers.items():

@@ -36,9 +36,9 @@ HEAD: Final = """# What serving costs and survives
 
 Written by `python benchmarks/serving_page.py` from benchmarks/results/serving*.json.
 
-One replica of one thread holds a U-Net of 1.07 million parameters at 28x28, and its forwards run in
-a process of their own (`serve.apart`) that keeps to one core (`serve.pin`), as LitServe's do; a
-request asks for one image.
+One replica of one thread (`serve=throughput`) holds a U-Net of 1.07 million parameters at 28x28,
+and its forwards run in a process of their own (`serve.apart`) that keeps to one core (`serve.pin`),
+as LitServe's do; a request asks for one image.
 [serving.py](../benchmarks/serving.py) lets one server run at a time, all in each of {rounds}
 rounds of {seconds:g} s a cell, and takes medians. The load generator, wrk, shares the two cores
 with what it measures, as does other work on this machine (load {before} before, {after} after).
