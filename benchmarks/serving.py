@@ -5,11 +5,11 @@ python benchmarks/serving.py --judge     judge the stored numbers again
 
 One replica of one thread (serve=throughput) holds a U-Net of 1.07 million parameters, and its
 forwards run in a process of their own that keeps to one core, as LitServe's do; wrk and all else of
-a server mostly have the other. One contestant runs at a time, all in each round, and medians of the rounds are
-told. The engine alone makes full batches and their npy files, in a process of its own, right before
-and right after each server has its most clients: what a server has of the engine's images per
-second is told against these two, since a machine that others share is faster in one minute than in
-the next.
+a server mostly have the other. One contestant runs at a time, all in each round, and medians of the
+rounds are told. The engine alone makes full batches and their npy files, in a process of its own,
+right before and right after each server has its most clients: what a server has of the engine's
+images per second is told against these two, since a machine that others share is faster in one
+minute than in the next.
 """
 
 import json
