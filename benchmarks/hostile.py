@@ -7,13 +7,24 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from pathlib import Path
+from typing import Any, Final, Literal, final
 from urllib.parse import quote, urlencode
 
 import numpy as np
 
+from onestep.serving.keys import add_key
+
 GENERATE: Final = "/v1/generate"
 GENERATIONS: Final = "/v1/images/generations"
+MAX_BODY_MB: Final = 1
+"""What a server that is asked must allow, lest the large bodies have to be larger."""
+PER_MINUTE: Final = 10
+"""Requests that the key allows which is bounded."""
+Key = Literal["good", "bounded", "wrong", "none"]
+_KEYS: Final[Mapping[Key, float]] = {"good": 0.94, "bounded": 0.02, "wrong": 0.02, "none": 0.02}
+_WRONG: Final = f"onestep-{'A' * 43}"
+_LARGE: Final = b'{"labels": 3, "noise": "' + b"A" * MAX_BODY_MB * 10**6 + b'"}'
 _LEAK: Final = re.compile(
     r"Traceback|File \"|\.py\b|site-packages|\bonestep\.(?:methods|platform|serving)\b|"
     r"\btorch\.|\bpydantic\b|\bray\.|sqlite|"
@@ -140,12 +151,36 @@ class Hostile:
         path: With its query, encoded.
         content: The body.
         headers: Beside those that a client cannot leave out.
+        key: Which key it brings, unless its headers say.
     """
 
     method: str
     path: str
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    key: Key = "good"
+
+    def headers_with(self, tokens: Mapping[Key, str]) -> dict[str, str]:
+        """All headers that its sender gives.
+
+        Args:
+            tokens: The good key of the server, and the one that is bounded.
+        """
+        if self.key == "none":
+            return dict(self.headers)
+        return {"Authorization": f"Bearer {tokens.get(self.key, _WRONG)}", **self.headers}
+
+
+def keys_for(file: Path) -> dict[Key, str]:
+    """Keys that hostile requests bring, added to the file of a server.
+
+    Args:
+        file: The file, which is made if it is missing.
+    """
+    return {
+        "good": add_key(file, "ada"),
+        "bounded": add_key(file, "bob", requests_per_minute=PER_MINUTE, images_per_minute=10**5),
+    }
 
 
 def hostile(n: int, *, seed: int) -> Iterator[Hostile]:
@@ -155,18 +190,22 @@ def hostile(n: int, *, seed: int) -> Iterator[Hostile]:
         headers = {"Content-Type": "application/json", **draw.choice(_HEADERS)}
         kind = draw.random()
         path = draw.choice(tuple(_FIELDS))
+        (key,) = draw.choices([*_KEYS], [*_KEYS.values()])
         if kind < 0.25:
             place = draw.choice(_PATHS) if kind < 0.15 else _picture(draw)
             content = draw.choice(_BODIES) if draw.random() < 0.3 else b""
             method = draw.choice(_METHODS)
-            yield Hostile(method=method, path=place, content=content, headers=headers)
+            yield Hostile(method=method, path=place, content=content, headers=headers, key=key)
+            continue
+        if kind < 0.26:
+            content = _LARGE
         elif kind < 0.35:
-            yield Hostile(method="POST", path=path, content=draw.choice(_BODIES), headers=headers)
+            content = draw.choice(_BODIES)
         else:
             content = json.dumps(_body(draw, path)).encode()
             if kind > 0.9:
                 content = _broken(draw, content)
-            yield Hostile(method="POST", path=path, content=content, headers=headers)
+        yield Hostile(method="POST", path=path, content=content, headers=headers, key=key)
 
 
 def _body(draw: random.Random, path: str) -> dict[str, Any]:

@@ -82,6 +82,11 @@ def at_least(value: float, bar: float, **what: Any) -> dict[str, Any]:
     return {**what, "value": value, "bar": f">= {bar:g}", "reached": value >= bar}
 
 
+def more_than(value: float, bar: float, **what: Any) -> dict[str, Any]:
+    """The verdict on a number that has to be larger."""
+    return {**what, "value": value, "bar": f"> {bar:g}", "reached": value > bar}
+
+
 def judged(numbers: Mapping[str, Any], bars: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Numbers with what their bars say of them, which is printed too."""
     for bar in bars:

@@ -40,6 +40,8 @@ ENDS_WITHIN_S: Final = 120.0
 HAPROXY: Final = "HAProxy"
 PYTHON: Final = "Python proxy"
 PROXIES: Final = (HAPROXY, PYTHON)
+THROUGHPUT: Final = "serve=throughput"
+"""The shipped settings for many users, as they are."""
 PEERS: Final = ("litserve==0.2.19", "bentoml==1.4.39")
 HERE: Final = Path(__file__).parent
 FORMATS: Final = ("npy", "png")

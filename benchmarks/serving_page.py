@@ -9,7 +9,8 @@ from onestep.benchmarks.record import DOCS, RESULTS
 from onestep.platform.evaluation.table import markdown_row
 
 PAGE: Final = DOCS / "serving_speed.md"
-NAMES: Final = ("serving", "serving_faults", "serving_fuzz")
+NAMES: Final = ("serving", "serving_faults", "serving_fuzz", "serving_soak")
+NOT_RUN: Final = "not run"
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
     "serving": {
         "of_the_engine": (
@@ -36,9 +37,9 @@ HEAD: Final = """# What serving costs and survives
 
 Written by `python benchmarks/serving_page.py` from benchmarks/results/serving*.json.
 
-One replica of one thread holds a U-Net of 1.07 million parameters at 28x28, and its forwards run in
-a process of their own (`serve.apart`) that keeps to one core (`serve.pin`), as LitServe's do; a
-request asks for one image.
+One replica of one thread (`serve=throughput`) holds a U-Net of 1.07 million parameters at 28x28,
+and its forwards run in a process of their own (`serve.apart`) that keeps to one core (`serve.pin`),
+as LitServe's do; a request asks for one image.
 [serving.py](../benchmarks/serving.py) lets one server run at a time, all in each of {rounds}
 rounds of {seconds:g} s a cell, and takes medians. The load generator, wrk, shares the two cores
 with what it measures, as does other work on this machine (load {before} before, {after} after).
@@ -53,8 +54,9 @@ SERVER: Final = ("server", "file", "clients", "images/s", "range", "p50 ms", "p9
 
 
 def stored() -> dict[str, Any]:
-    """The results, by name."""
-    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in NAMES}
+    """The results that there are, by name."""
+    files = {name: RESULTS / f"{name}.json" for name in NAMES}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 
 def misses(found: Mapping[str, Any]) -> Misses:
@@ -125,7 +127,17 @@ def _faults(found: Mapping[str, Any]) -> list[str]:
         f"{over['refused_p99_ms']} ms) and recovers in {over['recovered_s']} s.",
         f"- {fuzz['by_hand']} hostile requests and {fuzz['by_schema']} of schemathesis: "
         f"{fuzz['faults']} failures, hangs or words about the server.",
+        f"- Few clients ask for long while the alias moves every ten seconds: {_soak(found)}.",
     ]
+
+
+def _soak(found: Mapping[str, Any]) -> str:
+    if (soak := found.get("serving_soak")) is None:
+        return NOT_RUN
+    return (
+        f"in {soak['minutes']:g} minutes {soak['failed']} of {soak['requests']} fail, and the "
+        f"memory of all processes grows by {soak['growth']:.1%}"
+    )
 
 
 def _bars(found: Mapping[str, Any]) -> list[str]:
@@ -137,6 +149,7 @@ def _bars(found: Mapping[str, Any]) -> list[str]:
             why = "" if bar["reached"] else whys[name][bar["number"]]
             cells = [name, bar["number"], f"{bar['value']:g}", bar["bar"], why]
             lines.append(markdown_row(cells))
+    lines += [markdown_row([name, "", NOT_RUN, "", ""]) for name in NAMES if name not in found]
     return lines
 
 

@@ -1,7 +1,8 @@
 """Whether a service grows: python benchmarks/serving_soak.py [--minutes N] [--judge].
 
-Few clients ask for half an hour. Memory is compared between the second tenth of the time, when all
-is warm, and the last.
+Few clients ask for half an hour, while the alias moves to another version and back every ten
+seconds. Memory of all processes, also of the one of the forwards, is compared between the second
+tenth of the time, when all is warm, and the last.
 """
 
 import argparse
@@ -10,27 +11,40 @@ import json
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
 from onestep.benchmarks.client_load import Answer, Load
 from onestep.benchmarks.record import RESULTS, Bars, at_least, at_most, judged, machine, save
-from onestep.benchmarks.served import HAPROXY, Served, fill_registry, megabytes, served
+from onestep.benchmarks.served import (
+    HAPROXY,
+    THROUGHPUT,
+    Served,
+    fill_registry,
+    megabytes,
+    served,
+)
+from onestep.platform.registry.store import Registry
 
 NAME: Final = "serving_soak"
 MINUTES: Final = 30.0
 CLIENTS: Final = 2
 SAMPLES: Final = 100
+VERSIONS: Final = 2
+FLIP_S: Final = 10.0
+LEAST_SHARE: Final = 0.25
 MOST_GROWTH: Final = 0.02
 
 
 def measure(minutes: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="1s-") as name:
         folder = Path(name)
-        fill_registry(folder)
-        with served(folder, HAPROXY) as service:
-            answers, samples = asyncio.run(_soak(service, 60 * minutes))
+        registry = fill_registry(folder, versions=VERSIONS)
+        with served(folder, HAPROXY, THROUGHPUT) as service:
+            answers, samples = asyncio.run(_soak(service, registry, 60 * minutes))
     totals = [sum(sample.values()) for sample in samples]
     tenth = max(1, len(totals) // 10)
     first, last = totals[tenth : 2 * tenth], totals[-tenth:]
@@ -38,6 +52,7 @@ def measure(minutes: float) -> dict[str, Any]:
         "minutes": minutes,
         "requests": len(answers),
         "failed": sum(one.status != 200 for one in answers),
+        "answered_by": dict(sorted(Counter(one.model for one in answers if one.model).items())),
         "megabytes": [round(total) for total in totals],
         "first": samples[tenth],
         "last": samples[-1],
@@ -45,24 +60,40 @@ def measure(minutes: float) -> dict[str, Any]:
     }
 
 
-async def _soak(service: Served, seconds: float) -> tuple[list[Answer], list[dict[str, float]]]:
+async def _soak(
+    service: Served, registry: Registry, seconds: float
+) -> tuple[list[Answer], list[dict[str, float]]]:
     load = Load()
     asking = load.run(service.url, clients=CLIENTS, tries=1, seconds=seconds)
     task = asyncio.create_task(asking)
+    flips = asyncio.create_task(_flip(registry))
     samples: list[dict[str, float]] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         await asyncio.sleep(seconds / SAMPLES)
         samples.append(megabytes(service.process))
         print(round(sum(samples[-1].values())), len(load.answers), flush=True)
-    return await task, samples
+    answers = await task
+    flips.cancel()
+    return answers, samples
+
+
+async def _flip(registry: Registry) -> None:
+    """Moves the alias from each version to the next, until it is cancelled."""
+    for version in cycle((*range(2, VERSIONS + 1), 1)):
+        await asyncio.sleep(FLIP_S)
+        await asyncio.to_thread(registry.promote, f"digits/{version}", "champion", why="its turn")
 
 
 def bars(numbers: Mapping[str, Any]) -> Bars:
+    answered = [numbers["answered_by"].get(f"digits/{k + 1}", 0) for k in range(VERSIONS)]
     return [
         at_least(numbers["minutes"], MINUTES, number="minutes"),
         at_most(numbers["growth"], MOST_GROWTH, number="growth"),
         at_most(numbers["failed"], 0, number="failed", of=numbers["requests"]),
+        at_least(
+            round(min(answered) / sum(answered), 3), LEAST_SHARE, number="share_of_each_version"
+        ),
     ]
 
 

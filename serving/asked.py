@@ -1,5 +1,6 @@
 """What every request for images may say, whatever its shape."""
 
+import math
 from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
@@ -76,6 +77,7 @@ class Asked(BaseModel):
         Whole,
     ] = None
     _asker: str = PrivateAttr(default="")
+    _within_s: float = PrivateAttr(default=math.inf)
 
     @property
     def asker(self) -> str:
@@ -86,4 +88,15 @@ class Asked(BaseModel):
         """The same request, with the name of the API key that it came with."""
         request = self.model_copy()
         request._asker = name
+        return request
+
+    @property
+    def within_s(self) -> float:
+        """Seconds after which the server itself needs no answer any more."""
+        return self._within_s
+
+    def needed_within(self, seconds: float) -> Self:
+        """The same request, of which the server needs no answer after so many seconds."""
+        request = self.model_copy()
+        request._within_s = seconds
         return request

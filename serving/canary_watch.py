@@ -13,7 +13,7 @@ from ..platform.registry.errors import PromotionRefused, RegistryUnreachable
 from ..platform.registry.reference import Alias, ModelVersion
 from .drift import Drift, measure_drift
 from .errors import without_paths
-from .judge import Evidence, Fate, judge
+from .judge import Evidence, Fate, Latest, judge
 from .lot import LOTS, Lot
 from .meaning import Meaning
 from .schema import CanaryCard
@@ -72,11 +72,12 @@ class TriedReplicas(Protocol):
 @final
 @dataclass(kw_only=True)
 class _Comparison:
-    """Lots of a champion and of a version on trial."""
+    """What was seen of a champion and of a version on trial, beside what replicas count."""
 
     both: tuple[str, str]
     lots: list[Lot] = field(default_factory=list)
     drift: Drift | None = None
+    latest: Latest = field(default_factory=Latest)
 
     def measure(self) -> None:
         """Measure the drift, of as many lots as are compared."""
@@ -238,12 +239,14 @@ class CanaryWatch:
 
 def _evidence(meanings: Sequence[Meaning], comparison: _Comparison | None) -> Evidence:
     counted = [meaning.counted for meaning in meanings]
+    requests, errors = sum(one.requests for one in counted), sum(one.errors for one in counted)
     return Evidence(
-        requests=sum(one.requests for one in counted),
-        errors=sum(one.errors for one in counted),
+        requests=requests,
+        errors=errors,
         images=sum(one.images for one in counted),
         ratios=() if comparison is None else comparison.ratios,
         drift=None if comparison is None else comparison.drift,
+        latest=(0, 0) if comparison is None else comparison.latest.look(requests, errors),
     )
 
 

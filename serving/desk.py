@@ -382,7 +382,8 @@ def _heard(lot: "asyncio.Future[Lot]") -> None:
 
 
 def _within(request: RequestT, left_s: float) -> RequestT:
-    """The request with so much of its deadline, if it has one, as is left of it."""
+    """The request with so much time, and of its deadline, if it has one, what is left of it."""
+    request = request.needed_within(left_s)
     if request.deadline_ms is None:
         return request
     return request.model_copy(update={"deadline_ms": max(1, int(1000 * left_s))})

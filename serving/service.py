@@ -302,7 +302,7 @@ class EngineService:
 
     def _room_s(self, request: ImagesRequest | GenerateRequest) -> float:
         """Seconds in which the request must have its images."""
-        return room(request.deadline_ms, self._timeout_s)
+        return min(room(request.deadline_ms, self._timeout_s), request.within_s)
 
     async def _images(
         self, draw: Draw | Rows, request: ImagesRequest | GenerateRequest

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from .split import Split
 Ask = Callable[[str, float], Awaitable[AnswerT | Refusal]]
 SHORT: Final = 4
 """Requests that may wait for a forward where a shadow still comes in."""
+_TOO_LATE: Final = 408
+_FULL: Final = 429
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -44,7 +47,9 @@ class Trial:
     request that no model takes speaks against it, nor does one that it fails reach the user. It
     has half of the time that a request has, so that the champion can still answer in the other.
     That it is predicted to need more than the half is no error, since of the whole it might not:
-    the champion then has all the time, and the request counts for neither.
+    the champion then has all the time, and the request counts for neither. Nor is it an error that
+    its queue is full, or that a request spends the half in it while others of it are answered: who
+    has most of the requests has the longest queue.
 
     Args:
         split: Which requests it gets.
@@ -56,6 +61,7 @@ class Trial:
         self.counted = Counted()
         self._waiting = waiting
         self._shadow: asyncio.Task[None] | None = None
+        self._made = -math.inf  # when it last made images
 
     async def answer(
         self, key: str, champion: str, ask: Ask[AnswerT], *, room_s: float
@@ -84,8 +90,8 @@ class Trial:
             self._count(found)
             return found
         answer = await ask(champion, room_s - (time.monotonic() - began))
-        # Else the request is at fault, or half of its time, and no version.
-        if not (isinstance(answer, Refusal) or found.is_predicted):
+        # Else the request is at fault, or what waits, or half of its time, and no version.
+        if not (isinstance(answer, Refusal) or found.is_excused):
             self._count(found)
         return answer
 
@@ -102,22 +108,31 @@ class Trial:
             return
 
         async def shadow() -> None:
-            self._count(await self._tried(ask, room_s))
+            found = await self._tried(ask, room_s)
+            if isinstance(found, _Failure) and found.is_excused:
+                self.counted.dropped += 1
+            else:
+                self._count(found)
 
         self._shadow = asyncio.create_task(shadow())
 
     async def _tried(self, ask: Ask[AnswerT], room_s: float) -> "AnswerT | _Failure":
         """The answer of the version, or why there is none."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(room_s):
                 answer = await ask(self.split.version, room_s)
         except TimeoutError:
-            return _Failure(why=f"no answer in {room_s:.3g} s")
+            return _Failure(why=f"no answer in {room_s:.3g} s", is_excused=self._made > began)
         except Exception:  # the edge of the model on trial: its error is counted, not passed on
             _LOG.exception("%s, which is on trial, failed", self.split.version)
             return _Failure(why="")
         if isinstance(answer, Refusal):
-            return _Failure(why=answer.error.message, is_predicted=answer.is_predicted)
+            has_waited = answer.status == _TOO_LATE and self._made > began
+            is_excused = answer.status == _FULL or answer.is_predicted or has_waited
+            return _Failure(why=answer.error.message, is_excused=is_excused)
+        if _images(answer):
+            self._made = time.monotonic()
         return answer
 
     def _count(self, found: "ImagesResponse | Made | _Failure") -> None:
@@ -133,10 +148,15 @@ class Trial:
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Failure:
-    """Why a version on trial made no answer, empty where that is logged already."""
+    """Why a version on trial made no answer.
+
+    Attributes:
+        why: One sentence; empty where it is logged already.
+        is_excused: Whether that says nothing of the version.
+    """
 
     why: str
-    is_predicted: bool = False
+    is_excused: bool = False
 
 
 def _images(answer: ImagesResponse | Made) -> int:

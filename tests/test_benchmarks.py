@@ -39,6 +39,7 @@ from onestep.benchmarks import (
     serving_faults,
     serving_fuzz,
     serving_page,
+    serving_soak,
     step_time,
     sweep_occupancy,
     sweep_overhead,
@@ -90,6 +91,7 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "serving": serving.bars,
     "serving_faults": serving_faults.bars,
     "serving_fuzz": serving_fuzz.bars,
+    "serving_soak": serving_soak.bars,
     "step_time": step_time.bars,
     "sweep_occupancy": sweep_occupancy.bars,
     "sweep_overhead": sweep_overhead.bars,
@@ -100,6 +102,8 @@ MAY_MISS: Final = {
     *serving_page.NAMES,
     "tournament",
 }
+MAY_LACK: Final = {"serving_soak"}
+"""What the page of its results then says was not run."""
 STORED: Final = sorted(path.stem for path in RESULTS.glob("*.json"))
 
 
@@ -115,7 +119,10 @@ def recipe_today(*overrides: str) -> dict[str, Any]:
 
 def test_no_result_goes_unjudged() -> None:
     assert set(STORED) <= {*BARS, "digits", "learning", "learning_digits", "planar", "tournament"}
-    assert {*BARS, "digits", "learning", "learning_digits", "planar", "tournament"} <= set(STORED)
+    assert {
+        *({*BARS} - MAY_LACK),
+        *("digits", "learning", "learning_digits", "planar", "tournament"),
+    } <= set(STORED)
 
 
 @pytest.mark.parametrize("name", sorted({*STORED} - MAY_MISS))
@@ -529,6 +536,30 @@ def test_the_page_of_what_is_learned_is_that_of_its_numbers() -> None:
 def test_the_collapse_was_seen_on_the_recipe_of_today(trial: str) -> None:
     stored = read("mean_collapse")["trials"][trial]
     assert stored["digest"] == digest_of(mean_collapse.stages(trial))
+
+
+def test_the_page_of_serving_says_what_was_not_run_and_has_the_bars_of_what_was() -> None:
+    others = {name: each for name, each in serving_page.stored().items() if name != "serving_soak"}
+    assert "| serving_soak |  | not run |" in serving_page.page(others)
+    soak = {"minutes": 30.0, "requests": 9, "failed": 0, "growth": 0.031}
+    soak["bars"] = serving_soak.bars({**soak, "answered_by": {"digits/1": 5, "digits/2": 4}})
+    assert [bar["reached"] for bar in soak["bars"]] == [True, False, True, True]
+    explained = {**others, "serving_soak": {**soak, "bars": [soak["bars"][0], soak["bars"][3]]}}
+    page = serving_page.page(explained)
+    assert "not run" not in page
+    assert "in 30 minutes 0 of 9 fail, and the memory of all processes grows by 3.1%" in page
+    assert "| serving_soak | share_of_each_version | 0.444 | >= 0.25 |" in page
+
+
+@pytest.mark.parametrize("peer", [serving.LIT, serving.BENTO])
+def test_as_much_as_a_peer_is_not_more(peer: str) -> None:
+    stored = read("serving")
+    ours = stored["of_the_engine"][serving.HAPROXY]
+    for median, reached in ((ours["median"], False), (0.9 * ours["median"], True)):
+        shares = {**stored["of_the_engine"], peer: {**ours, "median": median}}
+        bars = serving.bars({**stored, "of_the_engine": shares})
+        found = {bar["number"]: bar["reached"] for bar in bars}
+        assert found[f"of_{peer.lower()}"] is reached
 
 
 def test_the_page_of_serving_is_that_of_its_numbers_and_explains_what_is_missed() -> None:

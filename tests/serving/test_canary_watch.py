@@ -16,6 +16,7 @@ from onestep.serving.meaning import Meaning, look
 from onestep.serving.schema import CanaryCard, ImagesRequest, ImagesResponse
 from onestep.serving.settings import AppSettings
 from onestep.serving.split import Split
+from onestep.serving.trial import Counted
 from onestep.serving.watch import Watch
 from onestep.tests.serving.model import STD, gaussian, record_of
 from onestep.tests.serving.registry import NETWORK, ORACLE, register_broken
@@ -229,6 +230,35 @@ def test_the_share_moves_ends_and_comes_to_a_replica_that_starts_again(uri: str)
         assert set(await scene.ask(6)) == {ORACLE}
         card = await scene.card()
         assert (card.state, card.why) == ("stopped", "enough")
+
+    play(uri, work)
+
+
+def test_a_version_that_fails_after_it_was_good_for_long_is_rolled_back(uri: str) -> None:
+    class Busy(Local):
+        """Replicas of which one has answered many requests, and fails some more at each look."""
+
+        errors = 0
+
+        async def followed(self) -> list[dict[str, Meaning]]:
+            first, *others = await super().followed()
+            meaning = first[ALIAS]
+            if meaning.split is not None:
+                self.errors += 4
+                counted = Counted(requests=10**5 + self.errors, errors=self.errors)
+                meaning = replace(meaning, counted=counted)
+            return [{**first, ALIAS: meaning}, *others]
+
+    async def work(scene: Scene) -> None:
+        scene.ledger.start(scene.similar(), ALIAS, TERMS, why="a little wider")
+        watch = CanaryWatch(Busy(scene.local.replicas), lambda: scene.ledger)
+        for _ in range(3):
+            assert scene.ledger.find(ALIAS).is_running
+            await watch.round()
+        canary = scene.ledger.read("digits", "champion")
+        assert canary is not None
+        assert canary.state is CanaryState.ROLLED_BACK
+        assert canary.why == "4 of the latest 4 requests failed, allowed is a share of 0.01"
 
     play(uri, work)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from onestep.benchmarks.peer_engine import BUCKET
+from onestep.benchmarks.served import THROUGHPUT
 from onestep.serving.command import Serve
 
 
@@ -47,6 +49,14 @@ def test_every_preset_is_one_that_the_settings_take(
 ) -> None:
     assert run(f"serve={group}", "--dry-run") == 0
     assert json.loads(capsys.readouterr().out)["app"]["model"] == "champion"
+
+
+def test_the_preset_for_many_users_is_the_one_whose_speed_is_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(THROUGHPUT, "--dry-run") == 0
+    app = json.loads(capsys.readouterr().out)["app"]
+    assert (app["pin"], app["apart"], app["replicas"], app["bucket"]) == (True, True, 1, BUCKET)
 
 
 @pytest.mark.parametrize(

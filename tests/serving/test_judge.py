@@ -4,7 +4,7 @@ import pytest
 
 from onestep.platform.registry.canary import CanaryTerms
 from onestep.serving.drift import Drift
-from onestep.serving.judge import FEW, Evidence, Fate, judge
+from onestep.serving.judge import FEW, LATEST, Evidence, Fate, Latest, judge
 
 TERMS = CanaryTerms(images=1000, max_errors=0.01, max_latency=1.5, max_drift=0.05)
 GOOD = Evidence(
@@ -47,6 +47,39 @@ def test_errors_speak_against_a_version_where_chance_does_not_explain_them(
     errors: int, requests: int, expected: Fate
 ) -> None:
     assert fate(errors=errors, requests=requests) is expected
+
+
+def failures_until_it_is_rolled_back(good: int) -> int:
+    latest, errors = Latest(), 0
+    evidence = replace(GOOD, requests=good, errors=0, latest=latest.look(good, 0))
+    while judge(TERMS, replace(evidence, images=0))[0] is not Fate.ROLL_BACK:
+        errors += 1
+        seen = latest.look(good + errors, errors)
+        evidence = replace(evidence, requests=good + errors, errors=errors, latest=seen)
+    return errors
+
+
+def test_a_version_that_was_good_for_long_is_rolled_back_soon_after_it_fails() -> None:
+    assert failures_until_it_is_rolled_back(0) == 2
+    assert failures_until_it_is_rolled_back(100_000) <= 10
+    _, why = judge(TERMS, replace(GOOD, requests=100_000, latest=(120, 10)))
+    assert why == "10 of the latest 120 requests failed, allowed is a share of 0.01"
+
+
+def test_a_few_failures_of_the_latest_requests_may_be_chance() -> None:
+    assert fate(latest=(LATEST, 5)) is Fate.PROMOTE
+
+
+def test_the_latest_requests_are_those_of_the_fewest_looks_that_have_enough() -> None:
+    latest = Latest()
+    assert latest.look(1000, 7) == (0, 0)  # what was before is not known
+    assert latest.look(1000, 7) == (0, 0)
+    assert latest.look(1060, 8) == (60, 1)
+    assert latest.look(1120, 8) == (120, 1)
+    assert latest.look(1160, 9) == (100, 1)
+    assert latest.look(1500, 9) == (340, 0)
+    assert latest.look(700, 9) == (0, 0)  # a replica started again
+    assert latest.look(750, 12) == (50, 3)
 
 
 def test_no_error_may_be_allowed() -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -23,6 +24,8 @@ from onestep.tests.serving.model import GRID, MEAN, SHAPE, STD, TRIANGLE, gaussi
 NAME, CHAMPION, CANARY = "digits@champion", "digits/1", "digits/2"
 PAUSE_S = 0.05
 HEAVY_S = 0.5
+MANY = 1000
+CROWD = 24
 
 
 class Faulty(GaussianMap):
@@ -48,13 +51,21 @@ class Faulty(GaussianMap):
         return u * float("nan") if self.kind == "nan" else u
 
 
-def desk_of(kind: str, *, timeout_s: float = 60.0, stuck_s: float = 60.0) -> Desk:
+def desk_of(
+    kind: str, *, timeout_s: float = 60.0, stuck_s: float = 60.0, max_waiting: int = 256
+) -> Desk:
     def load(version: str) -> EngineService:
         is_well = version == CHAMPION and kind != "heavy"  # which both are
         flow_map: FlowMap = gaussian() if is_well else Faulty(kind)
         record = record_of(domain=flow_map.domain)
         engine = Engine(flow_map, record, bucket=4)
-        return EngineService(engine, name=version, version=version)
+        return EngineService(
+            engine,
+            name=version,
+            version=version,
+            max_waiting=MANY if version == CHAMPION else max_waiting,
+            timeout_s=timeout_s,
+        )
 
     return Desk(Shelf(load, memory_bytes=10**6), timeout_s=timeout_s, stuck_s=stuck_s)
 
@@ -240,6 +251,72 @@ def test_a_deadline_that_leaves_no_room_for_two_attempts_is_no_error_of_the_vers
             assert await version_of(desk, steps=1, deadline_ms=int(1900 * HEAVY_S)) == CHAMPION
 
     assert play("heavy", all_of_it(), work) == Counted(requests=3, images=3)
+
+
+def crowd(**bounds: float) -> tuple[Counter[str], Counted]:
+    """Versions that answer many requests at once, and what the one on trial has done."""
+
+    async def work() -> tuple[Counter[str], Counted]:
+        desk = desk_of("slow", **bounds)  # type: ignore[arg-type]
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, all_of_it())
+        many = [version_of(desk, steps=1, n=4, seed=seed) for seed in range(CROWD)]
+        return Counter(await asyncio.gather(*many)), desk.meanings[NAME].counted
+
+    return asyncio.run(work())
+
+
+def test_a_full_queue_of_the_version_is_no_error_of_it() -> None:
+    found, counted = crowd(max_waiting=4)
+    assert found[CHAMPION] > 0
+    assert found.total() == found[CHAMPION] + found[CANARY]
+    assert counted == Counted(requests=found[CANARY], images=4 * found[CANARY])
+
+
+def test_who_waits_for_half_the_time_while_others_are_answered_met_no_error() -> None:
+    found, counted = crowd(timeout_s=CROWD * PAUSE_S)
+    assert found[CHAMPION] > 0
+    assert counted == Counted(requests=found[CANARY], images=4 * found[CANARY])
+
+
+def test_who_would_wait_for_half_the_time_goes_to_the_champion_at_once() -> None:
+    half_s = 0.9 * CROWD * PAUSE_S  # too short for the last ones, of whom none needs the whole
+
+    async def work() -> None:
+        desk = desk_of("slow", timeout_s=2 * half_s)
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, all_of_it())
+        for _ in range(3):  # by which its pace is known
+            assert await version_of(desk, steps=1, n=4) == CANARY
+        began, ended = time.monotonic(), {}
+
+        async def ask(seed: int) -> None:
+            version = await version_of(desk, steps=1, n=4, seed=seed)
+            ended.setdefault(version, time.monotonic() - began)
+
+        await asyncio.gather(*map(ask, range(CROWD)))
+        assert ended[CHAMPION] < half_s
+        assert desk.meanings[NAME].counted.errors == 0
+
+    asyncio.run(work())
+
+
+def test_a_shadow_that_is_refused_for_what_waits_is_dropped() -> None:
+    async def work() -> None:
+        desk = desk_of("slow", max_waiting=1)
+        await desk.serve({NAME: [CHAMPION]})
+        await desk.stage(CANARY)
+        desk.split(NAME, all_of_it(shadow=True))
+        named = [asyncio.create_task(version_of(desk, model=CANARY, n=4)) for _ in range(2)]
+        await asyncio.sleep(PAUSE_S / 2)  # one is made, and one waits
+        named.append(asyncio.create_task(version_of(desk, model=CANARY, n=4)))
+        assert await version_of(desk) == CHAMPION
+        await asyncio.gather(*named)
+        assert desk.meanings[NAME].counted == Counted(dropped=1)
+
+    asyncio.run(work())
 
 
 def test_a_client_that_leaves_is_no_error_of_the_version() -> None:

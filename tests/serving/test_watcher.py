@@ -30,6 +30,39 @@ def test_a_lot_that_takes_too_long_is_none(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(work())
 
 
+class Hung:
+    """A handle whose replicas answer nothing."""
+
+    def broadcast(self, *_: object) -> "Hung":
+        return self
+
+    async def results_async(self, *, timeout_s: float) -> None:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.Event().wait()
+
+
+def test_no_round_waits_long_for_a_replica_that_hangs_but_a_load_may_take_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert watcher._TOLD_WITHIN_S < 10
+    monkeypatch.setattr(watcher, "_TOLD_WITHIN_S", 0.05)
+    replicas: Any = RemoteReplicas(Hung())  # type: ignore[arg-type]
+
+    async def work() -> None:
+        for method in ("followed", "point", "split", "tell", "note"):
+            words = ("digits@champion", "")[: 0 if method == "followed" else 2]
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2.0) as patience:
+                    await getattr(replicas, method)(*words)
+            assert not patience.expired(), method
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5) as patience:
+                await replicas.stage("digits/2")
+        assert patience.expired()
+
+    asyncio.run(work())
+
+
 def test_a_trial_keeps_no_alias_from_being_followed() -> None:
     rounds = 0
 
