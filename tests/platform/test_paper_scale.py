@@ -147,6 +147,13 @@ def test_adversarial_weights_are_published_beside_means_and_set_beside_sums() ->
     assert recipe("dmd2").training.clip_norm / dimensions == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize("name", ["alpha_flow", "soflow"])
+def test_the_offset_of_a_mean_is_that_of_a_sum_over_all_dimensions(name: str) -> None:
+    """1e-3 beside means over the dimensions of an image, which the losses sum."""
+    weighting = recipe(name).method["weighting"]
+    assert weighting["offset"] / (3 * 32 * 32) == pytest.approx(1e-3)
+
+
 def test_the_ratio_of_gradients_of_ctm_is_taken_at_the_last_layer() -> None:
     assembly = assembled(recipe("consistency_trajectory"))
     with torch.device("meta"):
