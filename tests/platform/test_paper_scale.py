@@ -111,6 +111,7 @@ def test_a_dry_run_of_a_recipe_tells_its_cost_and_what_it_aims_at(name: str) -> 
     assert summary["compute"]["flops_per_sample"] > 0
     assert summary["compute"]["flops_in_all"] > 0
     assert summary["memory"]["activations_estimated"] > 0
+    assert summary["time"]["hours_at_least"] > 0.0
     needs = build(recipe(name).method, AbstractLearner).needs  # type: ignore[type-abstract]
     assert ("pairs" in summary["compute"]) == (needs.pairs is not None)
 
