@@ -148,6 +148,20 @@ def test_adversarial_weights_are_published_beside_means_and_set_beside_sums() ->
     assert recipe("dmd2").training.clip_norm / dimensions == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize("name", [it for it in METHODS if "with LPIPS" in recipe(it).published])
+def test_a_recipe_whose_figure_is_one_of_lpips_says_how_to_have_it(name: str) -> None:
+    text = (CONF / "experiment" / f"cifar10_{name}.yaml").read_text()
+    lines = re.findall(r"(?<=[ \n])(?:perception@)?method\.[\w.]+=\w+", text)
+    assert [line for line in lines if line.startswith("perception@")]
+    asked = (f"experiment=cifar10_{name}", *lines)
+    targets = [
+        node["_target_"]
+        for node in compose("train", asked)["method"].values()
+        if isinstance(node, dict)
+    ]
+    assert "onestep.platform.training.lpips.Lpips" in targets
+
+
 @pytest.mark.parametrize("name", ["alpha_flow", "soflow"])
 def test_the_offset_of_a_mean_is_that_of_a_sum_over_all_dimensions(name: str) -> None:
     """1e-3 beside means over the dimensions of an image, which the losses sum."""
