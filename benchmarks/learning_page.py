@@ -93,8 +93,9 @@ def _of_digits(found: Mapping[str, Any]) -> str:
         "",
         "1-nearest-neighbour two-sample accuracy against images that no model has seen, .5 where "
         "nothing tells them apart, with a 95 % interval over draws. Bars: "
-        f"{bars['accuracy']:g}, {bars['core_s']:g} seconds, and a deviation of "
-        f"{bars['deviation']:g}: the mean distance from .5 of the shares of samples and of images, "
+        f"{bars['accuracy']:g}, {bars['core_s']:g} seconds of processor time, which are "
+        f"{bars['core_s'] / 120:g} minutes of two cores, and a deviation of {bars['deviation']:g}: "
+        "the mean distance from .5 of the shares of samples and of images, "
         "which noise on top of data does not even out. A Gaussian for each class has "
         f"{some['gaussian']:.3f} and {some['deviation_of_gaussian']:.3f}, as many training images "
         f"an accuracy of {some['floor']:.3f}.",

@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onestep.benchmarks.method_cost_page import PAGE, page
+from onestep.benchmarks import method_cost_page
+from onestep.benchmarks.method_cost_page import BATCH
 from onestep.benchmarks.predicted_cost import PREDICTIONS
 from onestep.benchmarks.record import Bars, at_most, run
 from onestep.methods.core.game import AbstractGame
@@ -45,7 +46,6 @@ METHODS = sorted(
 )
 BASE = "flow_matching"
 STEPS = 1000
-BATCH = 64
 ROUNDS = 31
 CPU = torch.device("cpu")
 OVERRIDES = [
@@ -178,4 +178,5 @@ if __name__ == "__main__":
         measure(chosen.only)
     else:
         sys.argv[1:] = rest
-        PAGE.write_text(page(run("method_cost", lambda: measure(METHODS), bars), BATCH))
+        run("method_cost", lambda: measure(METHODS), bars)
+        method_cost_page.write()

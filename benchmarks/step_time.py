@@ -6,7 +6,8 @@
 A quarter of the rows lies off the diagonal. Each round takes one step of every kind in turn, and
 the ratio of each kind is the median over rounds of its time over flow matching's in that round.
 Memory is the most that torch's allocator holds within a step, above what it held before.
-The error of a derivative is measured against float64 at the same weights.
+The error of a derivative is measured against float64 at the same weights. Results go to
+benchmarks/results/step_time.json and to docs/method_cost.md.
 """
 
 import statistics
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from onestep.benchmarks import method_cost_page
 from onestep.benchmarks.record import Bars, at_most, run
 from onestep.methods.core.calculus import AbstractDerivative, ForwardMode
 from onestep.methods.core.condition import Condition
@@ -149,3 +151,4 @@ def bars(numbers: Mapping[str, Any]) -> Bars:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run("step_time", measure_all, bars)
+    method_cost_page.write()

@@ -41,7 +41,7 @@ class ConsistencyDistillation(AbstractMethod):
         flow map is the identity. The default distance is a sum over dimensions, where theirs is a
         mean: learning rates of optimizers that see the size of a gradient, and the norm at which it
         is clipped, are d times others. LPIPS, the paper's best, is a distance for images that has
-        to be installed: ``platform/training/lpips.py``, theirs with a side of 224. The
+        to be installed: ``perception@method.distance=lpips``, theirs with a side of 224. The
         target is in evaluation mode; theirs has no dropout to share.
     Cost: one forward pass a step, one of the target network, and one (Euler) or two (Heun) of the
         teacher, each of which is two if it is guided.

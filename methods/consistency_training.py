@@ -38,8 +38,8 @@ class ConsistencyTraining(AbstractMethod):
         default distance is a sum over dimensions, where theirs is a mean: learning rates of
         optimizers that see the size of a gradient, and the norm at which it is clipped, are d times
         others. LPIPS, the paper's best, is a distance for images that has to be installed:
-        ``platform/training/lpips.py``, theirs with a side of 224. The target is in evaluation mode;
-        theirs has no dropout to share.
+        ``perception@method.distance=lpips``, theirs with a side of 224. The target is in evaluation
+        mode; theirs has no dropout to share.
     Cost: one forward pass a step, and one of the target network.
     Fails by: a bias while the grid is coarse, noise and slow progress when it is fine; a moving
         average that lags brings a bias of its own, which later work drops.

@@ -104,8 +104,8 @@ class ConsistencyTrajectory(AbstractGame):
     Differs from the paper: a walk has its own length in each row instead of one for the batch, and
         shorter ones, with all lengths alike; weights of the terms are schedules unless ``balance``
         is their ratio of gradients, GradientRatio; the default distance is a sum of squares over
-        dimensions, theirs is LPIPS, which is ``platform/training/lpips.py`` with a side of 224
-        where its package is installed; the default law of the diagonal is half of theirs, which is
+        dimensions, theirs is LPIPS, which is ``perception@method.distance=lpips`` with a side of
+        224 where it is installed; the default law of the diagonal is half of theirs, which is
         NoisyMixture; the critic reads the teacher's features of noised
         samples instead of downloaded classifiers'; the boundary is the data in place of sigma_min.
     Cost: three forward passes of the network and two of its average a step, twice ``longest`` of

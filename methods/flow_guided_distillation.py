@@ -37,9 +37,9 @@ class FlowGuidedDistillation(AbstractMethod):
         The first half of the paper is SlimFlow.
     Convention: their formulas call the noise x1 and the data x0; their code is as here.
     Differs from the paper: the distance is squared L2 unless another is given; theirs is LPIPS,
-        which is ``platform/training/lpips.py`` where its package is installed. The noise is the
-        input at t = 0 exactly, not mixed with a thousandth of the data. Which rows take the
-        student's own step is a schedule.
+        which is ``perception@method.distance=lpips`` where it is installed. The noise is the input
+        at t = 0 exactly, not mixed with a thousandth of the data. Which rows take the student's own
+        step is a schedule.
     Cost: two forward passes a step and two of the small flow, one of which is saved where all rows
         take the student's own step; and the making of the pairs once.
     Fails by: errors of the small flow are learnt as far as w outweighs the pairs; the student's own

@@ -43,12 +43,13 @@ class ImprovedReFlow(AbstractMethod):
         for the distance, section 4.3 for real data.
     Convention: theirs runs data -> noise; t' = 1 - t and v' = -v. The law of times is symmetric.
     Differs from the paper: the distance of the endpoint is optional, since its perceptual network
-        has to be installed: ``platform/training/lpips.py``, theirs with a side of 224. A
-        FeatureDistance needs nothing. Without one the velocity's weight is 1 and not the published
-        t, which would leave the start, where the only step begins, untrained, and the distance is a
-        sum over dimensions. Real pairs come in for the last tenth, for half of the rows, in place
-        of a further run on a share that is not known. The network starts from the teacher's
-        weights, not from those of a diffusion model, and times may be 0 and 1.
+        has to be installed: ``perception@method.endpoint=lpips``, theirs with a side of 224. A
+        FeatureDistance needs nothing, and ``auto`` takes one where there is no LPIPS. Without an
+        endpoint the velocity's weight is 1 and not the published t, which would leave the start,
+        where the only step begins, untrained, and the distance is a sum over dimensions. Real pairs
+        come in for the last tenth, for half of the rows, in place of a further run on a share that
+        is not known. The network starts from the teacher's weights, not from those of a diffusion
+        model, and times may be 0 and 1.
     Cost: one forward pass a step, and the making of the pairs once; with a FeatureDistance as
         endpoint two passes of the teacher, one of them with its graph.
     Fails by: the teacher's errors are learnt too; few pairs are overfitted; where pairs do cross,

@@ -42,8 +42,9 @@ class InstaFlow(AbstractGame):
         pairs is ``pairs.guidance``. The published models have the first two terms alone, one after
         the other.
     Convention: as theirs.
-    Differs from the paper: P is LPIPS only where its weights are at hand; without them it is the
-        distance in the features of the teacher of the pairs. The adversarial term is not theirs;
+    Differs from the paper: P is left out unless it is asked for. It may be LPIPS, the distance in
+        the features of the teacher of the pairs, or (``perception@method.perception=auto``) LPIPS
+        where it is installed and these features elsewhere. The adversarial term is not theirs;
         its weight is a schedule unless ``balance`` is a ratio of gradients. The critic reads the
         teacher's features of noised samples, and to it the data of the pairs are real: the
         teacher's samples, and true data as far as ``generated`` mixes them in. A condition may be a

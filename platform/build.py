@@ -87,6 +87,7 @@ def _check_fields(node: Mapping[str, Any], runtime: tuple[str, ...]) -> None:
     for key, value in given.items():
         if key in allowed:
             _check_kind(f"{target.__name__}.{key}", value, allowed[key].annotation)
+            _check_class(f"{target.__name__}.{key}", value, allowed[key].annotation)
         for inner in value if isinstance(value, list | tuple) else [value]:
             if isinstance(inner, Mapping) and "_target_" in inner:
                 _check_fields(inner, ())
@@ -103,12 +104,28 @@ def _check_kind(name: str, value: object, annotation: object) -> None:
     for number in value if isinstance(value, list | tuple) else [value]:
         if isinstance(number, float):
             finite(name, number)
-    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    options = _options(annotation)
     things = [option for option in options if option is not NoneType]
     is_given = isinstance(value, Mapping) or (value is None and NoneType in options)
     if not is_given and all(_is_thing(option) for option in things):
         null = ", or null" if NoneType in options else ""
         raise ValueError(f"{name} must be a node that names its class{null}, got {value!r}")
+
+
+def _check_class(name: str, value: object, annotation: object) -> None:
+    """Refuse a node of a thing that is none of those that a field holds."""
+    if not isinstance(value, Mapping) or "_target_" not in value or value.get("_partial_"):
+        return
+    things = [it for it in _options(annotation) if isinstance(it, type) and it is not NoneType]
+    target = class_at(str(value["_target_"]))
+    if things and all(map(_is_thing, things)) and not issubclass(target, tuple(things)):
+        wanted = " or ".join(it.__name__ for it in things)
+        raise ValueError(f"{name} must be of {wanted}, got {target.__name__}")
+
+
+def _options(annotation: object) -> tuple[object, ...]:
+    """The kinds of which a value may be."""
+    return get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
 
 
 def _is_thing(kind: object) -> bool:

@@ -523,8 +523,22 @@ def test_what_competed_is_the_recipe_of_today(name: str) -> None:
 
 
 def test_the_page_of_what_a_step_costs_is_that_of_its_numbers() -> None:
-    page = method_cost_page.page(read("method_cost"), method_cost.BATCH)
+    page = method_cost_page.page(read("method_cost"), read("step_time"))
     assert method_cost_page.PAGE.read_text() == page
+
+
+def test_the_page_tells_what_derivatives_cost_and_which_miss_their_bar() -> None:
+    stored = read("step_time")
+    good, case = stored["cases"][:2]
+    slow = {**case, "recommended_ratio": 1.301, "recommended_error": 0.0042}
+    cases = {"cases": [good, slow]}
+    page = method_cost_page.page(
+        read("method_cost"), {**stored, **cases, "bars": step_time.bars(cases)}
+    )
+    rows = {network: line for line in page.splitlines() if (network := line.split(" | ")[0][2:])}
+    low, _, high = case["quartiles_recommended"]
+    assert f"| **1.30** [{low:.2f}, {high:.2f}] | 1.00 | 4e-03 |" in rows[slow["network"]]
+    assert "**" not in rows[good["network"]]
 
 
 def test_the_page_of_what_is_learned_is_that_of_its_numbers() -> None:

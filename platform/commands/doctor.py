@@ -38,7 +38,9 @@ examples:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Look, measure and print, or print what would be looked at."""
-        experiment = Experiment.from_dict(compose("train", arguments.overrides))
+        from ..training.perception import with_perception
+
+        experiment = with_perception(Experiment.from_dict(compose("train", arguments.overrides)))
         if arguments.dry_run:
             print(json.dumps(without_passwords(experiment.to_dict()), indent=2))
             return 0

@@ -33,8 +33,10 @@ examples:
   onestep train method=mean_flow --dry-run                    print the experiment and stop
   onestep train method=mean_flow --dry-run --measure          and time a step on this machine
 
-A dry run counts memory in bytes and operations of a worker; what it cannot count is null. At a
-paper's scale (experiment=cifar10_...) it also says what the paper reports, as published.
+A dry run counts memory in bytes and operations of a worker, and the hours that these take at least
+at the best speed of this machine; with --measure, the hours by the time of a step. What it cannot
+count is null. At a paper's scale (experiment=cifar10_...) it also says what the paper reports, as
+published.
 """
 
     def configure(self, parser: argparse.ArgumentParser) -> None:

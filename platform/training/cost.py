@@ -1,4 +1,4 @@
-"""The cost of an experiment before it is run: memory, operations and, where asked for, time."""
+"""The cost of an experiment before it is run: memory, operations and time."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +17,7 @@ from .footprint import (
     learning_of_shapes,
     pair_teacher_of_shapes,
 )
+from .least_time import least_time
 from .step_time import step_time
 from .workload import Workload, evaluation_flops, workload
 
@@ -29,12 +30,13 @@ def cost_of(
     Args:
         experiment: The experiment.
         stages: Those of earlier stages, by their names.
-        is_measured: Whether a step is timed on this machine.
+        is_measured: Whether a step is timed on this machine, too.
 
     Returns:
         Plain values: ``steps``, ``parameters``, ``memory`` in bytes, ``compute`` in floating-point
-        operations, that of pairs apart, and ``time`` where it is measured. What cannot be counted
-        is None.
+        operations, that of pairs apart, and ``time``: at least what the operations take at the
+        best speed of this machine, and what its steps take where they are measured. What cannot be
+        counted is None.
 
     Raises:
         ValueError: If a registered parent does not fit, or the loss refuses the experiment.
@@ -65,8 +67,9 @@ def cost_of(
     teacher = pair_teacher_of_shapes(assembly, stages)
     if teacher is not None:
         summary["compute"]["pairs"] = _cost_of_pairs(assembly, teacher)
+    summary["time"] = asdict(least_time(experiment, summary["compute"]["flops_in_all"]))
     if is_measured:
-        summary["time"] = asdict(step_time(assemble(experiment), frozen))
+        summary["time"] |= asdict(step_time(assemble(experiment), frozen))
     return summary
 
 

@@ -27,6 +27,7 @@ from .guard import returns_in
 from .measurement import measured_at_workers, served_map
 from .mlflow_reporter import MlflowReporter
 from .nodes import check_nodes
+from .perception import perceptions
 from .place import check_place, place_of
 from .preparation import Preparation
 from .ray_checkpoints import latest
@@ -95,6 +96,8 @@ def _carry_out(
     if choice is not None:
         choice.keep(folder)
         watcher.say(f"derivative: {choice}")
+    for line in perceptions(experiment):
+        watcher.say(line)
     facts = _facts(experiment, dataset, folder, revision=revision)
     with _run(registry, facts, folder) as run:
         if choice is not None:

@@ -20,6 +20,8 @@ _FILES: Final = {
     "vgg": "vgg16-397923af.pth",
 }
 """Weights of each backbone, as torchvision names their file."""
+CHANNELS: Final = (1, 3)
+"""How many an image may have."""
 
 
 @final
@@ -55,8 +57,7 @@ class Lpips(AbstractDistance):
             raise ValueError(f"LPIPS needs a side of at least 32, got {self.side}")
         if importlib.util.find_spec("lpips") is None:
             raise LpipsUnavailable(
-                "LPIPS needs the package lpips, which is not installed; "
-                "FeatureDistance compares in the teacher's own features"
+                "LPIPS needs the package lpips, which is not installed: pip install lpips"
             )
         weights = Path(torch.hub.get_dir()) / "checkpoints" / _FILES[self.backbone]
         if not weights.is_file():
@@ -74,7 +75,7 @@ class Lpips(AbstractDistance):
         Raises:
             ValueError: If the rows are no such images.
         """
-        if x.dim() != 4 or x.shape[1] not in (1, 3):
+        if x.dim() != 4 or x.shape[1] not in CHANNELS:
             raise ValueError(
                 f"LPIPS takes images with 1 or 3 channels, got shape {tuple(x.shape[1:])}"
             )

@@ -21,6 +21,7 @@ from .parent import (
     require_same_data,
     require_scale,
 )
+from .perception import with_perception
 from .place import check_place
 from .registration import Trained
 from .watcher import Watcher
@@ -67,7 +68,7 @@ class Stage:
             return models[found[1]]
 
         filled = tuple(_STAGE.sub(model, line) for line in self.overrides)
-        return Experiment.from_dict(compose("train", filled), filled)
+        return with_perception(Experiment.from_dict(compose("train", filled), filled))
 
 
 @final

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-import torch
-
 from ...methods.core.flow_map import FlowMap
 from ...methods.core.game import AbstractGame
 from .assembly import Assembly
+from .least_time import wait
 from .place import place_of
 from .stand_in import NoiseFeed
 from .worker import learning_on
@@ -86,14 +85,9 @@ def _seconds(assembly: Assembly, frozen: Mapping[str, FlowMap], *, rows: int) ->
         training=training_here,
     )
     learning.advance()  # the first step makes what the optimizer keeps
-    _wait(place.device)
+    wait(place.device)
     start = time.perf_counter()
     for _ in range(steps):
         learning.advance()
-    _wait(place.device)
+    wait(place.device)
     return (time.perf_counter() - start) / (steps * rows)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -13,6 +13,7 @@ from . import checkpoint as checkpoints
 from .assembly import Assembly, Models, assemble
 from .derivative_choice import require_chosen
 from .measurement import measured, served_map
+from .perception import require_perception
 from .place import place_of
 from .ray_checkpoints import latest, remove
 from .ray_train import Loaded, train_with_ray
@@ -159,9 +160,11 @@ def check_trial(experiment: Experiment) -> None:
 
     Raises:
         ValueError: If it asks for several GPUs in one process, or a cluster of its own, has
-            settings of what only a run has, or if its derivative is still to be chosen.
+            settings of what only a run has, or if its derivative or its perceptual distance is
+            still to be chosen.
     """
     require_chosen(experiment)
+    require_perception(experiment)
     workers = experiment.workers
     if workers.gpus_per_worker > 1.0:
         raise ValueError(

@@ -81,6 +81,17 @@ def test_a_word_for_a_critic_is_refused(method: str) -> None:
     assert isinstance(build(node, AbstractLearner), AbstractLearner), "null is allowed"
 
 
+def test_a_node_of_another_thing_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^MeanFlow\.coupling must be of AbstractCoupling, got Co"
+    ):
+        build({**METHOD, "coupling": CONSTANT}, AbstractMethod)
+    node = compose("train", ["method=instaflow"])["method"]
+    wanted = r"InstaFlow\.perception must be of FeatureDistance or AbstractDistance, got Constant"
+    with pytest.raises(ValueError, match=wanted):
+        build({**node, "perception": CONSTANT}, AbstractLearner)
+
+
 def test_the_error_of_a_class_comes_through_as_it_is() -> None:
     high = {**METHOD, "tangent": {**CONSTANT, "value": 2.0}}
     with pytest.raises(ValueError, match=r"^method\.tangent must stay in \[0, 1\], got 2$"):

@@ -296,7 +296,11 @@ def test_a_dry_run_prints_the_experiment_and_writes_nothing(
     assert memory["activations_estimated"] > 0
     compute = shown["summary"]["compute"]
     assert compute["flops_in_all"] == 128 * compute["flops_per_sample"] > 0
-    assert "time" not in shown["summary"]
+    time = shown["summary"]["time"]
+    assert time["device"] == "cpu"
+    hours = compute["flops_in_all"] / time["flops_per_s"] / 3600.0
+    assert time["hours_at_least"] == pytest.approx(hours)
+    assert "hours" not in time
     assert shown["overrides"] == TINY
     assert sorted(home.rglob("*")) == before
 
@@ -308,6 +312,7 @@ def test_a_dry_run_times_a_step_only_where_asked_to(
     time = json.loads(capsys.readouterr().out)["summary"]["time"]
     assert time["device"] == "cpu"
     assert time["hours"] == pytest.approx(128 * time["seconds_per_sample"] / 3600.0)
+    assert time["hours"] > time["hours_at_least"] > 0.0
     assert "--measure belongs to a dry run" in refused("train", *TINY, "--measure")
 
 

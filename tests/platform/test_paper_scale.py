@@ -111,6 +111,7 @@ def test_a_dry_run_of_a_recipe_tells_its_cost_and_what_it_aims_at(name: str) -> 
     assert summary["compute"]["flops_per_sample"] > 0
     assert summary["compute"]["flops_in_all"] > 0
     assert summary["memory"]["activations_estimated"] > 0
+    assert summary["time"]["hours_at_least"] > 0.0
     needs = build(recipe(name).method, AbstractLearner).needs  # type: ignore[type-abstract]
     assert ("pairs" in summary["compute"]) == (needs.pairs is not None)
 
@@ -145,6 +146,27 @@ def test_adversarial_weights_are_published_beside_means_and_set_beside_sums() ->
     assert learner.adversary.generator(now) / dimensions == pytest.approx(1e-3)
     assert learner.adversary.critic(now) / dimensions == pytest.approx(1e-2)
     assert recipe("dmd2").training.clip_norm / dimensions == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("name", [it for it in METHODS if "with LPIPS" in recipe(it).published])
+def test_a_recipe_whose_figure_is_one_of_lpips_says_how_to_have_it(name: str) -> None:
+    text = (CONF / "experiment" / f"cifar10_{name}.yaml").read_text()
+    lines = re.findall(r"(?<=[ \n])(?:perception@)?method\.[\w.]+=\w+", text)
+    assert [line for line in lines if line.startswith("perception@")]
+    asked = (f"experiment=cifar10_{name}", *lines)
+    targets = [
+        node["_target_"]
+        for node in compose("train", asked)["method"].values()
+        if isinstance(node, dict)
+    ]
+    assert "onestep.platform.training.lpips.Lpips" in targets
+
+
+@pytest.mark.parametrize("name", ["alpha_flow", "soflow"])
+def test_the_offset_of_a_mean_is_that_of_a_sum_over_all_dimensions(name: str) -> None:
+    """1e-3 beside means over the dimensions of an image, which the losses sum."""
+    weighting = recipe(name).method["weighting"]
+    assert weighting["offset"] / (3 * 32 * 32) == pytest.approx(1e-3)
 
 
 def test_the_ratio_of_gradients_of_ctm_is_taken_at_the_last_layer() -> None:

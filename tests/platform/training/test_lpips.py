@@ -1,13 +1,9 @@
 """LPIPS is itself or is refused in one sentence; a stand-in shows what it is given."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from onestep.methods.consistency_distillation import ConsistencyDistillation
 from onestep.methods.consistency_training import ConsistencyTraining
@@ -22,34 +18,7 @@ from onestep.methods.flow_guided_distillation import FlowGuidedDistillation
 from onestep.methods.improved_reflow import ImprovedReFlow
 from onestep.platform.training.lpips import Lpips, LpipsUnavailable, _network
 from onestep.tests.methods.contract import SmallMap
-
-
-class Standin(nn.Module):
-    """Takes what LPIPS takes, and gives what it gives: the mean of the first image."""
-
-    def __init__(self, *, net: str, verbose: bool) -> None:
-        super().__init__()
-        assert (net, verbose) == ("vgg", False)
-        self.seen: list[tuple[int, ...]] = []
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        assert x.shape == y.shape
-        self.seen.append(tuple(x.shape))
-        return x.mean((1, 2, 3), keepdim=True)
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from importlib.machinery import ModuleSpec
-
-    module = ModuleType("lpips")
-    module.__spec__ = ModuleSpec("lpips", None)
-    module.LPIPS = Standin  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lpips", module)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"")
-    _network.cache_clear()
+from onestep.tests.platform.training.lpips_stand_in import Standin
 
 
 def test_without_its_package_it_says_so() -> None:

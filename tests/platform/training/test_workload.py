@@ -105,6 +105,7 @@ def test_what_cannot_be_counted_is_none() -> None:
     values = recipe(CURIOUS, steps=10)
     shown = cost_of(Experiment.from_dict(values), {}, is_measured=False)
     assert shown["compute"] == {"flops_per_sample": None, "flops_in_all": None}
+    assert shown["time"]["hours_at_least"] is None
     assert shown["memory"]["activations_estimated"] is None
     assert shown["memory"]["held_in_all"] == sum(shown["memory"]["held"].values())
 
