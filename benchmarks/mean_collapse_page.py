@@ -66,8 +66,8 @@ What is seen:
   the teacher, and its errors are learnt.
 - **Residual and coupling flows** learn the same pairs without collapse, but cannot tear the noise:
   what joins the modes in it still joins them in the samples. A coupling flow stretches it to thin
-  bridges. A residual flow, no step of which may be steep, leaves wide ones, and wider ones with
-  fewer steps.
+  bridges. A residual flow, no step of which may be steep, comes to the ring on which the modes lie
+  and hardly parts them.
 
 W2 is moved most by the shares of the modes and hardly by points between them: it tells the collapse
 from its cures, but not the cures from each other.
