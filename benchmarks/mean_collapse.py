@@ -3,9 +3,10 @@
     python benchmarks/mean_collapse.py                       all trials
     python benchmarks/mean_collapse.py --page                judge, write page and picture again
 
-The recipe for eight Gaussians is trained with one coupling after the other on 4000 data. Results go
-to benchmarks/results/mean_collapse.json, where trials that are not named keep their numbers; page
-and picture are made from them alone.
+The recipe for eight Gaussians is trained with one coupling after the other on 4000 data, and under
+one of them in the forms whose every jump can be undone. Results go to
+benchmarks/results/mean_collapse.json, where trials that are not named keep their numbers; page and
+picture are made from them alone.
 """
 
 import argparse
@@ -54,12 +55,16 @@ TRIALS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
             "parents.teacher={teacher}",
         ),
     },
+    "residual": {"model": (_RECIPE, f"{_COUPLING}=global_ot", "net=residual_flow", "net.depth=10")},
+    "coupling": {"model": (_RECIPE, f"{_COUPLING}=global_ot", "net=coupling_flow")},
 }
 SHOWN: Final = 400
 """Points of each trial that are kept for the picture."""
 COLLAPSED: Final = 0.1
 """Width of the samples, over that of the data, below which they are one point."""
 CURED: Final = {"width": 0.9, "outside_modes": 0.12, "mode_mass_tv": 0.06}
+INVERTIBLE: Final = {"residual": 0.2, "coupling": 0.05}
+"""Forms that cannot tear their noise, and the most of it that may be left between the modes."""
 DECIDED: Final = ("global_ot", "loom", "teacher")
 """Couplings under which a noise has one datum."""
 WIDEST: Final = 1.4
@@ -105,8 +110,9 @@ def bars(numbers: Mapping[str, Any]) -> Bars:
             found.append(at_least(trial["outside_modes"], 0.9, trial=name, number="outside_modes"))
             continue
         found.append(at_least(trial["width"], CURED["width"], trial=name, number="width"))
+        most = CURED | ({"outside_modes": INVERTIBLE[name]} if name in INVERTIBLE else {})
         found += [
-            at_most(trial[number], CURED[number], trial=name, number=number)
+            at_most(trial[number], most[number], trial=name, number=number)
             for number in ("outside_modes", "mode_mass_tv")
         ]
         if name in DECIDED:

@@ -19,6 +19,8 @@ TITLES: Final = {
     "global_ot": "global OT",
     "loom": "LOOM",
     "teacher": "pairs of a teacher",
+    "residual": "global OT, residual flow",
+    "coupling": "global OT, coupling flow",
 }
 NUMBERS: Final = {
     "w2": "W2",
@@ -37,7 +39,9 @@ A [neural flow](../methods/neural_flow.py) is asked where a noise goes and never
 the way. What it learns is the mean of all data that its coupling has paired with that noise. The
 recipe for eight Gaussians is trained here with one coupling after the other, for the same number
 of samples, on {data} data, and judged by one step from fresh noise against data that it has not
-seen.
+seen. Its network is free; the last two rows take the forms whose every jump can be undone, a
+[residual flow](../methods/nets/residual_flow.py) of ten steps and a
+[coupling flow](../methods/nets/coupling_flow.py). The third form, a U-Net, is for images.
 
 ![Samples of one step under each coupling](images/mean_collapse.png)
 """
@@ -60,6 +64,10 @@ What is seen:
 - **LOOM** comes to nearly the same assignment batch by batch, without ever solving the whole.
 - **The pairs of a teacher** are the only ones that decide the data of a fresh noise too. They cost
   the teacher, and its errors are learnt.
+- **Residual and coupling flows** learn the same pairs without collapse, but cannot tear the noise:
+  what joins the modes in it still joins them in the samples. A coupling flow stretches it to thin
+  bridges. A residual flow, no step of which may be steep, comes to the ring on which the modes lie
+  and hardly parts them.
 
 W2 is moved most by the shares of the modes and hardly by points between them: it tells the collapse
 from its cures, but not the cures from each other.

@@ -119,13 +119,14 @@ class AlignYourFlow(AbstractGame):
         require_range("method.tangent", self.tangent, 0.0, 1.0)
         rule = f"align your flow by {type(self.alignment).__name__}"
         require_coverage(rule, self.times, self.alignment.kinds)
-        if self.times.has_diagonal:
+        if self.times.meets_diagonal:
             require_weighed_diagonal(self.weighting)
         if not 0.0 < self.offset < math.inf:
             raise ValueError(f"method.offset must be finite and above 0, got {self.offset}")
-        if not self.chains or min(self.chains) < 1:
+        are_counts = all(isinstance(jumps, int) and jumps >= 1 for jumps in self.chains)
+        if not (self.chains and are_counts):
             raise ValueError(
-                f"method.chains must hold numbers of jumps of at least 1, got {self.chains}"
+                f"method.chains must hold whole numbers of at least 1, got {self.chains}"
             )
 
     @property

@@ -117,7 +117,7 @@ class AlphaFlow(AbstractMethod):
             name = "method.alpha with shift jump"
             require_range(name, self.alpha, self.clamp, 1.0 - self.clamp)
         require_range("method.alpha", self.alpha, 0.0, 1.0)
-        if self.times.has_diagonal:
+        if self.times.meets_diagonal:
             require_weighed_diagonal(self.weighting)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)

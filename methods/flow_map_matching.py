@@ -72,7 +72,7 @@ class FlowMapMatching(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_coverage(type(self.matching).__name__, self.times, self.matching.kinds)
-        if self.times.has_diagonal:
+        if self.times.meets_diagonal:
             require_weighed_diagonal(self.weighting)
         reading = self._reading
         if reading is not None:

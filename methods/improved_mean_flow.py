@@ -75,7 +75,7 @@ class ImprovedMeanFlow(AbstractMethod):
 
     def __post_init__(self) -> None:
         require_coverage("improved mean flow", self.times, BOTH_MOVE)
-        if self.times.has_diagonal:
+        if self.times.meets_diagonal:
             require_weighed_diagonal(self.weighting)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)

@@ -75,7 +75,7 @@ class MeanFlow(AbstractMethod):
     def __post_init__(self) -> None:
         require_range("method.tangent", self.tangent, 0.0, 1.0)
         require_coverage("mean flow", self.times, STARTS_MOVE)
-        if self.times.has_diagonal:
+        if self.times.meets_diagonal:
             require_weighed_diagonal(self.weighting)
         if self.guidance.is_on:
             require_diagonal("method.guidance", self.times)

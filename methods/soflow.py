@@ -89,7 +89,7 @@ class SoFlow(AbstractMethod):
     def __post_init__(self) -> None:
         require_range("method.ratio", self.ratio, _SHORTEST, 1.0)
         require_coverage("SoFlow", self.times, STARTS_MOVE)
-        if self.times.has_diagonal:
+        if self.times.meets_diagonal:
             require_weighed_diagonal(self.weighting)
         if not 0.0 <= self.mix <= 1.0:
             raise ValueError(f"method.mix must lie in [0, 1], got {self.mix}")

@@ -1,7 +1,7 @@
 """Things from their configuration: a ``_target_`` node and the class that it has to give."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
 from types import NoneType, UnionType
@@ -104,6 +104,8 @@ def _check_kind(name: str, value: object, annotation: object) -> None:
     for number in value if isinstance(value, list | tuple) else [value]:
         if isinstance(number, float):
             finite(name, number)
+        if number is not value and annotation in (tuple[int, ...], Sequence[int]):
+            _check_kind(name, number, int)
     options = _options(annotation)
     things = [option for option in options if option is not NoneType]
     is_given = isinstance(value, Mapping) or (value is None and NoneType in options)

@@ -16,6 +16,7 @@ import pytest
 from onestep.benchmarks import (
     budgets,
     canary_drift,
+    captions,
     digits,
     engine_speed,
     fair_stopping,
@@ -97,6 +98,7 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "sweep_overhead": sweep_overhead.bars,
     "sweep_restart": sweep_restart.bars,
     "budgets": budgets.bars,
+    "captions": captions.bars,
 }
 MAY_MISS: Final = {
     *serving_page.NAMES,
@@ -594,6 +596,20 @@ def test_the_bars_of_the_collapse_refuse_a_collapse_that_is_cured_and_a_cure_tha
     for name in set(trials) - {"independent"}:
         lost = {**trials, name: trials["independent"]}
         assert not all(bar["reached"] for bar in mean_collapse.bars({**stored, "trials": lost}))
+
+
+def test_captions_were_obeyed_by_the_recipe_of_today() -> None:
+    stored = read("captions")
+    assert stored["digest"] == digest(captions.RECIPE, captions.SHORT, dataset=captions.DATASET)
+    assert captions.PAGE.read_text() == captions.page(stored)
+
+
+def test_the_bars_of_captions_refuse_one_class_for_all_and_a_caption_that_is_not_read() -> None:
+    stored = read("captions")
+    step = stored["stages"][captions.STEP]
+    for wrong in ({"agreement": step["shuffled"]}, {"shuffled": step["agreement"]}):
+        stages = {**stored["stages"], captions.STEP: {**step, **wrong}}
+        assert not all(bar["reached"] for bar in captions.bars({**stored, "stages": stages}))
 
 
 def test_the_page_of_fair_stopping_is_that_of_its_numbers() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from .flow_map import Domain, DomainKind
 from .record import Moment
-from .schedule import Constant, Schedule, greatest, require_range
+from .schedule import Constant, Schedule, greatest, least, require_range
 from .time_law import AbstractTimeLaw, LogitNormal
 from .times import AbstractMixedTimes, AbstractTimes, Interval, SortedTimes
 
@@ -84,6 +84,11 @@ class ShortenedTimes(AbstractTimes):
     def has_diagonal(self) -> bool:
         """Whether the law has one."""
         return self.times.has_diagonal
+
+    @property
+    def meets_diagonal(self) -> bool:
+        """Whether the law does, or its jumps have no length for a while."""
+        return self.times.meets_diagonal or least(self.reach) == 0.0
 
     def draw(self, n: int, now: Moment, *, dtype: torch.dtype = torch.float32) -> Interval:
         """Times of n rows, independent of each other."""

@@ -110,7 +110,7 @@ class ListGrid(AbstractGrid):
     def __post_init__(self) -> None:
         object.__setattr__(self, "inner", tuple(self.inner))
         whole = (0.0, *self.inner, 1.0)
-        if any(a >= b for a, b in pairwise(whole)):
+        if not all(a < b for a, b in pairwise(whole)):
             raise ValueError(f"grid times must rise strictly inside (0, 1), got {self.inner}")
 
     @property

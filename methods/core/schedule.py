@@ -280,9 +280,9 @@ class MatchedDecay(Schedule):
     steps: Schedule
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.value <= 1.0 or self.points <= 0.0:
+        if not (0.0 < self.value <= 1.0 and 0.0 < self.points < math.inf):
             raise ValueError(
-                "matched decay needs value in (0, 1] and points > 0, "
+                "matched decay needs value in (0, 1] and finite points > 0, "
                 f"got {self.value} and {self.points}"
             )
         require_range("steps of a matched decay", self.steps, 1.0, math.inf)

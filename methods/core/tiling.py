@@ -178,7 +178,7 @@ class ListedTiles(AbstractTiling):
                 continue
             middle = 0.5 * (low + high)
             cover = math.fsum(w / b for a, b, w in self.tiles if a <= middle <= a + b)
-            if abs(cover - 1.0) > _ROUNDING:
+            if not abs(cover - 1.0) <= _ROUNDING:
                 raise ValueError(
                     "tiles cover a jump once: the sum of weight / length is 1 everywhere, "
                     f"got {cover:g} from {low:g} to {high:g}"

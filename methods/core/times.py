@@ -75,6 +75,11 @@ class AbstractTimes(ABC):
         """Whether rows ever sit on the diagonal; they do not unless a law says so."""
         return False
 
+    @property
+    def meets_diagonal(self) -> bool:
+        """Whether a row ever has s = t: one on the diagonal, or a jump without length."""
+        return self.has_diagonal
+
 
 def require_diagonal(reader: str, times: AbstractTimes) -> None:
     """Refuse a law without rows on the diagonal where a method reads the network's velocity.

@@ -3,6 +3,7 @@
 Shape suffixes: B rows.
 """
 
+import math
 from typing import Protocol, final
 
 from jaxtyping import Float
@@ -49,7 +50,7 @@ class Preconditioned(FlowMap):
         sigma_data: Standard deviation of a coordinate of the data, positive.
 
     Raises:
-        ValueError: If the standard deviation is not positive.
+        ValueError: If the standard deviation is not positive and finite.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class Preconditioned(FlowMap):
         sigma_data: float = 0.5,
     ) -> None:
         super().__init__(domain=domain)
-        if sigma_data <= 0.0:
-            raise ValueError(f"sigma_data must be positive, got {sigma_data}")
+        if not 0.0 < sigma_data < math.inf:
+            raise ValueError(f"sigma_data must be positive and finite, got {sigma_data}")
         self.sigma_data = sigma_data
         self.net = net(shape=shape, classes=classes, domain=domain)
 

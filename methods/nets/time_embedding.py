@@ -25,13 +25,15 @@ class Frequencies(nn.Module):
         max_cycles: Periods of the fastest feature over the unit interval.
 
     Raises:
-        ValueError: If the fastest feature is slower than the slowest.
+        ValueError: If the fastest feature is slower than the slowest, or infinitely fast.
     """
 
     def __init__(self, *, max_cycles: float) -> None:
         super().__init__()
-        if max_cycles < _MIN_CYCLES:
-            raise ValueError(f"max_cycles must be at least {_MIN_CYCLES}, got {max_cycles}")
+        if not _MIN_CYCLES <= max_cycles < math.inf:
+            raise ValueError(
+                f"max_cycles must be at least {_MIN_CYCLES} and finite, got {max_cycles}"
+            )
         exponents = torch.linspace(math.log(_MIN_CYCLES), math.log(max_cycles), _FREQUENCIES)
         self.omega_F: Tensor
         self.register_buffer("omega_F", 2 * math.pi * exponents.exp(), persistent=False)

@@ -156,12 +156,15 @@ class Learning:
         return self._players(self._moment((0,)))
 
     def rehearse(self, rows: int) -> None:
-        """Compute the loss of each player of this step on the first rows of a shard.
+        """Compute the loss of each player of this step on the first rows of a shard, both ways.
 
         Nothing changes: not the networks, not the averages, not the coupling's state.
 
         Args:
             rows: How many rows, at most those of a shard.
+
+        Raises:
+            ValueError: If the loss refuses the rows, or has no gradient.
         """
         now, kept = self._moment((0,)), self._coupling
         batch, (rng,) = self._paired(now, (0,))
@@ -169,7 +172,7 @@ class Learning:
         for player in self._players(now):
             self.give_turn(player)
             terms, _ = self._objectives[player](batch[slice(0, rows)], replace(now, rng=rng))
-            combine(terms, self._balance(player), self._named, now, self._place)
+            self._require_gradient(player, terms, now)
 
     def give_turn(self, player: str) -> None:
         """Let the gradients of one player of a game flow; a method has one player alone.
@@ -282,6 +285,20 @@ class Learning:
             group["lr"] = base * rate
         optimizer.step()
         return logs
+
+    def _require_gradient(self, player: str, terms: Mapping[str, Tensor], now: Moment) -> None:
+        """Refuse a loss that cannot be differentiated, as the first step would; nothing is kept."""
+        trained = [p for p in self._objectives[player].parameters() if p.requires_grad]
+        try:
+            total = combine(terms, self._balance(player), self._named, now, self._place)
+            torch.autograd.grad(total, trained, allow_unused=True)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"the loss of {player} has no gradient with this network, which has to change, or "
+                "the method: one that differentiates its derivative takes no network that "
+                f"recomputes activations, see docs/derivatives.md; torch says: {reason}"
+            ) from error
 
     def _balance(self, player: str) -> AbstractBalance:
         return self._learner.balance if player == ONLINE else FixedBalance()

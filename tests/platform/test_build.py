@@ -71,6 +71,17 @@ def test_a_wrong_field_of_an_inner_node_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("choice", "field"), [("method=align_your_flow", "chains"), ("net=unet_tiny", "multipliers")]
+)
+def test_each_of_a_list_of_whole_numbers_is_one(choice: str, field: str) -> None:
+    group, _ = choice.split("=")
+    whole = compose("train", [choice])[group]
+    for wrong in (1.5, True, "2"):
+        with pytest.raises(ValueError, match=rf"\.{field} must be a whole number, got {wrong!r}"):
+            build({**whole, field: [1, wrong]}, object)
+
+
+@pytest.mark.parametrize(
     "method", ["dmd2", "instaflow", "consistency_trajectory", "align_your_flow"]
 )
 def test_a_word_for_a_critic_is_refused(method: str) -> None:

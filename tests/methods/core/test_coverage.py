@@ -50,6 +50,9 @@ LAWS: Final[dict[str, AbstractTimes]] = {
     "start and end": StartEndTimes(),
     "growing": ShortenedTimes(reach=Linear(start=0.1, end=1.0)),
     "open triangle": SortedTimes(diagonal=NEVER),
+    "open growing": ShortenedTimes(
+        times=SortedTimes(diagonal=NEVER), reach=Linear(start=0.0, end=1.0)
+    ),
     "to data": ToDataTimes(),
     "from noise": FromNoiseTimes(law=Uniform()),
     "one jump": FromNoiseTimes(),
@@ -63,7 +66,8 @@ LAWS: Final[dict[str, AbstractTimes]] = {
 }
 COVERED: Final[dict[str, Domain | None]] = {
     **dict.fromkeys(("diagonal", "only the diagonal"), Domain(kind=DomainKind.DIAGONAL)),
-    **dict.fromkeys(("triangle", "gaps", "start and end", "growing", "open triangle"), Domain()),
+    **dict.fromkeys(("triangle", "gaps", "start and end", "growing"), Domain()),
+    **dict.fromkeys(("open triangle", "open growing"), Domain()),
     "to data": Domain(kind=DomainKind.TO_DATA),
     "from noise": Domain(kind=DomainKind.FROM_NOISE),
     "one jump": Domain(kind=DomainKind.TILING, steps=1),
@@ -76,7 +80,7 @@ COVERED: Final[dict[str, Domain | None]] = {
 }
 VELOCITY: Final = frozenset({"diagonal", "only the diagonal"})
 ANCHORED: Final = VELOCITY | {"triangle", "gaps", "start and end", "growing"}
-BOTH: Final = ANCHORED | {"open triangle"}
+BOTH: Final = ANCHORED | {"open triangle", "open growing"}
 DYADIC: Final = frozenset({"dyadic", "dyadic growing"})
 ALL: Final = frozenset(name for name, domain in COVERED.items() if domain is not None)
 Make = Callable[[AbstractTimes], AbstractLearner]

@@ -9,9 +9,10 @@ import torch
 from onestep.methods.align_your_flow import AlignYourFlow
 from onestep.methods.alpha_flow import AlphaFlow
 from onestep.methods.consistency_trajectory import ConsistencyTrajectory
+from onestep.methods.core.gap_times import ShortenedTimes
 from onestep.methods.core.length_weighting import LengthWeighting
 from onestep.methods.core.noise_weighting import DataWeighting, InverseGap
-from onestep.methods.core.schedule import Constant
+from onestep.methods.core.schedule import Constant, Linear
 from onestep.methods.core.times import SortedTimes
 from onestep.methods.core.weighting import (
     AbstractWeighting,
@@ -75,6 +76,20 @@ def test_a_weight_that_has_none_for_the_diagonal_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"rows with s = t need a finite weight above 0"):
         replace(method, weighting=weighting)
+
+
+@pytest.mark.parametrize("weighting", BLIND, ids=named)
+@pytest.mark.parametrize("method", FREE, ids=named)
+def test_jumps_that_begin_without_a_length_lie_on_the_diagonal(
+    method: Any, weighting: AbstractWeighting
+) -> None:
+    def growing(start: float) -> ShortenedTimes:
+        return ShortenedTimes(times=NONE, reach=Linear(start=start, end=1.0))
+
+    found = replace(method, times=growing(0.1), weighting=weighting)
+    assert found.weighting == weighting
+    with pytest.raises(ValueError, match=r"rows with s = t need a finite weight above 0"):
+        replace(found, times=growing(0.0))
 
 
 @pytest.mark.parametrize("weighting", BLIND, ids=named)

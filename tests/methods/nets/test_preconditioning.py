@@ -104,5 +104,5 @@ def test_its_jump_to_data_scales_the_network_as_edm_does() -> None:
 
 
 def test_a_standard_deviation_of_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"sigma_data must be positive, got 0.0"):
+    with pytest.raises(ValueError, match=r"sigma_data must be positive and finite, got 0.0"):
         new(0.0)

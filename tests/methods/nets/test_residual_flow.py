@@ -9,6 +9,14 @@ from torch import Tensor
 from onestep.methods.core.flow_map import Domain, FlowMap
 from onestep.methods.nets.residual_flow import BoundedLinear, ResidualFlow, spectral_bound
 from onestep.tests.methods.nets.contract import NetContract, wakened
+from onestep.tests.methods.nets.shear import (
+    LEARNT,
+    METHOD,
+    BestLinear,
+    Identity,
+    left_after_training,
+    left_by,
+)
 
 
 class TestResidualFlow(NetContract):
@@ -113,6 +121,23 @@ def test_the_jump_of_no_length_is_the_identity() -> None:
     net, x = wild(), matrix(8, 2)
     s = torch.linspace(0.0, 1.0, 8, dtype=torch.float64)
     assert torch.equal(net.jump(x, s, s), x)
+
+
+def test_maps_that_know_nothing_of_the_shear_are_far_from_having_learnt_it() -> None:
+    nothing, linear = (left_by(net(domain=METHOD.domain)) for net in (Identity, BestLinear))
+    assert nothing >= 50.0 * LEARNT
+    assert linear >= 5.0 * LEARNT
+    assert linear <= 0.1 * nothing
+
+
+@pytest.mark.slow
+def test_a_neural_flow_learns_the_pairs_of_a_shear() -> None:
+    """In 600 steps, though no step of the network may be steeper than its bound allows."""
+    torch.manual_seed(0)
+    net = ResidualFlow(shape=(2,), domain=METHOD.domain, width=32)
+    assert left_after_training(net, steps=600, lr=1e-2) <= LEARNT
+    steepest, _ = slopes(net.double())
+    assert steepest.max() >= 2.0, "the shear doubles a length"
 
 
 @pytest.mark.parametrize(

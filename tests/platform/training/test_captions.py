@@ -166,8 +166,11 @@ def test_captions_steer_after_a_short_training(data: Dataset, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_all_stages_of_instaflow_learn_from_captions(tmp_path, monkeypatch) -> None:
-    """Teacher, reflow and one step, each evaluated by whether an image is what its caption says."""
+def test_all_stages_of_instaflow_take_captions(tmp_path, monkeypatch) -> None:
+    """Teacher, reflow and one step, each evaluated by whether an image is what its caption says.
+
+    That they learn to make it is seen in benchmarks/captions.py, which takes minutes.
+    """
     monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
     plan = compose("train", ["stages=captioned_digits_instaflow"])["stages"]
     common = (

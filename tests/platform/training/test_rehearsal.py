@@ -23,6 +23,8 @@ from onestep.tests.platform.training.recipe import (
 )
 
 PRECONDITIONED = "onestep.methods.nets.preconditioning.Preconditioned"
+RECOMPUTED = "onestep.tests.platform.training.recomputed.RecomputedMLP"
+SELF_DISTILLATION = {"_target_": "onestep.methods.self_distillation.SelfDistillation"}
 GUIDED = {
     "net": {
         "_target_": "onestep.methods.nets.mlp.MLP",
@@ -75,6 +77,18 @@ def test_a_balance_that_names_no_parameter_is_refused() -> None:
     }
     with pytest.raises(ValueError, match=r"balance.parameter names no parameter, got head.weight"):
         tried(assembled(TWO_TERMS, net=wrapped))
+
+
+def test_a_gradient_that_torch_refuses_is_told_before_the_run() -> None:
+    """A derivative with its graph through activations that are computed again."""
+    net = {**recipe(MEAN_FLOW, steps=6)["net"], "_target_": RECOMPUTED}
+    tried(assembled(MEAN_FLOW, net=net))
+    with pytest.raises(
+        ValueError,
+        match=r"^the loss of online has no gradient with this network.* takes no network that "
+        r"recomputes activations, .*torch says: .* different number of tensors",
+    ):
+        tried(assembled(SELF_DISTILLATION, net=net))
 
 
 def test_a_method_that_groups_its_rows_is_tried_on_a_whole_shard() -> None:

@@ -1,16 +1,16 @@
 """What docs/derivatives.md says of FSDP2 and of activation checkpointing, tried."""
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointError, checkpoint
+from torch.utils.checkpoint import CheckpointError
 
 from onestep.methods.core.flow_map import FlowMap
 from onestep.methods.nets.mlp import MLP
 from onestep.tests.platform.training.group import run_group
+from onestep.tests.platform.training.recomputed import Recomputed
 from onestep.tests.platform.training.sharding import (
     WAYS,
     WITH_GRAPH,
@@ -49,24 +49,6 @@ def test_a_sharded_network_cannot_be_copied(
 
 
 # Recomputing.
-
-
-@final
-class Recomputed(nn.Module):
-    """A block whose activations are computed again in the backward pass."""
-
-    def __init__(self, block: nn.Module, *, is_reentrant: bool) -> None:
-        super().__init__()
-        self.block, self.is_reentrant, self.calls = block, is_reentrant, 0
-
-    def forward(self, *given: Tensor) -> Tensor:
-        y: Tensor = checkpoint(self._counted, *given, use_reentrant=self.is_reentrant)
-        return y
-
-    def _counted(self, *given: Tensor) -> Tensor:
-        self.calls += 1
-        y: Tensor = self.block(*given)
-        return y
 
 
 def recomputing(*, is_reentrant: bool = False) -> FlowMap:
