@@ -12,16 +12,6 @@ PAGE: Final = DOCS / "serving_speed.md"
 NAMES: Final = ("serving", "serving_faults", "serving_fuzz", "serving_soak")
 NOT_RUN: Final = "not run"
 EXPLAINED: Final[dict[str, dict[str, str]]] = {
-    "serving": {
-        "of_the_engine": (
-            "the engine alone has a quiet machine; here the load, HAProxy, the ingress and the "
-            "files fill the other core, and what does not fit there comes onto that of the forwards"
-        ),
-        "of_litserve": (
-            "LitServe's requests come by a queue of its own process; these pass HAProxy, an "
-            "ingress and Ray's calls, which take more of the core beside the forwards"
-        ),
-    },
     "serving_faults": {
         "flip_s": (
             "the alias is looked at every 0.3 s, and the version then loads on cores that make "

@@ -4,7 +4,8 @@ A thousand trials that train nothing go through book, searcher, scheduler, Ray T
 with its runs of MLflow, the table of the progress and the weights that are kept, as those of a
 sweep that trains do, one at a time, with the sampler that learns most: without early stopping, with
 asha, and with asha whose rungs are runs of their own, each of which counts as a trial. What they
-take is overhead, and so is the memory of the process that drives them, a fresh one for each rule.
+take is overhead, and so is the memory of the process that drives them, a fresh one for each rule,
+with that of the one that writes its runs.
 The last hundred, which have the most behind them, are told apart from the mean that is judged: to
 learn from a thousand points takes the sampler of Optuna about ten milliseconds. Nothing else should
 run meanwhile.
@@ -25,6 +26,7 @@ from typing import Any, Final
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import psutil
 from ray import tune
 
 from onestep.benchmarks.record import Bars, at_least, at_most, run
@@ -32,6 +34,7 @@ from onestep.platform.evaluation.report import Measurement, Provenance, Report
 from onestep.platform.ray_instance import ray_instance
 from onestep.platform.registry.connection import Connection
 from onestep.platform.registry.run import RunFacts
+from onestep.platform.registry.run_writer import PROGRAM as WRITER
 from onestep.platform.training.worker import CHECKPOINTS
 from onestep.sweeps.board import Board
 from onestep.sweeps.book import Book
@@ -167,6 +170,7 @@ def measure_rule(rule: str, trials: int) -> dict[str, Any]:
                 begin_s = time.perf_counter()
                 journal.flush()
                 late_s = time.perf_counter() - begin_s
+                writer_bytes = bytes_of_writer()
     # What comes before the first end is the start of Ray Tune; what is written late counts.
     each = (ends.at[-1] - ends.at[0] + late_s) / (len(ends.at) - 1)
     parts = [ends.at[k : k + 101] for k in range(0, len(ends.at) - 100, 100)]
@@ -177,8 +181,14 @@ def measure_rule(rule: str, trials: int) -> dict[str, Any]:
         "ms_per_trial": 1000.0 * each,
         "ms_per_trial_in_hundreds": [10.0 * (part[-1] - part[0]) for part in parts],
         "ms_per_trial_of_the_last_hundred": 10.0 * (last[-1] - last[0]),
-        "driver_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "driver_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + writer_bytes,
     }
+
+
+def bytes_of_writer() -> int:
+    """Memory of the process that writes runs."""
+    (writer,) = (one for one in psutil.Process().children() if WRITER in one.cmdline())
+    return int(writer.memory_info().rss)
 
 
 def bars(numbers: Mapping[str, Any]) -> Bars:

@@ -19,6 +19,7 @@ from ..platform.evaluation.report import Report
 from ..platform.registry.connection import Connection
 from ..platform.registry.errors import RegistryUnreachable
 from ..platform.registry.run import Measurement, Run, RunFacts, now_ms
+from ..platform.registry.run_writer import RunWriter
 from .outage import past_tune
 from .record import OUTAGE, Outcome, TrialRecord, report_file
 from .report import ranked
@@ -37,7 +38,7 @@ _RUN: Final = "mlflow_run"
 class Journal(Callback):
     """Writes down each trial when it ends; Ray Tune calls it in the process of the sweep.
 
-    A thread of its own writes into the store, trial after trial, so that no trial waits for it. As
+    A process of its own writes into the store, trial after trial, so that no trial waits for it. As
     a context it ends when all is written. A store that is away for a while does not end the sweep:
     what it misses is written later.
 
@@ -65,7 +66,8 @@ class Journal(Callback):
         known = study.user_attrs.get(_RUN)
         self.run = Run(connection, known) if known else self._begun()
         self._leading = leaders_of(ranked(ended(study), settings.objectives))
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._turns = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._writer = RunWriter(connection)
         self._pending = deque[tuple[int, Future[None]]]()
 
     def __enter__(self) -> Self:
@@ -83,7 +85,8 @@ class Journal(Callback):
             if not is_interrupted:
                 self.flush()
         finally:
-            self._writer.shutdown(cancel_futures=True)
+            self._turns.shutdown(cancel_futures=True)
+            self._writer.close()
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray Tune pickles its callbacks for a restore that sweeps do without.
@@ -156,7 +159,7 @@ class Journal(Callback):
         self._say(line_of(record, self._settings))
         self._keep_leaders(record)
         self._pending.append(
-            (number, self._writer.submit(self._record, record, self._tried(record)))
+            (number, self._turns.submit(self._record, record, self._tried(record)))
         )
         while self._pending and self._pending[0][1].done():
             self._is_written(*self._pending.popleft())
@@ -225,14 +228,12 @@ class Journal(Callback):
             tags["onestep.posthoc"] = record.said
             texts["posthoc.json"] = json.dumps([one.to_dict() for one in tried], indent=2) + "\n"
             measurements += self._subtrials(tried)
-        Run.write(
-            self._connection,
+        self._writer.write(
             facts,
             tags=tags,
             measurements=measurements,
             texts=texts,
             status="FAILED" if record.outcome is Outcome.FAILED else "FINISHED",
-            group=self._group,
         )
 
     @cached_property

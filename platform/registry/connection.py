@@ -4,8 +4,9 @@ import fcntl
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 from urllib.parse import urlsplit
@@ -36,7 +37,8 @@ _ANSWERS: Final = frozenset(
 class Connection:
     """A client of one MLflow store, with no state of the process behind it.
 
-    Opening a local file makes it and its folder if they are missing.
+    Opening a local file makes it and its folder if they are missing. One that is pickled is opened
+    again where it is read.
 
     Args:
         tracking_uri: Store of runs and models: sqlite, postgresql, mysql, mssql, http or https.
@@ -63,6 +65,9 @@ class Connection:
             )
         with self.asking():
             self.client = _open(tracking_uri, kind)
+
+    def __reduce__(self) -> tuple[Callable[[], "Connection"], tuple[()]]:
+        return partial(Connection, self.tracking_uri, artifacts=self._artifacts), ()
 
     @contextmanager
     def asking(self, *, missing: str | None = None) -> Iterator[None]:

@@ -7,8 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-import torch
-
 _PACKAGES: Final = ("onestep", "ray", "numpy", "mlflow")
 _PACKAGE_FOLDER: Final = Path(__file__).resolve().parents[2]
 _CODE: Final = ("*.py", "*.yaml")
@@ -72,6 +70,8 @@ def _files_of(folder: Path) -> list[Path]:
 
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide about numbers."""
+    import torch  # slow, and the process that writes runs has no other use for it
+
     versions = {"python": sys.version.split()[0]}
     for package in _PACKAGES:
         try:

@@ -9,9 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, Self, final
 
-from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -21,6 +20,9 @@ from .connection import Connection
 from .errors import RegistryError, RegistryUnreachable
 from .reference import check_name
 from .revision import code_revision, installed_versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LOGGER: Final = logging.getLogger(__name__)
 _PARAMS_PER_CALL: Final = 100
@@ -205,7 +207,7 @@ class Run:
         with self._connection.asking():
             self._client.log_text(self.run_id, text, file)
 
-    def log_figure(self, figure: Figure, file: str) -> None:
+    def log_figure(self, figure: "Figure", file: str) -> None:
         """Keep a figure as an artifact, such as `figures/quality.png`."""
         with self._connection.asking():
             self._client.log_figure(self.run_id, figure, file)
