@@ -22,6 +22,7 @@ from onestep.benchmarks import (
     fair_stopping,
     fair_stopping_page,
     few_steps,
+    first_sweep,
     guardian,
     http_guard,
     learning,
@@ -79,6 +80,7 @@ METHODS: Final = RESULTS.parent.parent / "methods" / "conf" / "method"
 BARS: Final[dict[str, Callable[[Any], Bars]]] = {
     "fair_stopping": fair_stopping.bars,
     "few_steps": few_steps.bars,
+    "first_sweep": first_sweep.bars,
     "guardian": guardian.bars,
     "http_guard": http_guard.bars,
     "mean_collapse": mean_collapse.bars,
