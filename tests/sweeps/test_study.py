@@ -25,7 +25,7 @@ open_storage(sys.argv[1])
 def test_processes_that_open_a_new_database_at_the_same_moment_share_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _OPENER, f"sqlite:///{tmp_path / 'optuna.db'}"]
     openers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)
     ]
     for one in openers:
         assert one.stdout is not None
@@ -36,7 +36,7 @@ def test_processes_that_open_a_new_database_at_the_same_moment_share_it(tmp_path
         one.stdin.flush()
     for one in openers:
         one.communicate(timeout=120)
-    assert [one.returncode for one in openers] == [0] * 3
+    assert [one.returncode for one in openers] == [0] * 2
 
 
 def journal_of(file: Path) -> str:

@@ -125,6 +125,7 @@ def test_a_killed_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> 
     assert again.rows == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_while_ray_wrote_its_list_goes_on_from_the_last_checkpoint(
     tmp_path: Path,
 ) -> None:
