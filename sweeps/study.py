@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..platform.file_system import is_on_network
 from ..platform.lock import in_turn
 from ..platform.password import hide_passwords
-from ..platform.registry.address import address_of
+from ..platform.registry.address import address_of, file_of
 from .objective import Mode, Objectives
 from .record import UNTRIED, TrialRecord
 from .remembered import RememberedStorage
@@ -58,7 +58,7 @@ def open_storage(url: str) -> RDBStorage:
     address = address_of(url)
     with _asking(url):
         if _is_file(address):
-            return _open_file(url, Path(str(address.database)))
+            return _open_file(url, file_of(str(address.database)))
         # A server, or what is on the way to it, ends connections that nobody has used for long.
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
 

@@ -1,5 +1,8 @@
 """Addresses of databases, read as SQLAlchemy reads them, so that a password stays a password."""
 
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -29,3 +32,13 @@ def address_of(url: str) -> URL:
             f"with %40 for an @ in the password, got {hide_passwords(url)!r}"
         )
     return address
+
+
+def file_of(database: str) -> Path:
+    """The file of a SQLite database.
+
+    Args:
+        database: Its name, which may be a URI such as ``file:/a/b.db``.
+    """
+    is_uri = database.startswith("file:")
+    return Path(unquote(urlsplit(database).path) if is_uri else database)

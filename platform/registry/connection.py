@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
 
 from ..password import hide_passwords
-from .address import address_of
+from .address import address_of, file_of
 from .errors import ReferenceNotFound, RegistryUnreachable
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -150,7 +150,7 @@ def _database(tracking_uri: str) -> Path:
         raise ValueError(
             f"tracking URI must name a database file, got {hide_passwords(tracking_uri)!r}"
         )
-    return Path(path).absolute()
+    return file_of(path).absolute()
 
 
 def _open(tracking_uri: str, kind: str) -> MlflowClient:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import pytest
 
@@ -37,6 +38,14 @@ def test_processes_that_open_a_new_database_at_the_same_moment_share_it(tmp_path
     for one in openers:
         one.communicate(timeout=120)
     assert [one.returncode for one in openers] == [0] * 2
+
+
+def test_a_file_may_be_named_by_a_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "a folder" / "optuna.db"
+    open_storage(f"sqlite:///file:{quote(str(file))}?uri=true").get_all_studies()
+    assert file.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a folder"]
 
 
 def journal_of(file: Path) -> str:

@@ -155,3 +155,12 @@ print(Connection("sqlite:///{path}").experiment("digits"))
         rows = database.execute("select artifact_location from experiments where name = 'digits'")
         assert [Path(row[0]) for row in rows] == [path.parent / "artifacts" / "digits"]
     database.close()
+
+
+def test_a_file_may_be_named_by_a_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MLflow makes a folder where it takes the URI for a path
+    folder = tmp_path / "store"
+    store = Connection(f"sqlite:///file:{folder / 'mlflow.db'}?uri=true")
+    made = store.client.get_experiment(store.experiment("digits"))
+    assert (folder / "mlflow.db").exists()
+    assert made.artifact_location == str(folder / "artifacts" / "digits")
