@@ -14,7 +14,7 @@ _FIRST: Final = (
     "test_launch_parents.py",
     "test_sequence.py",
     "test_docs.py",
-    "test_benchmarks.py",
+    "test_learned.py",
 )
 
 
