@@ -43,15 +43,15 @@ def test_a_stopwatch_has_the_forwards_of_its_request_alone() -> None:
     async def submit_all() -> list[tuple[Stage, ...]]:
         batcher = Batcher(Engine(gaussian(), record_of(), bucket=ROWS), max_waiting=9)
         watches = [Stopwatch() for _ in range(3)]
-        draws = [draw(0, n=2, steps=2), draw(1, n=1), draw(2, n=ROWS)]
+        draws = [draw(0, n=2, steps=2), draw(1, n=2), draw(2, n=3)]
         asked = zip(draws, watches, strict=True)
         await asyncio.gather(*(batcher.submit(one, stopwatch=watch) for one, watch in asked))
         return [watch.stages(0.0) for watch in watches]
 
     found = asyncio.run(submit_all())
     rows = [[stage.rows for stage in stages if stage.name == "forward"] for stages in found]
-    # The third gives one row to the first forward, two to the second and the last to its own.
-    assert rows == [[4, 4], [4], [4, 4, 1]]
+    # The third is in the second forward, with one row of the first, whose last is alone.
+    assert rows == [[4, 4, 1], [4], [4]]
     assert [stages[0].name for stages in found] == ["queue"] * 3
 
 
