@@ -1,9 +1,10 @@
 """The web application: routes, refusals and pages, over any service."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Mapping
-from contextlib import ExitStack
-from typing import Annotated, Any, Final, TypeVar, get_args
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,7 +21,7 @@ from .gate import Gate, KeyGate
 from .journal import Journal
 from .link import PATH, LinkQuery, Name, Number, Picture, Whole53, cache_headers, is_known
 from .meter import Meter
-from .native import MEDIA, GenerateRequest
+from .native import MEDIA, GenerateRequest, Made, RequestT
 from .pages import add_pages
 from .refusal import refusal
 from .request_trace import Trace, trace_of
@@ -35,9 +36,12 @@ from .schema import (
 )
 from .service import Service
 from .settings import AppSettings
-from .stream import OpenStreams, StreamAnswer, stream
+from .stream import OpenStreams, StreamAnswer, Streamed, stream
 from .tally import metrics_page
 from .waiting import while_wanted, with_time_left
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
 
 T = TypeVar("T")
 _DEFAULTS: Final = AppSettings()
@@ -109,6 +113,7 @@ def build_api(
     Returns:
         The application.
     """
+    tracer = _tracer(settings, ingress)
     # FastAPI's own documentation page loads scripts from elsewhere; ours needs no network.
     api = FastAPI(
         title="onestep",
@@ -116,6 +121,7 @@ def build_api(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # the address of the other would be taken from the request's Host
+        lifespan=None if tracer is None else _until_closed(tracer),
     )
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(RequestRefused, _answer_refused)
@@ -125,7 +131,12 @@ def build_api(
     api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
     api.add_middleware(KeyGate, gate=gate)
     api.add_middleware(
-        Journal, headers=_HEADERS, meter=meter, access_log=settings.access_log, is_echoed=is_echoed
+        Journal,
+        headers=_HEADERS,
+        meter=meter,
+        access_log=settings.access_log,
+        is_echoed=is_echoed,
+        tracer=tracer,
     )
     _declare_keys(api, gate)
 
@@ -175,13 +186,14 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, count_images(request))) is not None:
             return refused
-        request = with_time_left(request.asked_by(trace.asker), trace)
+        request = _timed(with_time_left(request.asked_by(trace.asker), trace), trace)
         answer = await wanted(service.generate(request), http, request.deadline_ms)
         if isinstance(answer, Refusal):
             return respond(answer)
         for image in answer.data:  # only here it is known where the server is reached
             image.url = image.url and f"{http.base_url}{image.url}"
         trace.version, trace.steps = answer.model, answer.steps
+        trace.note(answer.stages)
         return answer
 
     @api.get(PATH, response_class=Response, responses={**_PICTURE, **_REFUSED})
@@ -198,11 +210,11 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, 1)) is not None:
             return refused
-        asked = query.request(f"{name}/{version}", seed, k, form)
+        asked = _timed(query.request(f"{name}/{version}", seed, k, form), trace)
         answer = await wanted(service.make(asked), http)
         if isinstance(answer, Refusal):
             return respond(answer)
-        _note(trace, answer.headers)
+        _note(trace, answer)
         headers = cache_headers(answer, is_private="authorization" in http.headers)
         if is_known(headers["ETag"], http.headers.get("if-none-match", "")):
             return Response(status_code=304, headers=headers)
@@ -215,19 +227,19 @@ def build_api(
         trace = trace_of(http.scope)
         if (refused := gate.charge(trace, count_images(request))) is not None:
             return refused
-        request = with_time_left(request.asked_by(trace.asker), trace)
+        request = _timed(with_time_left(request.asked_by(trace.asker), trace), trace)
         if request.stream:
             with ExitStack() as place:
                 place.enter_context(streams.place())
-                begun = await wanted(stream(service, request), http)
+                begun = await wanted(stream(service, request, trace.note), http)
                 if isinstance(begun, Refusal):
                     return respond(begun)
-                _note(trace, begun.headers)
+                _note(trace, begun)
                 return StreamAnswer(begun, place.pop_all())
         answer = await wanted(service.make(request), http, request.deadline_ms)
         if isinstance(answer, Refusal):
             return respond(answer)
-        _note(trace, answer.headers)
+        _note(trace, answer)
         return Response(answer.content, media_type=answer.media, headers=dict(answer.headers))
 
     @api.get("/metrics", include_in_schema=False)
@@ -241,9 +253,40 @@ def build_api(
     return api
 
 
-def _note(trace: Trace, headers: Mapping[str, str]) -> None:
+def _note(trace: Trace, answer: Made | Streamed) -> None:
     """Tell a request's trace by which version it is answered, and in how many steps."""
+    headers = answer.headers
     trace.version, trace.steps = headers["X-Onestep-Model"], int(headers["X-Onestep-Steps"])
+    if isinstance(answer, Made):  # a stream tells it part by part
+        trace.note(answer.stages)
+
+
+def _timed(request: RequestT, trace: Trace) -> RequestT:
+    """The request, which asks where its time goes if it is traced."""
+    return request.timed() if trace.is_timed else request
+
+
+def _tracer(settings: AppSettings, ingress: str) -> "Tracer | None":
+    """What sends traces, if they are wanted; otherwise nothing of it is imported."""
+    if settings.traces is None:
+        return None
+    from .tracer import Tracer
+
+    return Tracer(settings.traces, share=settings.trace_share, ingress=ingress)
+
+
+def _until_closed(tracer: "Tracer") -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Lets the last traces be sent when the server ends."""
+
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        del api
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(tracer.close)
+
+    return lifespan
 
 
 def _declare_keys(api: FastAPI, gate: Gate) -> None:

@@ -78,6 +78,7 @@ class Asked(BaseModel):
     ] = None
     _asker: str = PrivateAttr(default="")
     _within_s: float = PrivateAttr(default=math.inf)
+    _is_timed: bool = PrivateAttr(default=False)
 
     @property
     def asker(self) -> str:
@@ -99,4 +100,15 @@ class Asked(BaseModel):
         """The same request, of which the server needs no answer after so many seconds."""
         request = self.model_copy()
         request._within_s = seconds
+        return request
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its answer tells where the time went."""
+        return self._is_timed
+
+    def timed(self) -> Self:
+        """The same request, whose answer tells where the time went."""
+        request = self.model_copy()
+        request._is_timed = True
         return request

@@ -22,6 +22,7 @@ from .engine import MAX_STEPS, Draw, Engine
 from .errors import DeadlineUnmet, ModelDead, Overloaded
 from .pace import Forecast, Pace
 from .rows import Rows
+from .stage import Stopwatch
 from .tally import Counts
 
 _LOOK_S: Final = 1.0
@@ -67,6 +68,7 @@ class Batcher:
         self._company: Company[asyncio.Future[Tensor]] = Company(rows=engine.bucket)
         self._pace = Pace(engine.buckets) if pace is None else pace
         self._asked: set[asyncio.Future[Tensor]] = set()
+        self._stopwatches: dict[asyncio.Future[Tensor], Stopwatch] = {}
         self._arrived: deque[_Waiting] = deque()
         self._entering: Sequence[_Waiting] = ()
         self._left: Sequence[tuple[int, int]] = ()  # as the forwards under way will leave it
@@ -123,7 +125,12 @@ class Batcher:
         )
 
     async def submit(
-        self, draw: Draw | Rows, *, within_s: float = math.inf, is_asked: bool = False
+        self,
+        draw: Draw | Rows,
+        *,
+        within_s: float = math.inf,
+        is_asked: bool = False,
+        stopwatch: Stopwatch | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """The images of one request.
 
@@ -131,6 +138,7 @@ class Batcher:
             draw: An accepted request.
             within_s: Seconds after which nobody needs them any more.
             is_asked: Whether the client said so.
+            stopwatch: Notes its forwards; None for nobody who wants to know.
 
         Returns:
             Its images, in [-1, 1] but for the model's own overshoot.
@@ -150,6 +158,8 @@ class Batcher:
         self._check_time(draw, within_s, is_asked=is_asked)
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         self._asked.add(future)
+        if stopwatch is not None:
+            self._stopwatches[future] = stopwatch
         self._arrived.append((draw, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -162,6 +172,8 @@ class Batcher:
             raise DeadlineUnmet(within_s, is_asked=is_asked) from None
         finally:
             self._asked.discard(future)
+            if stopwatch is not None:
+                del self._stopwatches[future]
 
     def _check_time(self, draw: Draw | Rows, within_s: float, *, is_asked: bool) -> None:
         """Refuses what is predicted to come too late, as far as there is reason to trust that."""
@@ -348,6 +360,9 @@ class Batcher:
     def _note(self, running: "_Running", *, after_s: float) -> None:
         """Takes into account how long a forward took, and what was done with its answer."""
         (ended,) = running.ended
+        for turn in running.taken.turns if self._stopwatches else ():
+            if (stopwatch := self._stopwatches.get(turn.key)) is not None:
+                stopwatch.note(running.began, ended, running.taken.rows)
         seconds = ended - running.began + after_s
         self._counts.forward_seconds += seconds
         self._pace.note(self._engine.bucket_of(running.taken.rows), seconds)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +16,9 @@ from .errors import FAILED, RequestRefused
 from .meter import VERBS, Meter
 from .refusal import refusal
 from .request_trace import UNKNOWN, Trace, begin_trace, route_of
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
 
 ACCESS: Final = logging.getLogger("onestep.access")
 _LEFT: Final = 499  # of nginx: the client went away before an answer began
@@ -35,6 +38,7 @@ class Journal:
         meter: Counts the requests.
         access_log: Whether each has a line in the log ``onestep.access``.
         is_echoed: Whether a proxy before it adds the id that a request came with to the answer.
+        tracer: Sends traces of the requests; None for none.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Journal:
         meter: Meter,
         access_log: bool,
         is_echoed: bool = False,
+        tracer: "Tracer | None" = None,
     ) -> None:
         self._app = app
         self._headers = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
@@ -52,6 +57,7 @@ class Journal:
         self._meter = meter
         self._access_log = access_log
         self._is_echoed = is_echoed
+        self._tracer = tracer
         if access_log:
             _open_log()
 
@@ -77,6 +83,7 @@ class Journal:
 
         begin = time.perf_counter()
         self._meter.enter()
+        span = None if self._tracer is None else self._tracer.begin(scope, trace)
         try:
             await self._app(scope, receive, noted)
         except Exception:
@@ -84,11 +91,14 @@ class Journal:
             path = quote(scope["path"])
             _LOG.exception("%s %s failed, request %s", scope["method"], path, trace.id)
             if trace.status:  # too late for another answer: the server cuts this one off
+                trace.reason = "failed"
                 raise
             refused = RequestRefused(FAILED, status=500)
             await respond(refusal(refused))(scope, receive, noted)
         finally:
             self._leave(scope, trace, time.perf_counter() - begin)
+            if self._tracer is not None and span is not None:
+                self._tracer.end(span, scope, trace)
 
     def _leave(self, scope: Scope, trace: Trace, seconds: float) -> None:
         trace.status = trace.status or _LEFT

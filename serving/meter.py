@@ -78,11 +78,17 @@ class Meter:
         self._requests.labels(self._ingress, route, method, trace.status).inc()
         self._seconds.labels(self._ingress, route).observe(seconds)
         if trace.status >= 400:
-            reason = trace.reason or _REASONS.get(trace.status, "other")
-            self._refused.labels(self._ingress, reason).inc()
+            self._refused.labels(self._ingress, reason_of(trace)).inc()
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, without the times at which each series began."""
         for metric in self._registry.collect():
             metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
             yield metric
+
+
+def reason_of(trace: Trace) -> str | None:
+    """Why a request was not served, in one word; None for one that was."""
+    if trace.status < 400:
+        return trace.reason
+    return trace.reason or _REASONS.get(trace.status, "other")

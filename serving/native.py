@@ -23,6 +23,7 @@ from .image import encode_png, encode_webp, to_uint8
 from .npy import npy_header
 from .rows import Rows
 from .schema import ImagesRequest, ImagesResponse
+from .stage import Stage
 
 MAX_STREAMED: Final = 4096
 """Most images in one request that is streamed."""
@@ -143,11 +144,13 @@ class Made:
         content: The file.
         media: Its media type.
         headers: How it was made, by name of an HTTP header.
+        stages: Where the time went, where the request asks.
     """
 
     content: bytes
     media: str
     headers: Mapping[str, str]
+    stages: tuple[Stage, ...] = ()
 
 
 RequestT = TypeVar("RequestT", ImagesRequest, GenerateRequest)

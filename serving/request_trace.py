@@ -9,6 +9,7 @@ from typing import Final, final
 from starlette.types import Scope
 
 from .keys import Key
+from .stage import MAX_STAGES, Stage
 
 UNKNOWN: Final = "unknown"
 """The route of all paths and the verb of all requests that there are not."""
@@ -32,6 +33,8 @@ class Trace:
         version: Registered version that made its images.
         n: Images that it asks for.
         steps: Network evaluations for each of them.
+        is_timed: Whether replicas are asked where its time goes.
+        stages: Where it went there; the first ``MAX_STAGES``.
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -44,6 +47,17 @@ class Trace:
     version: str | None = None
     n: int | None = None
     steps: int | None = None
+    is_timed: bool = False
+    stages: tuple[Stage, ...] = ()
+
+    def note(self, stages: tuple[Stage, ...]) -> None:
+        """Takes in what a replica tells of its time.
+
+        Args:
+            stages: The stages; empty where it was not asked.
+        """
+        if stages:
+            self.stages = (*self.stages, *stages)[:MAX_STAGES]
 
     @property
     def asker(self) -> str:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, P
 from .asked import Asked, Whole
 from .engine import MAX_IMAGES, MAX_SEED
 from .errors import RETRY_AFTER_S
+from .stage import Stage
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
@@ -219,6 +220,22 @@ class ImagesResponse(BaseModel):
     guidance: float | None
     size: str
     usage: Usage
+    _stages: tuple[Stage, ...] = PrivateAttr(default=())
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Where the time went, where the request asks."""
+        return self._stages
+
+    def timed(self, stages: tuple[Stage, ...]) -> Self:
+        """The same answer, with where the time went.
+
+        Args:
+            stages: What the replica tells, beside the body.
+        """
+        answer = self.model_copy()
+        answer._stages = stages
+        return answer
 
 
 class CanaryCard(BaseModel):

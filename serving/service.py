@@ -32,6 +32,7 @@ from .schema import (
     Refusal,
     Usage,
 )
+from .stage import Stage, Stopwatch
 from .tally import Counts, ModelTally, Tally
 from .waiting import room
 
@@ -161,8 +162,8 @@ class EngineService:
             loaded_bytes=self.nbytes,
         )
 
-    def _count(self, draw: Draw | Rows, began: float) -> None:
-        self._counts.encoding_seconds += time.perf_counter() - began
+    def _count(self, draw: Draw | Rows, encoding_s: float) -> None:
+        self._counts.encoding_seconds += encoding_s
         self._counts.images += draw.n
         self._counts.evaluations += draw.n * draw.steps
 
@@ -204,10 +205,10 @@ class EngineService:
         try:
             self._check_name(request.model)
             draw = self._accept(self._with_steps(request))
-            data = await self._data(request, draw)
+            data, stages = await self._data(request, draw)
         except RequestRefused as refused:
             return refusal(refused)
-        return ImagesResponse(
+        answer = ImagesResponse(
             created=int(time.time()),
             data=data,
             model=self._version,
@@ -221,22 +222,28 @@ class EngineService:
                 network_evaluations=draw.n * draw.steps * (request.response_format != "url"),
             ),
         )
+        return answer.timed(stages) if stages else answer
 
     def _measured(self, steps: int) -> Measured | None:
         value = self._curve.values.get(steps)
         return None if value is None else Measured(metric=self._curve.metric, value=value)
 
-    async def _data(self, request: ImagesRequest, draw: Draw) -> list[ImageData]:
-        """The images themselves, or where they will be made."""
+    async def _data(
+        self, request: ImagesRequest, draw: Draw
+    ) -> tuple[list[ImageData], tuple[Stage, ...]]:
+        """The images themselves, or where they will be made; and what they took, if it is asked."""
         if request.response_format == "url":
             form = request.output_format
-            return [ImageData(url=link(self._version, draw, k, form)) for k in range(draw.n)]
-        images = _finite(await self._images(draw, request), self._version)
+            return [ImageData(url=link(self._version, draw, k, form)) for k in range(draw.n)], ()
+        stopwatch = Stopwatch() if request.is_timed else None
+        images = _finite(await self._images(draw, request, stopwatch), self._version)
         began = time.perf_counter()
         encode_one = encode_webp if request.output_format == "webp" else encode_png
         files = await _beside(images, lambda: [encode_one(image) for image in to_uint8(images)])
-        self._count(draw, began)
-        return [ImageData(b64_json=base64.b64encode(file).decode()) for file in files]
+        encoding_s = time.perf_counter() - began
+        self._count(draw, encoding_s)
+        stages = () if stopwatch is None else stopwatch.stages(encoding_s)
+        return [ImageData(b64_json=base64.b64encode(file).decode()) for file in files], stages
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         """A file of images, or the reason why there is none.
@@ -255,7 +262,8 @@ class EngineService:
             else:  # which may be large
                 rows = await asyncio.to_thread(accept, self._engine, request)
             first = rows.first(MAX_IMAGES)
-            images = _finite(await self._images(first, request), self._version)
+            stopwatch = Stopwatch() if request.is_timed else None
+            images = _finite(await self._images(first, request, stopwatch), self._version)
         except RequestRefused as refused:
             return refusal(refused)
         began = time.perf_counter()
@@ -270,8 +278,9 @@ class EngineService:
                 quality=self._curve.told(rows.steps),
             ),
         )
-        self._count(first, began)
-        return made
+        encoding_s = time.perf_counter() - began
+        self._count(first, encoding_s)
+        return made if stopwatch is None else replace(made, stages=stopwatch.stages(encoding_s))
 
     def _check_name(self, name: str) -> None:
         if name not in ("", self._name, self._version):
@@ -305,10 +314,16 @@ class EngineService:
         return min(room(request.deadline_ms, self._timeout_s), request.within_s)
 
     async def _images(
-        self, draw: Draw | Rows, request: ImagesRequest | GenerateRequest
+        self,
+        draw: Draw | Rows,
+        request: ImagesRequest | GenerateRequest,
+        stopwatch: Stopwatch | None,
     ) -> Float[Tensor, "n c h w"]:
         return await self._batcher.submit(
-            draw, within_s=self._room_s(request), is_asked=request.deadline_ms is not None
+            draw,
+            within_s=self._room_s(request),
+            is_asked=request.deadline_ms is not None,
+            stopwatch=stopwatch,
         )
 
     def _accept(self, request: ImagesRequest) -> Draw:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Self, final
+from urllib.parse import urlsplit
 
+from ..platform.password import hide_passwords
 from ..platform.settings import by_name, settings
 
 CHAMPION: Final = "champion"
@@ -26,6 +28,30 @@ def _check_seconds(name: str, value: float) -> None:
 def _check_text(name: str, value: str | None) -> None:
     if value == "":
         raise ValueError(f"serve.{name} must be a text that is not empty, got {value!r}")
+
+
+def _check_traces(url: str | None, share: float) -> None:
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"serve.trace_share must be a number in 0..1, got {share!r}")
+    if url is None:
+        if share != 1.0:
+            raise ValueError(
+                "serve.trace_share must be left out where serve.traces names no collector, "
+                f"got {share!r}"
+            )
+        return
+    try:
+        parts = urlsplit(url)
+        is_valid = bool(parts.hostname) and parts.port != 0 and parts.path.strip("/") != ""
+    except ValueError:  # it may hold a part of the password
+        is_valid = False
+    is_written = url.isascii() and url.split() == [url]
+    if not (is_written and is_valid and parts.scheme in ("http", "https")):
+        got = hide_passwords(url if "//" in url else f"//{url}")
+        raise ValueError(
+            "serve.traces must be null or the URL at which a collector takes spans over HTTP, such "
+            f"as http://collector:4318/v1/traces, got {got if '//' in url else got[2:]!r}"
+        )
 
 
 @final
@@ -65,6 +91,9 @@ class AppSettings:
         max_body_mb: Most megabytes of the body of a request.
         body_timeout_s: Seconds in which the body of a request must be there.
         access_log: Whether each request has a line in the log.
+        traces: URL at which an OpenTelemetry collector takes spans over HTTP; None for no traces.
+        trace_share: Share of the requests that are traced, in 0..1, of those that do not come as
+            part of a trace.
         request_timeout_s: Seconds that a request may take which gives no deadline; of a stream,
             each part of it.
         stuck_s: Seconds of one forward after which a replica is replaced.
@@ -97,6 +126,8 @@ class AppSettings:
     max_body_mb: int = 16
     body_timeout_s: float = 30.0
     access_log: bool = True
+    traces: str | None = None
+    trace_share: float = 1.0
     request_timeout_s: float = 60.0
     stuck_s: float = 120.0
 
@@ -134,6 +165,7 @@ class AppSettings:
         _check_text("keys", self.keys)
         _check_whole("max_body_mb", self.max_body_mb, 1, 100_000)
         _check_seconds("body_timeout_s", self.body_timeout_s)
+        _check_traces(self.traces, self.trace_share)
         _check_seconds("request_timeout_s", self.request_timeout_s)
         _check_seconds("stuck_s", self.stuck_s)
         if self.watch_s is not None and not 0.05 <= self.watch_s <= _DAY_S:

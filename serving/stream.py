@@ -20,6 +20,7 @@ from .native import GenerateRequest, Made
 from .npy import npy_header
 from .schema import Refusal
 from .service import Service
+from .stage import Note
 
 IN_FLIGHT: Final = 2
 """Parts that are asked for at once: one is computed while another waits for its turn."""
@@ -103,7 +104,7 @@ class StreamAnswer(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def stream(service: Service, request: GenerateRequest) -> Streamed | Refusal:
+async def stream(service: Service, request: GenerateRequest, note: Note) -> Streamed | Refusal:
     """Begins a stream.
 
     The service checks the whole request and makes the first part; its version makes all others.
@@ -111,6 +112,7 @@ async def stream(service: Service, request: GenerateRequest) -> Streamed | Refus
     Args:
         service: Whatever makes the images.
         request: What a user asked for, to be streamed.
+        note: Is told where the time of each part went, as far as the request asks.
 
     Returns:
         The file, or the reason why it is not begun.
@@ -118,12 +120,13 @@ async def stream(service: Service, request: GenerateRequest) -> Streamed | Refus
     first = await service.make(request)
     if isinstance(first, Refusal):
         return first
+    note(first.stages)
     shape, rows = _opened(first)
     shape = (int(first.headers["X-Onestep-N"]), *shape[1:])
     head = _header(shape)
     size = len(head) + math.prod(shape) * _ROW.itemsize
     return Streamed(
-        content=_content(service, head + rows, _rest(request, first, shape[0])),
+        content=_content(service, head + rows, _rest(request, first, shape[0]), note),
         media=first.media,
         headers={**first.headers, "Content-Length": str(size)},
     )
@@ -148,14 +151,17 @@ def _rest(request: GenerateRequest, first: Made, n: int) -> Iterator[GenerateReq
 
 
 async def _content(
-    service: Service, beginning: bytes, rest: Iterator[GenerateRequest]
+    service: Service,
+    beginning: bytes,
+    rest: Iterator[GenerateRequest],
+    note: Note,
 ) -> AsyncIterator[bytes]:
     coming: deque[asyncio.Task[bytes]] = deque()
     try:
         part: bytes | None = beginning
         while part is not None:
             for request in islice(rest, IN_FLIGHT - len(coming)):
-                coming.append(asyncio.create_task(_rows(service, request)))
+                coming.append(asyncio.create_task(_rows(service, request, note)))
             yield part
             part = await coming.popleft() if coming else None
     finally:  # the client went away, or a part was not made
@@ -163,7 +169,7 @@ async def _content(
             task.cancel()
 
 
-async def _rows(service: Service, request: GenerateRequest) -> bytes:
+async def _rows(service: Service, request: GenerateRequest, note: Note) -> bytes:
     """The rows of one part, asked for again while a refusal may pass."""
     waits = iter(_WAITS_S)
     while isinstance(answer := await service.make(request), Refusal):
@@ -172,6 +178,7 @@ async def _rows(service: Service, request: GenerateRequest) -> bytes:
             raise StreamBroken(f"a part of a stream was refused: {answer.error.message}")
         await asyncio.sleep(wait_s)
     assert answer.headers["X-Onestep-Model"] == request.model, "one version makes a stream"
+    note(answer.stages)
     return _opened(answer)[1]
 
 

@@ -187,6 +187,7 @@ def test_overrides_that_are_wrong_together_are_refused(
         ("train", "+storage.tracking_uri=mysql://ada@server:secret@host/db"),
         ("train", "storage.url=mysql://ada:secret@host/db"),
         ("sweep", "--resume", "one", "sweep.storage=mysql://ada:secret@host/db"),
+        ("serve", "serve.traces=http://ada:secret@host:4318"),
         ("sweep", "sweep.storage=[mysql://ada:secret@host/db]"),
         ("sweep", "--dry-run", "sweep.storage={mysql://ada:secret@host/db: 1}"),
     ],

@@ -13,6 +13,7 @@ from onestep.serving import company
 from onestep.serving.batcher import Batcher
 from onestep.serving.engine import Draw, Engine
 from onestep.serving.errors import Overloaded
+from onestep.serving.stage import Stage, Stopwatch
 from onestep.serving.walk import Question
 from onestep.tests.serving.model import MEAN, STD, gaussian, record_of
 
@@ -36,6 +37,22 @@ class Held:
         if question.condition is not None and (question.condition.label == 0).any():
             raise ValueError("label 0")
         return self._ask(question)
+
+
+def test_a_stopwatch_has_the_forwards_of_its_request_alone() -> None:
+    async def submit_all() -> list[tuple[Stage, ...]]:
+        batcher = Batcher(Engine(gaussian(), record_of(), bucket=ROWS), max_waiting=9)
+        watches = [Stopwatch() for _ in range(3)]
+        draws = [draw(0, n=2, steps=2), draw(1, n=2), draw(2, n=3)]
+        asked = zip(draws, watches, strict=True)
+        await asyncio.gather(*(batcher.submit(one, stopwatch=watch) for one, watch in asked))
+        return [watch.stages(0.0) for watch in watches]
+
+    found = asyncio.run(submit_all())
+    rows = [[stage.rows for stage in stages if stage.name == "forward"] for stages in found]
+    # The third is in the second forward, with one row of the first, whose last is alone.
+    assert rows == [[4, 4, 1], [4], [4]]
+    assert [stages[0].name for stages in found] == ["queue"] * 3
 
 
 def draw(seed: int, *, n: int = 1, steps: int = 1, label: int = 3) -> Draw:

@@ -60,6 +60,12 @@ def test_a_file_holds_what_differs_from_the_defaults_and_the_references() -> Non
     assert again == settings.app
 
 
+def test_a_file_names_the_collector_of_traces() -> None:
+    traces = {"traces": "http://collector:4318/v1/traces", "trace_share": 0.1}
+    (application,) = config_of(ServeSettings.from_dict(traces))["applications"]
+    assert application["args"] == {"model": "champion", **traces}
+
+
 def test_a_file_needs_a_port() -> None:
     with pytest.raises(ValueError, match="must be a number in a Serve config file, got 0"):
         config_of(ServeSettings(port=0))

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from onestep.serving.loading import locate
@@ -41,10 +43,23 @@ def test_application_settings_travel_as_plain_values() -> None:
         ("stuck_s", 0.01),
         ("watch_s", 0.01),
         ("watch_s", "often"),
+        ("trace_share", -0.1),
+        ("trace_share", 1.5),
+        ("traces", ""),
+        ("traces", "collector:4318"),
+        ("traces", "grpc://collector:4317/v1/traces"),
+        ("traces", "http://collector:4318"),
+        ("traces", "http://collector:4318/"),
+        ("traces", "http://collector:0/v1/traces"),
+        ("traces", "http://collector:many/v1/traces"),
+        ("traces", "http:///v1/traces"),
+        ("traces", "http://[::1/v1/traces"),
+        ("traces", "http://collector/v1/ traces"),
+        ("traces", "http://collector/v1/traces\n"),
     ],
 )
 def test_a_bad_value_is_refused_with_what_was_got(key: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"^serve.{key} must be .*, got {value!r}$"):
+    with pytest.raises(ValueError, match=f"^serve.{key} must be .*, got {re.escape(repr(value))}$"):
         ServeSettings.from_dict({key: value})
 
 
@@ -67,6 +82,28 @@ def test_a_relative_store_means_the_same_file_in_another_folder(
     assert located.tracking_uri == f"sqlite:///{tmp_path}/runs.db"
     monkeypatch.chdir("/")
     assert locate(located) == located
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://collector:4318/v1/traces", "https://ada:p@[::1]/otlp/v1/traces?tenant=1"],
+)
+def test_a_collector_of_traces_is_named_by_its_url(url: str) -> None:
+    settings = AppSettings(traces=url, trace_share=0.25)
+    assert AppSettings.from_dict(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize("url", ["ftp://ada:hidden@host/v1/traces", "ada:hidden@host:4318/v1"])
+def test_the_refusal_of_a_collector_shows_no_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"got '(ftp://)?ada:\*\*\*@host") as caught:
+        AppSettings(traces=url)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_share_of_no_traces_is_refused() -> None:
+    said = r"^serve.trace_share must be left out where serve.traces names no collector, got 0.5$"
+    with pytest.raises(ValueError, match=said):
+        AppSettings(trace_share=0.5)
 
 
 def test_what_is_compiled_for_a_gpu_keeps_to_one_thread() -> None:

@@ -86,7 +86,8 @@ def posted(*bodies: object, over: Service | None = None) -> list[httpx.Response]
 
 
 async def begun(service: Service, **changes: object) -> Streamed:
-    answer = await stream(service, GenerateRequest.model_validate({**LONG, **changes}))
+    request = GenerateRequest.model_validate({**LONG, **changes})
+    answer = await stream(service, request, lambda stages: None)
     assert isinstance(answer, Streamed)
     return answer
 
