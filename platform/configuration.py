@@ -1,11 +1,14 @@
 """Configuration: Hydra composes plain dictionaries here, and nowhere else."""
 
+import json
 import re
 from collections.abc import Sequence
 from copy import deepcopy
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from hydra import compose as hydra_compose
@@ -19,6 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from .password import hide_passwords
 
 PLATFORM: Final = "onestep.platform.conf"
+SEARCH: Final = "hydra.searchpath="
+"""Beginning of the override that names folders with files of the user's own."""
 _METHODS: Final = "onestep.methods.conf"
 _GROUPS: Final = ("stages", "experiment", "method", "data", "net", "optimizer", "learning_rate")
 """Groups of which ``onestep train`` takes a file by ``GROUP=NAME``."""
@@ -35,9 +40,9 @@ def compose(
 ) -> dict[str, Any]:
     """A resolved configuration.
 
-    Config groups come from the module itself and from every module that an installed package
-    names under the entry point ``onestep.conf``. What was composed is kept: files that change in
-    the meantime are read after ``forget``.
+    Config groups come from the folders of ``hydra.searchpath``, from the module itself and from
+    every module that an installed package names under the entry point ``onestep.conf``. What was
+    composed is kept: files that change in the meantime are read after ``forget``.
 
     Args:
         config_name: The primary file, without its ending.
@@ -48,7 +53,8 @@ def compose(
         Plain dictionaries, lists and scalars.
 
     Raises:
-        ValueError: If an override names no key, gives a value of the wrong kind or misses one.
+        ValueError: If an override names no key, gives a value of the wrong kind or misses one, or
+            if there is no folder where one is named.
     """
     for override in overrides:
         if not re.match(r"[~]|[^=]+=", override):
@@ -69,11 +75,54 @@ def compose(
 def forget() -> None:
     """Let the next compositions read their files again."""
     _by_hydra.cache_clear()
-    _search.cache_clear()
+    _groups.cache_clear()
+
+
+def folders_named(overrides: Sequence[str]) -> list[str]:
+    """The folders that the last ``hydra.searchpath`` names, as whole paths.
+
+    Args:
+        overrides: All overrides.
+
+    Returns:
+        What Hydra searches first; nothing where no override names any.
+
+    Raises:
+        ValueError: If it is no list of texts, or there is no such folder.
+    """
+    given = [o for o in overrides if o.startswith(SEARCH)]
+    if not given:
+        return []
+    try:
+        named = OverridesParser.create().parse_override(given[-1]).value()
+    except HydraException:
+        named = None
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise ValueError(f"{SEARCH[:-1]} must be a list of folders such as [conf], got {given[-1]}")
+    return [_place(one) for one in named]
+
+
+def search_in(folders: Sequence[str]) -> str:
+    """The override that names folders.
+
+    Args:
+        folders: Their whole paths.
+    """
+    return f"{SEARCH}{json.dumps(list(folders), ensure_ascii=False)}"
+
+
+def _place(named: str) -> str:
+    if named.startswith("pkg://"):
+        return named
+    folder = Path(named.removeprefix("file://")).absolute()
+    if not folder.is_dir():
+        raise ValueError(f"{SEARCH[:-1]} must name folders, got {named}: there is no {folder}")
+    return f"file://{folder}"
 
 
 def _composed(config_name: str, overrides: Sequence[str], module: str) -> DictConfig:
-    search = _search(module)
+    search = search_in([*folders_named(overrides), *_groups(module)])
+    overrides = [o for o in overrides if not o.startswith(SEARCH)]
     choices = [o for o in overrides if not _VALUE.match(o)]
     if all(map(_WORD.match, choices)):  # of others the order counts
         values = [o for o in overrides if _VALUE.match(o)]
@@ -95,10 +144,10 @@ def _changed(config: DictConfig, values: Sequence[str]) -> DictConfig:
 
 
 @cache
-def _search(module: str) -> str:
+def _groups(module: str) -> list[str]:
     """Where Hydra looks beside a module; to ask all installed packages takes milliseconds."""
     groups = sorted(e.value for e in entry_points(group="onestep.conf") if e.value != module)
-    return f"hydra.searchpath=[{','.join(f'pkg://{group}' for group in groups)}]"
+    return [f"pkg://{group}" for group in groups]
 
 
 @lru_cache(maxsize=_KEPT)
@@ -114,7 +163,9 @@ def _allowed(key: str, config_name: str, overrides: Sequence[str], module: str) 
     Overrides inside things are left out: one of them is unknown.
     """
     names = {override: override.partition("=")[0] for override in overrides}
-    choices = [o for o, name in names.items() if "." not in name and name != key]
+    choices = [
+        o for o, name in names.items() if o.startswith(SEARCH) or ("." not in name and name != key)
+    ]
     try:
         node = _composed(config_name, choices, module)
     except (HydraException, OmegaConfBaseException):
@@ -142,11 +193,19 @@ def _meant(asked: str) -> str:
     return ""
 
 
+def _nearest(asked: str, options: Sequence[str]) -> str:
+    """The name of the same group that is most like the one that was asked for, if one is."""
+    group, _, name = asked.rpartition("/")
+    found = get_close_matches(name, options, n=1)
+    return f": did you mean {group}={found[0]}? If not" if found else ""
+
+
 def _sentence(error: Exception) -> str:
     """Hydra's message on one line, without its advice and its search path."""
     if isinstance(error, MissingConfigException) and error.options:
         asked = str(error.missing_cfg_file)
-        return f"there is no {asked}{_meant(asked)}, allowed: {', '.join(error.options)}"
+        meant = _meant(asked) or _nearest(asked, error.options)
+        return f"there is no {asked}{meant}, allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
         hidden = hide_passwords(error.override)
         if hidden != error.override:  # the message may hold a part of it

@@ -24,6 +24,7 @@ Search for better settings with Ray Tune and Optuna. A trial is a list of overri
   onestep sweep sweep=mean_flow_curriculum sweep.trials=20 sweep.concurrency=4
   onestep sweep sweep=mean_flow_population          members that go on from each other
   onestep sweep data=moons net=mlp training.samples=50000   overrides of every trial
+  onestep sweep 'hydra.searchpath=[FOLDER]' sweep=NAME      your own FOLDER/sweep/NAME.yaml
   onestep sweep --dry-run                           the resolved sweep and one trial
   onestep sweep --resume NAME [sweep.trials=40]     go on after an interruption, or further
   onestep sweep ... resume=auto                     go on if it was begun, else begin
@@ -34,8 +35,10 @@ trials, what they cost, samples of the best. Each trial is a run of MLflow, and 
 sweep.wandb=true one of Weights & Biases, offline unless WANDB_MODE says otherwise.
 
 Trials that have ended are kept in Optuna's database (optuna.db in ONESTEP_HOME, or
-sweep.storage=URL); look at them with
-  optuna-dashboard sqlite:///.onestep/optuna.db
+sweep.storage=URL), their runs in MLflow's (mlflow.db); look at them with
+  optuna-dashboard sqlite:///.onestep/optuna.db     of the package onestep[dashboard]
+  mlflow ui --backend-store-uri sqlite:///.onestep/mlflow.db
+where .onestep stands for the folder that ONESTEP_HOME names.
 """
 _AUTO: Final = "resume=auto"
 _REPORT: Final = "report"
@@ -258,8 +261,8 @@ def _changes(overrides: Sequence[str], *, of: str) -> tuple[dict[str, int], "Bud
             amounts[key.removeprefix(_BUDGET)] = _number(value)
         else:
             raise ValueError(
-                f"a resumed sweep keeps its settings but {', '.join(_RESUMABLE)} and "
-                f"{_BUDGET}..., got {one!r}"
+                f"a resumed sweep keeps its settings but {', '.join(_RESUMABLE)} and those of "
+                f"{_BUDGET.rstrip('.')}, got {one!r}"
             )
     if not amounts:
         return counts, None

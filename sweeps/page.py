@@ -27,6 +27,7 @@ from .settings import SweepSettings
 from .style import STYLE
 from .warm_start import FirstPoints
 from .winner import KEPT
+from .yardstick import yardsticks
 
 PAGE: Final = "report.html"
 _FEW: Final = 50
@@ -128,6 +129,7 @@ def _winner(findings: Findings) -> Html:
     parts = [
         tag("h2", title),
         tag("dl", *numbers, class_="numbers"),
+        *(tag("p", one) for one in yardsticks(best, findings.objectives, findings.folder)),
         tag("dl", *values, class_="values"),
         tag("p", "This line repeats it:"),
         tag("pre", tag("code", best.command), tabindex="0"),

@@ -330,6 +330,8 @@ def _check_schedule(key: str, space: Space, base: tuple[str, ...]) -> None:
     for name in key.split("."):
         node = node.get(name) if isinstance(node, Mapping) else None
     target = node.get("_target_") if isinstance(node, Mapping) else None
+    if node is None:
+        compose("train", (*base, *others, f"{key}=null"))  # says which keys there are instead
     if target is None or not issubclass(class_at(str(target)), Schedule):
         found = str(target).rpartition(".")[-1] if target else repr(node)
         raise ValueError(

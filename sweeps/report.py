@@ -12,6 +12,7 @@ from .objective import Mode, Objectives
 from .ranking import fronts_of
 from .record import Outcome, TrialRecord
 from .settings import SweepSettings
+from .yardstick import yardsticks
 
 TABLE: Final = "table.md"
 RECORDS: Final = "trials.json"
@@ -134,12 +135,19 @@ def write_report(
         folder: Its folder.
         ending: Why the sweep has ended; nothing where it has not.
     """
-    write_text(folder / TABLE, table(trials, settings, name=name, ending=ending))
+    best = ranked(trials, settings.objectives)[:1]
+    marks = yardsticks(best[0], settings.objectives, folder) if best else []
+    write_text(folder / TABLE, table(trials, settings, name=name, ending=ending, marks=marks))
     write_json(folder / RECORDS, [_plain(trial) for trial in trials])
 
 
 def table(
-    trials: Sequence[TrialRecord], settings: SweepSettings, *, name: str, ending: str = ""
+    trials: Sequence[TrialRecord],
+    settings: SweepSettings,
+    *,
+    name: str,
+    ending: str = "",
+    marks: Sequence[str] = (),
 ) -> str:
     """The trials from best to worst, as Markdown.
 
@@ -148,6 +156,7 @@ def table(
         settings: The sweep.
         name: Name of the sweep.
         ending: Why the sweep has ended; nothing where it has not.
+        marks: What the numbers of the best trial are to be compared with.
     """
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
     is_population = any(one.lineage for one in trials)
@@ -183,7 +192,8 @@ def table(
     title = f"Sweep {name}: {wanted(settings)}, with intervals at 95 %"
     told = ["The line of the best trial:", "", *(f"- {one}" for one in line), ""] if line else []
     over = [f"It has ended: {ending}.", ""] if ending else []
-    return "\n".join([title, "", *over, *lines, "", *told, *again, ""])
+    beside = [*marks, ""] if marks else []
+    return "\n".join([title, "", *over, *lines, "", *beside, *told, *again, ""])
 
 
 def _named(best: TrialRecord) -> str:

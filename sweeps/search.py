@@ -270,7 +270,7 @@ def _run(
             say=say,
         )
         _keep_leaders(study, settings, folder)
-        with _kept(journal, name):
+        with _kept(journal, name, say):
             if not book.is_done:
                 progress = Progress(study, settings, budgets=plan.budgets, folder=folder, show=show)
                 callbacks = [journal, progress]
@@ -306,13 +306,16 @@ def _keep_leaders(study: optuna.Study, settings: SweepSettings, folder: Path) ->
 
 
 @contextmanager
-def _kept(journal: Journal, name: str) -> Iterator[None]:
+def _kept(journal: Journal, name: str, say: Say) -> Iterator[None]:
     """The MLflow run of a sweep, from which in the end no trial is missing."""
     try:
         with journal.run, journal:
             journal.catch_up()
             yield
             journal.catch_up()
+    except KeyboardInterrupt:
+        say(f"interrupted; `onestep sweep --resume {name}` goes on")
+        raise
     except RegistryUnreachable as error:
         raise RegistryUnreachable(
             f"no trial of sweep {name} is lost, and --resume {name} writes into MLflow what is "

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self, final
 
-from ..platform.configuration import compose
+from ..platform.configuration import SEARCH, compose, folders_named, search_in
 from ..platform.settings import settings, typed_value
 from .cost import Budget
 from .dimension import Kind
@@ -254,10 +254,13 @@ def settings_of(overrides: Sequence[str]) -> SweepSettings:
         ValueError: If an override of the sweep is refused.
     """
     own = [one for one in overrides if one.startswith(_OWN)]
-    others = [one for one in overrides if not one.startswith(_OWN)]
-    node = dict(compose("sweep", own, module=_MODULE)["sweep"])
+    others = [one for one in overrides if not one.startswith((*_OWN, SEARCH))]
+    folders = folders_named(overrides)
+    # Whole paths: trials need not begin in the folder in which the sweep does.
+    search = [search_in(folders)] if folders else []
+    node = dict(compose("sweep", [*search, *own], module=_MODULE)["sweep"])
     base = typed_value("sweep.base", node.get("base", ()), tuple[str, ...])
-    node["base"] = _last_of_each_key([*base, *others])
+    node["base"] = _last_of_each_key([*search, *base, *others])
     made = SweepSettings.from_dict(node)
     _check_effect(made, [one.lstrip("+~").partition("=")[0] for one in own])
     return made

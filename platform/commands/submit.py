@@ -134,7 +134,7 @@ they are set.
 examples:
   onestep submit --address http://127.0.0.1:8265 -- sweep sweep=mean_flow_curriculum
   onestep submit --no-wait -- train method=mean_flow workers.num_workers=4 workers.gpus_per_worker=1
-  onestep submit --working-dir configs --env WANDB_MODE=online -- train experiment=mine
+  onestep submit --working-dir configs -- train 'hydra.searchpath=[.]' experiment=mine
 
 The plain `ray job submit` line that does the same is printed first, with *** in the place of a
 password in the address and of the values of --env, but for the five variables above. Ray keeps the

@@ -12,6 +12,8 @@ _PACKAGE_FOLDER: Final = Path(__file__).resolve().parents[2]
 _CODE: Final = ("*.py", "*.yaml")
 _TRAINING: Final = ("methods", "platform", "sweeps")
 """The folders whose code decides what a training or a trial comes to."""
+_SPACES: Final = "sweeps/conf/"
+"""A sweep has its own copy of what it read there, and no use for what stands beside it."""
 _SHORT: Final = 16
 _TIMEOUT_S: Final = 10.0
 
@@ -65,7 +67,9 @@ def code_files(folder: Path = _PACKAGE_FOLDER) -> dict[str, str]:
 
 def _files_of(folder: Path) -> list[Path]:
     files = (file for part in _TRAINING for kind in _CODE for file in (folder / part).rglob(kind))
-    return sorted(files)
+    return sorted(
+        file for file in files if not file.relative_to(folder).as_posix().startswith(_SPACES)
+    )
 
 
 def installed_versions() -> dict[str, str]:

@@ -76,7 +76,7 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("+training.speed=1", "training has no setting speed, allowed: samples, batch_size"),
         ("+net.wdith=3", "has no field 'wdith', allowed: "),
         # A value that does not exist, or is of another kind.
-        ("method=mean_flo", "there is no method/mean_flo, allowed: align_your_flow, "),
+        ("method=mean_flo", "there is no method/mean_flo: did you mean method=mean_flow? If"),
         ("experiment=digits_reflow", "digits_reflow: did you mean stages=digits_reflow? If not, a"),
         ("stages=eight_gaussians_mean_flow", "did you mean experiment=eight_gaussians_mean_flow?"),
         ("experiment=mean_flow", "experiment/mean_flow: did you mean method=mean_flow? If not, a"),

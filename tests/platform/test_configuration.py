@@ -1,4 +1,5 @@
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hydra import compose as hydra_compose
@@ -7,7 +8,7 @@ from omegaconf import OmegaConf
 
 from onestep.methods.core.method import AbstractLearner
 from onestep.platform.build import build
-from onestep.platform.configuration import PLATFORM, compose, forget
+from onestep.platform.configuration import PLATFORM, compose, forget, search_in
 from onestep.platform.experiment import Experiment
 from onestep.platform.training.assembly import assemble
 
@@ -127,3 +128,52 @@ def test_a_value_that_hydra_refuses_is_refused_in_its_words(value: str) -> None:
     with pytest.raises(ValueError, match=r"sweep|samples|viable|key net") as whole:
         compose("train", [value, "+training.other=1"])  # which Hydra alone composes
     assert str(told.value) == str(whole.value)
+
+
+def own_folder(place: Path) -> Path:
+    """A folder with an experiment of the user's own, whose name has what Hydra would split."""
+    folder = place / "it's, mine"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 41\n")
+    return folder
+
+
+def test_files_of_the_users_own_are_found_beside_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = own_folder(tmp_path)
+    words = ["experiment=mine", "method=mean_flow"]
+    for named in (search_in([str(folder)]), search_in([f"file://{folder}"])):
+        assert compose("train", [named, *words])["seed"] == 41
+    monkeypatch.chdir(folder)
+    assert compose("train", ["hydra.searchpath=[.]", *words, "training.batch_size=8"])["seed"] == 41
+    with pytest.raises(ValueError, match=r"^there is no experiment/mine"):
+        compose("train", words)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "[no/such]",
+            r"^hydra.searchpath must name folders, got no/such: there is no /.*/no/such$",
+        ),
+        ("3", r"^hydra.searchpath must be a list of folders such as \[conf\], got "),
+        ("[1]", r"^hydra.searchpath must be a list of folders"),
+        ("[a", r"^hydra.searchpath must be a list of folders"),
+    ],
+)
+def test_a_folder_that_there_is_not_is_refused(given: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        compose("train", [f"hydra.searchpath={given}"])
+
+
+def test_the_keys_of_a_users_own_experiment_are_named(tmp_path: Path) -> None:
+    named = search_in([str(own_folder(tmp_path))])
+    with pytest.raises(ValueError, match=r"^there is no key sed, allowed: .*seed"):
+        compose("train", [named, "experiment=mine", "sed=3"])
+
+
+def test_the_nearest_name_is_asked_about() -> None:
+    with pytest.raises(ValueError, match=r"^there is no method/men_flow: did you mean method=mean"):
+        compose("train", ["method=men_flow"])

@@ -1,5 +1,6 @@
 import json
 from dataclasses import MISSING, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +182,18 @@ def test_a_setting_that_a_command_line_leaves_without_effect_is_none_of_its_own(
     words: list[str],
 ) -> None:
     assert settings_of(words)
+
+
+def test_a_sweep_of_the_users_own_is_found_and_its_trials_find_its_files_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf" / "sweep").mkdir(parents=True)
+    (tmp_path / "conf" / "sweep" / "mine.yaml").write_text(
+        "name: mine\nbase: [data=moons]\nspace: {training.samples: {kind: int, low: 1, high: 9}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = settings_of(["hydra.searchpath=[conf]", "sweep=mine", "seed=3"])
+    assert found.name == "mine"
+    assert found.base == (f'hydra.searchpath=["file://{tmp_path}/conf"]', "data=moons", "seed=3")
+    monkeypatch.chdir("/")
+    assert compose("train", found.base)["seed"] == 3

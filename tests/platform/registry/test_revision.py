@@ -40,15 +40,16 @@ def test_changed_files_show_in_the_revision(tmp_path):
 
 
 def test_the_digest_tells_changed_code_wherever_it_is_installed(tmp_path):
-    for place in ("methods/one.py", "sweeps/conf/a.yaml", "serving/api.py", "methods/notes.md"):
+    others = ("serving/api.py", "methods/notes.md", "sweeps/conf/sweep/mine.yaml")
+    for place in ("methods/one.py", "methods/conf/a.yaml", *others):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text("old")
     first = code_digest(tmp_path)
-    (tmp_path / "serving/api.py").write_text("new")
-    (tmp_path / "methods/notes.md").write_text("new")
+    for place in others:
+        (tmp_path / place).write_text("new")
     assert code_digest(tmp_path) == first
     seen = {first}
-    for place in ("methods/one.py", "sweeps/conf/a.yaml"):
+    for place in ("methods/one.py", "methods/conf/a.yaml"):
         (tmp_path / place).write_text("new")
         seen.add(code_digest(tmp_path))
     (tmp_path / "methods/one.py").rename(tmp_path / "methods/two.py")
@@ -57,11 +58,11 @@ def test_the_digest_tells_changed_code_wherever_it_is_installed(tmp_path):
 
 
 def test_every_file_of_the_code_has_a_digest(tmp_path):
-    for place in ("methods/one.py", "sweeps/conf/a.yaml", "serving/api.py"):
+    for place in ("methods/one.py", "methods/conf/a.yaml", "serving/api.py"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text("old")
     before = code_files(tmp_path)
-    assert set(before) == {"methods/one.py", "sweeps/conf/a.yaml"}
+    assert set(before) == {"methods/one.py", "methods/conf/a.yaml"}
     (tmp_path / "methods/one.py").write_text("new")
     after = code_files(tmp_path)
     assert {path for path in before if before[path] != after[path]} == {"methods/one.py"}
