@@ -38,6 +38,7 @@ from .service import Service
 from .settings import AppSettings
 from .stream import OpenStreams, StreamAnswer, Streamed, stream
 from .tally import metrics_page
+from .threshold import Doorkeeper, Threshold
 from .waiting import while_wanted, with_time_left
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def build_api(
     *,
     ingress: str = "local",
     is_echoed: bool = False,
+    threshold: Threshold | None = None,
 ) -> FastAPI:
     """The application that answers over HTTP with this service.
 
@@ -109,6 +111,7 @@ def build_api(
         settings: Who may ask, and what is written down of it.
         ingress: Which of several web applications behind one address this is.
         is_echoed: Whether a proxy before it adds the id that a request came with to the answer.
+        threshold: What requests pass, for who means to close it.
 
     Returns:
         The application.
@@ -130,6 +133,7 @@ def build_api(
     # The one that is added last sees a request first.
     api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
     api.add_middleware(KeyGate, gate=gate)
+    api.add_middleware(Doorkeeper, threshold=threshold or Threshold())
     api.add_middleware(
         Journal,
         headers=_HEADERS,

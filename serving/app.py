@@ -20,6 +20,7 @@ from .generator import Generator, end_replica, names_of
 from .keys import key_file
 from .remote import RemoteService
 from .settings import AppSettings
+from .threshold import Threshold
 from .watcher import Watcher
 
 _HEALTH_S: Final = 3.0
@@ -53,14 +54,20 @@ class Ingress:
         self._generator = generator
         self._settings = AppSettings.from_dict(settings)
         self._names: list[str] = []
+        self._threshold = Threshold()
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Learns which names are served.
+        """Learns which names are served, and whether anybody is let in.
 
         Args:
-            config: The user config of the replicas.
+            config: The user config of the replicas; with ``stopping`` nobody is.
         """
         self._names[:] = names_of(config)
+        self._threshold.is_closed = bool(config.get("stopping"))
+
+    def inside(self) -> int:
+        """How many requests have no answer yet, or not all of it."""
+        return self._threshold.inside
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that Serve runs in this replica."""
@@ -78,6 +85,7 @@ class Ingress:
             ingress=serve.get_replica_context().replica_id.unique_id,
             # Serve's own proxy adds the id to the answer, HAProxy does not.
             is_echoed=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") != "1",
+            threshold=self._threshold,
         )
 
 
@@ -117,12 +125,15 @@ def _host() -> str | None:
     return None if client is None else client.http_config.host
 
 
-def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Application:
+def build_application(
+    settings: AppSettings, config: Mapping[str, Any], *, is_stopping: bool = False
+) -> Application:
     """The application with a first user config.
 
     Args:
         settings: How many replicas, and of what size.
         config: The user config of the replicas, as ``Generator.reconfigure`` takes it.
+        is_stopping: Whether the web application lets nobody in any more.
 
     Returns:
         The application, not yet running.
@@ -158,7 +169,7 @@ def build_application(settings: AppSettings, config: Mapping[str, Any]) -> Appli
         version=version,
         _internal=True,
         num_replicas=settings.ingresses,
-        user_config=dict(config),
+        user_config={**config, "stopping": is_stopping},
         health_check_period_s=_INGRESS_HEALTH_S,
         graceful_shutdown_timeout_s=drained_s,
         max_ongoing_requests=2 * settings.most_replicas * at_once + _PAGES,

@@ -22,6 +22,7 @@ from .loading import load_engine, locate
 from .settings import AppSettings, ServeSettings
 
 _POLL_S: Final = 0.1
+_LAST_WORDS_S: Final = 5.0
 _LOG: Final = logging.getLogger(__name__)
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # and where to reach them from here
 
@@ -52,6 +53,7 @@ class Hosted:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = replace(settings, app=locate(settings.app))
         self._stack = ExitStack()
+        self._is_serving = False
         self.url = ""
         self.versions: dict[str, str] = {}
         self.example = ""
@@ -119,18 +121,32 @@ class Hosted:
             },
             logging_config=LOGGING,
         )
-        stack.callback(_take_down)
+        # With a cluster of its own all ends at once when that does.
+        stack.callback(self._stop_serving if is_own else _take_down)
         self._deploy()
         self._wait()
+        self._is_serving = True
 
-    def _deploy(self) -> None:
+    def _stop_serving(self) -> None:
+        """Lets nobody in, and waits for the answers that have been begun."""
+        if not self._is_serving:
+            return
+        self._deploy(is_stopping=True)
+        deadline = time.monotonic() + self._settings.app.request_timeout_s + _LAST_WORDS_S
+        while time.monotonic() < deadline:
+            if _is_empty():
+                return
+            time.sleep(_POLL_S)
+        _LOG.warning("requests that were under way are cut off")
+
+    def _deploy(self, *, is_stopping: bool = False) -> None:
         from ray import serve
 
         from .app import build_application
 
         app = self._settings.app
         target = serve.RunTarget(
-            target=build_application(app, {"models": self.versions}),
+            target=build_application(app, {"models": self.versions}, is_stopping=is_stopping),
             name=APP_NAME,
             route_prefix="/",
             logging_config=LOGGING,
@@ -163,6 +179,22 @@ class Hosted:
             f"the server at {self.url} must answer within serve.start_timeout_s = "
             f"{self._settings.start_timeout_s} s, got {answer}"
         )
+
+
+def _is_empty() -> bool:
+    """Whether the web application has closed its doors, and all who were inside have left."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.schema import ApplicationStatus
+
+    status = serve.status().applications.get(APP_NAME)
+    if status is None or status.status != ApplicationStatus.RUNNING:
+        return status is None
+    try:
+        asked = serve.get_app_handle(APP_NAME).broadcast("inside")
+        return sum(asked.results(timeout_s=_LAST_WORDS_S)) == 0
+    except (RayError, TimeoutError):  # an ingress that has just died has nobody inside
+        return False
 
 
 def _take_down() -> None:

@@ -62,10 +62,16 @@ def test_the_first_lets_a_long_answer_go_on_and_the_second_ends_it(tmp_path: Pat
             process.send_signal(signal.SIGINT)
             while "Ctrl-C again ends them" not in process.stdout.readline():
                 pass
-            end = time.monotonic() + 3.0
+            end, refused = time.monotonic() + 3.0, []
             while time.monotonic() < end:
                 assert next(parts), "the answer goes on"
+                if not refused or refused[-1].is_success:
+                    refused.append(httpx.post(f"{url}/v1/generate", json={"labels": 3, "n": 1}))
             assert process.poll() is None
+            # No other is let in, and none is told that there is no such path.
+            assert {one.status_code for one in refused} <= {200, 503}
+            assert refused[-1].headers["Retry-After"] == "1"
+            assert refused[-1].json()["error"]["message"].startswith("the server is stopping")
 
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
