@@ -20,6 +20,7 @@ from onestep.benchmarks.misses import Excuse, Excuses, Misses, is_explained, mis
 from onestep.benchmarks.planar import data_draws, draws, gaussian_draws, judge, sampler_of
 from onestep.benchmarks.recipes import (
     BRIEF,
+    SHORTER,
     TRAINING,
     Workshop,
     digest,
@@ -35,11 +36,6 @@ from onestep.platform.registry.model import load_flow_map
 MOST: Final = {"mode_mass_tv": 0.06, "mode_std_ratio_max": 1.4, "outside_modes": 0.12}
 LEAST: Final = {"mode_std_ratio_min": 0.7}
 MOST_CORE_S: Final = {"one_stage": 60.0, "several_stages": 180.0}
-SHORTER: Final = {
-    "mean_flow": ("training.samples=560000", "training.batch_size=256"),
-    "shortcut": ("training.samples=1200000",),
-}
-"""Overrides of recipes that were made for the stricter bars of planar.py and its longer time."""
 _TURNS: Final = (
     "It is a game: a second network learns what the generator makes while that moves. Both take "
     "their time, and shorter runs left the modes too wide."
@@ -60,20 +56,15 @@ EXCUSES: Final[Excuses] = {
 """The numbers with which a recipe misses its bars, why, and how far."""
 
 
-def common(recipe: str) -> tuple[str, ...]:
-    """Overrides of all stages of a recipe, which decide what it learns."""
-    return SHORTER.get(recipe, ())
-
-
 def measure(recipe: str, workshop: Workshop) -> dict[str, Any]:
     """Train a recipe and judge one step of its last model."""
-    stages = sequence(recipe, (BRIEF, *common(recipe))).stages
+    stages = sequence(recipe, (BRIEF, *SHORTER.get(recipe, ()))).stages
     made, own = workshop.make(stages), own_stages(stages)
     *_, last = made.values()
     flow_map, _ = load_flow_map(workshop.registry, last.trained.reference)
     return {
         "method": module_of(last.experiment.method),
-        "digest": digest(recipe, common(recipe)),
+        "digest": digest(recipe, SHORTER.get(recipe, ())),
         "stages": len(own),
         "core_s": round(sum(made[name].core_s[TRAINING] for name in own), 1),
         "core_s_of_stages": {name: dict(each.core_s) for name, each in made.items()},

@@ -16,7 +16,7 @@ Written by `python benchmarks/learning.py` and `python benchmarks/learning_digit
 [learning.json](../benchmarks/results/learning.json) and
 [learning_digits.json](../benchmarks/results/learning_digits.json). Each recipe starts from random
 weights, or from those of its teacher. On the plane some recipes that were made for other bars are
-shortened here (`SHORTER` in benchmarks/learning.py). *Seconds* are processor time of its own
+shortened here (`SHORTER` in benchmarks/recipes.py). *Seconds* are processor time of its own
 trainings on one thread; *before* is that of its teacher and of making pairs. A model is judged at
 one step; a velocity that is not straight, which nobody would ask for one, at its many. In bold what
 misses its bar.

@@ -30,6 +30,7 @@ from onestep.benchmarks.recipes import (
     DIGITS,
     PAIRS,
     PLANE,
+    SHORTER,
     TRAINING,
     Made,
     Workshop,
@@ -72,6 +73,12 @@ PILOT: Final = 0.05
 LEAST_STEPS: Final = 20
 CURVES: Final = 7
 """Recipes whose quality over evaluations is drawn, from the best to the worst."""
+
+
+def overrides_of(recipe: str, dataset: str) -> tuple[str, ...]:
+    """What takes a recipe to a set, before it is made longer or shorter."""
+    family, overrides = SETS[dataset]
+    return (*(SHORTER.get(recipe, ()) if family == PLANE else ()), *overrides)
 
 
 def scaled(stages: Sequence[Stage], factor: float, *more: str) -> list[Stage]:
@@ -139,8 +146,7 @@ def compete(
     Returns:
         A result for each seed: the report, and what it took.
     """
-    family, overrides = SETS[dataset]
-    stages = sequence(recipe, overrides, dataset=family).stages
+    stages = sequence(recipe, overrides_of(recipe, dataset), dataset=SETS[dataset][0]).stages
     pilot = workshop.make(scaled(stages, PILOT, BRIEF))
     factor = factor_for(seconds, pilot, PILOT)
     results = []

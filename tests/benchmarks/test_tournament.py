@@ -136,10 +136,11 @@ def test_every_recipe_has_competed_with_every_seed_or_is_named_as_missing(name: 
     [pytest.param(name, marks=pytest.mark.slow) if name != PLANE else name for name in FOUGHT],
 )
 def test_what_competed_is_the_recipe_of_today(name: str) -> None:
-    family, overrides = tournament.SETS[name]
-    decisive = tuple(line for line in overrides if not line.startswith("evaluation."))
     for each in read("tournament")["sets"][name]["results"]:
-        assert each["digest"] == digest_today(each["recipe"], decisive, dataset=family)
+        overrides = tournament.overrides_of(each["recipe"], name)
+        decisive = tuple(line for line in overrides if not line.startswith("evaluation."))
+        today = digest_today(each["recipe"], decisive, dataset=tournament.SETS[name][0])
+        assert each["digest"] == today, each["recipe"]
 
 
 def test_a_budget_counts_the_whole_tree_of_processes_and_the_stages_that_are_told() -> None:
