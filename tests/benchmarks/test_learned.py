@@ -7,7 +7,15 @@ import pytest
 
 from onestep.benchmarks import digits, learning, learning_digits, learning_page, planar
 from onestep.benchmarks.misses import is_explained
-from onestep.benchmarks.recipes import DIGITS, PLANE, SHORTER, TRAINING, own_stages, recipes, sequence
+from onestep.benchmarks.recipes import (
+    DIGITS,
+    PLANE,
+    SHORTER,
+    TRAINING,
+    own_stages,
+    recipes,
+    sequence,
+)
 from onestep.methods.core.sampler_choice import sampler_for
 from onestep.platform.configuration import compose
 from onestep.platform.experiment import Experiment
