@@ -169,7 +169,7 @@ def build_application(
         version=version,
         _internal=True,
         num_replicas=settings.ingresses,
-        user_config={**config, "stopping": is_stopping},
+        user_config={**config, **({"stopping": True} if is_stopping else {})},
         health_check_period_s=_INGRESS_HEALTH_S,
         graceful_shutdown_timeout_s=drained_s,
         max_ongoing_requests=2 * settings.most_replicas * at_once + _PAGES,

@@ -35,8 +35,8 @@ def class_of(record: ModelRecord, asked: str | int, *, param: str) -> int | None
     own = [name for k, name in enumerate(record.label_names) if name != str(k)]
     known = ", ".join(own[:_NAMES_SHOWN])
     raise RequestRefused(
-        f"{param} must be a class label, got {shown(asked)}; allowed: 0..{record.classes - 1}"
-        + (f" or {known}" if known else ""),
+        f"{param} must be a class label, got {shown(asked) if asked != '' else 'none'}; "
+        f"allowed: 0..{record.classes - 1}" + (f" or {known}" if known else ""),
         param=param,
     )
 

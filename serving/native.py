@@ -235,7 +235,7 @@ def _labels(request: GenerateRequest, engine: Engine, n: int) -> tuple[int, ...]
     asked = request.labels if isinstance(request.labels, list) else [request.labels] * n
     if len(asked) != n:
         raise RequestRefused(
-            f"labels must be one for all images or one for each of {n}, got {len(asked)}",
+            f"labels must be one for all images or one for each, got {len(asked)} for {n}",
             param="labels",
         )
     found = [engine.label("" if one is None else one, param="labels") for one in asked]

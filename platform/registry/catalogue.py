@@ -194,6 +194,8 @@ def _no_alias(alias: Alias, models: list[RegisteredModel]) -> ReferenceNotFound:
         f"there is {', '.join(known)}" if known else f"there are no aliases; {_known(models)}"
     )
     message = f"no model has the alias {str(alias)!r}; {there_is}"
+    if models:
+        message += "; `onestep registry promote MODEL ALIAS --why REASON` sets one"
     if any(model.name == str(alias) for model in models):
         message += f"; {alias} is a model, whose versions are written like {alias}/1"
     return ReferenceNotFound(message)

@@ -66,7 +66,6 @@ BARS: Final[dict[str, Callable[[Any], Bars]]] = {
 }
 MAY_MISS: Final = {
     *serving_page.NAMES,
-    "sweep_overhead",
     "tournament",
 }
 MAY_LACK: Final = {"serving_soak"}

@@ -95,7 +95,7 @@ def test_the_version_is_a_name_too() -> None:
     ("status", "param", "body", "message"),
     [
         (422, "prompt", {"prompt": "4"}, "prompt must be a class label, got '4'; allowed: 0..3"),
-        (422, "prompt", {}, "prompt must be a class label, got ''"),
+        (422, "prompt", {}, "prompt must be a class label, got none"),
         (422, "prompt", {"prompt": 3}, "prompt must be a valid string, got 3"),
         (422, "prompt", {"prompt": "x" * 201}, "prompt must have at most 200 characters"),
         (422, "n", {"prompt": "1", "n": 0}, "n must be greater than or equal to 1, got 0"),
