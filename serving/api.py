@@ -133,7 +133,10 @@ def build_api(
     # The one that is added last sees a request first.
     api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
     api.add_middleware(KeyGate, gate=gate)
-    api.add_middleware(Doorkeeper, threshold=threshold or Threshold())
+    threshold = threshold or Threshold()
+    if tracer is not None:
+        threshold.last = tracer.close
+    api.add_middleware(Doorkeeper, threshold=threshold)
     api.add_middleware(
         Journal,
         headers=_HEADERS,

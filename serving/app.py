@@ -69,6 +69,10 @@ class Ingress:
         """How many requests have no answer yet, or not all of it."""
         return self._threshold.inside
 
+    def end(self) -> None:
+        """Does what is to be done when all have left and the process is about to be killed."""
+        self._threshold.last()
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that Serve runs in this replica."""
         return build_api(

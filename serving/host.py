@@ -4,11 +4,11 @@ import logging
 import os
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
 import httpx
 import torch
@@ -129,12 +129,16 @@ class Hosted:
 
     def _stop_serving(self) -> None:
         """Lets nobody in, and waits for the answers that have been begun."""
+        from ray.exceptions import RayError
+
         if not self._is_serving:
             return
         self._deploy(is_stopping=True)
         deadline = time.monotonic() + self._settings.app.request_timeout_s + _LAST_WORDS_S
         while time.monotonic() < deadline:
             if _is_empty():
+                with suppress(RayError, TimeoutError):  # what is not sent by then is lost
+                    _ask_ingresses("end")
                 return
             time.sleep(_POLL_S)
         _LOG.warning("requests that were under way are cut off")
@@ -191,10 +195,17 @@ def _is_empty() -> bool:
     if status is None or status.status != ApplicationStatus.RUNNING:
         return status is None
     try:
-        asked = serve.get_app_handle(APP_NAME).broadcast("inside")
-        return sum(asked.results(timeout_s=_LAST_WORDS_S)) == 0
+        return sum(_ask_ingresses("inside")) == 0
     except (RayError, TimeoutError):  # an ingress that has just died has nobody inside
         return False
+
+
+def _ask_ingresses(what: str) -> list[Any]:
+    """What each replica of the web application answers."""
+    from ray import serve
+
+    asked = serve.get_app_handle(APP_NAME).broadcast(what)
+    return list(asked.results(timeout_s=_LAST_WORDS_S))
 
 
 def _take_down() -> None:

@@ -1,5 +1,6 @@
 """The threshold of the application: who is inside, and whether anybody else is let in."""
 
+from collections.abc import Callable
 from typing import Final, final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,11 +19,17 @@ class Threshold:
     Attributes:
         inside: How many are inside.
         is_closed: Whether no other is let in.
+        last: Is called when all have left and the process is about to end.
     """
 
     def __init__(self) -> None:
         self.inside = 0
         self.is_closed = False
+        self.last: Callable[[], None] = _nothing
+
+
+def _nothing() -> None:
+    """Nobody waits for the end."""
 
 
 @final
