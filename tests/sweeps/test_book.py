@@ -128,6 +128,7 @@ def test_a_trial_without_finite_numbers_fails_when_it_is_measured_and_is_reporte
         book = open_book(storage, tmp_path, settings)  # killed before Ray Tune has stopped it
     else:
         book.end(second, [found], samples=TOTAL, report="{}", cost=Cost(samples=500))
+    (tmp_path / "trials" / str(first) / "report.json").unlink()  # "{}" is none
     write_report(ended(book.study), settings, name="toy-1", folder=tmp_path)
     records = json.loads((tmp_path / "trials.json").read_text())
     assert [(one["outcome"], one["reason"]) for one in records] == [
