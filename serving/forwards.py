@@ -3,8 +3,6 @@
 import os
 import pickle
 import socket
-import subprocess
-import sys
 import threading
 import weakref
 from collections import deque
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from ..methods.core.condition import Condition
 from ..methods.core.flow_map import FlowMap
+from ..platform.companion import begin_companion
 from .errors import ModelDead
 from .parcel import Asked, Hosting
 from .speed import AbstractRun, Speed
@@ -41,18 +40,7 @@ class Forwards:
 
     def __init__(self, threads: int) -> None:
         self._is_closed = False
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", _PROGRAM, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # It finds what this one does, and the terminal's Ctrl-C is not for it: requests
-                # that are under way then are still answered.
-                env=os.environ
-                | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(threads)},
-                process_group=0,
-            )
+        self._process, self._control = begin_companion(_PROGRAM, OMP_NUM_THREADS=str(threads))
 
     def on_end(self, act: Callable[[int], None]) -> None:
         """Lets a thread act once the process has ended, but not where it was closed.

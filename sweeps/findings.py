@@ -166,13 +166,11 @@ class Findings:
 
     def report(self, trial: TrialRecord) -> Report | None:
         """The measurements of a trial; None if it was not measured whole."""
-        file = report_file(self.folder, trial.number, rung=trial.rung)
-        return Report.from_json(file.read_text()) if file.exists() else None
+        return Report.read(report_file(self.folder, trial.number, rung=trial.rung))
 
     def report_as_trained(self, trial: TrialRecord) -> Report | None:
         """The same of a trial as it was trained, where it is judged in another setting."""
-        file = as_trained_file(self.folder, trial.number, rung=trial.rung)
-        return Report.from_json(file.read_text()) if file.exists() else None
+        return Report.read(as_trained_file(self.folder, trial.number, rung=trial.rung))
 
     def subtrials(self, trial: TrialRecord) -> tuple[SubTrial, ...]:
         """What was tried on the weights of a trial, in order."""

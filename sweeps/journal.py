@@ -18,7 +18,7 @@ from ray.tune import Callback
 from ..platform.evaluation.report import Report
 from ..platform.registry.connection import Connection
 from ..platform.registry.errors import RegistryUnreachable
-from ..platform.registry.run import Measurement, Run, RunFacts, now_ms
+from ..platform.registry.run import EndedRun, Measurement, Run, RunFacts, now_ms
 from ..platform.registry.run_writer import RunWriter
 from .outage import past_tune
 from .record import OUTAGE, Outcome, TrialRecord, report_file
@@ -201,8 +201,7 @@ class Journal(Callback):
         return tried.get((record.number, record.rung), ())
 
     def _record(self, record: TrialRecord, tried: Sequence[SubTrial]) -> None:
-        file = report_file(self._folder, record.number, rung=record.rung)
-        report = Report.from_json(file.read_text()) if file.exists() else None
+        report = Report.read(report_file(self._folder, record.number, rung=record.rung))
         facts = replace(
             self._facts,
             name=self._name(record.number),
@@ -229,11 +228,13 @@ class Journal(Callback):
             texts["posthoc.json"] = json.dumps([one.to_dict() for one in tried], indent=2) + "\n"
             measurements += self._subtrials(tried)
         self._writer.write(
-            facts,
-            tags=tags,
-            measurements=measurements,
-            texts=texts,
-            status="FAILED" if record.outcome is Outcome.FAILED else "FINISHED",
+            EndedRun(
+                facts=facts,
+                tags=tags,
+                measurements=measurements,
+                texts=texts,
+                status="FAILED" if record.outcome is Outcome.FAILED else "FINISHED",
+            )
         )
 
     @cached_property

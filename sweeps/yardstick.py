@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..platform.evaluation.report import Measurement, Provenance, Report
-from .objective import Objectives
+from .objective import Objective, Objectives
 from .record import TrialRecord, report_file
 
 
@@ -19,18 +19,17 @@ def yardsticks(trial: TrialRecord, objectives: Objectives, folder: Path) -> list
         A sentence for each objective that has such numbers; none for a trial that was not measured
         whole.
     """
-    file = report_file(folder, trial.number, rung=trial.rung)
-    if not file.exists():
+    report = Report.read(report_file(folder, trial.number, rung=trial.rung))
+    if report is None:
         return []
-    report = Report.from_json(file.read_text())
-    wanted = {(one.name, one.nfe) for one in objectives.all}
-    found = {
-        (one.name, one.nfe): one
-        for one in reversed(report.measurements)  # the first way of sampling comes last
-        if (one.name, one.nfe) in wanted
-    }
-    known = (found.get((one.name, one.nfe)) for one in objectives.all)
+    known = (_measured(report, one) for one in objectives.all)
     return [said for one in known if one is not None and (said := _said(one, report.provenance))]
+
+
+def _measured(report: Report, objective: Objective) -> Measurement | None:
+    """An objective by the first way of sampling; None of one that is not of the evaluation."""
+    wanted = (objective.name, objective.nfe)
+    return next((one for one in report.measurements if (one.name, one.nfe) == wanted), None)
 
 
 def _said(measured: Measurement, provenance: Provenance) -> str:

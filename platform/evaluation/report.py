@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self, final
 
 
@@ -138,6 +139,18 @@ class Report:
     def to_json(self) -> str:
         """The report as JSON."""
         return json.dumps(asdict(self), indent=2, allow_nan=False)
+
+    @classmethod
+    def read(cls, file: Path) -> Self | None:
+        """The report in a file.
+
+        Args:
+            file: Where it is; there may be none.
+
+        Raises:
+            ValueError: If the file holds no report.
+        """
+        return cls.from_json(file.read_text()) if file.exists() else None
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -91,6 +91,26 @@ class Measurement:
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
+class EndedRun:
+    """A run that is over and has not been written down.
+
+    Attributes:
+        facts: What was known before the first step.
+        tags: Tags beside those of the facts.
+        measurements: Metrics by step.
+        texts: Texts that are kept as artifacts, by file.
+        status: FINISHED, FAILED or KILLED.
+    """
+
+    facts: RunFacts
+    tags: Mapping[str, str]
+    measurements: Sequence[Measurement]
+    texts: Mapping[str, str]
+    status: str
+
+
+@final
 class Run:
     """One MLflow run; any process may write to it, given its identifier.
 
@@ -138,42 +158,33 @@ class Run:
     def write(
         cls,
         connection: Connection,
-        facts: RunFacts,
+        ended: EndedRun,
         *,
-        tags: Mapping[str, str],
-        measurements: Sequence[Measurement],
-        texts: Mapping[str, str],
-        status: str,
-        group: str = "",
+        group: str,
     ) -> Self:
         """Write down a run that is over, in as few calls as it takes.
 
         Args:
             connection: The store.
-            facts: What was known before the first step.
-            tags: Tags beside those of the facts.
-            measurements: Metrics by step.
-            texts: Texts that are kept as artifacts, by file.
-            status: FINISHED, FAILED or KILLED.
-            group: Identifier of the experiment, for who knows it; it is looked up otherwise.
+            ended: The run.
+            group: Identifier of its experiment in the store.
 
         Returns:
-            The run.
+            The run there.
         """
-        config = without_passwords(facts.config)
-        group = group or connection.experiment(facts.experiment)
+        config = without_passwords(ended.facts.config)
         with connection.asking(), tempfile.TemporaryDirectory() as folder:
-            own = {**facts.tags, **tags}
-            made = connection.client.create_run(group, run_name=facts.name, tags=own).info
-            metrics, params = _metrics(measurements), _params(config)
+            own = {**ended.facts.tags, **ended.tags}
+            made = connection.client.create_run(group, run_name=ended.facts.name, tags=own).info
+            metrics, params = _metrics(ended.measurements), _params(config)
             connection.client.log_batch(made.run_id, metrics=metrics, params=params)
-            for file, text in {"config.json": _json(config), **texts}.items():
+            for file, text in {"config.json": _json(config), **ended.texts}.items():
                 (Path(folder) / file).write_text(text)
             # The client would ask the store where they go, which has just said it.
             place = get_artifact_repository(made.artifact_uri, connection.tracking_uri)
             place.log_artifacts(folder)  # type: ignore[no-untyped-call]
         run = cls(connection, made.run_id)
-        run.finish(status)
+        run.finish(ended.status)
         return run
 
     def _log_config(self, config: Mapping[str, Any]) -> None:

@@ -4,11 +4,10 @@ import pickle
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
-from typing import Any
 
 from .connection import Connection
 from .errors import RegistryUnreachable
-from .run import Run
+from .run import EndedRun, Run
 
 
 class _Store:
@@ -23,13 +22,13 @@ class _Store:
         self._connection: Connection | None = None
         self._groups: dict[str, str] = {}
 
-    def write(self, asked: dict[str, Any]) -> None:
+    def write(self, run: EndedRun) -> None:
         """Write down one run."""
         self._connection = self._connection or pickle.loads(self._pickled)
-        name = asked["facts"].experiment
+        name = run.facts.experiment
         if name not in self._groups:
             self._groups[name] = self._connection.experiment(name)
-        Run.write(self._connection, **asked, group=self._groups[name])
+        Run.write(self._connection, run, group=self._groups[name])
 
 
 def main() -> None:
@@ -37,14 +36,14 @@ def main() -> None:
     with Pipe(int(sys.argv[1])) as pipe, suppress(EOFError, OSError):
         store = _Store(pipe.recv_bytes())
         while True:
-            asked = pickle.loads(pipe.recv_bytes())
-            pipe.send_bytes(pickle.dumps(_written(store, asked)))
+            run: EndedRun = pickle.loads(pipe.recv_bytes())
+            pipe.send_bytes(pickle.dumps(_written(store, run)))
 
 
-def _written(store: _Store, asked: dict[str, Any]) -> Exception | None:
+def _written(store: _Store, run: EndedRun) -> Exception | None:
     """What went wrong, as it is raised again by who asked."""
     try:
-        store.write(asked)
+        store.write(run)
     except RegistryUnreachable as error:
         return error
     except Exception as error:  # those of libraries may not come through a pipe

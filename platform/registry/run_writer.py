@@ -1,19 +1,15 @@
 """Runs that are over are written by a process of their own, which holds nobody up here."""
 
-import os
 import pickle
-import socket
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, final
 
+from ..companion import begin_companion
 from .connection import Connection
 from .errors import RegistryUnreachable
-from .run import Measurement, RunFacts
+from .run import EndedRun
 
 PROGRAM: Final = "onestep.platform.registry.run_process"
 _FAREWELL_S: Final = 5.0
@@ -34,38 +30,19 @@ class RunWriter:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Pipe | None = None
 
-    def write(
-        self,
-        facts: RunFacts,
-        *,
-        tags: Mapping[str, str],
-        measurements: Sequence[Measurement],
-        texts: Mapping[str, str],
-        status: str,
-    ) -> None:
-        """Write down a run that is over, as ``Run.write`` does.
+    def write(self, run: EndedRun) -> None:
+        """Write down a run, as ``Run.write`` does.
 
         Args:
-            facts: What was known before the first step.
-            tags: Tags beside those of the facts.
-            measurements: Metrics by step.
-            texts: Texts that are kept as artifacts, by file.
-            status: FINISHED, FAILED or KILLED.
+            run: The run.
 
         Raises:
             RegistryUnreachable: If the store does not answer, or the process has ended.
             RuntimeError: If the store refuses the run.
         """
-        asked = {
-            "facts": facts,
-            "tags": tags,
-            "measurements": measurements,
-            "texts": texts,
-            "status": status,
-        }
-        pipe = self._pipe or self._begin()
         try:
-            pipe.send_bytes(pickle.dumps(asked))
+            pipe = self._pipe or self._begin()
+            pipe.send_bytes(pickle.dumps(run))
             error: Exception | None = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError) as ended:
             self.close()  # the next run has another process
@@ -82,29 +59,8 @@ class RunWriter:
                 self._process.wait(_FAREWELL_S)
         self._process = self._pipe = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _begin(self) -> Pipe:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", PROGRAM, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # It finds what this one does, and the terminal's Ctrl-C is not for it: the run that
-                # it writes then is still written whole.
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                process_group=0,
-            )
+        self._process, ours = begin_companion(PROGRAM)
         self._pipe = Pipe(ours.detach())
         self._pipe.send_bytes(pickle.dumps(self._connection))
         return self._pipe

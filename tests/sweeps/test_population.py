@@ -130,14 +130,19 @@ def test_table_and_ancestry_tell_who_went_on_from_whom_and_with_which_numbers(
     assert "- samples 0 to 32: trial" in text
 
 
+def finish_founders(book: Book, folder: Path) -> None:
+    """Train the first members of a population and end them."""
+    for _ in range(3):
+        suggestion = book.suggest()
+        assert suggestion is not None
+        finish(book, suggestion, folder, train(suggestion, folder))
+
+
 def test_a_checkpoint_that_somebody_has_deleted_is_missed_in_one_sentence(
     opener: Opener, tmp_path: Path
 ) -> None:
     book = opener("sweep", SETTINGS)
-    for _ in range(3):
-        suggestion = book.suggest()
-        assert suggestion is not None
-        finish(book, suggestion, tmp_path / "sweep", train(suggestion, tmp_path / "sweep"))
+    finish_founders(book, tmp_path / "sweep")
     for number in range(3):
         shutil.rmtree(folder_of_trial(tmp_path / "sweep", number, rung=None) / "checkpoints")
     with pytest.raises(CheckpointAltered, match=r"no checkpoint of trial \d any more, from which"):
@@ -148,10 +153,7 @@ def test_a_trial_that_was_cut_off_begins_again_from_the_same_checkpoint(
     opener: Opener, tmp_path: Path
 ) -> None:
     first = opener("sweep", SETTINGS)
-    for _ in range(3):
-        suggestion = first.suggest()
-        assert suggestion is not None
-        finish(first, suggestion, tmp_path / "sweep", train(suggestion, tmp_path / "sweep"))
+    finish_founders(first, tmp_path / "sweep")
     child = first.suggest()
     assert child is not None
     assert child.beginning is not None

@@ -2,9 +2,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 import pytest
@@ -12,18 +13,23 @@ from mlflow.entities import Run
 
 from onestep.platform.registry.connection import Connection
 from onestep.platform.registry.errors import RegistryUnreachable
-from onestep.platform.registry.run import Measurement, RunFacts
+from onestep.platform.registry.run import EndedRun, Measurement, RunFacts
 from onestep.platform.registry.run_writer import PROGRAM, RunWriter
 
 _FACTS: Final = RunFacts(
     experiment="moons", name="first", config={"x": 2}, overrides=(), seed=0, data_digest="d"
 )
-_OVER: Final[dict[str, Any]] = {
-    "tags": {"onestep.outcome": "stopped"},
-    "measurements": [Measurement(step=3, metrics={"w2": 0.5}, at_ms=1)],
-    "texts": {"said.txt": "as it is"},
-    "status": "FINISHED",
-}
+_ENDED: Final = EndedRun(
+    facts=_FACTS,
+    tags={"onestep.outcome": "stopped"},
+    measurements=[Measurement(step=3, metrics={"w2": 0.5}, at_ms=1)],
+    texts={"said.txt": "as it is"},
+    status="FINISHED",
+)
+
+
+def _named(name: str) -> EndedRun:
+    return replace(_ENDED, facts=replace(_FACTS, name=name))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Connection:
 
 @pytest.fixture(scope="module")
 def writer(store: Connection) -> Iterator[RunWriter]:
-    with RunWriter(store) as made:
+    with closing(RunWriter(store)) as made:
         yield made
 
 
@@ -52,7 +58,7 @@ def the_child(process: psutil.Process | None = None) -> psutil.Process:
 def test_a_run_is_there_whole_when_it_has_been_written(
     store: Connection, writer: RunWriter
 ) -> None:
-    writer.write(_FACTS, **_OVER)
+    writer.write(_ENDED)
     run = run_of(store, "first")
     assert run is not None
     assert run.info.status == "FINISHED"
@@ -66,20 +72,20 @@ def test_what_the_store_refuses_is_said_and_the_next_run_is_written(
     store: Connection, writer: RunWriter
 ) -> None:
     with pytest.raises(RuntimeError, match=r"Exception: .*no such status"):
-        writer.write(replace(_FACTS, name="refused"), **{**_OVER, "status": "no such status"})
-    writer.write(replace(_FACTS, name="after"), **_OVER)
+        writer.write(replace(_named("refused"), status="no such status"))
+    writer.write(_named("after"))
     assert run_of(store, "after") is not None
 
 
 def test_a_process_that_was_killed_is_told_and_followed_by_another(
     store: Connection, writer: RunWriter
 ) -> None:
-    writer.write(replace(_FACTS, name="before"), **_OVER)
+    writer.write(_named("before"))
     child = the_child()
     child.kill()
     with pytest.raises(RegistryUnreachable, match=r"^the process that writes runs has ended$"):
-        writer.write(replace(_FACTS, name="lost"), **_OVER)
-    writer.write(replace(_FACTS, name="second"), **_OVER)
+        writer.write(_named("lost"))
+    writer.write(_named("second"))
     assert run_of(store, "lost") is None
     assert run_of(store, "second") is not None
     last = the_child()
@@ -95,12 +101,12 @@ def test_a_store_that_is_away_for_a_while_is_asked_again(
     connection = Connection(f"sqlite:///{folder / 'mlflow.db'}")
     away = folder.rename(tmp_path / "away")
     folder.write_text("no folder")
-    with RunWriter(connection) as writer:
+    with closing(RunWriter(connection)) as writer:
         with pytest.raises(RegistryUnreachable, match="does not answer"):
-            writer.write(_FACTS, **_OVER)
+            writer.write(_ENDED)
         folder.unlink()
         away.rename(folder)
-        writer.write(_FACTS, **_OVER)
+        writer.write(_ENDED)
     assert run_of(connection, "first") is not None
 
 
@@ -110,10 +116,10 @@ import time
 
 from onestep.platform.registry.connection import Connection
 from onestep.platform.registry.run_writer import RunWriter
-from onestep.tests.platform.registry.test_run_writer import _FACTS, _OVER
+from onestep.tests.platform.registry.test_run_writer import _ENDED
 
 writer = RunWriter(Connection(sys.argv[1]))
-writer.write(_FACTS, **_OVER)
+writer.write(_ENDED)
 print("written", flush=True)
 time.sleep(60)
 """

@@ -22,6 +22,7 @@ from onestep.platform.training.perception import (
 )
 from onestep.platform.training.sequence import StageSequence
 from onestep.platform.training.trial import check_trial
+from onestep.tests.platform.training.test_sequence import TINY
 from onestep.tests.platform.training.watching import Meddler
 
 TAKES_FEATURES: Final = {"instaflow": "perception", "improved_reflow": "endpoint"}
@@ -156,18 +157,7 @@ def test_a_choice_that_is_left_open_compares_nothing_and_is_none_for_a_trial() -
 
 
 def test_a_run_says_which_one_it_is_and_its_record_does(home: Home) -> None:
-    common = (
-        "data=digits",
-        "net=mlp",
-        "net.width=16",
-        "training.samples=256",
-        "training.batch_size=128",
-        "training.threads=1",
-        "evaluation.nfes=[1]",
-        "evaluation.samples=64",
-        "pairs.count=128",
-        "pairs.steps=2",
-    )
+    common = (*TINY, "net.width=16")
     student = (
         "method=instaflow",
         "parents.teacher={teacher}",
