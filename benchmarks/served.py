@@ -263,7 +263,8 @@ def wrk(
         seconds: For how long.
         body: JSON with ``%d`` in it, which becomes a number that grows.
         folder: Where the script of wrk goes.
-        pause_ms: Milliseconds between an answer and the next request.
+        pause_ms: Mean milliseconds between an answer and the next request, which come as those of
+            people do: at random, by an exponential distribution.
 
     Returns:
         Answers with status 200 in a second, and all of them, milliseconds in the middle and at
@@ -282,7 +283,11 @@ def wrk(
         "  k = k + 1\n"
         "  return wrk.format('POST', nil, headers, string.format(body, k))\n"
         "end\n"
-        + (f"function delay() return {pause_ms} end\n" if pause_ms else "")
+        + (
+            f"function delay() return -{pause_ms} * math.log(1 - math.random()) end\n"
+            if pause_ms
+            else ""
+        )
         + "function done(s, l, r)\n"
         "  local e = s.errors\n"
         "  io.write(string.format('FOUND %d %d %f %f %d\\n', s.requests, s.duration,\n"

@@ -39,6 +39,7 @@ from .settings import AppSettings
 from .stream import OpenStreams, StreamAnswer, Streamed, stream
 from .tally import metrics_page
 from .threshold import Doorkeeper, Threshold
+from .turnstile import Turnstile
 from .waiting import while_wanted, with_time_left
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def build_api(
     ingress: str = "local",
     is_echoed: bool = False,
     threshold: Threshold | None = None,
+    crowd: Callable[[], int] | None = None,
 ) -> FastAPI:
     """The application that answers over HTTP with this service.
 
@@ -112,6 +114,7 @@ def build_api(
         ingress: Which of several web applications behind one address this is.
         is_echoed: Whether a proxy before it adds the id that a request came with to the answer.
         threshold: What requests pass, for who means to close it.
+        crowd: What ``Turnstile`` asks; None lets all pass to the service.
 
     Returns:
         The application.
@@ -132,6 +135,8 @@ def build_api(
     gate, meter, streams = Gate(settings.keys), Meter(ingress), OpenStreams(settings.max_streams)
     # The one that is added last sees a request first.
     api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
+    if crowd is not None:
+        api.add_middleware(Turnstile, crowd=crowd)
     api.add_middleware(KeyGate, gate=gate)
     threshold = threshold or Threshold()
     if tracer is not None:

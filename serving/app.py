@@ -1,5 +1,6 @@
 """The Ray Serve application: replicas that hold the models, and the web application before them."""
 
+import gc
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,6 +33,12 @@ _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
 _CONTROL: Final = 100
 """The same of a replica: what it has, counts, and is told."""
+_GARBAGE: Final = 10_000
+"""New objects after which an ingress looks for garbage.
+
+With Python's 700 it looks through all that an overload has under way every few seconds, and all
+wait for a tenth of a second meanwhile. Serve's own proxies take as many.
+"""
 
 
 @final
@@ -75,21 +82,24 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that Serve runs in this replica."""
+        gc.set_threshold(_GARBAGE)
+        service = RemoteService(
+            self._generator,
+            self._names,
+            most=self._settings.most_at_once,
+            # Several replicas are chosen from, started and stopped by how many calls they have.
+            together=min(self._settings.bucket, MAX_IMAGES)
+            if self._settings.most_replicas == 1
+            else 1,
+        )
         return build_api(
-            RemoteService(
-                self._generator,
-                self._names,
-                most=self._settings.most_at_once,
-                # Several replicas are chosen from, started and stopped by how many calls they have.
-                together=min(self._settings.bucket, MAX_IMAGES)
-                if self._settings.most_replicas == 1
-                else 1,
-            ),
+            service,
             self._settings,
             ingress=serve.get_replica_context().replica_id.unique_id,
             # Serve's own proxy adds the id to the answer, HAProxy does not.
             is_echoed=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") != "1",
             threshold=self._threshold,
+            crowd=lambda: service.crowd,
         )
 
 

@@ -14,17 +14,27 @@ import torch
 
 from .parcel import Asked, Hosting
 
+_NICE: Final = 5
+"""Of a core that it shares with somebody busy, a forward then has a quarter."""
 _LOG: Final = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Gives each map that comes a thread, until the process that sends them has ended."""
+    _give_way()
     control = socket.socket(fileno=int(sys.argv[1]))
     while True:
         _, sockets, _, _ = socket.recv_fds(control, 1, 1)
         if not sockets:  # at once, also where a forward never ends
             os._exit(0)
         threading.Thread(target=_host, args=(Connection(sockets[0]),), daemon=True).start()
+
+
+def _give_way() -> None:
+    """Lets those run first, where cores are short, who take requests in, answer and refuse."""
+    os.nice(_NICE)
+    if hasattr(os, "SCHED_BATCH"):  # of Linux: what wakes there takes no core from who runs
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 @torch.inference_mode()

@@ -69,6 +69,12 @@ class RemoteService:
             linger_s=linger_s,
         )
 
+    @property
+    def crowd(self) -> int:
+        """Requests under way for each model, where none takes another; 0 where one does."""
+        least = min((self._under_way[name] for name in self._names), default=0)
+        return least if least >= self._most else 0
+
     async def describe(self) -> ModelList:
         """The models that are served now.
 
@@ -147,7 +153,8 @@ class RemoteService:
         alone: Callable[[RequestT], Awaitable[AnswerT | Refusal]],
         together: Gathering[RequestT, AnswerT | Refusal],
     ) -> AnswerT | Refusal:
-        model = request.model if request.model in self._names else ""
+        # A version counts as the first model, which an empty name means.
+        model = request.model if request.model in self._names else next(iter(self._names), "")
         if (waiting := self._under_way[model]) >= self._most:
             return refusal(Overloaded(waiting))
         self._under_way[model] += 1

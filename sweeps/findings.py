@@ -27,6 +27,7 @@ from .record import (
     Outcome,
     TrialRecord,
     as_trained_file,
+    command_line,
     folder_of_trial,
     report_file,
 )
@@ -126,9 +127,13 @@ class Findings:
         return ended(self.study)
 
     @property
-    def running(self) -> tuple[int, ...]:
-        """Numbers of the trials that have been begun and not ended."""
-        return tuple(one.number for one in self.trials if one.state == TrialState.RUNNING)
+    def running(self) -> Mapping[int, str]:
+        """The trials that have been begun and not ended: the line of each, by number."""
+        return {
+            one.number: command_line(tuple(one.user_attrs[OVERRIDES]))
+            for one in self.trials
+            if one.state == TrialState.RUNNING
+        }
 
     @cached_property
     def ranked(self) -> list[TrialRecord]:

@@ -104,7 +104,11 @@ def _state(findings: Findings) -> str:
     ]
     said = f"{ended} of {planned} trials ended" + (f": {', '.join(ways)}." if ways else ".")
     said += f" {running} begun and not ended." if running else ""
-    return f"{said} The sweep has ended: {findings.ending}." if findings.ending else said
+    if findings.ending:
+        return f"{said} The sweep has ended: {findings.ending}."
+    if ended >= planned:
+        return said
+    return f"{said} If nobody runs it any more, onestep sweep --resume {findings.name} goes on."
 
 
 def _winner(findings: Findings) -> Html:
@@ -154,7 +158,7 @@ def _gain(best: TrialRecord) -> str:
 
 def _trials(findings: Findings) -> list[Html]:
     if not findings.ended:
-        return [tag("p", "None has ended yet.")]
+        return [tag("p", "None has ended yet."), *_begun(findings)]
     keys = list(findings.keys)
     labels = [
         joined(str(one), tag("br"), tag("small", one.mode)) for one in findings.objectives.all
@@ -172,7 +176,17 @@ def _trials(findings: Findings) -> list[Html]:
         tag("p", intervals, "A dash stands where a trial has no such key or number."),
         table(head, rows),
         tag("details", tag("summary", "The line that repeats each trial"), tag("ul", *commands)),
+        *_begun(findings),
     ]
+
+
+def _begun(findings: Findings) -> list[Html]:
+    """The trials that have not ended, by the lines that they are."""
+    lines = [
+        tag("li", f"trial {number}", tag("pre", tag("code", command), tabindex="0"))
+        for number, command in findings.running.items()
+    ]
+    return [tag("p", "Begun and not ended:"), tag("ul", *lines)] if lines else []
 
 
 def _row(trial: TrialRecord, keys: list[str], objectives: int) -> list[str]:

@@ -201,6 +201,12 @@ def test_forwards_keep_to_their_cores(forwards: Forwards) -> None:
     assert ask(forwards.host(Odd(), Speed()), 4) == max(os.sched_getaffinity(0))
 
 
+def test_forwards_give_way_to_those_who_take_requests_in(forwards: Forwards) -> None:
+    pid = forwards._process.pid
+    assert until(lambda: os.getpriority(os.PRIO_PROCESS, pid) == os.nice(0) + 5)
+    assert until(lambda: os.sched_getscheduler(pid) == os.SCHED_BATCH)
+
+
 def test_all_who_wait_are_told_that_the_process_died_and_all_who_come(mortal: Forwards) -> None:
     engine = Engine(gaussian(), record_of(), bucket=4, host=mortal.host)
 

@@ -112,6 +112,32 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+def test_a_crowd_is_told_once_no_model_takes_another() -> None:
+    async def work() -> None:
+        handle = Handle()
+        service = service_of(handle, most=2)
+        told = [service.crowd]
+        asked = []
+        for model in ("digits", "digits/3", "faces", ""):  # a version counts as the first model
+            request = ImagesRequest(model=model, prompt="1")
+            asked.append(asyncio.create_task(service.generate(request)))
+            await settle()
+            told.append(service.crowd)
+        assert told == [0, 0, 0, 0, 0]
+        asked.append(
+            asyncio.create_task(service.generate(ImagesRequest(model="faces", prompt="1")))
+        )
+        await settle()
+        assert service.crowd == 2
+        asked[0].cancel()
+        await settle()
+        assert service.crowd == 0
+        handle.opened.set()
+        await asyncio.gather(*asked[1:])
+
+    asyncio.run(work())
+
+
 def test_what_the_replicas_would_refuse_is_refused_before_the_way_to_them() -> None:
     async def work() -> None:
         handle = Handle()

@@ -294,7 +294,9 @@ def test_a_page_of_a_sweep_that_has_just_begun_says_so(home: Path) -> None:
     book = begun(home)
     start(book)
     page = read()
-    assert "0 of 4 trials ended. 1 begun and not ended." in page.text
+    assert "0 of 4 trials ended. 1 begun and not ended. If nobody runs it any more" in page.text
+    assert f"onestep sweep --resume {_NAME} goes on." in page.text
+    assert "onestep train method=mean_flow data=eight_gaussians" in page.text
     assert "No trial has been measured yet." in page.text
     assert page.all("img") == []
     assert write_page(Findings.of(_NAME)) == folder_of(_NAME) / "report.html"
