@@ -268,7 +268,7 @@ def wrk(
 
     Returns:
         Answers with status 200 in a second, and all of them, milliseconds in the middle and at
-        99 %, and how many were no 200.
+        99 %, how many were no 200, and of how many the connection broke or no answer came.
 
     Raises:
         RuntimeError: If wrk is not there, or says nothing.
@@ -290,24 +290,26 @@ def wrk(
         )
         + "function done(s, l, r)\n"
         "  local e = s.errors\n"
-        "  io.write(string.format('FOUND %d %d %f %f %d\\n', s.requests, s.duration,\n"
+        "  io.write(string.format('FOUND %d %d %f %f %d %d\\n', s.requests, s.duration,\n"
         "    l:percentile(50), l:percentile(99),\n"
-        "    e.status + e.connect + e.read + e.write + e.timeout))\n"
+        "    e.status, e.connect + e.read + e.write + e.timeout))\n"
         "end\n"
     )
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout=30s"]
     ended = subprocess.run(
         [*command, "-s", str(script), url], capture_output=True, text=True, check=True
     )
-    if (said := re.search(r"FOUND (\S+) (\S+) (\S+) (\S+) (\S+)", ended.stdout)) is None:
+    if (said := re.search(r"FOUND (\S+) (\S+) (\S+) (\S+) (\S+) (\S+)", ended.stdout)) is None:
         raise RuntimeError(f"wrk must say what it found, got {ended.stdout[-200:]!r}")
-    requests, duration, half, most, failed = map(float, said.groups())
+    requests, duration, half, most, refused, broken = map(float, said.groups())
+    failed = refused + broken
     return {
         "per_second": round((requests - failed) / duration * 1e6, 1),
         "sent_per_second": round(requests / duration * 1e6, 1),
         "p50_ms": round(half / 1e3, 2),
         "p99_ms": round(most / 1e3, 2),
         "failed": failed,
+        "broken": broken,
     }
 
 

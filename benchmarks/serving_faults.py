@@ -221,6 +221,7 @@ def overload(service: Served, folder: Path) -> dict[str, Any]:
         "refused_p50_ms": round(statistics.median(refused), 1) if refused else None,
         "refused_p99_ms": round(refused[int(0.99 * (len(refused) - 1))], 1) if refused else None,
         "probe_statuses": sorted({one.status for one in probes}),
+        "broken": load["broken"],
         "memory_growth": round(growth, 4),
         "recovered_s": round(recovered - began, 2),
     }
@@ -262,6 +263,10 @@ def bars(numbers: Mapping[str, Any]) -> Bars:
             round(overloaded["goodput_per_second"] / overloaded["capacity_per_second"], 3),
             0.9,
             number="goodput_of_capacity",
+        ),
+        at_most(overloaded["broken"], 0, number="broken_at_overload"),
+        at_most(
+            len({*overloaded["probe_statuses"]} - {200, 429}), 0, number="neither_made_nor_refused"
         ),
         at_most(overloaded["refused_p99_ms"] or 1e9, 50.0, number="refused_p99_ms"),
         at_most(overloaded["memory_growth"], 0.02, number="memory_growth"),

@@ -64,6 +64,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
 }
 _GENERATE: Final = "/v1/generate"
+_GENERATIONS: Final = "/v1/images/generations"
 _FILE: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "content": {
@@ -136,7 +137,7 @@ def build_api(
     # The one that is added last sees a request first.
     api.add_middleware(BodyLimit, max_mb=settings.max_body_mb, timeout_s=settings.body_timeout_s)
     if crowd is not None:
-        api.add_middleware(Turnstile, crowd=crowd)
+        api.add_middleware(Turnstile, paths={_GENERATE, _GENERATIONS}, crowd=crowd)
     api.add_middleware(KeyGate, gate=gate)
     threshold = threshold or Threshold()
     if tracer is not None:
@@ -147,6 +148,7 @@ def build_api(
         headers=_HEADERS,
         meter=meter,
         access_log=settings.access_log,
+        access_file=settings.access_file,
         is_echoed=is_echoed,
         tracer=tracer,
     )
@@ -192,7 +194,7 @@ def build_api(
         ids = (*(card.id for card in models.data), *models.missing)
         raise UnknownModel(name, allowed=ids)
 
-    @api.post("/v1/images/generations", response_model=ImagesResponse, responses=_REFUSED)
+    @api.post(_GENERATIONS, response_model=ImagesResponse, responses=_REFUSED)
     async def generate(request: ImagesRequest, http: Request) -> ImagesResponse | Response:
         """Images of one class; the same seed gives the same images."""
         trace = trace_of(http.scope)

@@ -14,6 +14,7 @@ from ray.serve import Application, Deployment
 from ray.serve.context import _get_global_client  # nothing public tells the address
 from ray.serve.handle import DeploymentHandle
 
+from .access_log import full_path
 from .api import build_api
 from .engine import MAX_IMAGES
 from .exposure import warn_if_open
@@ -124,7 +125,11 @@ def build(args: Mapping[str, Any]) -> Application:
     from .loading import version_of
 
     settings = AppSettings.from_dict(args)
-    settings = replace(settings, keys=key_file(settings.keys, os.environ))
+    settings = replace(
+        settings,
+        keys=key_file(settings.keys, os.environ),
+        access_file=full_path(settings.access_file),
+    )
     if (host := _host()) is not None:
         warn_if_open(host, settings.keys)
     versions = {name: version_of(settings.with_model(name)) for name in settings.names}

@@ -338,6 +338,8 @@ class Batcher:
         while self._running and self._running[0].coming.done():
             running = self._running[0]
             began = time.monotonic()
+            # An answer is there a moment before those are told who wait for it.
+            came = running.ended[0] if running.ended else began
             try:
                 ended = self._company.give(running.taken, running.coming.result())
             except ModelDead:
@@ -351,15 +353,14 @@ class Batcher:
                 except Exception as error:
                     self._found.append((future, error))
             self._running.popleft()
-            self._note(running, after_s=time.monotonic() - began)
+            self._note(running, came, after_s=time.monotonic() - began)
         self._look()
 
     def _lose(self, running: "_Running", error: Exception) -> None:
         self._found += [(future, error) for future in self._company.lose(running.taken)]
 
-    def _note(self, running: "_Running", *, after_s: float) -> None:
+    def _note(self, running: "_Running", ended: float, *, after_s: float) -> None:
         """Takes into account how long a forward took, and what was done with its answer."""
-        (ended,) = running.ended
         for turn in running.taken.turns if self._stopwatches else ():
             if (stopwatch := self._stopwatches.get(turn.key)) is not None:
                 stopwatch.note(running.began, ended, running.taken.rows)

@@ -32,9 +32,10 @@ def main() -> None:
 
 def _give_way() -> None:
     """Lets those run first, where cores are short, who take requests in, answer and refuse."""
-    os.nice(_NICE)
-    if hasattr(os, "SCHED_BATCH"):  # of Linux: what wakes there takes no core from who runs
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):  # of a sandbox that forbids it
+        os.nice(_NICE)
+        if hasattr(os, "SCHED_BATCH"):  # of Linux: what wakes there takes no core from who runs
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from .keys import KeyRing
 from .pages import PAGES
 from .quota import Quota
 from .refusal import refusal
-from .request_trace import Trace, header, trace_of
+from .request_trace import Trace, header, path_of, trace_of
 
 OPEN: Final = frozenset({*PAGES, "/openapi.json", "/healthz", "/readyz"})
 """Paths that need no key; every other does, also one that there is not."""
@@ -45,7 +45,7 @@ class Gate:
         Returns:
             None if it may come in, else the answer; a missing key and a wrong one get the same.
         """
-        if self._ring is None or _path(scope) in OPEN:
+        if self._ring is None or path_of(scope) in OPEN:
             return None
         trace = trace_of(scope)
         given = header(scope, b"authorization") or b""
@@ -128,9 +128,3 @@ class KeyGate:
         """Answers a request, or passes it on."""
         refused = self._gate.enter(scope) if scope["type"] == "http" else None
         await (refused or self._app)(scope, receive, send)
-
-
-def _path(scope: Scope) -> str:
-    """The path as the routes see it, without the prefix that the application is served under."""
-    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
-    return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path

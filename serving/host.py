@@ -15,10 +15,11 @@ import torch
 
 from ..platform.ray_instance import ray_instance
 from ..platform.threads import usable_cores
+from .access_log import check_access_file
 from .config_file import APP_NAME, LOGGING
 from .exposure import warn_if_open
 from .keys import read_keys
-from .loading import load_engine, locate
+from .loading import load_engine, locate, speed_of
 from .settings import AppSettings, ServeSettings
 
 _POLL_S: Final = 0.1
@@ -84,8 +85,10 @@ class Hosted:
 
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
+        speed_of(settings.app).check()
+        app = replace(settings.app, compile=False)  # what is compiled here serves nobody
         for name in settings.app.names:
-            engine, self.versions[name] = load_engine(settings.app.with_model(name))
+            engine, self.versions[name] = load_engine(app.with_model(name))
             if len(self.versions) == 1:
                 self.example = "" if engine.record.classes == 0 else "0"
         cores = usable_cores()
@@ -93,6 +96,8 @@ class Hosted:
             _check_cores(settings.app, cores)
             _check_gpus(settings.app, torch.cuda.device_count())
         check_keys(settings)
+        if not os.environ.get("RAY_ADDRESS"):  # there it is a file of another machine
+            check_access_file(settings.app.access_file)
         port = _free_port(settings.host, settings.port)
         is_own = stack.enter_context(ray_instance(num_cpus=cores))
 
@@ -121,8 +126,9 @@ class Hosted:
             },
             logging_config=LOGGING,
         )
-        # With a cluster of its own all ends at once when that does.
-        stack.callback(self._stop_serving if is_own else _take_down)
+        if not is_own:  # a cluster of its own ends with all that is on it
+            stack.callback(_take_down)
+        stack.callback(self._stop_serving)
         self._deploy()
         self._wait()
         self._is_serving = True

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .access_log import ACCESS, open_access_log
 from .answer import respond
 from .errors import FAILED, RequestRefused
 from .meter import VERBS, Meter
@@ -20,7 +20,6 @@ from .request_trace import UNKNOWN, Trace, begin_trace, route_of
 if TYPE_CHECKING:
     from .tracer import Tracer
 
-ACCESS: Final = logging.getLogger("onestep.access")
 _LEFT: Final = 499  # of nginx: the client went away before an answer began
 _LOG: Final = logging.getLogger(__name__)
 
@@ -37,6 +36,7 @@ class Journal:
         headers: Headers of every answer, in the place of its own.
         meter: Counts the requests.
         access_log: Whether each has a line in the log ``onestep.access``.
+        access_file: File of that log; None for stderr.
         is_echoed: Whether a proxy before it adds the id that a request came with to the answer.
         tracer: Sends traces of the requests; None for none.
     """
@@ -48,6 +48,7 @@ class Journal:
         headers: Mapping[str, str],
         meter: Meter,
         access_log: bool,
+        access_file: str | None = None,
         is_echoed: bool = False,
         tracer: "Tracer | None" = None,
     ) -> None:
@@ -59,7 +60,7 @@ class Journal:
         self._is_echoed = is_echoed
         self._tracer = tracer
         if access_log:
-            _open_log()
+            open_access_log(access_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request and writes down that it did."""
@@ -125,23 +126,3 @@ def _line(trace: Trace, route: str, method: str, seconds: float) -> str:
             "bytes": trace.bytes_out,
         }
     )
-
-
-@final
-class _Stderr(logging.Handler):
-    """Writes to what stderr is at the time, which Ray keeps in the log of a replica."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes a line; a stderr that is gone costs the line, not the request."""
-        try:
-            sys.stderr.write(f"{self.format(record)}\n")
-        except (OSError, ValueError):
-            self.handleError(record)
-
-
-def _open_log() -> None:
-    """Lets the lines of the access log alone reach stderr, once in a process."""
-    ACCESS.setLevel(logging.INFO)
-    ACCESS.propagate = False
-    if not any(isinstance(handler, _Stderr) for handler in ACCESS.handlers):
-        ACCESS.addHandler(_Stderr())

@@ -8,6 +8,7 @@ from ..platform.registry.decoder import load_decoder
 from ..platform.registry.model import load_generator
 from ..platform.registry.reference import ModelVersion
 from ..platform.registry.store import Registry
+from .access_log import full_path
 from .engine import Engine
 from .keys import key_file
 from .settings import AppSettings
@@ -24,8 +25,13 @@ def locate(settings: AppSettings) -> AppSettings:
         Settings that mean the same in any process of this machine.
     """
     home = _home(settings)
-    keys = key_file(settings.keys, os.environ)
-    return replace(settings, tracking_uri=home.tracking_uri, artifacts=home.artifacts, keys=keys)
+    return replace(
+        settings,
+        tracking_uri=home.tracking_uri,
+        artifacts=home.artifacts,
+        keys=key_file(settings.keys, os.environ),
+        access_file=full_path(settings.access_file),
+    )
 
 
 def version_of(settings: AppSettings) -> str:
@@ -54,6 +60,13 @@ def registry_of(settings: AppSettings) -> Registry:
     return Registry.at(_home(settings))
 
 
+def speed_of(settings: AppSettings) -> Speed:
+    """How the settings let networks compute."""
+    return Speed(
+        dtype=settings.dtype, channels_last=settings.channels_last, compile=settings.compile
+    )
+
+
 def load_engine(
     settings: AppSettings, *, device: str = "cpu", host: Host = runner
 ) -> tuple[Engine, str]:
@@ -71,9 +84,7 @@ def load_engine(
         ValueError: If there is no such model, its files were altered, it makes no images, or this
             machine cannot run it so.
     """
-    speed = Speed(
-        dtype=settings.dtype, channels_last=settings.channels_last, compile=settings.compile
-    )
+    speed = speed_of(settings)
     speed.check()
     registry = Registry.at(_home(settings))
     version = str(registry.resolve(settings.model))

@@ -153,8 +153,7 @@ class RemoteService:
         alone: Callable[[RequestT], Awaitable[AnswerT | Refusal]],
         together: Gathering[RequestT, AnswerT | Refusal],
     ) -> AnswerT | Refusal:
-        # A version counts as the first model, which an empty name means.
-        model = request.model if request.model in self._names else next(iter(self._names), "")
+        model = request.model or next(iter(self._names), "")
         if (waiting := self._under_way[model]) >= self._most:
             return refusal(Overloaded(waiting))
         self._under_way[model] += 1
@@ -170,6 +169,8 @@ class RemoteService:
             )
         finally:
             self._under_way[model] -= 1
+            if not self._under_way[model]:  # anybody may ask for any name
+                del self._under_way[model]
 
 
 async def answered(*calls: Callable[[], Awaitable[T]]) -> T | Refusal:

@@ -14,6 +14,7 @@ from .stage import MAX_STAGES, Stage
 UNKNOWN: Final = "unknown"
 """The route of all paths and the verb of all requests that there are not."""
 _PLACE: Final = "onestep.trace"
+_TURNED: Final = "onestep.turned_away"
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -93,7 +94,23 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return found[0] if len(found) == 1 else None
 
 
+def path_of(scope: Scope) -> str:
+    """The path as the routes see it, without the prefix that the application is served under."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path
+
+
+def turn_away(scope: Scope, route: str) -> None:
+    """Notes the route that a request would have reached, for who writes it down.
+
+    Args:
+        scope: The request.
+        route: Template of the route.
+    """
+    scope[_TURNED] = route
+
+
 def route_of(scope: Scope) -> str:
     """The template of the route that answers, such as /v1/models; one word for all other paths."""
     route = scope.get("route")
-    return UNKNOWN if route is None else str(route.path)
+    return str(scope.get(_TURNED, UNKNOWN)) if route is None else str(route.path)

@@ -91,6 +91,7 @@ class AppSettings:
         max_body_mb: Most megabytes of the body of a request.
         body_timeout_s: Seconds in which the body of a request must be there.
         access_log: Whether each request has a line in the log.
+        access_file: File to whose end these lines go; None for stderr.
         traces: URL at which an OpenTelemetry collector takes spans over HTTP; None for no traces.
         trace_share: Share of the requests that are traced, in 0..1, of those that do not come as
             part of a trace.
@@ -126,6 +127,7 @@ class AppSettings:
     max_body_mb: int = 16
     body_timeout_s: float = 30.0
     access_log: bool = True
+    access_file: str | None = None
     traces: str | None = None
     trace_share: float = 1.0
     request_timeout_s: float = 60.0
@@ -163,6 +165,12 @@ class AppSettings:
         _check_whole("max_streams", self.max_streams, 1, 100_000)
         _check_whole("memory_mb", self.memory_mb, 1, 100_000_000)
         _check_text("keys", self.keys)
+        _check_text("access_file", self.access_file)
+        if self.access_file is not None and not self.access_log:
+            raise ValueError(
+                "serve.access_log must be true where serve.access_file names a file, got False "
+                f"and {self.access_file}"
+            )
         _check_whole("max_body_mb", self.max_body_mb, 1, 100_000)
         _check_seconds("body_timeout_s", self.body_timeout_s)
         _check_traces(self.traces, self.trace_share)

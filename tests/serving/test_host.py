@@ -109,6 +109,18 @@ def test_a_file_of_keys_that_cannot_be_read_is_refused_before_ray_starts(
         pass
 
 
+def test_a_log_that_cannot_be_written_is_refused_before_ray_starts(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", _never)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(ValueError, match=r"^serve.access_file must be a file that can be written"),
+        Hosted(settings(store, access_file=str(tmp_path))),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("host", "keyed", "warned"),
     [

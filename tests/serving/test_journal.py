@@ -3,15 +3,17 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from onestep.serving.access_log import ACCESS, check_access_file
 from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
-from onestep.serving.journal import ACCESS, Journal
+from onestep.serving.journal import Journal
 from onestep.serving.keys import add_key
 from onestep.serving.meter import Meter
 from onestep.serving.native import GenerateRequest, Made
@@ -152,6 +154,32 @@ def test_the_log_reaches_stderr_once_or_not_at_all(capsys: pytest.CaptureFixture
     assert json.loads(line)["route"] == "/healthz"
     ask("GET", "/healthz", settings=AppSettings(access_log=False))
     assert capsys.readouterr().err == ""
+
+
+def test_the_log_goes_to_a_file_that_may_be_moved_away(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "access.log"
+    file.write_text("what was there\n")
+    settings = AppSettings(access_file=str(file))
+    ask("GET", "/healthz", settings=settings)
+    moved = file.rename(tmp_path / "access.log.1")
+    ask("GET", "/readyz", settings=settings)
+    first, line = moved.read_text().splitlines()
+    assert (first, json.loads(line)["route"]) == ("what was there", "/healthz")
+    assert json.loads(file.read_text())["route"] == "/readyz"
+    assert capsys.readouterr().err == ""
+    ask("GET", "/healthz")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    check_access_file(None)
+    check_access_file(str(tmp_path / "new.log"))
+    wanted = rf"^serve.access_file must be a file that can be written, got {tmp_path}: Is a direct"
+    with pytest.raises(ValueError, match=wanted):
+        check_access_file(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -118,12 +118,12 @@ def test_a_crowd_is_told_once_no_model_takes_another() -> None:
         service = service_of(handle, most=2)
         told = [service.crowd]
         asked = []
-        for model in ("digits", "digits/3", "faces", ""):  # a version counts as the first model
+        for model in ("digits", "digits/3", "faces", ""):  # the last means the first
             request = ImagesRequest(model=model, prompt="1")
             asked.append(asyncio.create_task(service.generate(request)))
             await settle()
             told.append(service.crowd)
-        assert told == [0, 0, 0, 0, 0]
+        assert told == [0, 0, 0, 0, 0]  # whom a version is of nobody knows here
         asked.append(
             asyncio.create_task(service.generate(ImagesRequest(model="faces", prompt="1")))
         )

@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from onestep.serving.api import build_api
 from onestep.serving.engine import Engine
 from onestep.serving.keys import add_key
+from onestep.serving.request_trace import route_of
 from onestep.serving.service import EngineService
 from onestep.serving.settings import AppSettings
 from onestep.serving.turnstile import Turnstile
@@ -31,8 +33,12 @@ def service() -> Iterator[EngineService]:
 
 def test_who_is_turned_away_can_ask_again_on_the_same_connection(service: EngineService) -> None:
     crowd = 7
+
+    def behind(app: ASGIApp) -> ASGIApp:
+        return Turnstile(app, paths={GENERATE}, crowd=lambda: crowd)
+
     with (
-        listening(service, lambda app: Turnstile(app, crowd=lambda: crowd)) as url,
+        listening(service, behind) as url,
         closing(http.client.HTTPConnection(urlsplit(url).netloc)) as line,
     ):
         # More than the server has read when it answers.
@@ -50,6 +56,34 @@ def test_who_is_turned_away_can_ask_again_on_the_same_connection(service: Engine
         line.request("POST", GENERATE, body=asked, headers={"Content-Type": "application/json"})
         assert line.getresponse().status == 200
         assert line.sock is sock
+
+
+def test_nothing_of_who_is_turned_away_is_read_and_other_paths_are_let_in() -> None:
+    reached: list[str] = []
+    sent: list[Message] = []
+
+    async def inside(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        reached.append(f"{scope['method']} {scope['path']}")
+
+    async def unread() -> Message:
+        raise AssertionError("the body was read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def visit() -> None:
+        turnstile = Turnstile(inside, paths={GENERATE}, crowd=lambda: 7)
+        for method, path in (("POST", GENERATE), ("POST", "/nowhere"), ("GET", GENERATE)):
+            scope = {"type": "http", "method": method, "path": path, "headers": []}
+            await turnstile(scope, unread, send)
+            told.append(route_of(scope))
+
+    told: list[str] = []
+    asyncio.run(visit())
+    assert reached == ["POST /nowhere", f"GET {GENERATE}"]
+    assert [one["status"] for one in sent if "status" in one] == [429]
+    assert told == [GENERATE, "unknown", "unknown"]
 
 
 def test_a_wrong_key_is_told_before_a_full_house(service: EngineService, tmp_path: Path) -> None:

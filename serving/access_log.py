@@ -1,0 +1,86 @@
+"""The access log: a line for each request, on stderr or in a file."""
+
+import logging
+import sys
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import Final, final
+
+ACCESS: Final = logging.getLogger("onestep.access")
+_STDERR: Final = "stderr"
+
+
+@final
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at the time, which Ray keeps in the log of a replica."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line; a stderr that is gone costs the line, not the request."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
+@final
+class _File(WatchedFileHandler):
+    """Appends to a file, also after it has been moved away to begin another."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line; a disk that is full costs the line, not the request."""
+        try:
+            super().emit(record)
+        except OSError:  # of the file that is opened again
+            self.handleError(record)
+
+
+def open_access_log(file: str | None) -> None:
+    """Lets the lines of the log reach a file and nothing else.
+
+    Args:
+        file: The file, to whose end they go; None for stderr.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    ACCESS.setLevel(logging.INFO)
+    ACCESS.propagate = False
+    name = file or _STDERR
+    if any(handler.name == name for handler in ACCESS.handlers):
+        return
+    handler = _Stderr() if file is None else _File(file)
+    handler.set_name(name)
+    for former in [one for one in ACCESS.handlers if isinstance(one, _Stderr | _File)]:
+        ACCESS.removeHandler(former)
+        former.close()
+    ACCESS.addHandler(handler)
+
+
+def full_path(given: str | None) -> str | None:
+    """The full path of the file.
+
+    Args:
+        given: As the settings name it, or None.
+
+    Returns:
+        The path; None for stderr.
+    """
+    return str(Path(given).expanduser().absolute()) if given else None
+
+
+def check_access_file(file: str | None) -> None:
+    """Refuses a file that cannot be written, before anything is started for it.
+
+    Args:
+        file: The file, which is made where there is none; None for stderr.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    try:
+        if file is not None:
+            Path(file).open("a").close()
+    except OSError as error:
+        raise ValueError(
+            f"serve.access_file must be a file that can be written, got {file}: {error.strerror}"
+        ) from error
