@@ -11,18 +11,7 @@ from onestep.platform.evaluation.table import markdown_row
 PAGE: Final = DOCS / "serving_speed.md"
 NAMES: Final = ("serving", "serving_faults", "serving_fuzz", "serving_soak")
 NOT_RUN: Final = "not run"
-EXPLAINED: Final[dict[str, dict[str, str]]] = {
-    "serving_faults": {
-        "flip_s": (
-            "the alias is looked at every 0.3 s, and the version then loads on cores that make "
-            "images for others"
-        ),
-        "refused_p99_ms": (
-            "the processor is full for a minute, and those who ask, HAProxy and the ingress wait "
-            "for their turn on it"
-        ),
-    },
-}
+EXPLAINED: Final[dict[str, dict[str, str]]] = {}
 HEAD: Final = """# What serving costs and survives
 
 Written by `python benchmarks/serving_page.py` from benchmarks/results/serving*.json.
@@ -114,7 +103,8 @@ def _faults(found: Mapping[str, Any]) -> list[str]:
         f"- {over['clients']} clients ask for {over['offered_per_second']}/s of a service that can "
         f"do {over['capacity_per_second']}/s, for {over['seconds']:g} s: it makes "
         f"{over['goodput_per_second']}/s, refuses in {over['refused_p50_ms']} ms (p99 "
-        f"{over['refused_p99_ms']} ms) and recovers in {over['recovered_s']} s.",
+        f"{over['refused_p99_ms']} ms, of {over['refused_probes']} that were watched) and recovers "
+        f"in {over['recovered_s']} s.",
         f"- {fuzz['by_hand']} hostile requests and {fuzz['by_schema']} of schemathesis: "
         f"{fuzz['faults']} failures, hangs or words about the server.",
         f"- Few clients ask for long while the alias moves every ten seconds: {_soak(found)}.",

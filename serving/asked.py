@@ -79,6 +79,7 @@ class Asked(BaseModel):
     _asker: str = PrivateAttr(default="")
     _within_s: float = PrivateAttr(default=math.inf)
     _is_timed: bool = PrivateAttr(default=False)
+    _is_begun: bool = PrivateAttr(default=False)
 
     @property
     def asker(self) -> str:
@@ -111,4 +112,15 @@ class Asked(BaseModel):
         """The same request, whose answer tells where the time went."""
         request = self.model_copy()
         request._is_timed = True
+        return request
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it is a part of an answer that is being sent, which no queue is too full for."""
+        return self._is_begun
+
+    def begun(self) -> Self:
+        """The same request, as a part of an answer that is being sent."""
+        request = self.model_copy()
+        request._is_begun = True
         return request

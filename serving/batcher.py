@@ -130,6 +130,7 @@ class Batcher:
         *,
         within_s: float = math.inf,
         is_asked: bool = False,
+        is_begun: bool = False,
         stopwatch: Stopwatch | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """The images of one request.
@@ -138,6 +139,7 @@ class Batcher:
             draw: An accepted request.
             within_s: Seconds after which nobody needs them any more.
             is_asked: Whether the client said so.
+            is_begun: Whether it waits however many do, because a part of its answer has been sent.
             stopwatch: Notes its forwards; None for nobody who wants to know.
 
         Returns:
@@ -152,7 +154,7 @@ class Batcher:
         if self._dead:
             raise ModelDead(self._dead)
         # Only where it may matter are those told apart that were given up.
-        at_most = len(self._arrived) + self._company.waiting
+        at_most = 0 if is_begun else len(self._arrived) + self._company.waiting
         if at_most >= self._max_waiting and (waiting := self.waiting) >= self._max_waiting:
             raise Overloaded(waiting)
         self._check_time(draw, within_s, is_asked=is_asked)

@@ -154,7 +154,7 @@ class RemoteService:
         together: Gathering[RequestT, AnswerT | Refusal],
     ) -> AnswerT | Refusal:
         model = request.model or next(iter(self._names), "")
-        if (waiting := self._under_way[model]) >= self._most:
+        if (waiting := self._under_way[model]) >= self._most and not request.is_begun:
             return refusal(Overloaded(waiting))
         self._under_way[model] += 1
         kind = _kind(request)

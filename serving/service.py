@@ -323,6 +323,7 @@ class EngineService:
             draw,
             within_s=self._room_s(request),
             is_asked=request.deadline_ms is not None,
+            is_begun=request.is_begun,
             stopwatch=stopwatch,
         )
 

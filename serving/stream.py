@@ -147,7 +147,7 @@ def _rest(request: GenerateRequest, first: Made, n: int) -> Iterator[GenerateReq
             own |= {"seed": seed, "start": request.start + begin}
         else:
             own["seeds"] = request.seeds[begin:end]
-        yield request.model_copy(update=fixed | own)
+        yield request.model_copy(update=fixed | own).begun()
 
 
 async def _content(

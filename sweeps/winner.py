@@ -160,7 +160,8 @@ def register_winner(
         return None
     known = registry_of(plan.experiment).made_by(run.run_id)
     if known is None:
-        model = _register(best, plan, ready, run, folder=folder, revision=revision)
+        sweep = f"{study.study_name}, trial {best.number}"
+        model = _register(best, plan, ready, run, folder=folder, revision=revision, sweep=sweep)
     else:
         model = str(known)
     models = study.user_attrs.get(MODELS, {})
@@ -176,6 +177,7 @@ def _register(
     *,
     folder: Path,
     revision: str,
+    sweep: str,
 ) -> str:
     place = folder_of_trial(folder, best.number, rung=best.rung)
     last = weights_of(best, folder)
@@ -194,5 +196,6 @@ def _register(
         registry=registry_of(plan.experiment),
         revision=revision,
         sampler=setting.node,
+        sweep=sweep,
     )
     return str(made.reference)

@@ -188,6 +188,7 @@ def _show(entry: "ModelEntry", *, as_json: bool) -> list[str]:
         ("seed", str(record.seed)),
         ("revision", record.revision),
         ("run", entry.run_id),
+        ("sweep", record.sweep or "-"),
         ("overrides", " ".join(record.overrides) or "-"),
     ]
     rows += [(f"parent {role}", parent) for role, parent in record.parents.items()]

@@ -57,6 +57,8 @@ class Lineage:
             words.append(self.record.method_name)
             if origin := self.record.origin:
                 words.append(f"(from {origin['source']}, licence {origin['licence']})")
+            if self.record.sweep:
+                words.append(f"(best of sweep {self.record.sweep})")
             if self.aliases:
                 words.append(f"[{', '.join(self.aliases)}]")
             shown = [

@@ -41,6 +41,7 @@ class ModelRecord:
         latents: The space of the samples where they are latents, or None.
         sampler: `_target_` node of the sampler that takes the place of the domain's own at its
             number of evaluations, or None.
+        sweep: The sweep whose best trial it is, and which one; empty for a model of no sweep.
 
     Raises:
         ValueError: If a part contradicts another, or is not well formed.
@@ -65,6 +66,7 @@ class ModelRecord:
     origin: Mapping[str, str] = field(default_factory=dict)
     latents: LatentSpace | None = None
     sampler: Mapping[str, Any] | None = None
+    sweep: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)

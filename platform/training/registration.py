@@ -56,6 +56,7 @@ def register(
     registry: Registry,
     revision: str,
     sampler: Node | None = None,
+    sweep: str = "",
 ) -> Trained:
     """Register what was trained and evaluated, and write it down with its run.
 
@@ -70,6 +71,7 @@ def register(
         revision: Revision of the code that trained it.
         sampler: Node of the sampler that takes the place of the domain's own at its number of
             evaluations, or None.
+        sweep: The sweep whose best trial it is, and which one; empty for a run of no sweep.
 
     Returns:
         The registered model.
@@ -80,7 +82,7 @@ def register(
     figures = _figures(experiment, flow_map, dataset, report, decoder=decoder, sampler=sampler)
     _log(run, report, figures, step=experiment.training.steps)
     record = _record(ready.assembly, dataset, report, pairs, revision=revision)
-    record = replace(record, sampler=sampler)
+    record = replace(record, sampler=sampler, sweep=sweep)
     reference = registry.register(
         record,
         flow_map.state_dict(),

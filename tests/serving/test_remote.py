@@ -153,8 +153,10 @@ def test_what_the_replicas_would_refuse_is_refused_before_the_way_to_them() -> N
         await settle()
         asked.append(asyncio.create_task(service.generate(one)))
         await settle()
+        asked.append(asyncio.create_task(service.generate(one.begun())))  # whatever else waits
+        await settle()
         handle.opened.set()
-        assert await asyncio.gather(*asked[1:]) == ["images of 1"] * 3
+        assert await asyncio.gather(*asked[1:]) == ["images of 1"] * 4
 
     asyncio.run(work())
 

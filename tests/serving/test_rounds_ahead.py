@@ -22,12 +22,21 @@ from onestep.tests.serving.model import gaussian, record_of
 ROWS: Final = 4
 
 
+class Late(Future):  # type: ignore[type-arg]
+    """An answer that is there for a while before those who wait for it are told."""
+
+    def _invoke_callbacks(self) -> None:
+        time.sleep(0.3)
+        super()._invoke_callbacks()  # type: ignore[misc]
+
+
 @dataclass
 class Elsewhere(AbstractRun):
     """A map whose answers come when the test says so."""
 
     here: Here
     asked: list[tuple[tuple[Any, ...], "Future[Tensor]"]] = field(default_factory=list)
+    kind: type["Future[Tensor]"] = Future
     ahead = 2
 
     def __call__(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
@@ -36,7 +45,7 @@ class Elsewhere(AbstractRun):
     def begin(
         self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None
     ) -> "Future[Tensor]":
-        self.asked.append(((x, s, t, condition), Future()))
+        self.asked.append(((x, s, t, condition), self.kind()))
         return self.asked[-1][1]
 
     @property
@@ -127,6 +136,23 @@ def test_steps_of_a_walk_are_asked_one_after_the_other_between_those_of_others()
     on_bench(work)
 
 
+def test_an_answer_is_taken_also_before_who_waits_for_it_is_told() -> None:
+    draws = [draw(k, n=ROWS) for k in range(2)]
+
+    async def work(bench: Bench) -> None:
+        bench.map.kind = Late
+        await bench.ask(draws[0])
+        await bench.until([4])
+        answering = asyncio.create_task(asyncio.to_thread(bench.map.answer))
+        await asyncio.sleep(0.1)
+        bench.map.kind = Future
+        await bench.ask(draws[1])  # by which the batcher looks whether the first has ended
+        await answering
+        assert all(map(same, await bench.finish(), draws))
+
+    on_bench(work)
+
+
 def test_an_error_is_that_of_its_round_alone() -> None:
     draws = [draw(0, n=ROWS), draw(1, n=ROWS), draw(2)]
 
@@ -185,7 +211,9 @@ def test_a_round_ahead_takes_no_room_of_those_that_wait() -> None:
         await bench.ask(draw(2))
         with pytest.raises(Overloaded):
             await bench.batcher.submit(draw(3))
+        part = asyncio.create_task(bench.batcher.submit(draw(4), is_begun=True))
         await bench.finish()
+        assert same(await part, draw(4))
 
     asyncio.run(run())
 

@@ -49,6 +49,7 @@ class Watched:
         self.service = service
         self.refused = refused or {}
         self.asked: list[int] = []
+        self.begun: list[bool] = []
         self.under_way = self.most = 0
         self.pause_s = 0.01  # before each part but the first
 
@@ -63,6 +64,7 @@ class Watched:
 
     async def make(self, request: GenerateRequest) -> Made | Refusal:
         self.asked.append(request.start)
+        self.begun.append(request.is_begun)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
@@ -205,6 +207,7 @@ def test_a_part_that_is_refused_for_a_moment_is_asked_for_again() -> None:
         parts = [part async for part in (await begun(watched)).content]
         assert b"".join(parts) == expected
         assert sorted(watched.asked) == sorted([0, 64, 64, 64, 128, 128, 128, 192, 256, 320])
+        assert watched.begun == [start > 0 for start in watched.asked]
 
     asyncio.run(run())
 

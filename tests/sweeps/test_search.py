@@ -160,6 +160,7 @@ def test_a_sweep_goes_on_past_a_trial_that_its_guardian_stops_and_its_best_one_r
     champion = Registry(f"sqlite:///{home / 'mlflow.db'}").entry("eight_gaussians/1")
     assert champion.record.revision == finished.revisions[0] == code_revision()
     assert champion.run_id == runs[f"{result.study_name}-0"].info.run_id
+    assert champion.record.sweep == f"{result.study_name}, trial 0"
     # The same command finds that nothing is left to do, with other counts, too.
     assert sweep_or_resume(replace(settings, retries=9)) == result
     assert SweepNote.of(result.study_name).settings.retries == 9

@@ -39,6 +39,7 @@ def record(
     *,
     parents: dict[str, str] | None = None,
     metrics: dict[str, float] | None = None,
+    sweep: str = "",
 ) -> ModelRecord:
     return ModelRecord(
         name=name,
@@ -51,6 +52,7 @@ def record(
         parents=parents or {},
         overrides=("method=mean_flow",),
         metrics=metrics or {},
+        sweep=sweep,
     )
 
 
@@ -147,12 +149,14 @@ class StoreContract:
         student = add(
             parents={"teacher": str(teacher), "pairs": "sha256:12ab"},
             metrics={"eval/1nn_accuracy/nfe_1": 0.64},
+            sweep="first, trial 3",
         )
         registry.promote(student, "champion", why="best")
         grandchild = add(parents={"init": str(student)})
         assert registry.lineage(grandchild).render().splitlines() == [
             f"{model}/3 MeanFlow",
-            f"+-- init: {model}/2 MeanFlow [champion] (eval/1nn_accuracy/nfe_1 0.64)",
+            f"+-- init: {model}/2 MeanFlow (best of sweep first, trial 3) [champion] "
+            "(eval/1nn_accuracy/nfe_1 0.64)",
             f"    +-- teacher: {model}/1 MeanFlow (eval/1nn_accuracy/nfe_1 0.92)",
             "    +-- pairs: sha256:12ab",
         ]
