@@ -29,7 +29,6 @@ _HEALTH_S: Final = 3.0
 """Seconds between two looks at a replica, of which Serve replaces one that fails three."""
 _INGRESS_HEALTH_S: Final = 1.0
 """The same of an ingress: without the only one, nobody is answered."""
-_LAST_WORDS_S: Final = 5.0
 _PAGES: Final = 1000
 """Requests at once beside those for images: pages, models, health."""
 _CONTROL: Final = 100
@@ -168,7 +167,7 @@ def build_application(
     models = len(names_of(config)) + 1
     at_once = 2 * models * (settings.max_waiting + settings.bucket) + _CONTROL
     # A replica that is stopped first answers who waits: none for longer than a request may take.
-    drained_s = settings.request_timeout_s + _LAST_WORDS_S
+    drained_s = settings.drained_s
     generator = GENERATOR.options(
         version=version,
         _internal=True,

@@ -23,7 +23,7 @@ from .loading import load_engine, locate, speed_of
 from .settings import AppSettings, ServeSettings
 
 _POLL_S: Final = 0.1
-_LAST_WORDS_S: Final = 5.0
+_REPLY_S: Final = 5.0
 _LOG: Final = logging.getLogger(__name__)
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # and where to reach them from here
 
@@ -140,7 +140,7 @@ class Hosted:
         if not self._is_serving:
             return
         self._deploy(is_stopping=True)
-        deadline = time.monotonic() + self._settings.app.request_timeout_s + _LAST_WORDS_S
+        deadline = time.monotonic() + self._settings.app.drained_s
         while time.monotonic() < deadline:
             if _is_empty():
                 with suppress(RayError, TimeoutError):  # what is not sent by then is lost
@@ -211,7 +211,7 @@ def _ask_ingresses(what: str) -> list[Any]:
     from ray import serve
 
     asked = serve.get_app_handle(APP_NAME).broadcast(what)
-    return list(asked.results(timeout_s=_LAST_WORDS_S))
+    return list(asked.results(timeout_s=_REPLY_S))
 
 
 def _take_down() -> None:

@@ -10,6 +10,7 @@ from ..platform.settings import by_name, settings
 
 CHAMPION: Final = "champion"
 DTYPES: Final = ("float32", "bfloat16")
+_LAST_WORDS_S: Final = 5.0
 PROXIES: Final = ("HeadOnly", "EveryNode")
 _MAX_PORT: Final = 65535
 _DAY_S: Final = 86_400
@@ -185,6 +186,11 @@ class AppSettings:
     def device(self) -> str:
         """Where forwards run."""
         return "cuda" if self.gpus else "cpu"
+
+    @property
+    def drained_s(self) -> float:
+        """Seconds after which a process that is stopped cuts off what it has not answered."""
+        return self.request_timeout_s + _LAST_WORDS_S
 
     @property
     def most_replicas(self) -> int:

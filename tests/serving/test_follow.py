@@ -1,7 +1,7 @@
 import io
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
@@ -19,6 +19,7 @@ from onestep.serving.loading import locate
 from onestep.serving.settings import ServeSettings
 from onestep.tests.serving.model import SHAPE
 from onestep.tests.serving.registry import NETWORK, ORACLE, register_broken
+from onestep.tests.serving.waiting import until
 
 ALIAS = "digits@champion"
 PROMISED_S = 1.0
@@ -72,13 +73,6 @@ def card(url: str) -> dict[str, Any]:
     return dict(found)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 @pytest.mark.ray
 def test_an_alias_moves_under_load_without_a_failed_request_and_a_broken_one_does_not(
@@ -102,10 +96,10 @@ def test_an_alias_moves_under_load_without_a_failed_request_and_a_broken_one_doe
             for version in (ORACLE, NETWORK):
                 registry.promote(version, "champion", why="a test")
                 moved[version] = time.monotonic()
-                until(lambda now=version: card(url)["version"] == now)
+                assert until(lambda now=version: card(url)["version"] == now)
                 time.sleep(1)
             registry.promote(broken, "champion", why="a mistake")
-            until(lambda: bool(card(url)["problem"]))
+            assert until(lambda: bool(card(url)["problem"]))
             broke = time.monotonic()
             time.sleep(1)
             stop.set()

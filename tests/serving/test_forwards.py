@@ -31,6 +31,7 @@ from onestep.serving.schema import ImagesRequest, ImagesResponse, Refusal
 from onestep.serving.speed import Speed
 from onestep.tests.serving.model import TRIANGLE, UNET_NODE, gaussian, record_of, unet
 from onestep.tests.serving.registry import ORACLE, fill_registry
+from onestep.tests.serving.waiting import until
 
 DRAWS = [
     Draw(label=2, n=3, seed=5, steps=2),
@@ -76,13 +77,6 @@ def mortal() -> Iterator[Forwards]:
 def ask(run: Callable[..., Tensor], what: float) -> float:
     one = torch.ones(1)
     return run(torch.full((1, 1), what), one, 0 * one, None).item()
-
-
-def until(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 20.0
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.02)
-    return holds()
 
 
 def num_maps(forwards: Forwards) -> int:

@@ -12,6 +12,7 @@ import pytest
 from onestep.serving.host import Hosted
 from onestep.serving.settings import ServeSettings
 from onestep.tests.serving.registry import fill_registry
+from onestep.tests.serving.waiting import until
 
 
 def processes_of_forwards() -> set[int]:
@@ -48,8 +49,6 @@ def test_no_request_is_lost_with_a_process_of_forwards_and_its_replica_comes_aga
         before = processes_of_forwards()
         assert len(before) == 2
         assert set(asyncio.run(posted(hosted.url, number=64))) == {200}
-        while len(now := processes_of_forwards()) < 2:
-            pass
-        assert len(now & before) == 1
-        while httpx.get(f"{hosted.url}/readyz").status_code != 200:
-            pass
+        assert until(lambda: len(processes_of_forwards()) == 2)
+        assert len(processes_of_forwards() & before) == 1
+        assert until(lambda: httpx.get(f"{hosted.url}/readyz").is_success)

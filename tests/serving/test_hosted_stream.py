@@ -13,6 +13,7 @@ from onestep.serving.host import Hosted
 from onestep.serving.settings import ServeSettings
 from onestep.tests.serving.model import MEAN, SHAPE, STD
 from onestep.tests.serving.registry import NETWORK, ORACLE, fill_registry
+from onestep.tests.serving.waiting import until
 
 
 @pytest.mark.slow
@@ -31,8 +32,7 @@ def test_a_stream_across_ray_keeps_its_version_and_links_outlive_the_alias(tmp_p
         found = [next(parts)]
         registry = Registry(uri)
         registry.promote(registry.resolve(ORACLE), "champion", why="the oracle is exact")
-        while client.models()[0].version != ORACLE:
-            pass
+        assert until(lambda: client.models()[0].version == ORACLE)
         found += parts
         assert {part.model for part in found} == {NETWORK}
         again = client.generate(1, n=64, seed=3, start=64, model=NETWORK)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +14,17 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from ray.cluster_utils import Cluster
 
 from onestep.tests.serving.registry import fill_registry
+from onestep.tests.serving.waiting import until
 
 MOST_TO_END_S = 20.0
 """Far below the drain, which the second Ctrl-C does not wait for."""
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """``onestep serve`` as a terminal starts it, once it has said where."""
     command = [sys.executable, "-m", "onestep.platform.cli", "serve", "serve.port=0"]
     env = os.environ | {
@@ -29,6 +32,7 @@ def served(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         "MLFLOW_TRACKING_URI": fill_registry(folder),
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
+        **more,
     }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(
@@ -48,6 +52,57 @@ def served(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
                 process.kill()
 
 
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Press Ctrl-C, and wait until it has been heard."""
+    process.send_signal(signal.SIGINT)
+    for line in process.stdout:
+        if "Ctrl-C again ends them" in line:
+            return
+    raise AssertionError("the service must say that it stops")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a Ray cluster that is there before the service and after it."""
+    with tempfile.TemporaryDirectory(prefix="os-") as place:  # Ray's sockets need a short path
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        (Path(place) / "ray").mkdir()
+        made = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 2, "temp_dir": place, "include_dashboard": False},
+        )
+        try:
+            yield made.address
+        finally:
+            made.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_on_a_cluster_that_was_there_who_comes_late_is_told_to_come_again(
+    tmp_path: Path, cluster: str
+) -> None:
+    with served(tmp_path, RAY_ADDRESS=cluster) as (process, url):
+        asked = {"labels": 3, "n": 512, "seed": 0, "steps": 64, "format": "npy", "stream": True}
+        with httpx.stream("POST", f"{url}/v1/generate", json=asked, timeout=60.0) as answer:
+            assert answer.status_code == 200, answer.read()
+            parts = answer.iter_raw()
+            size = len(next(parts))
+            interrupt(process)
+            refused: list[httpx.Response] = []
+
+            def is_closed() -> bool:
+                refused.append(httpx.post(f"{url}/v1/generate", json={"labels": 3, "n": 1}))
+                return not refused[-1].is_success
+
+            assert until(is_closed)
+            assert refused[-1].status_code == 503
+            assert refused[-1].headers["Retry-After"] == "1"
+            size += sum(map(len, parts))
+            assert size == int(answer.headers["Content-Length"])
+        assert process.wait(60.0) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_first_lets_a_long_answer_go_on_and_the_second_ends_it(tmp_path: Path) -> None:
@@ -59,9 +114,7 @@ def test_the_first_lets_a_long_answer_go_on_and_the_second_ends_it(tmp_path: Pat
             parts = answer.iter_raw(4096)
             next(parts)
 
-            process.send_signal(signal.SIGINT)
-            while "Ctrl-C again ends them" not in process.stdout.readline():
-                pass
+            interrupt(process)
             end, refused = time.monotonic() + 3.0, []
             while time.monotonic() < end:
                 assert next(parts), "the answer goes on"
