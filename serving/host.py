@@ -13,7 +13,7 @@ from typing import Any, Final, Self, final
 import httpx
 import torch
 
-from ..platform.ray_instance import ray_instance
+from ..platform.ray_instance import ray_instance, set_ray_environment
 from ..platform.threads import usable_cores
 from .access_log import check_access_file
 from .config_file import APP_NAME, LOGGING
@@ -99,9 +99,11 @@ class Hosted:
         if not os.environ.get("RAY_ADDRESS"):  # there it is a file of another machine
             check_access_file(settings.app.access_file)
         port = _free_port(settings.host, settings.port)
-        is_own = stack.enter_context(ray_instance(num_cpus=cores))
+        set_ray_environment()
+        from ray import is_initialized, serve  # only once Ray is told how to behave
 
-        from ray import serve  # only once Ray is told how to behave
+        was_there = is_initialized()
+        is_own = stack.enter_context(ray_instance(num_cpus=cores)) and not was_there
 
         # Serve says at each deployment that it runs already; its warnings are still shown.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -126,7 +128,7 @@ class Hosted:
             },
             logging_config=LOGGING,
         )
-        if not is_own:  # a cluster of its own ends with all that is on it
+        if not is_own:  # an instance that began here ends here, with all that is on it
             stack.callback(_take_down)
         stack.callback(self._stop_serving)
         self._deploy()

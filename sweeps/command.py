@@ -28,7 +28,8 @@ Search for better settings with Ray Tune and Optuna. A trial is a list of overri
   onestep sweep --dry-run                           the resolved sweep and one trial
   onestep sweep --resume NAME [sweep.trials=40]     go on after an interruption, or further
   onestep sweep ... resume=auto                     go on if it was begun, else begin
-  onestep sweep report NAME                         write its page, while it runs, too
+  onestep sweep list                                the sweeps that were begun here
+  onestep sweep report NAME                         write the page of one, while it runs, too
 
 A sweep that has ended leaves report.html and table.md in sweeps/NAME of ONESTEP_HOME: ranked
 trials, what they cost, samples of the best. Each trial is a run of MLflow, and with
@@ -42,6 +43,7 @@ where .onestep stands for the folder that ONESTEP_HOME names.
 """
 _AUTO: Final = "resume=auto"
 _REPORT: Final = "report"
+_LIST: Final = "list"
 _RESUMABLE: Final = ("sweep.trials", "sweep.concurrency", "sweep.retries")
 _BUDGET: Final = "sweep.budget."
 
@@ -61,6 +63,7 @@ class Sweep:
             parser: Parser of this command alone.
         """
         parser.usage = """onestep sweep [option ...] [override ...]
+       onestep sweep list
        onestep sweep report NAME"""
         add_overrides(
             parser,
@@ -88,6 +91,8 @@ class Sweep:
         """
         if arguments.overrides[:1] == [_REPORT]:
             return self._report(arguments)
+        if arguments.overrides[:1] == [_LIST]:
+            return self._list(arguments)
         if arguments.resume and arguments.dry_run:
             raise ValueError("--resume goes on with a sweep that is known; drop --dry-run")
         overrides = [one for one in arguments.overrides if one != _AUTO]
@@ -125,9 +130,17 @@ class Sweep:
         print(text_of(result))
         return 0
 
+    def _list(self, arguments: argparse.Namespace) -> int:
+        if len(arguments.overrides) > 1 or _has_option(arguments):
+            raise ValueError("write `onestep sweep list`, with no other word and no option")
+        from .listing import listing
+
+        print("\n".join(listing()))
+        return 0
+
     def _report(self, arguments: argparse.Namespace) -> int:
         words = arguments.overrides[1:]
-        if len(words) != 1 or arguments.dry_run or arguments.resume or arguments.any_code:
+        if len(words) != 1 or _has_option(arguments):
             raise ValueError("write `onestep sweep report NAME`, with one name and no option")
         from .findings import Findings
         from .page import write_page
@@ -154,6 +167,10 @@ class Sweep:
         if (posthoc := plan.settings.posthoc) is not None:
             print(f"then the weights of each trial are measured in {1 + posthoc.trials} settings")
         return 0
+
+
+def _has_option(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.dry_run or arguments.resume or arguments.any_code)
 
 
 def generations_of(plan: "Plan") -> str:

@@ -88,6 +88,12 @@ def folder_of(name: str) -> Path:
     return Home.here().root / "sweeps" / name
 
 
+def names_of_sweeps() -> list[str]:
+    """The sweeps of this home, in the order in which they were begun."""
+    # Folders are named by the settings' name and the time.
+    return sorted((path.name for path in _folders()), key=lambda name: name.rsplit("-", 3)[1:])
+
+
 def name_folder(name: str) -> Path:
     """The folder that the last sweep of a name is found and begun in turn by; no sweep lies there.
 

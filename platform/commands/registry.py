@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, final
 
@@ -11,6 +10,7 @@ from ..experiment import Experiment
 from ..home import Home
 from ..password import without_passwords
 from .arguments import OF_A_STORE, apply_overrides
+from .columns import aligned
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and `--help` needs none of it
     from ..registry import store
@@ -167,7 +167,7 @@ def _list(registry: "store.Registry", name: str | None = None) -> list[str]:
                 ", ".join(_metrics(entry)[:_METRICS_SHOWN]) or "-",
             )
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _show(entry: "ModelEntry", *, as_json: bool) -> list[str]:
@@ -197,7 +197,7 @@ def _show(entry: "ModelEntry", *, as_json: bool) -> list[str]:
     for later in entry.evaluations:
         rows.append((f"measured {later.at[:19]}", json.dumps(dict(later.provenance))))
         rows += [(f"  {name}", f"{value:.6g}") for name, value in later.metrics.items()]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _history(registry: "store.Registry", text: str) -> list[str]:
@@ -212,7 +212,7 @@ def _history(registry: "store.Registry", text: str) -> list[str]:
     for one in promotions:
         when = one.at[:19].replace("T", " ")
         rows.append((when, one.source or "-", one.to or "-", one.who, one.gate or "-", one.why))
-    lines = _aligned(rows)
+    lines = aligned(rows)
     current = registry.current(name, alias.alias)
     if current != promotions[-1].version:
         lines.append(
@@ -271,11 +271,3 @@ def _import(arguments: argparse.Namespace) -> list[str]:
 
 def _metrics(entry: "ModelEntry") -> list[str]:
     return [f"{name} {value:.4g}" for name, value in entry.metrics.items()]
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

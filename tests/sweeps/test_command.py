@@ -167,6 +167,8 @@ def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
         (["report", "x", "--dry-run"], "with one name and no option"),
         (["report", "x", "--resume", "x"], "with one name and no option"),
         (["report", "x"], "there is no sweep 'x'"),
+        (["list", "x"], "with no other word and no option"),
+        (["list", "--dry-run"], "with no other word and no option"),
     ],
 )
 def test_what_names_no_sweep_to_go_on_with_or_to_report_on_is_refused(
@@ -178,7 +180,7 @@ def test_what_names_no_sweep_to_go_on_with_or_to_report_on_is_refused(
     assert not any(tmp_path.iterdir())
 
 
-def test_the_help_shows_both_uses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_shows_all_uses(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     usage = capsys.readouterr().out.partition("\n\n")[0].split()
