@@ -103,6 +103,8 @@ class Hosted:
         from ray import is_initialized, serve  # only once Ray is told how to behave
 
         was_there = is_initialized()
+        if not was_there:
+            stack.callback(_forget)
         is_own = stack.enter_context(ray_instance(num_cpus=cores)) and not was_there
 
         # Serve says at each deployment that it runs already; its warnings are still shown.
@@ -214,6 +216,13 @@ def _ask_ingresses(what: str) -> list[Any]:
 
     asked = serve.get_app_handle(APP_NAME).broadcast(what)
     return list(asked.results(timeout_s=_REPLY_S))
+
+
+def _forget() -> None:
+    """Lets Serve find its controller anew: it would ask that of the Ray which has ended."""
+    from ray.serve.context import _set_global_client  # ray.shutdown leaves it as it is
+
+    _set_global_client(None)
 
 
 def _take_down() -> None:
