@@ -5,7 +5,7 @@ from .findings import Findings
 from .note import names_of_sweeps
 from .report import shown
 
-_HEAD = ("sweep", "method and data", "trials", "best", "model")
+_HEAD = ("sweep", "trials of", "ended", "best", "model")
 
 
 def listing() -> list[str]:
@@ -21,9 +21,9 @@ def _row(name: str) -> tuple[str, ...]:
         return (name, f"cannot be read: {error}", "", "", "")
     settings = findings.settings
     named = dict(one.partition("=")[::2] for one in settings.base)
-    purpose = " ".join(named[key] for key in ("method", "data") if key in named)
+    purpose = " ".join(named[key] for key in ("experiment", "method", "data") if key in named)
     trials = f"{len(findings.ended)} of {settings.trials}"
     best = findings.best
     value = "-" if best is None else f"{findings.objectives.lead} {shown(best.results[0].value)}"
-    state = f"{trials}, ended" if findings.ending else trials
+    state = f"{trials}, over" if findings.ending else trials
     return (name, purpose or "-", state, value, findings.model or "-")

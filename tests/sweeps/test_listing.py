@@ -22,7 +22,7 @@ def test_sweeps_are_listed_with_how_far_they_are(home: Path) -> None:
     book = begun(home)
     start(book)
     head, line = listing()
-    assert head.split() == ["sweep", "method", "and", "data", "trials", "best", "model"]
+    assert head.split() == ["sweep", "trials", "of", "ended", "best", "model"]
     assert "mean_flow eight_gaussians" in line
     assert "0 of 4" in line
     finish(book, [1.25], report="{}")
