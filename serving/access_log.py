@@ -56,18 +56,6 @@ def open_access_log(file: str | None) -> None:
     ACCESS.addHandler(handler)
 
 
-def full_path(given: str | None) -> str | None:
-    """The full path of the file.
-
-    Args:
-        given: As the settings name it, or None.
-
-    Returns:
-        The path; None for stderr.
-    """
-    return str(Path(given).expanduser().absolute()) if given else None
-
-
 def check_access_file(file: str | None) -> None:
     """Refuses a file that cannot be written, before anything is started for it.
 

@@ -3,7 +3,6 @@
 import gc
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final, final
 
@@ -14,12 +13,11 @@ from ray.serve import Application, Deployment
 from ray.serve.context import _get_global_client  # nothing public tells the address
 from ray.serve.handle import DeploymentHandle
 
-from .access_log import full_path
 from .api import build_api
 from .engine import MAX_IMAGES
 from .exposure import warn_if_open
 from .generator import Generator, end_replica, names_of
-from .keys import key_file
+from .paths import with_full_paths
 from .remote import RemoteService
 from .settings import AppSettings
 from .threshold import Threshold
@@ -123,12 +121,7 @@ def build(args: Mapping[str, Any]) -> Application:
     """
     from .loading import version_of
 
-    settings = AppSettings.from_dict(args)
-    settings = replace(
-        settings,
-        keys=key_file(settings.keys, os.environ),
-        access_file=full_path(settings.access_file),
-    )
+    settings = with_full_paths(AppSettings.from_dict(args))
     if (host := _host()) is not None:
         warn_if_open(host, settings.keys)
     versions = {name: version_of(settings.with_model(name)) for name in settings.names}

@@ -54,7 +54,6 @@ class Hosted:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = replace(settings, app=locate(settings.app))
         self._stack = ExitStack()
-        self._is_serving = False
         self.url = ""
         self.versions: dict[str, str] = {}
         self.example = ""
@@ -132,17 +131,14 @@ class Hosted:
         )
         if not is_own:  # an instance that began here ends here, with all that is on it
             stack.callback(_take_down)
-        stack.callback(self._stop_serving)
         self._deploy()
         self._wait()
-        self._is_serving = True
+        stack.callback(self._stop_serving)  # before the others; who never came in is not waited for
 
     def _stop_serving(self) -> None:
         """Lets nobody in, and waits for the answers that have been begun."""
         from ray.exceptions import RayError
 
-        if not self._is_serving:
-            return
         self._deploy(is_stopping=True)
         deadline = time.monotonic() + self._settings.app.drained_s
         while time.monotonic() < deadline:
@@ -222,7 +218,7 @@ def _forget() -> None:
     """Lets Serve find its controller anew: it would ask that of the Ray which has ended."""
     from ray.serve.context import _set_global_client  # ray.shutdown leaves it as it is
 
-    _set_global_client(None)
+    _set_global_client(None)  # type: ignore[no-untyped-call]
 
 
 def _take_down() -> None:

@@ -78,8 +78,12 @@ def key_file(given: str | None, environment: Mapping[str, str]) -> str | None:
     Returns:
         The path; None where no keys are asked for.
     """
-    path = given or environment.get(ENVIRONMENT)
-    return str(Path(path).expanduser().absolute()) if path else None
+    return full_path(given or environment.get(ENVIRONMENT))
+
+
+def full_path(given: str | None) -> str | None:
+    """A path as it is from anywhere on this machine; None for none."""
+    return str(Path(given).expanduser().absolute()) if given else None
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:

@@ -1,6 +1,5 @@
 """From a reference in the registry to an engine that is warm."""
 
-import os
 from dataclasses import replace
 
 from ..platform.home import Home
@@ -8,9 +7,8 @@ from ..platform.registry.decoder import load_decoder
 from ..platform.registry.model import load_generator
 from ..platform.registry.reference import ModelVersion
 from ..platform.registry.store import Registry
-from .access_log import full_path
 from .engine import Engine
-from .keys import key_file
+from .paths import with_full_paths
 from .settings import AppSettings
 from .speed import Host, Speed, runner
 
@@ -25,13 +23,8 @@ def locate(settings: AppSettings) -> AppSettings:
         Settings that mean the same in any process of this machine.
     """
     home = _home(settings)
-    return replace(
-        settings,
-        tracking_uri=home.tracking_uri,
-        artifacts=home.artifacts,
-        keys=key_file(settings.keys, os.environ),
-        access_file=full_path(settings.access_file),
-    )
+    full = with_full_paths(settings)
+    return replace(full, tracking_uri=home.tracking_uri, artifacts=home.artifacts)
 
 
 def version_of(settings: AppSettings) -> str:

@@ -68,7 +68,7 @@ def page_of(findings: Findings, *, now: datetime.datetime) -> str:
     """
     title = f"Sweep {findings.name}"
     sections = [
-        _section("Trials", _trials(findings)),
+        _section("Trials", [*_trials(findings), *_begun(findings)]),
         *([_section("Lineage", _lineage(findings))] if _is_population(findings) else []),
         _section("Quality", _quality(findings)),
         *([_section("After training", tried)] if (tried := after_training(findings)) else []),
@@ -158,7 +158,7 @@ def _gain(best: TrialRecord) -> str:
 
 def _trials(findings: Findings) -> list[Html]:
     if not findings.ended:
-        return [tag("p", "None has ended yet."), *_begun(findings)]
+        return [tag("p", "None has ended yet.")]
     keys = list(findings.keys)
     labels = [
         joined(str(one), tag("br"), tag("small", one.mode)) for one in findings.objectives.all
@@ -176,7 +176,6 @@ def _trials(findings: Findings) -> list[Html]:
         tag("p", intervals, "A dash stands where a trial has no such key or number."),
         table(head, rows),
         tag("details", tag("summary", "The line that repeats each trial"), tag("ul", *commands)),
-        *_begun(findings),
     ]
 
 
