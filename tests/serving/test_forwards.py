@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,8 +82,11 @@ def ask(run: Callable[..., Tensor], what: float) -> float:
 
 def num_maps(forwards: Forwards) -> int:
     """The sockets of its process but for the one that maps come by."""
-    files = Path(f"/proc/{forwards._process.pid}/fd").iterdir()
-    return sum(file.readlink().name.startswith("socket:") for file in files) - 1
+    places: list[str] = []
+    for file in Path(f"/proc/{forwards._process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed since they were listed
+            places.append(file.readlink().name)
+    return sum(place.startswith("socket:") for place in places) - 1
 
 
 @pytest.mark.parametrize("speed", [Speed(), Speed(dtype="bfloat16", channels_last=True)], ids=str)
