@@ -66,8 +66,9 @@ good. *By one training*: the same by the one training of the sweep, and its inte
 samples alone. *Best*: share of the orders in which it is this very trial. *Regret*: by how much the
 winner is worse, on the average, over fresh seeds where they are known and by the one training.
 *Samples*, *training*, *all*: compute, over that of every trial on the whole budget, in samples, in
-processor time of the training, and with that of measuring each run, {measuring:.1f} s where a whole
-training takes {training:.1f} s.
+processor time of the training, and with that of measuring each run: {measuring:.2f} s where a whole
+training takes {training:.1f} s, and {comparing:.2f} s for the numbers alone by which the runs of a
+rung are compared.
 
 """
 BARS: Final = """## What is asked, and what is found

@@ -313,10 +313,12 @@ def took(records: Sequence[Stored], first: Stored) -> dict[str, float]:
     """What all records took, and whole runs of one on the average."""
     runs = [run for stored in records for each in trials_of(stored) for run in each["runs"]]
     last = [each["runs"][-1] for each in trials_of(first)]
+    lower = [run for each in trials_of(first) for run in each["runs"][:-1]]
     seconds = sum(run["training_s"] + run["evaluation_s"] for run in runs)
     return {
         "runs": len(runs),
         "hours": round(seconds / 3600, 2),
         "training": round(fmean(run["training_s"] for run in last), 2),
         "measuring": round(fmean(run["evaluation_s"] for run in last), 2),
+        "comparing": round(fmean(run["evaluation_s"] for run in lower), 2),
     }

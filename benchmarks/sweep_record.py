@@ -256,6 +256,7 @@ class Recorder:
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
         self._objectives: Objectives = recorded.settings.objectives
+        self._whole_samples = recorded.budgets[-1]
         experiment = experiment_of((*recorded.settings.base, *recorded.points[0]))
         other = replace(experiment.evaluation, seed=OTHER_NOISE)
         dataset = parts_of(experiment).source.load()
@@ -286,7 +287,9 @@ class Recorder:
 
         def look(experiment: Experiment, checkpoint: Path, step: int) -> None:
             if (samples := step * batch) in at:
-                on_the_way[samples] = measure(experiment, checkpoint, self._yardstick)
+                on_the_way[samples] = measure(
+                    experiment, checkpoint, self._yardstick, names=self._objectives.names
+                )
             if step == experiment.training.steps:
                 other.append(measure(experiment, checkpoint, self._other))
 
@@ -301,18 +304,25 @@ class Recorder:
         """One run, trained and measured; one that fails has no numbers."""
         experiment = experiment_of((*self._recorded.settings.base, *own))
         watch = Watch(lambda checkpoint, step: look(experiment, checkpoint, step))
+        training = experiment.training
+        samples = training.steps * training.batch_size
+        # As a sweep does: all numbers of whole runs, and of others those that are compared.
+        names = None if samples == self._whole_samples else self._objectives.names
         with TemporaryDirectory() as folder:
             try:
                 report = run_trial(
-                    experiment, watch, folder=Path(folder), benchmark=self._yardstick
+                    experiment,
+                    watch,
+                    folder=Path(folder),
+                    benchmark=self._yardstick,
+                    names=names,
                 )
                 training_s = watch.training_s
             except ValueError as error:
                 print(own, error, flush=True)
                 report, training_s = None, watch.seconds
-        training = experiment.training
         return {
-            "samples": training.steps * training.batch_size,
+            "samples": samples,
             "training_s": round(training_s, 3),
             "evaluation_s": round(watch.seconds - training_s, 3),
             "numbers": self._numbers(report, training_s),

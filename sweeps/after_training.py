@@ -61,6 +61,7 @@ class AfterTraining:
         bench: Bench,
         *,
         number: int,
+        is_whole: bool,
         training_s: float,
         known: Sequence[SubTrial],
         told: Callable[[SubTrial], None],
@@ -70,6 +71,8 @@ class AfterTraining:
         Args:
             bench: The trained trial.
             number: Its number.
+            is_whole: Whether it had the whole budget. Of others nothing is measured but the
+                objectives, and of settings that are tried.
             training_s: Seconds of processor time of its training.
             known: What was tried on its weights before it was cut off.
             told: Told each new sub-trial.
@@ -80,13 +83,15 @@ class AfterTraining:
         Raises:
             ValueError: If it can be used in no way.
         """
+        asked = self.objectives.names
+        names = None if is_whole else asked
         if self.posthoc is None or self.tuning is None:
-            (report,) = bench.reports(Setting(), [self.judging])
+            (report,) = bench.reports(Setting(), [self.judging], names=names)
             return Judged(report=report)
         yardsticks = [self.tuning, self.judging]
 
         def measured(setting: Setting) -> Found:
-            reports = bench.reports(setting, yardsticks, nfes=self.objectives.nfes)
+            reports = bench.reports(setting, yardsticks, nfes=self.objectives.nfes, names=asked)
             tuned, judged = (self.objectives.of(one, training_s=training_s) for one in reports)
             return Found(tuned=tuned, judged=judged, ways=ways_of(reports[1], self.objectives))
 
@@ -101,9 +106,9 @@ class AfterTraining:
         )
         best, first = chosen_of(tried, self.objectives), tried[0]
         setting = Setting.of(best.values, self.posthoc.base) if best.place else Setting()
-        (report,) = bench.reports(setting, [self.judging])
+        (report,) = bench.reports(setting, [self.judging], names=names)
         if best.place and not first.error:
-            (plain,) = bench.reports(Setting(), [self.judging])
+            (plain,) = bench.reports(Setting(), [self.judging], names=names)
             write_text(bench.folder / AS_TRAINED_FILE, plain.to_json())
         chosen = {
             "place": best.place,

@@ -1,6 +1,6 @@
 """The bench: a trained trial, measured in any of the ways to use its weights."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -88,7 +88,12 @@ class Bench:
     timing: Timing
 
     def reports(
-        self, setting: Setting, benchmarks: Sequence[Benchmark], *, nfes: Sequence[int] = ()
+        self,
+        setting: Setting,
+        benchmarks: Sequence[Benchmark],
+        *,
+        nfes: Sequence[int] = (),
+        names: Set[str] | None = None,
     ) -> list[Report]:
         """Reports on one way to use the weights, with the same latencies in each.
 
@@ -96,12 +101,13 @@ class Bench:
             setting: The way.
             benchmarks: The yardsticks, of one data set.
             nfes: Numbers of network evaluations; none for those of the experiment.
+            names: Numbers that are wanted, beside latencies; None for all.
         """
         experiment = _experiment((*self.overrides, *setting.train))
 
         def measure(progress: Progress) -> list[Report]:
             del progress
-            return self._reports(assemble(experiment), setting, benchmarks, nfes)
+            return self._reports(assemble(experiment), setting, benchmarks, nfes, names)
 
         return run_errand(measure, experiment, folder=self.folder)
 
@@ -111,6 +117,7 @@ class Bench:
         setting: Setting,
         benchmarks: Sequence[Benchmark],
         nfes: Sequence[int],
+        names: Set[str] | None,
     ) -> list[Report]:
         experiment, data = assembly.experiment, benchmarks[0].dataset
         used = Used.of(assembly, setting, self.checkpoint, folder=self.folder, data=data)
@@ -123,6 +130,7 @@ class Bench:
                 nfes=nfes,
                 ema=used.ema,
                 sampler=used.sampler,
+                names=names,
             )
             for benchmark in benchmarks
         ]

@@ -10,6 +10,7 @@ from typing import Any, Final, Self, final
 from ..platform.data.source import is_image
 from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.report import Report
+from ..platform.evaluation.trajectory import SEMIGROUP_ERROR, STRAIGHTNESS
 from ..platform.settings import settings
 
 TRAINING_S: Final = "cost/training_s"
@@ -23,7 +24,7 @@ of nearest neighbours tells good models better apart, but rises again meanwhile.
 OF_POINTS: Final = "eval/w2"
 """Features of points are their coordinates, in which one Gaussian may be as good as many modes."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
-OF_THE_MAP: Final = ("eval/straightness", "eval/semigroup_error")
+OF_THE_MAP: Final = (STRAIGHTNESS, SEMIGROUP_ERROR)
 """Numbers that no samples are drawn for."""
 
 
@@ -193,6 +194,11 @@ class Objectives:
         """The first one that is measured on samples, and is no time; None if there is none."""
         found = (one for one in self.all if one.nfe is not None and one.name != LATENCY)
         return next(found, None)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a report calls them."""
+        return frozenset(one.name for one in self.all)
 
     @property
     def nfes(self) -> tuple[int, ...]:

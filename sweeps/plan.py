@@ -136,6 +136,16 @@ class Plan:
         return experiment_of((*self.base, *self.settings.space.overrides(values), *more))
 
     @property
+    def on_the_way(self) -> tuple[int, ...]:
+        """Samples at which trials are measured before their end.
+
+        None where rungs are runs of their own, or generations trials: what a run that is planned
+        on more has come to is not what a run of its own comes to.
+        """
+        rule = self.settings.scheduler
+        return () if rule.replan or rule.is_population else self.budgets[:-1]
+
+    @property
     def samples(self) -> int:
         """Samples of a whole trial."""
         return self.budgets[-1]

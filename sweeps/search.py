@@ -342,7 +342,8 @@ def _search(
     # Passwords of stores are among them.
     parts = {
         "objectives": settings.objectives.to_dict(),
-        "budgets": () if settings.scheduler.is_population else plan.budgets[:-1],
+        "budgets": plan.on_the_way,
+        "last_rung": len(plan.budgets) - 1,
         "folder": str(folder),
         "posthoc": settings.posthoc and settings.posthoc.to_dict(),
         "latency": asdict(settings.latency),

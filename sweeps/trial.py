@@ -186,7 +186,8 @@ class TuneReporter:
             timing=self._timing,
         )
         nfes = self._objectives.nfes
-        (report,) = bench.reports(Setting(), [self._benchmark], nfes=nfes)
+        names = self._objectives.names
+        (report,) = bench.reports(Setting(), [self._benchmark], nfes=nfes, names=names)
         self._tell(self.row(report, samples))
 
     def row(self, report: Report, samples: int) -> dict[str, Any]:
@@ -212,6 +213,13 @@ def _is_kept(step: int, training: Training) -> bool:
     return between > 0 and step % training.every(between) == 0
 
 
+def _is_whole(config: Mapping[str, Any], training: Training, *, last_rung: int) -> bool:
+    """Whether a trial ends with the whole budget."""
+    planned = training.steps * training.batch_size
+    _, until = config[SPAN] or (0, planned)
+    return until == planned and config[RUNG] in (None, last_rung)
+
+
 def experiment_of(overrides: tuple[str, ...]) -> Experiment:
     """The experiment that ``onestep train`` composes from the same overrides."""
     return Experiment.from_dict(compose("train", overrides), overrides)
@@ -223,6 +231,7 @@ def try_overrides(
     tell: Tell,
     objectives: Mapping[str, Any],
     budgets: Sequence[int],
+    last_rung: int,
     folder: str,
     base: tuple[str, ...],
     benchmark: Benchmark,
@@ -244,6 +253,7 @@ def try_overrides(
         tell: Told rows on the way.
         objectives: The numbers to improve, as plain values.
         budgets: Samples at which checkpoints on the way are measured.
+        last_rung: The rung of a whole trial, where rungs are runs of their own.
         folder: Folder of the sweep.
         base: Overrides of every trial.
         benchmark: The yardstick.
@@ -319,6 +329,7 @@ def try_overrides(
             judged = after.judge(
                 bench,
                 number=config[NUMBER],
+                is_whole=_is_whole(config, training, last_rung=last_rung),
                 training_s=reporter.training_s,
                 known=known,
                 told=reporter.add_posthoc,

@@ -1,9 +1,9 @@
 """The yardstick of a data set: reference, floors and baselines, measured once for all models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self, final
+from typing import Final, Self, TypeVar, final
 
 import torch
 from jaxtyping import Float, Int
@@ -51,6 +51,7 @@ COMPARISONS: Final[tuple[AbstractMetric, ...]] = (
 MATCHED: Final[tuple[AbstractMetric, ...]] = (Wasserstein2(),)
 """The same of those whose time grows with the cube, so that they see a part of a large draw."""
 _MOST_MATCHED: Final = 1000
+_M = TypeVar("_M", bound=AbstractMetric)
 
 
 def shares(dataset: Dataset) -> tuple[AbstractMetric, ...]:
@@ -228,11 +229,15 @@ class Benchmark:
             return None
         return self.condition[torch.arange(self.count).repeat(self.draws)]
 
-    def judge(self, x: Float[Tensor, " n *d"]) -> dict[str, Score]:
-        """All metrics of samples that were made for ``asked``.
+    def judge(
+        self, x: Float[Tensor, " n *d"], *, names: Set[str] | None = None
+    ) -> dict[str, Score]:
+        """The metrics of samples that were made for ``asked``.
 
         Args:
             x: Samples, draw after draw.
+            names: Numbers that are wanted, and come with those that are found together with them;
+                None for all.
 
         Raises:
             ValueError: If their number is not the number of draws times the count.
@@ -243,24 +248,33 @@ class Benchmark:
             )
         label = self.reference.held_out.label
         draws = [self.space.populate(part, label=label) for part in torch.split(x, self.count)]
-        return _score(self.dataset, draws, self.reference, self.seed)
+        return _score(self.dataset, draws, self.reference, self.seed, names)
+
+
+def _wanted(metrics: Sequence[_M], names: Set[str] | None) -> tuple[_M, ...]:
+    return tuple(one for one in metrics if names is None or not names.isdisjoint(one.names))
 
 
 def _score(
-    dataset: Dataset, draws: Sequence[Population], reference: Reference, seed: int
+    dataset: Dataset,
+    draws: Sequence[Population],
+    reference: Reference,
+    seed: int,
+    names: Set[str] | None = None,
 ) -> dict[str, Score]:
     n = len(reference.held_out)
     part = _part(dataset, min(n, _MOST_MATCHED), of=n, seed=seed)
+    compared = _wanted((*COMPARISONS, *shares(dataset)), names)
     matched = score_by_draw(
-        MATCHED,
+        _wanted(MATCHED, names),
         [draw[part] for draw in draws],
         replace(reference, held_out=reference.held_out[part]),
         seed=seed,
     )
     return (
-        score_by_draw((*COMPARISONS, *shares(dataset)), draws, reference, seed=seed)
+        score_by_draw(compared, draws, reference, seed=seed)
         | matched
-        | score_together(pooled(dataset), draws, reference)
+        | score_together(_wanted(pooled(dataset), names), draws, reference)
     )
 
 

@@ -1,6 +1,6 @@
 """The evaluation of one flow map: its curve over network evaluations, with provenance."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +22,17 @@ from .metric import Space
 from .report import Measurement, Provenance, Report
 from .sampling import device_of, draw_samples, finish_of, samplers_at
 from .score import Score
-from .trajectory import allowed_triples, semigroup_error, straightness
+from .trajectory import (
+    SEMIGROUP_ERROR,
+    STRAIGHTNESS,
+    allowed_triples,
+    semigroup_error,
+    straightness,
+)
 
 NFES: Final = (1, 2, 4, 8)
 _TRAJECTORIES: Final = 128
-_EXACT: Final = {"eval/semigroup_error": 0.0}
+_EXACT: Final = {SEMIGROUP_ERROR: 0.0}
 """What an exact map has. Its straightness is no such number: that depends on path and coupling."""
 
 
@@ -73,6 +79,7 @@ def evaluate_on(
     ema: str = "",
     decoder: Decoder | None = None,
     sampler: AbstractSampler | None = None,
+    names: Set[str] | None = None,
 ) -> Report:
     """Evaluate one map on a prepared benchmark.
 
@@ -84,6 +91,8 @@ def evaluate_on(
         ema: Which weights these are, for the report.
         decoder: What makes images of its samples, where the benchmark is one of decoded data.
         sampler: Takes the place of the domain's own at its own number of evaluations, or None.
+        names: Numbers that are wanted, and come with those that are found together with them; None
+            for all.
     """
     measurements: list[Measurement] = []
     shape = benchmark.dataset.shape if decoder is None else decoder.latent
@@ -97,8 +106,9 @@ def evaluate_on(
             condition=benchmark.asked,
             finish=finish_of(benchmark.dataset.latents) if decoder is None else decoder,
         )
-        measurements += measurements_of(benchmark, benchmark.judge(x), nfe=nfe, sampler=str(way))
-    measurements += _of_the_map(benchmark, flow_map, shape=shape)
+        scores = benchmark.judge(x, names=names)
+        measurements += measurements_of(benchmark, scores, nfe=nfe, sampler=str(way))
+    measurements += _of_the_map(benchmark, flow_map, shape=shape, names=names)
     return Report(
         provenance=Provenance(
             model=model,
@@ -150,16 +160,17 @@ def _of_the_map(
     flow_map: FlowMap,
     *,
     shape: tuple[int, ...],
+    names: Set[str] | None,
 ) -> list[Measurement]:
     n, device = _TRAJECTORIES, device_of(flow_map)
     noise = draw_noise(n, shape, seed=benchmark.seed)[0].to(device)
     told = benchmark.condition
     condition = None if told is None else told[torch.arange(n) % benchmark.count].to(device)
     found: dict[str, Float[Tensor, n]] = {}
-    if flow_map.domain.has_velocity:
-        found["eval/straightness"] = straightness(flow_map, noise, condition)
-    if allowed_triples(flow_map.domain):
-        found["eval/semigroup_error"] = semigroup_error(flow_map, noise, condition)
+    if flow_map.domain.has_velocity and (names is None or STRAIGHTNESS in names):
+        found[STRAIGHTNESS] = straightness(flow_map, noise, condition)
+    if allowed_triples(flow_map.domain) and (names is None or SEMIGROUP_ERROR in names):
+        found[SEMIGROUP_ERROR] = semigroup_error(flow_map, noise, condition)
     return [
         Measurement(
             name=name,

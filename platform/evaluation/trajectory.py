@@ -10,6 +10,8 @@ from ...methods.core.condition import Condition
 from ...methods.core.flow_map import Domain, DomainKind, FlowMap
 from ...methods.core.sampler import times_like
 
+STRAIGHTNESS: Final = "eval/straightness"
+SEMIGROUP_ERROR: Final = "eval/semigroup_error"
 TRIPLES: Final = (
     (0.0, 0.5, 1.0),
     (0.0, 0.25, 0.5),

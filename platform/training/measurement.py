@@ -1,6 +1,6 @@
 """Measurement: the weights of a checkpoint that are served, and the report on them."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from torch import Tensor
@@ -106,6 +106,7 @@ def measured(
     nfes: Sequence[int] = (),
     ema: str = "",
     sampler: AbstractSampler | None = None,
+    names: Set[str] | None = None,
 ) -> Report:
     """The report on a trained map.
 
@@ -116,6 +117,7 @@ def measured(
         nfes: Numbers of network evaluations; none for those of the experiment.
         ema: Which weights these are; empty for the average that the experiment serves.
         sampler: Takes the place of the domain's own at its own number of evaluations, or None.
+        names: Numbers that are wanted; None for all.
 
     Returns:
         The report.
@@ -129,6 +131,7 @@ def measured(
         nfes=tuple(nfes) or experiment.evaluation.nfes,
         ema=ema or f"half-life {half_life:g} samples",
         sampler=sampler,
+        names=names,
     )
 
 

@@ -1,6 +1,6 @@
 """Trials: one experiment trained and measured from this process, without a registered model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ def measure(
     benchmark: Benchmark,
     *,
     nfes: Sequence[int] = (),
+    names: Set[str] | None = None,
 ) -> Report:
     """Evaluate the weights of a checkpoint that a run would serve.
 
@@ -35,17 +36,23 @@ def measure(
         checkpoint: A checkpoint of it.
         benchmark: The yardstick.
         nfes: Numbers of network evaluations; none for those of the experiment.
+        names: Numbers that are wanted; None for all.
 
     Returns:
         The report.
     """
     assembly = assemble(experiment)
     flow_map = served_map(assembly, checkpoint, trained_on(assembly, benchmark.dataset))
-    return measured(experiment, flow_map, benchmark, nfes=nfes)
+    return measured(experiment, flow_map, benchmark, nfes=nfes, names=names)
 
 
 def run_trial(
-    experiment: Experiment, reporter: Reporter, *, folder: Path, benchmark: Benchmark
+    experiment: Experiment,
+    reporter: Reporter,
+    *,
+    folder: Path,
+    benchmark: Benchmark,
+    names: Set[str] | None = None,
 ) -> Report:
     """Train one experiment, from its furthest checkpoint, and measure it.
 
@@ -54,6 +61,7 @@ def run_trial(
         reporter: Told the metrics and the checkpoints, the one that is gone on from, too.
         folder: Where checkpoints are written.
         benchmark: The yardstick, on the data that are trained on.
+        names: Numbers that are wanted; None for all.
 
     Returns:
         The report on the last checkpoint.
@@ -62,7 +70,7 @@ def run_trial(
         ValueError: If the experiment is refused, or diverges.
     """
     last = train_trial(experiment, reporter, folder=folder, dataset=benchmark.dataset)
-    return measure(experiment, last, benchmark)
+    return measure(experiment, last, benchmark, names=names)
 
 
 def train_trial(

@@ -8,7 +8,7 @@ import pytest
 
 from onestep.platform.evaluation.benchmark import Benchmark
 from onestep.platform.evaluation.latency import LATENCY
-from onestep.platform.evaluation.report import Report
+from onestep.platform.evaluation.report import Measurement, Report
 from onestep.platform.training.assembly import assemble
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import train_trial
@@ -86,7 +86,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         tuning=plan.tuning_benchmark(dataset),
     )
     tried: list[SubTrial] = []
-    judged = after.judge(bench, number=0, training_s=1.5, known=[], told=tried.append)
+    judged = after.judge(
+        bench, number=0, is_whole=True, training_s=1.5, known=[], told=tried.append
+    )
     return Trained(bench=bench, after=after, tried=tried, judged=judged)
 
 
@@ -131,7 +133,12 @@ def test_a_trial_that_was_cut_off_after_its_training_ends_with_the_same_numbers(
 ) -> None:
     rest: list[SubTrial] = []
     again = trained.after.judge(
-        trained.bench, number=0, training_s=1.5, known=trained.tried[:2], told=rest.append
+        trained.bench,
+        number=0,
+        is_whole=True,
+        training_s=1.5,
+        known=trained.tried[:2],
+        told=rest.append,
     )
     assert [(one.place, one.tuned) for one in rest] == [(2, trained.tried[2].tuned)]
     assert again.chosen == trained.judged.chosen
@@ -190,9 +197,28 @@ def test_a_quality_that_is_no_number_is_no_way_to_use_a_trial(trained: Trained) 
 
 def test_a_trial_in_which_nothing_is_tried_is_judged_as_it_was_trained(trained: Trained) -> None:
     after = replace(trained.after, posthoc=None, tuning=None)
-    found = after.judge(trained.bench, number=0, training_s=1.5, known=[], told=_never)
+    found = judged(after, trained.bench, is_whole=True)
     (plain,) = trained.bench.reports(Setting(), [trained.after.judging])
-    assert (quality(found.report), found.chosen) == (quality(plain), {})
+    assert quality_of(found.report) == quality_of(plain)
+    assert found.chosen == {}
+
+
+def test_a_trial_that_may_go_on_is_measured_by_its_objectives_alone(trained: Trained) -> None:
+    after = replace(trained.after, posthoc=None, tuning=None)
+    found = judged(after, trained.bench, is_whole=False).report
+    whole = quality_of(judged(after, trained.bench, is_whole=True).report)
+    asked = [one for one in whole if one.name == "eval/w2"]
+    assert quality_of(found) == asked
+    assert len(asked) == 2 < len(whole)
+
+
+def quality_of(report: Report) -> list[Measurement]:
+    """What is the same whenever it is measured."""
+    return [one for one in report.measurements if one.name != LATENCY]
+
+
+def judged(after: AfterTraining, bench: Bench, *, is_whole: bool) -> Judged:
+    return after.judge(bench, number=0, is_whole=is_whole, training_s=1.5, known=[], told=_never)
 
 
 def _never(one: SubTrial) -> None:

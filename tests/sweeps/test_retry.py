@@ -213,6 +213,7 @@ def parts_of(folder: Path) -> dict[str, Any]:
     return {
         "objectives": _TOY.objectives.to_dict(),
         "budgets": (),
+        "last_rung": 0,
         "folder": str(folder),
         "base": plan.base,
         "benchmark": plan.benchmark(assemble(plan.experiment).source.load()),

@@ -27,7 +27,7 @@ from onestep.sweeps.losses import losses_of
 from onestep.sweeps.note import SweepNote, folder_of
 from onestep.sweeps.objective import OF_POINTS
 from onestep.sweeps.plan import Plan
-from onestep.sweeps.record import Outcome
+from onestep.sweeps.record import COSTS, CURVE, RUNG, Outcome
 from onestep.sweeps.report import SweepResult
 from onestep.sweeps.search import resume, sweep_or_resume
 from onestep.sweeps.settings import settings_of
@@ -192,6 +192,28 @@ def runs_of(home: Path) -> dict[str, Run]:
     (group,) = (one for one in client.search_experiments() if one.name == "eight_gaussians")
     runs = client.search_runs([group.experiment_id])
     return {one.info.run_name: one for one in runs}
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_is_planned_on_its_rung_is_measured_at_its_end_alone(
+    home: Path, empty_database: Path
+) -> None:
+    """A checkpoint where lower rungs end is none of a run that was planned on their samples."""
+    shutil.copy(empty_database, home / "mlflow.db")
+    words = [*_TINY, "training.samples=1024", "training.checkpoint_every=256", "sweep.trials=3"]
+    rule = "sweep.scheduler={kind:hyperband,grace_samples:256,reduction:2,replan:true}"
+    settings = settings_of([*words, "sweep.sampler=random", rule])
+    sweep_or_resume(settings)
+    study = open_storage(storage_url(settings, home)).get_all_studies()[0].study_name
+    trials = optuna.load_study(study_name=study, storage=storage_url(settings, home)).trials
+    begun_at = [min(map(int, one.user_attrs[COSTS])) for one in trials]
+    assert sorted(begun_at) == [0, 1, 2]
+    for first, trial in zip(begun_at, trials, strict=True):
+        last = trial.user_attrs[RUNG]
+        rungs = (256, 512, 1024)[first : last + 1]
+        noted = [*map(int, trial.user_attrs.get(CURVE, {}))]
+        assert noted == [samples for samples in rungs if samples < 1024]
 
 
 @pytest.mark.slow

@@ -97,6 +97,21 @@ def test_one_gaussian_over_all_modes_fails_their_bars(modes: Benchmark) -> None:
     assert modes.floors["eval/outside_modes"] < 0.003
 
 
+def test_numbers_that_are_asked_for_are_those_of_the_whole_report(
+    modes: Benchmark, report: Report
+) -> None:
+    oracle = GaussianMap(mean=[0.0, 0.0], std=[1.0, 1.0])
+    asked = {"eval/w2", "eval/recall", "eval/mode_mass_tv", "eval/semigroup_error"}
+    found = evaluate_on(
+        modes, oracle, model="oracle", nfes=(1, 4), ema="half_life_50000", names=asked
+    )
+    together = {"eval/precision", *Modes().names}
+    wanted = [one for one in report.measurements if one.name in asked | together]
+    assert list(found.measurements) == wanted
+    assert asked < {one.name for one in wanted}
+    assert found.provenance == report.provenance
+
+
 def test_a_part_of_sorted_images_is_matched_and_counted_as_what_it_is(home: Path) -> None:
     """Dark images come before bright ones, as the classes of a folder do."""
     rng = torch.Generator().manual_seed(0)
