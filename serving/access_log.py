@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, final
 
 ACCESS: Final = logging.getLogger("onestep.access")
+_LOGGER: Final = logging.getLogger(__name__)
 _STDERR: Final = "stderr"
 
 
@@ -26,12 +27,23 @@ class _Stderr(logging.Handler):
 class _File(WatchedFileHandler):
     """Appends to a file, also after it has been moved away to begin another."""
 
+    _loses, _has_lost = False, False
+
     def emit(self, record: logging.LogRecord) -> None:
         """Writes a line; a disk that is full costs the line, not the request."""
+        self._loses = False
         try:
             super().emit(record)
         except OSError:  # of the file that is opened again
             self.handleError(record)
+        self._has_lost = self._loses
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Says once, until lines are written again, that they are lost."""
+        del record
+        self._loses = True
+        if not self._has_lost:
+            _LOGGER.warning("lines of the access log are lost: %s", sys.exception())
 
 
 def open_access_log(file: str | None) -> None:

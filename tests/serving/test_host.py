@@ -323,7 +323,14 @@ def test_a_hosted_model_answers_alone_and_in_company_and_is_switched_without_a_r
 
         busy = {"prompt": "1", "n": 64}
         with ThreadPoolExecutor(40) as flood:
-            answers = list(flood.map(lambda _: _generate(url, **busy), range(40)))
+            asked = [flood.submit(_generate, url, **busy) for _ in range(40)]
+            # One that is turned away unheard is not told what is wrong with it.
+            heard = [_generate(url, prompt="12").status_code]
+            while heard[-1] != 429 and not all(one.done() for one in asked):
+                heard.append(_generate(url, prompt="12").status_code)
+            answers = [one.result() for one in asked]
+        assert set(heard) <= {422, 429}
+        assert heard[-1] == 429
         assert {answer.status_code for answer in answers} == {200, 429}
         fault = next(answer for answer in answers if answer.status_code == 429).json()["error"]
         said = re.fullmatch(r"(\d+) requests wait already; try again in a second", fault["message"])
