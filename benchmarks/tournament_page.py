@@ -58,7 +58,9 @@ and fewer samples are drawn, from which W2 is larger for the same law.
 
 Several evaluations of a consistency model draw noise anew for each (`Renoise`), but where its
 recipe pairs noise with data by transport: that model is asked from its first noise, mixed into its
-own last result (`AnchoredJumps`), since noise that is independent of the data it has not seen.
+own last result (`AnchoredJumps`), since noise that is independent of the data it has not seen. It
+has not quite seen this either, as the transport of a batch decides the data of a noise in part
+only, and samples grow wider with every step: what it can do is best seen at 1.
 """
 Results = Sequence[Mapping[str, Any]]
 

@@ -162,14 +162,20 @@ class ConsistencyTrajectory(AbstractGame):
     @property
     def domain(self) -> Domain:
         """All intervals from the first time of the grid on."""
-        return Domain(kind=DomainKind.TRIANGLE, t_lo=self.times.spacing.t_lo)
+        return Domain(
+            kind=DomainKind.TRIANGLE,
+            t_lo=self.times.spacing.t_lo,
+            has_paired_noise=self.coupling.is_paired,
+        )
 
     @property
     def needs(self) -> Needs:
         """A target network, a teacher's velocity with what guides it, and the critic's heads."""
         companions = {} if self.adversary is None else {CRITIC: self._heads}
         on = Domain(kind=DomainKind.DIAGONAL, t_lo=self.times.spacing.t_lo)
-        return self.guidance.needs(Reading(on=on), target=self.target, companions=companions)
+        pairing = None if self.guidance.is_on else self.coupling.is_paired
+        reading = Reading(on=on, pairing=pairing)
+        return self.guidance.needs(reading, target=self.target, companions=companions)
 
     def _heads(self, online: FlowMap) -> nn.Module:
         del online

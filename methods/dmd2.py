@@ -14,7 +14,7 @@ from .core.feature_heads import FeatureHeads, features_of
 from .core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from .core.game import ONLINE, AbstractGame
 from .core.guided_teacher import AbstractTeacherGuidance, Unguided
-from .core.method import Needs
+from .core.method import Needs, Reading
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.score_scale import AbstractScoreScale, DistanceScale
@@ -111,7 +111,7 @@ class DMD2(AbstractGame):
     @property
     def needs(self) -> Needs:
         """A teacher with what guides it, and the fake score as a companion."""
-        return self.guidance.needs(companions={FAKE: self._companion})
+        return self.guidance.needs(Reading(pairing=False), companions={FAKE: self._companion})
 
     def _companion(self, online: FlowMap) -> nn.Module:
         velocity = Velocity(copy.deepcopy(online))

@@ -12,7 +12,7 @@ from .core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from .core.game import ONLINE, AbstractGame
 from .core.generator_form import AbstractGeneratorForm, ScoreIdentity
 from .core.guided_teacher import AbstractTeacherGuidance, Unguided
-from .core.method import Needs
+from .core.method import Needs, Reading
 from .core.path import AbstractPath, LinearPath
 from .core.record import Batch, Loss, Moment, Nets
 from .core.shape import sum_rows
@@ -86,7 +86,7 @@ class FlowGeneratorMatching(AbstractGame):
     @property
     def needs(self) -> Needs:
         """A teacher with what guides it, and the fake velocity as a companion."""
-        return self.guidance.needs(companions={FAKE: _copied})
+        return self.guidance.needs(Reading(pairing=False), companions={FAKE: _copied})
 
     def players(self, now: Moment) -> tuple[str, ...]:
         """The fake velocity at every step, the generator at some."""

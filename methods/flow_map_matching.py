@@ -29,7 +29,7 @@ class FlowMapMatching(AbstractMethod):
     """Flow map matching: the two-time map of a known velocity, or of the path itself.
 
     Rows off the diagonal carry the error of the matching, the others |u(x, s, s) - v|^2 with the
-    velocity v of the path, which has the teacher's as its mean.
+    velocity v of the path, which has the teacher's as its mean if both pair noise with data alike.
 
     Reference: Boffi, Albergo and Vanden-Eijnden 2024, arXiv:2406.07507v2, section 3: Lagrangian and
         Eulerian map distillation, flow map matching and progressive flow map matching.
@@ -99,7 +99,12 @@ class FlowMapMatching(AbstractMethod):
         view = self.matching.frozen.get(TEACHER)
         if view is None:
             return None
-        return Reading(view=view, on=self.matching.asked(self.domain))
+        learns_path = self.times.meets_diagonal and not self.guidance.is_on
+        return Reading(
+            view=view,
+            on=self.matching.asked(self.domain),
+            pairing=self.coupling.is_paired if learns_path else None,
+        )
 
     def loss(self, nets: Nets, batch: Batch, now: Moment) -> Loss:
         """Losses of the samples of a batch whose noise has been paired."""

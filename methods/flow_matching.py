@@ -55,7 +55,12 @@ class FlowMatching(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """The diagonal, as far as the path's velocity is finite."""
-        return Domain(kind=DomainKind.DIAGONAL, t_hi=self.path.t_hi, path=self.path.name)
+        return Domain(
+            kind=DomainKind.DIAGONAL,
+            t_hi=self.path.t_hi,
+            path=self.path.name,
+            has_paired_noise=self.coupling.is_paired,
+        )
 
     @property
     def needs(self) -> Needs:

@@ -75,6 +75,7 @@ class ReFlow(AbstractMethod):
             t_hi=self.path.t_hi,
             is_straight=self.path.name == LINEAR,
             path=self.path.name,
+            has_paired_noise=self.coupling.is_paired,
         )
 
     @property

@@ -76,6 +76,7 @@ class SlimFlow(AbstractMethod):
             t_hi=self.path.t_hi,
             is_straight=self.path.name == LINEAR,
             path=self.path.name,
+            has_paired_noise=self.coupling.is_paired,
         )
 
     @property

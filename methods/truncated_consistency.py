@@ -91,7 +91,12 @@ class TruncatedConsistency(AbstractMethod):
     @property
     def domain(self) -> Domain:
         """The jump from the first time of the law to the data; before it nothing is trained."""
-        return Domain(kind=DomainKind.FROM_NOISE, t_lo=self._law.t_lo)
+        return Domain(
+            kind=DomainKind.TILING,
+            steps=1,
+            t_lo=self._law.t_lo,
+            has_paired_noise=self.coupling.is_paired,
+        )
 
     @property
     def needs(self) -> Needs:

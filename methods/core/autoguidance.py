@@ -78,6 +78,7 @@ class Guided(FlowMap):
                 t_lo=max(strong.domain.t_lo, weak.domain.t_lo),
                 t_hi=min(strong.domain.t_hi, weak.domain.t_hi),
                 path=strong.domain.path,
+                has_paired_noise=strong.domain.has_paired_noise,
             )
         )
         self.strong, self.weak, self.scale = strong, weak, scale

@@ -57,5 +57,5 @@ def trained_domain(
         covers,
         t_hi=path.t_hi if ends_freely else covers.t_hi,
         path=path.name,
-        has_paired_noise=covers.kind is DomainKind.TO_DATA and coupling.is_paired,
+        has_paired_noise=coupling.is_paired,
     )

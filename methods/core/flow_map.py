@@ -48,13 +48,14 @@ class Domain:
             is meant to be enough.
         path: Name of the path on which its trajectories lie; linear where a record, being older
             than this field, does not say.
-        has_paired_noise: Whether a consistency function was trained on states between data and
-            noise that was paired with them: independent noise is none that it knows. False where a
-            record, being older than this field, does not say.
+        has_paired_noise: Whether it was trained on states between data and noise that was paired
+            with them. Another law of the states has another velocity, and fresh noise mixed into
+            data is no state that it knows. False where a record, being older than this field, does
+            not say.
 
     Raises:
-        ValueError: If the times are out of order, or the grid, the straightness or the paired noise
-            does not fit the kind or the path.
+        ValueError: If the times are out of order, or the grid or the straightness does not fit
+            the kind or the path.
     """
 
     kind: DomainKind = DomainKind.TRIANGLE
@@ -87,8 +88,6 @@ class Domain:
             raise ValueError(f"only a domain of kind diagonal can be straight, got {self.kind}")
         if self.is_straight and self.path != LINEAR:
             raise ValueError(f"only a domain of the linear path can be straight, got {self.path}")
-        if self.has_paired_noise and self.kind is not DomainKind.TO_DATA:
-            raise ValueError(f"only a domain of kind to_data has paired noise, got {self.kind}")
 
     @property
     def has_velocity(self) -> bool:
@@ -111,7 +110,8 @@ class Domain:
             case DomainKind.GRID:
                 return self._on_grid(s, t)
             case DomainKind.TILING:
-                return _is_tile(s, t, of=self.steps)
+                length = self.t_hi - self.t_lo
+                return _is_tile((s - self.t_lo) / length, (t - self.t_lo) / length, of=self.steps)
 
     def includes(self, other: "Domain") -> bool:
         """Whether all jumps of another domain were trained, by their times alone."""
@@ -126,7 +126,9 @@ class Domain:
             case DomainKind.GRID:
                 return other.kind is DomainKind.DIAGONAL
             case DomainKind.TILING:
-                return other.kind is self.kind and other.steps == self.steps
+                starts = abs(other.t_lo - self.t_lo) <= _ROUNDING
+                ends = abs(other.t_hi - self.t_hi) <= _ROUNDING
+                return other.kind is self.kind and other.steps == self.steps and starts and ends
             case DomainKind.FROM_NOISE | DomainKind.TO_DATA if other.kind is DomainKind.TILING:
                 return other.steps == 1
             case DomainKind.FROM_NOISE:
@@ -245,6 +247,7 @@ class Velocity(FlowMap):
                 t_lo=net.domain.t_lo,
                 t_hi=net.domain.t_hi,
                 path=net.domain.path,
+                has_paired_noise=net.domain.has_paired_noise,
             )
         )
         self.net = net

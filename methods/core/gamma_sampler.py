@@ -29,8 +29,9 @@ class GammaJumps(AbstractSampler):
         a jump to h >= t, then x_t = (t / h) x_h + gamma (1 - t) n
 
     In noise levels (1 - t) / t the jump ends at sqrt(1 - gamma^2) times that of t, so that for an
-    exact map the state at t has its law for every gamma. Gamma 0 is a chain of jumps, gamma 1 is
-    ``Renoise``: jumps to the data. The linear path only.
+    exact map of independent noise the state at t has its law for every gamma. Of a map that was
+    trained with paired noise samples grow narrower with gamma and with every step. Gamma 0 is a
+    chain of jumps, gamma 1 is ``Renoise``: jumps to the data. The linear path only.
 
     Reference: Kim et al. 2023, arXiv:2310.02279v3, whose gamma this is; Sabour et al. 2025,
         arXiv:2506.14603v1, for flow maps, perhaps by another measure of how far to go.

@@ -50,6 +50,37 @@ class UniformGrid(AbstractGrid):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class HalvedEndGrid(AbstractGrid):
+    """Equal intervals and a last one half as long, for the one that has half the evaluations.
+
+    Attributes:
+        steps: How many intervals.
+
+    Raises:
+        ValueError: If there is no interval.
+    """
+
+    steps: int = 2
+
+    def __post_init__(self) -> None:
+        _require_steps(self.steps)
+
+    def times(self, t_lo: float, t_hi: float) -> tuple[float, ...]:
+        """The times between t_lo and t_hi.
+
+        Args:
+            t_lo: First time of the map's range.
+            t_hi: Last time of the map's range.
+
+        Returns:
+            All times, both ends among them.
+        """
+        length = (t_hi - t_lo) / (self.steps - 0.5)
+        return (*(t_lo + k * length for k in range(self.steps)), t_hi)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class KarrasGrid(AbstractGrid):
     """Equal intervals of sigma^(1/rho), with sigma = (1 - t) / t the noise level.
 

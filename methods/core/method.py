@@ -37,10 +37,14 @@ class Reading:
         view: How it looks at it.
         on: The (s, t) at which it asks, of the path of its own domain. None for a velocity that is
             asked within the model's own range, whatever that is.
+        pairing: Whether it has to have been trained with noise that was paired with the data,
+            because states of such noise have the velocity that the method relies on; None where
+            any velocity will do, as where its trajectories alone are followed.
     """
 
     view: View = View.VELOCITY
     on: Domain | None = None
+    pairing: bool | None = None
 
     def __post_init__(self) -> None:
         assert self.on is not None or self.view is not View.JUMP, "jumps are asked for by name"

@@ -64,6 +64,11 @@ class AbstractRungeKutta(AbstractSampler, ABC):
         """The rule."""
 
     @property
+    def tableaus(self) -> tuple[Tableau, ...]:
+        """The rule of each step."""
+        return (self.tableau,) * self.grid.steps
+
+    @property
     @final
     def draws(self) -> int:
         """Independent draws of noise that one sample takes."""
@@ -71,8 +76,8 @@ class AbstractRungeKutta(AbstractSampler, ABC):
 
     @final
     def evaluations(self, domain: Domain) -> int:
-        """Evaluations of the map for one sample: the rule's, and the denoising if there is one."""
-        return self.grid.steps * len(self.tableau.nodes) + finishing(domain)
+        """Evaluations of the map for one sample: the rules', and the denoising if there is one."""
+        return sum(len(rule.nodes) for rule in self.tableaus) + finishing(domain)
 
     @final
     def check(self, domain: Domain) -> None:
@@ -100,8 +105,9 @@ class AbstractRungeKutta(AbstractSampler, ABC):
     ) -> Float[Tensor, " b *d"]:
         domain = flow_map.domain
         x = noise[0] * (1.0 - domain.t_lo)
-        for s, t in pairwise(self.grid.times(domain.t_lo, domain.t_hi)):
-            x = self._step(flow_map, x, s, t, condition)
+        times = self.grid.times(domain.t_lo, domain.t_hi)
+        for rule, (s, t) in zip(self.tableaus, pairwise(times), strict=True):
+            x = self._step(flow_map, x, s, t, condition, rule=rule)
         return finish(flow_map, x, condition)
 
     @final
@@ -127,14 +133,22 @@ class AbstractRungeKutta(AbstractSampler, ABC):
             raise ValueError(f"inversion needs a map on [0, 1], got one on [{t_lo:g}, {t_hi:g}]")
         x = x1
         with torch.no_grad():
-            for s, t in pairwise(reversed(self.grid.times(t_lo, t_hi))):
-                x = self._step(flow_map, x, s, t, condition)
+            back = pairwise(reversed(self.grid.times(t_lo, t_hi)))
+            for rule, (s, t) in zip(reversed(self.tableaus), back, strict=True):
+                x = self._step(flow_map, x, s, t, condition, rule=rule)
         return x
 
     def _step(
-        self, flow_map: FlowMap, x: Tensor, s: float, t: float, condition: Condition | None
+        self,
+        flow_map: FlowMap,
+        x: Tensor,
+        s: float,
+        t: float,
+        condition: Condition | None,
+        *,
+        rule: Tableau,
     ) -> Tensor:
-        frame, rule = self.coordinate, self.tableau
+        frame = self.coordinate
         begin, length = frame.clock(s), frame.clock(t) - frame.clock(s)
         state, slopes = x * frame.scale(s), list[Tensor]()
         for node, stage in zip(rule.nodes, rule.stages, strict=True):
@@ -170,6 +184,25 @@ class Heun(AbstractRungeKutta):
     def tableau(self) -> Tableau:
         """The rule."""
         return HEUN
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class HeunThenEuler(AbstractRungeKutta):
+    """Heun's steps and a last one of Euler's, which spends an odd number of evaluations.
+
+    Reference: Karras et al. 2022, arXiv:2206.00364v2, Alg. 1, whose last step is Euler's as well.
+    """
+
+    @property
+    def tableau(self) -> Tableau:
+        """The rule of all steps but the last."""
+        return HEUN
+
+    @property
+    def tableaus(self) -> tuple[Tableau, ...]:
+        """The rule of each step."""
+        return (HEUN,) * (self.grid.steps - 1) + (EULER,)
 
 
 @final

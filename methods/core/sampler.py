@@ -1,5 +1,6 @@
 """Samplers: a flow map and noise become data."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
@@ -209,7 +210,7 @@ class Jumps(AbstractSampler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixedJumps(AbstractSampler):
+class MixedJumps(AbstractSampler, ABC):
     """Jumps to the data, each from noise mixed into the last result: x_t = (1 - t) noise + t x.
 
     Attributes:
@@ -243,9 +244,13 @@ class MixedJumps(AbstractSampler):
         domain = flow_map.domain
         x = torch.zeros_like(noise[0])
         for k, s in enumerate(self.grid.times(domain.t_lo, domain.t_hi)[:-1]):
-            state = s * x + (1.0 - s) * noise[k % self.draws]
+            state = s * x + (1.0 - s) * self._noise(noise, k)
             x = flow_map.jump(state, times_like(s, x), times_like(1.0, x), condition)
         return x
+
+    @abstractmethod
+    def _noise(self, noise: Float[Tensor, "draws b *d"], k: int) -> Float[Tensor, " b *d"]:
+        """What is mixed in before a jump; the first jump begins at noise alone."""
 
 
 @final
@@ -255,8 +260,8 @@ class Renoise(MixedJumps):
 
     Exact in law for an exact map whose noise is independent of the data; with a learned one its
     errors add up as steps are added. A map that was trained with paired noise, such as that of
-    optimal transport, has not seen what this mixes, and gets worse with every step: its sampler is
-    ``AnchoredJumps``.
+    optimal transport, has not seen what this mixes, and its samples grow narrower with every step:
+    its sampler is ``AnchoredJumps``.
 
     Reference: Song et al. 2023, arXiv:2303.01469v2, Alg. 1, on the linear path.
     """
@@ -266,22 +271,48 @@ class Renoise(MixedJumps):
         """Independent draws of noise that one sample takes."""
         return self.grid.steps
 
+    def _noise(self, noise: Tensor, k: int) -> Tensor:
+        return noise[k]
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class AnchoredJumps(MixedJumps):
     """Jumps to the data, each from the first noise mixed into the last result.
 
-    For maps that were trained with noise paired to the data, such as that of optimal transport. An
-    exact map leads noise to its own data, so that what is mixed is a state on which it was trained;
-    with fresh noise, as in ``Renoise``, it is none. In law this is exact as far as the noise
-    determines its data. For a map of independent noise it is not: samples come out too wide.
+    For maps that were trained with noise paired to the data. With a correlation of 1 the first
+    noise is kept, which is exact in law where noise determines its data, as that of global optimal
+    transport does. Transport within a batch does not: what is kept is then more than what was
+    trained on, and samples grow wider with every step. Below 1 noise is mixed from the first and
+    fresh one,
 
-    Reference: arXiv:2303.01469v2, Alg. 1, with one noise for all steps; no paper has it for paired
-        noise.
+        correlation x_0 + sqrt(1 - correlation^2) n
+
+    which is exact for two steps of a Gaussian whose coupling has this correlation. 0 is
+    ``Renoise``. What a coupling has is seldom known: try it, as after the training of a trial.
+
+    Reference: arXiv:2303.01469v2, Alg. 1, whose noise is fresh; no paper has paired noise.
+
+    Attributes:
+        correlation: Of the noise at each step with the first, in [0, 1].
+
+    Raises:
+        ValueError: If the correlation is out of range.
     """
+
+    correlation: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.correlation <= 1.0:
+            raise ValueError(f"correlation must lie in [0, 1], got {self.correlation}")
 
     @property
     def draws(self) -> int:
         """Independent draws of noise that one sample takes."""
-        return 1
+        return 1 if self.correlation == 1.0 else self.grid.steps
+
+    def _noise(self, noise: Tensor, k: int) -> Tensor:
+        if k == 0 or self.correlation == 1.0:
+            return noise[0]
+        fresh = math.sqrt(1.0 - self.correlation**2)
+        return self.correlation * noise[0] + fresh * noise[k]

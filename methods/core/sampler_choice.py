@@ -3,8 +3,8 @@
 from typing import Final
 
 from .flow_map import Domain, DomainKind
-from .grid import UniformGrid
-from .ode import Euler, Heun
+from .grid import HalvedEndGrid, UniformGrid
+from .ode import Euler, Heun, HeunThenEuler
 from .sampler import AbstractSampler, AnchoredJumps, Jumps, Renoise, finishing
 
 _LEAST_FOR_HEUN: Final = 4
@@ -45,6 +45,8 @@ def _fastest(domain: Domain, steps: int) -> AbstractSampler:
             return Renoise(grid=grid)
         case DomainKind.DIAGONAL if steps >= _LEAST_FOR_HEUN and steps % 2 == 0:
             return Heun(grid=UniformGrid(steps=steps // 2))
+        case DomainKind.DIAGONAL if steps > _LEAST_FOR_HEUN:
+            return HeunThenEuler(grid=HalvedEndGrid(steps=steps // 2 + 1))
         case DomainKind.DIAGONAL:
             return Euler(grid=grid)
         case _:

@@ -128,6 +128,12 @@ def require_reading(role: str, model: str, domain: Domain, reading: Reading) -> 
         raise ValueError(
             f"the method reads the {role} as a velocity, got {model} with domain {domain.kind}"
         )
+    if reading.pairing not in (None, domain.has_paired_noise):
+        wanted, got = ("paired with", "independent of")[:: 1 if reading.pairing else -1]
+        raise ValueError(
+            f"the method takes states of noise {wanted} the data to have the velocity of its "
+            f"{role}, got {model}, which was trained with noise {got} them"
+        )
     on = reading.on
     if on is not None and not domain.includes(on):
         raise ValueError(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from onestep.methods.core.coupling import StoredPairs
 from onestep.methods.core.distance import SquaredL2
 from onestep.methods.core.flow_map import Domain, FlowMap, Velocity
 from onestep.methods.core.matching import (
@@ -30,9 +31,17 @@ from onestep.methods.core.time_law import Uniform
 from onestep.methods.core.times import DiagonalTimes, SortedTimes
 from onestep.methods.flow_map_matching import FlowMapMatching
 from onestep.methods.flow_matching import FlowMatching
+from onestep.methods.oracle import GaussianMap
 from onestep.methods.oracle_mixture import MixtureMap1d
 from onestep.tests.methods.contract import Exact, MethodContract, SmallMap
-from onestep.tests.methods.exactness import ORACLE, WRONG, Perturbed
+from onestep.tests.methods.exactness import (
+    FEW,
+    ORACLE,
+    WRONG,
+    Perturbed,
+    Setting,
+    mean_gradient,
+)
 from onestep.tests.methods.misweighted import MisweightedTiles
 from onestep.tests.methods.observed import ObservedMap
 
@@ -109,6 +118,7 @@ class Misweighted(AbstractMatching):
 WRONG_TAUGHT = [VelocityAtTheStart(), SignOfTheOtherConvention()]
 BOTH = SortedTimes(law=Uniform(), diagonal=Constant(value=0.25))
 # Fewer rows on the diagonal, whose noise hides the bias of the others.
+HALF = SortedTimes(law=Uniform(), diagonal=Constant(value=0.5))
 MOSTLY_OFF = SortedTimes(law=Uniform(), diagonal=Constant(value=0.05))
 
 
@@ -325,3 +335,17 @@ def test_senseless_values_are_refused() -> None:
     with pytest.raises(ValueError, match=r"method.matching.cycle must stay in \[0, inf\], got -2"):
         DirectMatching(cycle=Constant(value=-2.0))
     assert replace(FlowMapMatching(), matching=DirectMatching()).domain == Domain()
+
+
+@pytest.mark.parametrize("pairs", [0.8, 0.0])
+def test_a_diagonal_agrees_with_the_teacher_where_both_pair_noise_with_data_alike(
+    pairs: float,
+) -> None:
+    """The other map is what the noise of the pairs has no velocity for: it is to be told apart."""
+    paired = Domain(has_paired_noise=True)
+    teacher = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], rho=0.8, domain=paired)
+    data = GaussianMap(mean=[0.7, -0.2], std=[0.3, 0.6], rho=pairs)
+    method = FlowMapMatching(times=HALF, coupling=StoredPairs())
+    setting = Setting(data=data, frozen={"teacher": teacher})
+    z = mean_gradient(method, teacher, setting, samples=FEW).z
+    assert z < 5.0 if pairs == 0.8 else z > 8.0

@@ -174,7 +174,9 @@ def test_without_the_first_stage_a_constant_has_no_loss_but_at_the_cut() -> None
 
 def test_the_map_makes_samples_from_noise_alone() -> None:
     """From the first time that training visits, which samples are scaled to."""
-    assert METHOD.domain == Domain(kind=DomainKind.FROM_NOISE, t_lo=1.0 / 81.0)
+    assert METHOD.domain == Domain(kind=DomainKind.TILING, steps=1, t_lo=1.0 / 81.0)
+    assert METHOD.domain.admits(1.0 / 81.0, 1.0)
+    assert not METHOD.domain.admits(1.0 / 81.0, 0.5)
     online = ObservedMap(ORACLE)
     online.domain = METHOD.domain
     noise = Rng.seeded(2).normal(1, 64, 2, dtype=torch.float64)

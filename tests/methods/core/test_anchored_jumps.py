@@ -15,6 +15,7 @@ from onestep.methods.core.global_ot import GlobalOTCoupling
 from onestep.methods.core.grid import ListGrid, UniformGrid
 from onestep.methods.core.loom import Loom
 from onestep.methods.core.method import AbstractMethod
+from onestep.methods.core.noise import draw_noise
 from onestep.methods.core.sampler import AbstractSampler, AnchoredJumps, Renoise
 from onestep.methods.easy_consistency_tuning import EasyConsistencyTuning
 from onestep.methods.improved_consistency_training import ImprovedConsistencyTraining
@@ -68,6 +69,31 @@ def test_noise_kept_makes_the_samples_of_independent_noise_too_wide() -> None:
     grid = UniformGrid(steps=2)
     assert width(AnchoredJumps(grid=grid), CURVED) > 0.6
     assert width(Renoise(grid=grid), CURVED) == pytest.approx(0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.4, 0.8])
+def test_two_steps_are_exact_with_the_correlation_of_the_coupling_and_with_no_other(
+    rho: float,
+) -> None:
+    oracle, grid = GaussianMap(mean=[0.7], std=[0.5], rho=rho), UniformGrid(steps=2)
+    found = width(AnchoredJumps(grid=grid, correlation=rho), oracle)
+    assert found == pytest.approx(0.5, abs=1e-12)
+    assert width(AnchoredJumps(grid=grid), oracle) > 0.5 * (1.0 + 0.15 * (1.0 - rho))
+    if rho:
+        assert width(Renoise(grid=grid), oracle) < 0.5 * (1.0 - 0.15 * rho)
+
+
+def test_without_correlation_noise_is_renewed_as_in_renoise() -> None:
+    grid = UniformGrid(steps=3)
+    noise = draw_noise(5, (1,), seed=0, draws=3).double()
+    found = AnchoredJumps(grid=grid, correlation=0.0).sample(CURVED, noise)
+    torch.testing.assert_close(found, Renoise(grid=grid).sample(CURVED, noise), atol=0.0, rtol=0.0)
+
+
+@pytest.mark.parametrize("correlation", [-0.1, 1.1, float("nan")])
+def test_a_correlation_out_of_range_is_refused(correlation: float) -> None:
+    with pytest.raises(ValueError, match=r"^correlation must lie in \[0, 1\], got"):
+        AnchoredJumps(correlation=correlation)
 
 
 def test_each_state_lies_between_the_first_noise_and_the_last_result() -> None:

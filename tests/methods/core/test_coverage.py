@@ -157,10 +157,10 @@ def test_four_jumps_of_a_map_that_learned_those_to_the_data_begin_at_noise_again
     assert type(sampler_for(MeanFlow().domain, 4)).__name__ == "Jumps"
 
 
-def test_a_map_of_jumps_to_the_data_says_whether_its_noise_was_paired() -> None:
-    assert not MeanFlow(times=ToDataTimes()).domain.has_paired_noise
-    assert MeanFlow(times=ToDataTimes(), coupling=MinibatchOTCoupling()).domain.has_paired_noise
-    assert not MeanFlow(coupling=MinibatchOTCoupling()).domain.has_paired_noise
+@pytest.mark.parametrize("times", [SortedTimes(), ToDataTimes()], ids=["any", "to the data"])
+def test_a_map_says_whether_its_noise_was_paired(times: AbstractTimes) -> None:
+    assert not MeanFlow(times=times).domain.has_paired_noise
+    assert MeanFlow(times=times, coupling=MinibatchOTCoupling()).domain.has_paired_noise
 
 
 def test_a_range_ends_where_the_velocity_does_unless_jumps_end_at_the_data() -> None:

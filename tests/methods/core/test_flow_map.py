@@ -111,10 +111,6 @@ def test_a_velocity_is_of_the_path_of_its_network() -> None:
         ({"steps": 8}, "0 otherwise, got 8 for triangle"),
         ({"is_straight": True}, "only a domain of kind diagonal can be straight, got triangle"),
         (
-            {"has_paired_noise": True},
-            "only a domain of kind to_data has paired noise, got triangle",
-        ),
-        (
             {"kind": DomainKind.DIAGONAL, "is_straight": True, "path": "bent"},
             "only a domain of the linear path can be straight, got bent",
         ),

@@ -11,6 +11,7 @@ from onestep.methods.align_your_flow import AlignYourFlow
 from onestep.methods.consistency_distillation import ConsistencyDistillation
 from onestep.methods.consistency_trajectory import ConsistencyTrajectory
 from onestep.methods.continuous_consistency import ContinuousConsistency
+from onestep.methods.core.coupling import MinibatchOTCoupling
 from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.guided_teacher import GuidedTeacher
 from onestep.methods.core.matching import (
@@ -25,7 +26,14 @@ from onestep.methods.core.record import Batch, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant
 from onestep.methods.core.teacher import TeacherVelocity, require_readings
-from onestep.methods.core.times import DyadicTimes, FromNoiseTimes, TilingTimes, ToDataTimes
+from onestep.methods.core.time_law import Uniform
+from onestep.methods.core.times import (
+    DyadicTimes,
+    FromNoiseTimes,
+    SortedTimes,
+    TilingTimes,
+    ToDataTimes,
+)
 from onestep.methods.ddpm import DDPM
 from onestep.methods.dmd2 import DMD2
 from onestep.methods.edm import EDM
@@ -39,6 +47,7 @@ from onestep.tests.methods.observed import ObservedMap
 
 DIAGONAL, TO_DATA = Domain(kind=DomainKind.DIAGONAL), Domain(kind=DomainKind.TO_DATA)
 FROM_NOISE = Domain(kind=DomainKind.FROM_NOISE)
+PAIRED = Domain(kind=DomainKind.DIAGONAL, has_paired_noise=True)
 MIDDLE = Domain(kind=DomainKind.DIAGONAL, t_lo=0.3, t_hi=0.7)
 EDMS, DDPMS = EDM().domain, DDPM().domain
 TO_THE_DATA = EDM(sigma_min=0.0).domain
@@ -53,10 +62,22 @@ def grid(steps: int) -> Domain:
     return Domain(kind=DomainKind.GRID, steps=steps)
 
 
+HALF: Final = SortedTimes(law=Uniform(), diagonal=Constant(value=0.5))
 TWICE: Final = ProgressiveMatching(count=2)
 SOON: Final = FlowGuidedDistillation(s_lo=0.5, s_hi=0.5)
 ASKED: Final[dict[str, tuple[AbstractLearner, list[Domain], list[Domain]]]] = {
-    "lmd": (FlowMapMatching(), [Domain(), DIAGONAL, WHOLE], [MIDDLE, EDMS, TO_DATA]),
+    "lmd": (FlowMapMatching(), [Domain(), DIAGONAL, WHOLE, PAIRED], [MIDDLE, EDMS, TO_DATA]),
+    "lmd and the path": (FlowMapMatching(times=HALF), [DIAGONAL], [PAIRED]),
+    "lmd and the path of paired noise": (
+        FlowMapMatching(times=HALF, coupling=MinibatchOTCoupling()),
+        [PAIRED],
+        [DIAGONAL],
+    ),
+    "lmd and a guided velocity": (
+        FlowMapMatching(times=HALF, guidance=GuidedTeacher()),
+        [DIAGONAL, PAIRED],
+        [MIDDLE],
+    ),
     "emd": (FlowMapMatching(matching=EulerianMatching()), [DIAGONAL, WHOLE], [MIDDLE, DDPMS]),
     "lmd on a path that ends early": (
         FlowMapMatching(path=VariancePreservingPath()),
@@ -88,9 +109,9 @@ ASKED: Final[dict[str, tuple[AbstractLearner, list[Domain], list[Domain]]]] = {
         [Domain(), grid(16), grid(64)],
         [grid(8), tiling(16)],
     ),
-    "ayf": (AlignYourFlow(), [DIAGONAL, grid(4)], [EDMS, DDPMS, TO_THE_DATA, TO_DATA]),
+    "ayf": (AlignYourFlow(), [DIAGONAL, grid(4), PAIRED], [EDMS, DDPMS, TO_THE_DATA, TO_DATA]),
     "cd": (ConsistencyDistillation(), [DIAGONAL, TO_THE_DATA], [EDMS, DDPMS, MIDDLE]),
-    "ctm": (ConsistencyTrajectory(), [DIAGONAL, TO_THE_DATA], [EDMS, DDPMS, MIDDLE]),
+    "ctm": (ConsistencyTrajectory(), [DIAGONAL, TO_THE_DATA], [EDMS, DDPMS, MIDDLE, PAIRED]),
     "scd": (
         ContinuousConsistency(source=TeacherVelocity()),
         [DIAGONAL, TO_THE_DATA],
@@ -127,8 +148,12 @@ ASKED: Final[dict[str, tuple[AbstractLearner, list[Domain], list[Domain]]]] = {
         [replace(DIAGONAL, t_lo=0.2, t_hi=0.8), EDMS, DDPMS],
     ),
     "weak flow at one time": (SOON, [MIDDLE], [replace(DIAGONAL, t_lo=0.6)]),
-    "fgm": (FlowGeneratorMatching(), [DIAGONAL, EDMS, DDPMS, MIDDLE], [TO_DATA, FROM_NOISE]),
-    "dmd2": (DMD2(), [DIAGONAL, EDMS, DDPMS, MIDDLE], [TO_DATA, FROM_NOISE]),
+    "fgm": (
+        FlowGeneratorMatching(),
+        [DIAGONAL, EDMS, DDPMS, MIDDLE],
+        [TO_DATA, FROM_NOISE, PAIRED],
+    ),
+    "dmd2": (DMD2(), [DIAGONAL, EDMS, DDPMS, MIDDLE], [TO_DATA, FROM_NOISE, PAIRED]),
 }
 TAKEN = [(name, domain) for name, (_, fit, _) in ASKED.items() for domain in fit]
 REFUSED = [(name, domain) for name, (_, _, unfit) in ASKED.items() for domain in unfit]
@@ -148,7 +173,7 @@ def test_a_model_that_knows_where_it_is_asked_is_taken(name: str, domain: Domain
 @pytest.mark.parametrize(("name", "domain"), REFUSED, ids=str)
 def test_a_model_that_does_not_is_refused(name: str, domain: Domain) -> None:
     learner = ASKED[name][0]
-    with pytest.raises(ValueError, match=r"^the method (asks its|reads the) (teacher|weak)"):
+    with pytest.raises(ValueError, match=r"^the method (asks its|reads the|takes states)"):
         require_readings(learner.needs, nets(learner, domain))
 
 
@@ -181,6 +206,12 @@ def test_what_guides_a_teacher_has_to_know_the_same_times() -> None:
             TO_DATA,
             "the method asks its teacher for domain triangle on [0, 1], got one with domain "
             "to_data on [0, 1]: allowed from 0 to 1 is triangle",
+        ),
+        (
+            "dmd2",
+            PAIRED,
+            "the method takes states of noise independent of the data to have the velocity of its "
+            "teacher, got one, which was trained with noise paired with them",
         ),
     ],
 )
