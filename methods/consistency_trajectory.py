@@ -93,9 +93,9 @@ class ConsistencyTrajectory(AbstractGame):
         X-(t, 1)(X(s, t)(x))  =  X-(t, 1)(sg X(m, t)(walk(s, m)(x)))      s < m <= t
 
     Both sides are led on to the data by a moving average X-, through which gradients flow on the
-    left: there all intervals are compared in one space. Denoising keeps the diagonal a velocity.
-    With m the next time this is local, with m = t it is plain distillation of the solver, with
-    t = 1 consistency distillation.
+    left: there all intervals are compared in one space. Denoising keeps the diagonal a velocity,
+    which is the teacher's if both pair noise with data alike. With m the next time this is local,
+    with m = t it is plain distillation of the solver, with t = 1 consistency distillation.
 
     Reference: Kim et al. 2023, arXiv:2310.02279v3, Alg. 1; the law of the walk and the weights
         after their code.

@@ -49,10 +49,11 @@ class DMD2(AbstractGame):
         grad G(z) = (D_fake(x, t) - D_teacher(x, t)) scale   at x = alpha x0 + beta G(z)
 
     D are denoised samples, E[x1 | x], and their difference is that of the scores up to a factor, so
-    that this is the gradient of a Kullback-Leibler divergence between both laws with noise. The
-    fake score follows the generator by denoising what it makes, at more steps than the generator
-    takes. Optionally the generator also fools a critic on the fake score's own features, which
-    brings in real data and with them what the teacher has missed.
+    that this is the gradient of a Kullback-Leibler divergence between both laws with noise. That
+    holds for a teacher of noise that is independent of its data; no other is taken. The fake score
+    follows the generator by denoising what it makes, at more steps than the generator takes.
+    Optionally the generator also fools a critic on the fake score's own features, which brings in
+    real data and with them what the teacher has missed.
 
     Reference: Yin et al. 2024, arXiv:2405.14867v2, section 4; the gradient after Yin et al. 2023,
         arXiv:2311.18828v1, Eq. (7) and (8).

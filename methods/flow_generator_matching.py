@@ -32,7 +32,8 @@ class FlowGeneratorMatching(AbstractGame):
     v_generator has no closed form. A second network, the fake velocity, learns it by flow matching
     on generated samples; for any f, E f . v_generator = E f . u with u the velocity of the path,
     which turns L into a loss whose gradient in G needs the fake velocity's values alone. Neither
-    pairs nor trajectories of the teacher are needed, and in the plain form no data.
+    pairs nor trajectories of the teacher are needed, and in the plain form no data. The teacher's
+    own noise must have been independent of its data, as x0 is here.
 
     Reference: Huang et al. 2024, arXiv:2410.19310v1, Eq. (4.11) and Alg. 1; real data in
         the fake velocity: Kornilov et al. 2025, arXiv:2509.22459v1.
