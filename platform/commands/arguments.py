@@ -17,7 +17,11 @@ _YARDSTICK: Final = {
     "evaluation.samples": "samples",
     "evaluation.seed": "seed",
 }
-_DEFAULTS: Final[Mapping[str, Any]] = {"nfe": [1, 2, 4, 8], "samples": ALL_SAMPLES, "seed": 7}
+NFES: Final = [1, 2, 4, 8]
+"""Evaluations of the network at which models are measured."""
+SAMPLER: Final = "sampler"
+"""Group of the samplers that can be named."""
+_DEFAULTS: Final[Mapping[str, Any]] = {"nfe": NFES, "samples": ALL_SAMPLES, "seed": 7}
 OF_A_MEASUREMENT: Final = (_STORE, *_YARDSTICK)
 """Keys of `onestep train` that a command which measures models takes too."""
 OF_A_STORE: Final = (_STORE,)

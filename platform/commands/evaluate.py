@@ -1,10 +1,13 @@
 """`onestep evaluate`: measure a registered model again, on the data that it was trained on."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, final
 
 from .arguments import (
+    NFES,
     OF_A_MEASUREMENT,
+    SAMPLER,
     add_device,
     add_guidance,
     add_overrides,
@@ -17,9 +20,11 @@ from .arguments import (
 if TYPE_CHECKING:  # torch and MLflow take seconds to import, and `--help` needs neither
     import torch
 
+    from ...methods.core.sampler import AbstractSampler
     from ..evaluation.fid import Fid
     from ..evaluation.report import Report
     from ..home import Home
+    from ..registry.record import ModelRecord
     from ..registry.store import Registry
 
 
@@ -41,6 +46,7 @@ examples:
   onestep evaluate cifar10/2 --fid FILE             FID too, with these Inception weights
   onestep evaluate faces/1 --decoded                a model of latents by its images
   onestep evaluate digits/4 --guidance 2            a model that takes a guidance scale
+  onestep evaluate digits/1 sampler=dpm_solver      another sampler, at its own number of steps
   onestep evaluate digits/3 --device cuda:1         by default a GPU where there is one
   onestep evaluate digits/3 storage.tracking_uri=http://mlflow:5000 evaluation.nfes=[1,2]
 """
@@ -48,7 +54,8 @@ examples:
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("reference", help="such as digits/3 or champion")
-        add_overrides(parser, " or ".join(OF_A_MEASUREMENT), shown="what would be measured")
+        allowed = (*OF_A_MEASUREMENT, SAMPLER)
+        add_overrides(parser, " or ".join(allowed), shown="what would be measured")
         add_yardstick(parser)
         add_device(parser)
         add_guidance(parser)
@@ -68,12 +75,14 @@ examples:
 
         from ..atomic import write_text
         from ..device import device_named
-        from ..evaluation.named_sampler import check_nfes
+        from ..evaluation.named_sampler import check_nfes, is_of_sampler, own_sampler
         from ..evaluation.table import to_markdown
         from ..registry.model import check_scale, own_scale
         from ..registry.store import Registry
 
-        home = apply_overrides(arguments, allowed=OF_A_MEASUREMENT)
+        named = [each for each in arguments.overrides if is_of_sampler(each)]
+        arguments.overrides = [each for each in arguments.overrides if each not in named]
+        home = apply_overrides(arguments, allowed=(*OF_A_MEASUREMENT, SAMPLER))
         check_yardstick(arguments)
         device = device_named(arguments.device)
         registry = Registry.at(home)
@@ -81,6 +90,9 @@ examples:
         reference = str(entry.reference)  # an alias may move
         check_scale(entry.record, arguments.guidance, model=reference)
         check_nfes(entry.record, arguments.nfe)
+        sampler = own_sampler(entry.record)
+        if named:
+            sampler = _named(named, entry.record, arguments)
         if arguments.keep and arguments.guidance not in (None, own_scale(entry.record)):
             raise ValueError(
                 "--keep adds numbers at the model's own guidance scale, "
@@ -89,9 +101,10 @@ examples:
         if arguments.dry_run:
             names = ("nfe", "samples", "seed", "guidance", "fid", "decoded", "json", "keep")
             plan = {name: vars(arguments)[name] for name in names}
+            plan["sampler"] = str(sampler) if named else None
             show({"model": reference, **plan, "device": str(device)}, home)
             return 0
-        report, fids = _measured(registry, reference, home, arguments, device)
+        report, fids = _measured(registry, reference, home, arguments, device, sampler)
         print(to_markdown([report]))
         for nfe, fid in fids.items():
             print(f"FID at {nfe} NFE: {fid}")
@@ -108,19 +121,41 @@ examples:
         return 0
 
 
+def _named(
+    named: Sequence[str], record: "ModelRecord", arguments: argparse.Namespace
+) -> "AbstractSampler":
+    """The sampler that overrides name; what is measured becomes its own number of evaluations."""
+    from ...methods.core.flow_map import Domain
+    from ..evaluation.named_sampler import sampler_for_record
+
+    if arguments.nfe != NFES:
+        raise ValueError(f"give either --nfe or a sampler with its own steps, got both: {named[0]}")
+    if arguments.keep:
+        raise ValueError(f"--keep adds numbers by the model's own sampler, got {named[0]}")
+    sampler = sampler_for_record(named, record)
+    evaluations = sampler.evaluations(Domain.from_dict(dict(record.domain)))
+    if evaluations is None:
+        raise ValueError(
+            f"a measurement stands at a number of evaluations, which {named[0]} does not know "
+            "before: name a sampler of fixed steps"
+        )
+    arguments.nfe = [evaluations]
+    return sampler
+
+
 def _measured(
     registry: "Registry",
     reference: str,
     home: "Home",
     arguments: argparse.Namespace,
     device: "torch.device",
+    sampler: "AbstractSampler | None",
 ) -> "tuple[Report, dict[int, Fid]]":
     """The report on a version, and its FID by number of evaluations if it was asked for."""
     from pathlib import Path
 
     from ..evaluation.evaluate import benchmark_of, evaluate_on
     from ..evaluation.fid import check_fid, fid_at
-    from ..evaluation.named_sampler import own_sampler
     from ..registry.decoder import load_decoder
     from ..registry.model import load_generator
 
@@ -147,7 +182,7 @@ def _measured(
         nfes=arguments.nfe,
         ema=record.ema,
         decoder=decoder,
-        sampler=own_sampler(record),
+        sampler=sampler,
     )
     if weights is None:
         return report, {}
@@ -158,7 +193,7 @@ def _measured(
             nfe=nfe,
             weights=weights,
             decoder=decoder,
-            sampler=own_sampler(record),
+            sampler=sampler,
         )
         for nfe in report.nfes
     }

@@ -2,9 +2,17 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Final, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from .arguments import OF_A_STORE, add_device, add_guidance, add_overrides, apply_overrides, show
+from .arguments import (
+    OF_A_STORE,
+    SAMPLER,
+    add_device,
+    add_guidance,
+    add_overrides,
+    apply_overrides,
+    show,
+)
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of it
     from torch import Tensor
@@ -13,9 +21,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none of i
     from ...methods.core.flow_map import Domain
     from ...methods.core.sampler import AbstractSampler
     from ..registry.record import ModelRecord
-
-_SAMPLER: Final = "sampler"
-"""Group of the samplers that can be named."""
 
 
 @final
@@ -45,7 +50,7 @@ examples:
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("reference", help="such as digits/3 or champion")
-        add_overrides(parser, " or ".join((*OF_A_STORE, _SAMPLER)), shown="what would be drawn")
+        add_overrides(parser, " or ".join((*OF_A_STORE, SAMPLER)), shown="what would be drawn")
         parser.add_argument("--nfe", type=int, help="network evaluations of a sample, 1 by default")
         parser.add_argument("--n", type=int, default=100, help="how many, in 1..10000")
         parser.add_argument("--label", type=int, help="class; all of them in turn by default")
@@ -138,7 +143,7 @@ def _sampler(
     record: "ModelRecord", domain: "Domain", *, nfe: int | None, named: Sequence[str]
 ) -> "AbstractSampler":
     """The sampler that is named, or the model's own at a number of evaluations."""
-    from ..evaluation.named_sampler import named_sampler, own_sampler
+    from ..evaluation.named_sampler import own_sampler, sampler_for_record
     from ..evaluation.sampling import samplers_at
 
     if not named:
@@ -147,11 +152,7 @@ def _sampler(
         return sampler
     if nfe is not None:
         raise ValueError(f"give either --nfe or a sampler with its own steps, got both: {named[0]}")
-    chosen = named_sampler(named)
-    if chosen is None:
-        raise ValueError(f"{named[0]} names no sampler: leave it out")
-    chosen.check(domain)
-    return chosen
+    return sampler_for_record(named, record)
 
 
 def _condition(arguments: argparse.Namespace, record: "ModelRecord") -> "Condition | None":

@@ -41,6 +41,23 @@ def named_sampler(overrides: Sequence[str]) -> AbstractSampler | None:
     return None if node is None else build(node, AbstractSampler)
 
 
+def sampler_for_record(overrides: Sequence[str], record: ModelRecord) -> AbstractSampler:
+    """The sampler that overrides name, which a model can be sampled by.
+
+    Args:
+        overrides: At least one.
+        record: Record of the model.
+
+    Raises:
+        ValueError: If they name none, or the model was not trained where it goes.
+    """
+    chosen = named_sampler(overrides)
+    if chosen is None:
+        raise ValueError(f"{overrides[0]} names no sampler: leave it out")
+    chosen.check(Domain.from_dict(dict(record.domain)))
+    return chosen
+
+
 def own_sampler(record: ModelRecord) -> AbstractSampler | None:
     """The sampler that a model was registered with; None for that of its domain.
 

@@ -209,6 +209,31 @@ def test_a_sampler_that_does_not_fit_is_refused(
     assert not file.exists()
 
 
+def test_a_model_is_measured_by_a_sampler_that_is_named(home: Path) -> None:
+    file = home / "named.json"
+    words = ["evaluate", "moons/1", "sampler=heun", "sampler.grid.steps=3", "--samples", "64"]
+    assert main([*words, "--json", str(file)]) == 0
+    report = Report.from_json(file.read_text())
+    assert report.nfes == (6,)
+    assert "Heun(grid=UniformGrid(steps=3)" in report.find("eval/w2", nfe=6).sampler
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["moons/1", "sampler=heun", "--nfe", "4"], "give either --nfe or a sampler with its own"),
+        (["moons/1", "sampler=heun", "--keep"], "--keep adds numbers by the model's own sampler"),
+        (["moons/1", "sampler=renoise"], "needs a map trained to jump to data from every time"),
+        (["moons/1", "sampler=nothing"], "nothing"),
+    ],
+)
+def test_a_measurement_by_a_sampler_that_does_not_fit_is_refused(
+    words: list[str], message: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *words]) == USER_ERROR
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("label", ["-1", "2"])
 def test_a_label_that_the_model_does_not_know_is_refused(
     label: str, home: Path, capsys: pytest.CaptureFixture[str]
