@@ -26,6 +26,15 @@ CONF: Final = ROOT / "platform" / "conf"
 METHODS: Final = sorted(path.stem for path in (ROOT / "methods" / "conf" / "method").glob("*.yaml"))
 STAGES: Final = sorted(path.stem for path in (CONF / "stages").glob("cifar10_*.yaml"))
 SMALL: Final = ("flow_guided_distillation", "slim_flow")
+CLIPPED: Final = (
+    "ddpm",
+    "instaflow",
+    "neural_flow",
+    "progressive_distillation",
+    "reflow",
+    *SMALL,
+)
+"""Recipes of papers that clip the gradients of means."""
 
 
 def assembled(experiment: Experiment) -> Assembly:
@@ -146,6 +155,12 @@ def test_adversarial_weights_are_published_beside_means_and_set_beside_sums() ->
     assert learner.adversary.generator(now) / dimensions == pytest.approx(1e-3)
     assert learner.adversary.critic(now) / dimensions == pytest.approx(1e-2)
     assert recipe("dmd2").training.clip_norm / dimensions == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_a_norm_at_which_gradients_of_means_are_clipped_is_that_of_sums(name: str) -> None:
+    """1 beside means over the dimensions of an image, which the losses sum."""
+    assert recipe(name).training.clip_norm / (3 * 32 * 32) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", [it for it in METHODS if "with LPIPS" in recipe(it).published])
