@@ -37,20 +37,23 @@ MOST: Final = {"mode_mass_tv": 0.06, "mode_std_ratio_max": 1.4, "outside_modes":
 LEAST: Final = {"mode_std_ratio_min": 0.7}
 MOST_CORE_S: Final = {"one_stage": 60.0, "several_stages": 180.0}
 _TURNS: Final = (
-    "It is a game: a second network learns what the generator makes while that moves. Both take "
-    "their time, and shorter runs left the modes too wide."
+    "It is a game: a second network learns what the generator makes while that moves, and both "
+    "take their time. With a quarter of the steps, in the tournament, even the narrowest mode is "
+    "1.3 to 1.6 times as wide as the law's."
 )
 _WIDE: Final = (
-    "One mode stays wider than the others. Other forms of its loss, laws of time, rates and turns "
-    "moved the width and the masses against each other and, from one length of the run to another, "
-    "on both sides of the bars. dmd2, which divides its step by the teacher's error, has no such "
-    "mode."
+    "Its widest mode is twice as wide as its narrowest, and why is not known. With a quarter of "
+    "the steps, in the tournament, it is as wide. dmd2, which divides its step by the teacher's "
+    "error, has no such mode."
 )
+_AGAIN: Final = 1.24
+"""How much longer a training takes than the same before: checkerboard_shortcut in planar.json."""
 EXCUSES: Final[Excuses] = {
-    "dmd2": {"core_s": Excuse(_TURNS, 90.0)},
+    "dmd2": {"core_s": Excuse(_TURNS, 71.5 * _AGAIN)},
     "flow_generator_matching": {
-        "core_s": Excuse(_TURNS, 90.0),
-        "mode_std_ratio_max": Excuse(_WIDE, 2.1),
+        "core_s": Excuse(_TURNS, 70.9 * _AGAIN),
+        # 1.752 and four standard errors, of the draws and of the seeds in the tournament.
+        "mode_std_ratio_max": Excuse(_WIDE, 1.85),
     },
 }
 """The numbers with which a recipe misses its bars, why, and how far."""

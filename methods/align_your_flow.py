@@ -69,10 +69,10 @@ class AlignYourFlow(AbstractGame):
         networks with guidance. In adversarial tuning, beside these: a chain of jumps with its
         graph, and two passes of the teacher, one with its graph; in the critic's turn a chain and
         two passes of the teacher, and two with a graph for the penalties.
-    Fails by: the teacher's errors are learnt too, those of a large scale as well. On 8 Gaussians
-        the default offset and weight with times that are seldom near the data missed by far; a wide
-        offset, no weight and a wide law learn them, as the recipe has it. Lagrangian: the teacher
-        is asked where the student leads, which early on is no data. Derivatives in low precision. A
+    Fails by: the teacher's errors are learnt too, those of a large scale as well. With a small
+        offset each row asks for a step of one length, however large its g: what learns points and
+        digits here has a wide offset, no weight and a wide law of times. Lagrangian: the teacher is
+        asked where the student leads, which early on is no data. Derivatives in low precision. A
         heavy adversary: modes are lost, as in any such game.
 
     Attributes:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .core.condition import Condition
+from .core.count import require_whole
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import SquaredL2
 from .core.flow_map import Domain, DomainKind, FlowMap
@@ -57,8 +58,8 @@ class ProgressiveDistillation(AbstractMethod):
         label_dropout: How often student and teacher both see a sample without its label.
 
     Raises:
-        ValueError: If there are fewer than two pieces, the teacher is looked at in neither way, or
-            the path's velocity is infinite at the data.
+        ValueError: If there are fewer than two pieces or no whole number, the teacher is looked at
+            in neither way, or the path's velocity is infinite at the data.
     """
 
     path: AbstractPath = LinearPath()
@@ -74,6 +75,7 @@ class ProgressiveDistillation(AbstractMethod):
         object.__setattr__(self, "view", View(self.view))
         if self.view is View.GUIDED:
             raise ValueError(f"method.view must be jump or velocity, got {self.view}")
+        require_whole("method.pieces", self.pieces)
         if self.pieces < 2:
             raise ValueError(f"method.pieces must be at least 2, got {self.pieces}")
         self.guidance.frozen(self._reading)  # refuses jumps where it needs a velocity

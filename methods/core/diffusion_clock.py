@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .count import require_whole
 from .rng import Rng
 
 _LEAST_TIME: Final = 1e-6
@@ -193,12 +194,13 @@ class AbstractDiscreteClock(AbstractDiffusionClock):
         levels: How many, at least 2.
 
     Raises:
-        ValueError: If there are fewer.
+        ValueError: If there are fewer, or no whole number.
     """
 
     levels: int = 1000
 
     def __post_init__(self) -> None:
+        require_whole("levels of a discrete clock", self.levels)
         if self.levels < 2:
             raise ValueError(f"discrete clock needs at least 2 levels, got {self.levels}")
 

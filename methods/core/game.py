@@ -13,7 +13,8 @@ class AbstractGame(AbstractLearner, ABC):
     """A method whose networks have losses of their own: discriminators, fake scores.
 
     The platform gives each player its own optimizer and, under several workers, its own
-    synchronised objective. In a player's turn the parameters of all others are frozen.
+    synchronised objective. In a player's turn the parameters of all others are frozen, and they are
+    in evaluation mode: their dropout would be noise in what the player learns.
     """
 
     @abstractmethod

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .count import require_whole
 from .coupling import AbstractSolvedCoupling, CouplingState, optimal_assignment
 from .loom import first_seeds, seeded_noise
 from .record import Batch, Moment
@@ -46,7 +47,7 @@ class GlobalOTCoupling(AbstractSolvedCoupling):
         seed: Seed of the noises and of the blocks, at least 0.
 
     Raises:
-        ValueError: If a block has no room or the seed is negative.
+        ValueError: If a block has no room, the seed is negative or either is no whole number.
     """
 
     block: int = 4096
@@ -54,6 +55,8 @@ class GlobalOTCoupling(AbstractSolvedCoupling):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_whole("coupling.block", self.block)
+        require_whole("coupling.seed", self.seed)
         if self.block < 1 or self.seed < 0:
             raise ValueError(
                 "coupling.block must be at least 1 and seed at least 0, "

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
 
+from .count import require_whole
+
 
 class AbstractGrid(ABC):
     """Rising times, from the first to the last time of a map's range."""
@@ -21,6 +23,7 @@ class AbstractGrid(ABC):
 
 
 def _require_steps(steps: int) -> None:
+    require_whole("steps of a grid", steps)
     if steps < 1:
         raise ValueError(f"a grid needs at least 1 step, got {steps}")
 

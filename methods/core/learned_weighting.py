@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .count import require_whole
 from .flow_map import FlowMap
 
 LOSS_WEIGHT: Final = "loss_weight"
@@ -63,6 +64,7 @@ class LearnedWeighting:
     offset: float = 0.0
 
     def __post_init__(self) -> None:
+        require_whole("waves of a learned weighting", self.waves)
         if self.waves < 1 or not 0.0 <= self.offset < math.inf:
             raise ValueError(
                 "learned weighting needs waves >= 1 and a finite offset >= 0, "

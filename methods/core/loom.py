@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .count import require_whole
 from .coupling import AbstractCoupling, CouplingState, optimal_order
 from .record import Batch, Moment
 from .rng import Purpose, mix
@@ -44,7 +45,8 @@ class Loom(AbstractCoupling):
         seed: Seed of the first noises, at least 0.
 
     Raises:
-        ValueError: If there is no cache, the share leaves [0, 1] or the seed is negative.
+        ValueError: If there is no cache, the share leaves [0, 1], the seed is negative or one of
+            both is no whole number.
     """
 
     caches: int = 1
@@ -53,6 +55,8 @@ class Loom(AbstractCoupling):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_whole("coupling.caches", self.caches)
+        require_whole("coupling.seed", self.seed)
         if self.caches < 1 or self.seed < 0:
             raise ValueError(
                 f"coupling.caches must be at least 1 and seed at least 0, "

@@ -55,7 +55,8 @@ class DataWeighting(AbstractWeighting):
     """EDM's weight of an error between data: ((sigma^2 + sigma_data^2) / (sigma sigma_data)^2).
 
     With power 1 it gives the raw output of a preconditioned network unit weight. It is
-    1 / sigma_data^2 at noise and infinite at data.
+    1 / sigma_data^2 at noise and infinite at data, where two jumps to the data agree but a velocity
+    has an error: a row on the diagonal has no finite weight unless the power is 0.
 
     Reference: Karras et al. 2022, arXiv:2206.00364v2, Table 1; as a weight of consistency in the
         ImageNet recipe of Geng et al. 2024, arXiv:2406.14548v1.
@@ -77,6 +78,11 @@ class DataWeighting(AbstractWeighting):
                 "data weighting needs a finite sigma_data > 0 and power in [0, 1], "
                 f"got {self.sigma_data} and {self.power}"
             )
+
+    @property
+    def weighs_diagonal(self) -> bool:
+        """Only with power 0."""
+        return self.power == 0.0
 
     def __call__(
         self, error: Float[Tensor, " b"], s: Float[Tensor, " b"], t: Float[Tensor, " b"]

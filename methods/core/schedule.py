@@ -5,9 +5,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, pairwise, product
-from typing import final
+from typing import Final, final
 
 from .record import Moment
+
+_LARGEST_POWER: Final = 700.0
+"""Of e, in double precision."""
 
 
 class Clock(StrEnum):
@@ -101,7 +104,7 @@ class _Ramp(Schedule, ABC):
         start: Value up to ``begin``.
         end: Value from ``until`` on.
         begin: Reading at which the move begins.
-        until: Reading at which it ends, above ``begin``.
+        until: Reading at which it ends, above ``begin`` and finite.
         clock: What the readings count.
 
     Raises:
@@ -120,6 +123,8 @@ class _Ramp(Schedule, ABC):
             raise ValueError(
                 f"schedule needs 0 <= begin < until, got begin {self.begin} and until {self.until}"
             )
+        if math.isinf(self.until):
+            raise ValueError(f"schedule has to end: until must be finite, got {self.until}")
         if self.clock is Clock.PROGRESS and self.until > 1.0:
             raise ValueError(f"schedule on the clock progress ends by 1, got until {self.until}")
 
@@ -183,7 +188,8 @@ class Sigmoid(_Ramp):
             )
 
     def _between(self, share: float) -> float:
-        part = 1.0 / (1.0 + math.exp(-self.steepness * (share - 0.5)))
+        power = min(-self.steepness * (share - 0.5), _LARGEST_POWER)
+        part = 1.0 / (1.0 + math.exp(power))
         if part < self.snap:
             part = 0.0
         elif part > 1.0 - self.snap:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .condition import Condition
+from .count import require_whole
 from .flow_map import FlowMap
 from .record import Moment
 from .shape import rows_like
@@ -69,12 +70,13 @@ class EqualTiles(AbstractTiling):
         count: How many, at least 2.
 
     Raises:
-        ValueError: If there are fewer than two.
+        ValueError: If there are fewer than two, or no whole number.
     """
 
     count: int = 2
 
     def __post_init__(self) -> None:
+        require_whole("the count of equal tiles", self.count)
         if self.count < 2:
             raise ValueError(f"a jump is cut into at least 2 equal tiles, got {self.count}")
 

@@ -3,13 +3,16 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .rng import Rng
+
+_LARGEST_A: Final = 1400.0
+"""Twice the hyperbolic sine of half of it is a number in double precision."""
 
 
 class AbstractTimeLaw(ABC):
@@ -84,23 +87,27 @@ class UShaped(AbstractTimeLaw):
         This one is symmetric about 1/2, so that the direction of time does not matter.
 
     Attributes:
-        a: How far the mass is drawn to the ends, above 0; 0 would be uniform.
+        a: How far the mass is drawn to the ends, above 0 and at most 1400; 0 would be uniform.
 
     Raises:
-        ValueError: If a is not positive.
+        ValueError: If a is out of range.
     """
 
     a: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.a < math.inf:
-            raise ValueError(f"U-shaped times need a finite a above 0, got {self.a}")
+        if not 0.0 < self.a <= _LARGEST_A:
+            raise ValueError(
+                f"U-shaped times need an a above 0 and at most {_LARGEST_A:g}, got {self.a}"
+            )
 
     def draw(self, n: int, rng: Rng, *, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """Independent times, shard by shard."""
-        centred = 2.0 * rng.uniform(n, dtype=dtype) - 1.0
-        return (0.5 + torch.asinh(centred * math.sinh(self.a / 2)) / self.a).clamp(0.0, 1.0)
+        centred = 2.0 * rng.uniform(n, dtype=dtype).double() - 1.0  # the sine overflows in single
+        t = 0.5 + torch.asinh(centred * math.sinh(self.a / 2)) / self.a
+        return t.clamp(0.0, 1.0).to(dtype)
 
     def cdf(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Chance of a time of at most t."""
-        return 0.5 + torch.sinh(self.a * (t - 0.5)) / (2.0 * math.sinh(self.a / 2))
+        share = torch.sinh(self.a * (t.double() - 0.5)) / (2.0 * math.sinh(self.a / 2))
+        return (0.5 + share).to(t.dtype)

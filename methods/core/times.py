@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .count import require_whole
 from .flow_map import Domain, DomainKind
 from .record import Moment
 from .rng import Rng
@@ -282,6 +283,7 @@ class TilingTimes(AbstractTimes):
     steps: int = 1
 
     def __post_init__(self) -> None:
+        require_whole("times.steps", self.steps)
         if self.steps < 1:
             raise ValueError(f"times.steps must be at least 1, got {self.steps}")
 
@@ -331,6 +333,7 @@ class DyadicTimes(AbstractMixedTimes):
     law: AbstractTimeLaw = Uniform()
 
     def __post_init__(self) -> None:
+        require_whole("times.steps", self.steps)
         if self.steps < 1 or self.steps & (self.steps - 1):
             raise ValueError(f"times.steps must be a power of two, got {self.steps}")
         super().__post_init__()

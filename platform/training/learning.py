@@ -175,16 +175,15 @@ class Learning:
             self._require_gradient(player, terms, now)
 
     def give_turn(self, player: str) -> None:
-        """Let the gradients of one player of a game flow; a method has one player alone.
+        """Let one player of a game learn, and the others evaluate; a method has one player alone.
 
         Args:
             player: Who moves.
         """
         if not isinstance(self._learner, AbstractGame):
             return
-        self.nets.online.requires_grad_(player == ONLINE)
-        for name, part in self.nets.companions.items():
-            part.requires_grad_(player == name)
+        for name, part in {ONLINE: self.nets.online, **self.nets.companions}.items():
+            part.requires_grad_(player == name).train(player == name)
 
     def state(self) -> dict[str, Any]:
         """Everything that ``load`` needs to go on bitwise."""

@@ -208,6 +208,25 @@ def test_an_excuse_holds_no_further_than_it_says() -> None:
     assert not is_explained(learning_digits.misses({"mean_flow": within}))
 
 
+@pytest.mark.parametrize("game", ["dmd2", "flow_generator_matching"])
+def test_a_game_is_excused_by_what_a_quarter_of_its_steps_leaves(game: str) -> None:
+    """The tournament has two seeds of each."""
+    results = read("tournament")["sets"]["eight_gaussians"]["results"]
+    short = [each for each in results if each["recipe"] == game]
+    found = {
+        name: [
+            m["value"]
+            for each in short
+            for m in each["report"]["measurements"]
+            if name in m["name"]
+        ]
+        for name in ("mode_std_ratio_min", "mode_std_ratio_max")
+    }
+    assert [0.2 < each["factor"] < 0.3 for each in short] == [True, True]
+    assert all(1.3 < ratio < 1.65 for ratio in found["mode_std_ratio_min"])
+    assert all(1.65 < ratio < 1.95 for ratio in found["mode_std_ratio_max"])
+
+
 def test_noise_on_top_of_data_has_not_learned_them() -> None:
     assert learning_digits.missed(DIGITS_LEARNED) == []
     assert learning_digits.missed({**DIGITS_LEARNED, "deviation": 0.3}) == ["deviation"]

@@ -17,7 +17,7 @@ from onestep.methods.core.path import LinearPath, TrigonometricPath
 from onestep.methods.core.record import Batch, Loss, Moment, Nets
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Constant, Linear
-from onestep.methods.core.time_law import UShaped
+from onestep.methods.core.time_law import LogitNormal, UShaped
 from onestep.methods.core.times import DiagonalTimes
 from onestep.methods.flow_matching import FlowMatching
 from onestep.methods.improved_reflow import ImprovedReFlow
@@ -187,7 +187,7 @@ def test_the_teacher_may_say_what_is_seen_at_the_endpoint() -> None:
 
 
 def test_the_endpoint_is_finite_at_the_data() -> None:
-    method = ImprovedReFlow(endpoint=SquaredL2(), times=DiagonalTimes(law=UShaped(a=5e2)))
+    method = ImprovedReFlow(endpoint=SquaredL2(), times=DiagonalTimes(law=LogitNormal(mean=20.0)))
     x0, x1 = SECOND.draw(4096, rng=Rng.seeded(1))
     batch = Batch(x0=x0.float(), x1=x1.float(), index=torch.arange(4096))
     t = method.times.draw(4096, moment(4096)).t

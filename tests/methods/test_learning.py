@@ -3,15 +3,15 @@
 The judgement and the recipes are those of benchmarks/learning.py and learning_digits.py.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import pytest
 import torch
 from torch import Tensor
 
 from onestep.benchmarks import learning, learning_digits
-from onestep.benchmarks.misses import is_explained
+from onestep.benchmarks.misses import Excuses, is_explained
 from onestep.benchmarks.planar import (
     NOISE_SEEDS,
     POINTS,
@@ -26,7 +26,8 @@ from onestep.platform.data.source import Dataset
 from onestep.platform.evaluation.modes import nearest_mode
 
 SLACK: Final = 1.5
-"""How much longer than its bar says a recipe may take here: other machines have other cores."""
+"""How much longer than its bar says a recipe may take here: other machines have other cores. What
+takes longer with an excuse may take no longer than that says."""
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +96,34 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     torch.set_num_threads(threads)
 
 
+def with_slack(recipe: str, measured: Mapping[str, Any], excuses: Excuses) -> dict[str, Any]:
+    """What was measured, with the time that another machine would take if it has no excuse."""
+    is_excused = "core_s" in excuses.get(recipe, {})
+    return {**measured, "core_s": measured["core_s"] / (1.0 if is_excused else SLACK)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "core_s", "is_fine"),
+    [
+        ("mean_flow", 89.0, True),
+        ("mean_flow", 91.0, False),
+        ("dmd2", 88.0, True),
+        ("dmd2", 91.0, False),
+        ("flow_generator_matching", 91.0, False),
+    ],
+)
+def test_a_time_has_slack_or_an_excuse_but_not_both(
+    recipe: str, core_s: float, is_fine: bool
+) -> None:
+    measured = {**learning.MOST, **learning.LEAST, "stages": 1, "core_s": core_s}
+    found = with_slack(recipe, measured, learning.EXCUSES)
+    assert is_explained(learning.misses({recipe: found})) is is_fine
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_method_learns_the_eight_gaussians_in_one_step(recipe: str, workshop: Workshop) -> None:
-    measured = learning.measure(recipe, workshop)
-    measured["core_s"] /= SLACK
+    measured = with_slack(recipe, learning.measure(recipe, workshop), learning.EXCUSES)
     assert is_explained(learning.misses({recipe: measured}))
 
 
@@ -107,6 +131,6 @@ def test_a_method_learns_the_eight_gaussians_in_one_step(recipe: str, workshop: 
 @pytest.mark.parametrize("recipe", recipes(DIGITS))
 def test_a_method_learns_digits(recipe: str, workshop: Workshop) -> None:
     """Ten minutes or more of two cores each."""
-    measured = learning_digits.measure(recipe, workshop)
-    measured["core_s"] /= SLACK
+    found = learning_digits.measure(recipe, workshop)
+    measured = with_slack(recipe, found, learning_digits.EXCUSES)
     assert is_explained(learning_digits.misses({recipe: measured}))

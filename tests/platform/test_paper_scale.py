@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 import torch
 
+from onestep.methods.core.grid import KarrasGrid
 from onestep.methods.core.method import AbstractLearner
 from onestep.methods.core.record import Moment
 from onestep.methods.core.rng import Rng
@@ -26,6 +27,15 @@ CONF: Final = ROOT / "platform" / "conf"
 METHODS: Final = sorted(path.stem for path in (ROOT / "methods" / "conf" / "method").glob("*.yaml"))
 STAGES: Final = sorted(path.stem for path in (CONF / "stages").glob("cifar10_*.yaml"))
 SMALL: Final = ("flow_guided_distillation", "slim_flow")
+CLIPPED: Final = (
+    "ddpm",
+    "instaflow",
+    "neural_flow",
+    "progressive_distillation",
+    "reflow",
+    *SMALL,
+)
+"""Recipes of papers that clip the gradients of means."""
 
 
 def assembled(experiment: Experiment) -> Assembly:
@@ -146,6 +156,21 @@ def test_adversarial_weights_are_published_beside_means_and_set_beside_sums() ->
     assert learner.adversary.generator(now) / dimensions == pytest.approx(1e-3)
     assert learner.adversary.critic(now) / dimensions == pytest.approx(1e-2)
     assert recipe("dmd2").training.clip_norm / dimensions == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_a_norm_at_which_gradients_of_means_are_clipped_is_that_of_sums(name: str) -> None:
+    """1 beside means over the dimensions of an image, which the losses sum."""
+    assert recipe(name).training.clip_norm / (3 * 32 * 32) == pytest.approx(1.0)
+
+
+def test_the_fake_score_sees_times_as_far_apart_as_the_noise_levels_of_the_paper() -> None:
+    """Even in Karras's coordinate, without 2 % at each end; the logit of a time is -ln sigma."""
+    grid = KarrasGrid(steps=1000).times(0.0, 1.0)
+    logits = torch.logit(torch.tensor(grid[20:981], dtype=torch.float64))
+    law = recipe("dmd2").method["times"]["law"]
+    assert law["mean"] == pytest.approx(logits.mean().item(), abs=0.01)
+    assert law["std"] == pytest.approx(logits.std().item(), abs=0.01)
 
 
 @pytest.mark.parametrize("name", [it for it in METHODS if "with LPIPS" in recipe(it).published])

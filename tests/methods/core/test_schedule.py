@@ -96,6 +96,11 @@ def test_a_sigmoid_is_symmetric_and_snaps_to_its_ends() -> None:
     assert values(schedule, 0.5 - 0.213, 0.5 + 0.213) == [1.0, 0.0]
 
 
+def test_a_steep_sigmoid_is_a_step() -> None:
+    schedule = Sigmoid(start=1.0, end=0.0, steepness=2000.0)
+    assert values(schedule, 0.0, 0.4, 0.5, 0.6, 0.9) == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+
+
 def test_clocks_count_progress_samples_and_steps() -> None:
     now = dataclasses.replace(moment(30, total=120), batch_size=64)
     assert Clock.PROGRESS.read(now) == 0.25
@@ -153,6 +158,10 @@ def test_a_product_multiplies_its_factors() -> None:
     [
         (lambda: Linear(start=0.0, end=1.0, begin=0.5, until=0.5), "0 <= begin < until"),
         (lambda: Linear(start=0.0, end=1.0, until=2.0), "ends by 1, got until 2"),
+        (
+            lambda: Linear(start=0.0, end=1.0, until=math.inf, clock=Clock.SAMPLES),
+            "until must be finite, got inf",
+        ),
         (lambda: Exponential(start=0.0, end=1.0), "positive ends, got 0"),
         (lambda: Sigmoid(start=0.0, end=1.0, snap=0.5), r"snap in \[0, 0.5\)"),
         (lambda: Doubling(start=2, end=12), "power of two, got 2 and 12"),

@@ -200,6 +200,16 @@ def test_u_shaped_times_without_a_shape_are_uniform() -> None:
     torch.testing.assert_close(same[0], same[1], atol=1e-9, rtol=0.0)
 
 
+@pytest.mark.parametrize("a", [4.0, 200.0, 1400.0])
+def test_u_shaped_times_have_their_law_in_single_precision(a: float) -> None:
+    """n = 20 000 by Kolmogorov and Smirnov."""
+    law = UShaped(a=a)
+    sample = law.draw(20_000, moment().rng, dtype=torch.float32)
+    assert ks(sample.double(), law.cdf) > LEAST_P
+    assert law.cdf(sample).dtype == torch.float32
+    torch.testing.assert_close(law.cdf(sample).double(), law.cdf(sample.double()))
+
+
 def test_u_shaped_times_favour_both_ends_alike() -> None:
     cdf = UShaped(a=4.0).cdf(torch.tensor([0.1, 0.45, 0.55, 0.9], dtype=torch.float64))
     assert cdf[0] > 2.0 * (cdf[2] - cdf[1])
@@ -210,7 +220,8 @@ def test_u_shaped_times_favour_both_ends_alike() -> None:
     ("law", "words"),
     [
         (lambda: LogitNormal(std=0.0), "std above 0, got 0.0"),
-        (lambda: UShaped(a=-1.0), "a above 0, got -1.0"),
+        (lambda: UShaped(a=-1.0), "a above 0 and at most 1400, got -1.0"),
+        (lambda: UShaped(a=1401.0), "a above 0 and at most 1400, got 1401.0"),
     ],
 )
 def test_a_law_that_makes_no_sense_is_refused(law: type, words: str) -> None:

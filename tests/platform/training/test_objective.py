@@ -6,11 +6,13 @@ import torch
 from torch import nn
 
 from onestep.methods.core.balance import FixedBalance, GradientRatio
+from onestep.methods.core.flow_map import Velocity
 from onestep.methods.core.record import Moment
 from onestep.methods.core.rng import Rng
 from onestep.methods.core.schedule import Linear
 from onestep.platform.training.objective import combine
 from onestep.platform.training.place import Place
+from onestep.tests.platform.training import catalogue
 from onestep.tests.platform.training.group import (
     assert_equal,
     distance,
@@ -25,6 +27,7 @@ from onestep.tests.platform.training.group import (
 from onestep.tests.platform.training.recipe import (
     BALANCED_GAME,
     BATCH,
+    DIGITS,
     GAME,
     MEAN_FLOW,
     TWO_TERMS,
@@ -123,6 +126,27 @@ def test_a_turn_changes_the_weights_of_its_player_alone(player: str) -> None:
         moved = [not torch.equal(p, old) for p, old in pairs]
         assert any(moved) is (name == player)
         assert all(p.grad is None for p in part.parameters()) is (name != player)
+
+
+def test_in_a_turn_its_player_alone_is_in_training_mode() -> None:
+    learning = learning_of(recipe(GAME, steps=4))
+    parts = {"online": learning.nets.online, "judge": learning.nets.companions["judge"]}
+    for player in ("judge", "online", "judge"):
+        learning.give_turn(player)
+        for name, part in parts.items():
+            assert {module.training for module in part.modules()} == {name == player}
+
+
+def test_a_fake_score_that_is_its_teacher_moves_no_sample_whatever_dropout_does() -> None:
+    method = {"_target_": "onestep.methods.dmd2.DMD2", "fake_steps": 1}
+    values = recipe(method, steps=4, data=DIGITS, lr=0.0, parents={"teacher": "none/1"})
+    sizes = {"patch": 4, "width": 16, "depth": 1, "head_width": 8}
+    values["net"] = {"_target_": "onestep.methods.nets.dit.DiT", **sizes, "dropout": 0.5}
+    learning = catalogue.learning(values)
+    teacher, fake = learning.nets.frozen["teacher"], learning.nets.companions["fake"]
+    assert isinstance(fake, Velocity)
+    fake.net.load_state_dict(teacher.state_dict())
+    assert float(learning.advance()["log/error"]) == 0.0
 
 
 def test_a_game_goes_on_where_it_stopped(tmp_path: Path) -> None:
