@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .core.adversary import Adversary
 from .core.balance import AbstractBalance, FixedBalance, require_terms
+from .core.count import require_whole
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.distance import AbstractDistance, SquaredL2
 from .core.flow_map import Domain, DomainKind, FlowMap
@@ -61,6 +62,8 @@ class TrajectoryTimes:
     longest: int = 3
 
     def __post_init__(self) -> None:
+        require_whole("steps", self.steps)
+        require_whole("longest", self.longest)
         if not 1 <= self.longest <= self.steps:
             raise ValueError(
                 "times need 1 <= longest <= steps, "

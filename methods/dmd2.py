@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .core.adversary import Adversary
+from .core.count import require_whole
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.feature_heads import FeatureHeads, features_of
 from .core.flow_map import Domain, DomainKind, FlowMap, Velocity
@@ -95,6 +96,7 @@ class DMD2(AbstractGame):
     fake_steps: int = 5
 
     def __post_init__(self) -> None:
+        require_whole("method.fake_steps", self.fake_steps)
         if self.fake_steps < 1:
             raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
         require_weighed_diagonal(self.weighting)

@@ -7,6 +7,7 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
+from .core.count import require_whole
 from .core.coupling import AbstractCoupling, IndependentCoupling
 from .core.flow_map import Domain, DomainKind, FlowMap, Velocity
 from .core.game import ONLINE, AbstractGame
@@ -66,6 +67,7 @@ class FlowGeneratorMatching(AbstractGame):
     fake_steps: int = 5
 
     def __post_init__(self) -> None:
+        require_whole("method.fake_steps", self.fake_steps)
         if self.fake_steps < 1:
             raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
         if self.form.uses_data and self.guidance.is_on:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .condition import Condition
+from .count import require_whole
 from .path import LINEAR
 from .shape import rows_like
 
@@ -71,6 +72,7 @@ class Domain:
             raise ValueError(
                 f"domain times must have 0 <= t_lo < t_hi <= 1, got {self.t_lo} and {self.t_hi}"
             )
+        require_whole("domain steps", self.steps)
         is_power = self.steps > 0 and self.steps & (self.steps - 1) == 0
         match self.kind:
             case DomainKind.GRID:

@@ -6,15 +6,19 @@ from typing import Any, Final
 
 import pytest
 
+from onestep.methods.consistency_trajectory import TrajectoryTimes
 from onestep.methods.core.clock_grid import ClockGrid
 from onestep.methods.core.diffusion_clock import DiscreteClock, DiscreteCosineClock
+from onestep.methods.core.flow_map import Domain, DomainKind
 from onestep.methods.core.global_ot import GlobalOTCoupling
-from onestep.methods.core.grid import KarrasGrid, UniformGrid
+from onestep.methods.core.grid import HalvedEndGrid, KarrasGrid, UniformGrid
 from onestep.methods.core.learned_weighting import LearnedWeighting
 from onestep.methods.core.loom import Loom
 from onestep.methods.core.matching import ProgressiveMatching
 from onestep.methods.core.tiling import EqualTiles
 from onestep.methods.core.times import DyadicTimes, TilingTimes
+from onestep.methods.dmd2 import DMD2
+from onestep.methods.flow_generator_matching import FlowGeneratorMatching
 from onestep.methods.progressive_distillation import ProgressiveDistillation
 
 COUNTED: Final[list[tuple[Callable[..., Any], str]]] = [
@@ -27,11 +31,17 @@ COUNTED: Final[list[tuple[Callable[..., Any], str]]] = [
     (GlobalOTCoupling, "seed"),
     (KarrasGrid, "steps"),
     (LearnedWeighting, "waves"),
+    (DMD2, "fake_steps"),
+    (FlowGeneratorMatching, "fake_steps"),
+    (HalvedEndGrid, "steps"),
     (Loom, "caches"),
     (Loom, "seed"),
     (ProgressiveDistillation, "pieces"),
     (ProgressiveMatching, "count"),
     (TilingTimes, "steps"),
+    (TrajectoryTimes, "longest"),
+    (TrajectoryTimes, "steps"),
+    (partial(Domain, kind=DomainKind.TILING), "steps"),
     (UniformGrid, "steps"),
 ]
 
