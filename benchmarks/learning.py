@@ -43,8 +43,8 @@ _TURNS: Final = (
 )
 _WIDE: Final = (
     "Its widest mode is twice as wide as its narrowest, and why is not known. With a quarter of "
-    "the steps, in the tournament, it is as wide. dmd2, which divides its step by the teacher's "
-    "error, has no such mode."
+    "the steps, in the tournament, that mode is as wide as here, and the others are wider. dmd2, "
+    "which divides its step by the teacher's error, has no such mode."
 )
 _AGAIN: Final = 1.24
 """How much longer a training takes than the same before: checkerboard_shortcut in planar.json."""

@@ -49,8 +49,8 @@ _BY_HEART: Final = (
     "neural_flow, whose pairs a teacher makes from noise that is always new, is the cure."
 )
 _SHORT: Final = (
-    "It is the recipe of the demo and of its sweep, with a small network and a minute of one core; "
-    "mean_flow is the one that takes its time."
+    "It is the recipe of the demo, which begins it from a teacher's weights, with a minute of one "
+    "core; mean_flow is the one that takes its time."
 )
 EXCUSES: Final[Excuses] = {
     "short_mean_flow": {"accuracy": Excuse(_SHORT, 0.72), "deviation": Excuse(_SHORT, 0.22)},

@@ -17,7 +17,10 @@ Written by `python benchmarks/learning.py` and `python benchmarks/learning_digit
 [learning_digits.json](../benchmarks/results/learning_digits.json). Each recipe starts from random
 weights, or from those of its teacher. On the plane some recipes that were made for other bars are
 shortened here (`SHORTER` in benchmarks/recipes.py). *Seconds* are processor time of its own
-trainings on one thread; *before* is that of its teacher and of making pairs. A model is judged at
+trainings on one thread, with that of the weights that it begins from where they are no teacher's,
+as easy_consistency_tuning does; *before* is that of its teacher and of making pairs. The same
+recipe may look quite different in the [tournament](tournament.md), where all have the same short
+time with that of their teachers, in which some have hardly begun to learn. A model is judged at
 one step; a velocity that is not straight, which nobody would ask for one, at its many. In bold what
 misses its bar.
 """

@@ -129,7 +129,10 @@ def _named(
     from ..evaluation.named_sampler import sampler_for_record
 
     if arguments.nfe != NFES:
-        raise ValueError(f"give either --nfe or a sampler with its own steps, got both: {named[0]}")
+        raise ValueError(
+            "a named sampler has evaluations of its own, by fields such as sampler.grid.steps=...: "
+            f"leave out --nfe and evaluation.nfes, got {arguments.nfe} and {named[0]}"
+        )
     if arguments.keep:
         raise ValueError(f"--keep adds numbers by the model's own sampler, got {named[0]}")
     sampler = sampler_for_record(named, record)

@@ -62,5 +62,7 @@ def decode(content: bytes, *, place: str, side: int, channels: int) -> npt.NDArr
     try:
         with Image.open(BytesIO(content)) as image:
             return to_pixels(image, side=side, channels=channels)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
+    except UnidentifiedImageError as e:
+        raise DataAltered(f"{place} is no image of a kind that is known; replace it") from e
+    except (OSError, SyntaxError, ValueError) as e:
         raise DataAltered(f"{place} cannot be read as an image ({e}); replace or remove it") from e

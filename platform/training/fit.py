@@ -230,9 +230,12 @@ def _check_stream(assembly: "Assembly") -> None:
 
 def _with_its_parents(assembly: "Assembly") -> str:
     """A sequence of ours that trains the parents of a method, too, if there is one."""
-    name = f"digits_{assembly.name}"
-    known = files("onestep.platform.conf").joinpath("stages", f"{name}.yaml").is_file()
-    return f" (stages={name} trains all that it needs)" if known else ""
+    shipped = files("onestep.platform.conf").joinpath("stages")
+    for data in (assembly.source.name, "digits"):
+        name = f"{data}_{assembly.name}"
+        if shipped.joinpath(f"{name}.yaml").is_file():
+            return f" (stages={name} trains all that it needs)"
+    return ""
 
 
 def _check_parents(assembly: "Assembly") -> None:

@@ -180,7 +180,9 @@ def register_outside(
     assembly = assemble(experiment)
     try:
         weights = safetensors.torch.load_file(file)
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise ValueError(f"{file} is no file of safetensors, or a part of one: {error}") from error
+    except OSError as error:
         raise ValueError(f"cannot read weights from {file}: {error}") from error
     net = assembly.net()
     fill(net, WeightNames.read(mapping).renamed(weights, file=str(file)), model=str(file))

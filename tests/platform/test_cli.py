@@ -114,6 +114,10 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("method=reflow", "name a registered model by parents.teacher=..., or a folder of pairs"),
         ("method=reflow", " (stages=digits_reflow trains all that it needs)"),
         (
+            "experiment=eight_gaussians_reflow",
+            " (stages=eight_gaussians_reflow trains all that it needs)",
+        ),
+        (
             "method=consistency_distillation",
             "needs a teacher: name a registered model by parents.teacher=...",
         ),

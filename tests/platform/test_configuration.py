@@ -82,6 +82,12 @@ def test_an_unknown_key_is_told_with_the_keys_of_the_chosen_thing() -> None:
         compose("train", ["method=mean_flow", "method.clip=3"])
 
 
+@pytest.mark.parametrize(("data", "key"), [("image_folder", "folder"), ("hugging_face", "path")])
+def test_a_value_that_has_to_be_given_is_named(data: str, key: str) -> None:
+    with pytest.raises(ValueError, match=rf"^data\.{key} has no value: give one, as data\.{key}="):
+        compose("train", [f"data={data}"])
+
+
 def test_of_two_unknown_keys_one_is_told() -> None:
     with pytest.raises(ValueError, match=r"no key training\.a, allowed in training: accumulate"):
         compose("train", ["training.a=1", "training.b=1"])

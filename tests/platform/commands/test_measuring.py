@@ -221,7 +221,7 @@ def test_a_model_is_measured_by_a_sampler_that_is_named(home: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["moons/1", "sampler=heun", "--nfe", "4"], "give either --nfe or a sampler with its own"),
+        (["moons/1", "sampler=heun", "--nfe", "4"], "leave out --nfe and evaluation.nfes, got [4]"),
         (["moons/1", "sampler=heun", "--keep"], "--keep adds numbers by the model's own sampler"),
         (["moons/1", "sampler=renoise"], "needs a map trained to jump to data from every time"),
         (["moons/1", "sampler=nothing"], "nothing"),

@@ -211,7 +211,7 @@ def test_a_file_that_is_no_safetensors_is_refused(
     (home / "names.yaml").write_text(json.dumps({"weights": names()}))
     words = [str(file), "--mapping", str(home / "names.yaml"), *TERMS, *MODEL]
     assert main(["registry", "import", *words]) == USER_ERROR
-    assert f"cannot read weights from {file}" in capsys.readouterr().err
+    assert f"{file} is no file of safetensors" in capsys.readouterr().err
 
 
 def test_names_survive_their_file(tmp_path: Path) -> None:
