@@ -114,10 +114,6 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("method=reflow", "name a registered model by parents.teacher=..., or a folder of pairs"),
         ("method=reflow", " (stages=digits_reflow trains all that it needs)"),
         (
-            "experiment=eight_gaussians_reflow",
-            " (stages=eight_gaussians_reflow trains all that it needs)",
-        ),
-        (
             "method=consistency_distillation",
             "needs a teacher: name a registered model by parents.teacher=...",
         ),
@@ -136,6 +132,11 @@ def test_a_wrong_override_is_refused_in_one_sentence(
     override: str, sentence: str, refused: Refused
 ) -> None:
     assert sentence in refused("train", "net=unet_digits", "training.samples=8192", override)
+
+
+def test_stages_that_train_a_teacher_too_are_those_of_the_data(refused: Refused) -> None:
+    sentence = " (stages=eight_gaussians_reflow trains all that it needs)"
+    assert sentence in refused("train", "experiment=eight_gaussians_reflow")
 
 
 @pytest.mark.parametrize(
