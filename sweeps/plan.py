@@ -415,6 +415,11 @@ def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...
     batch, generations = math.lcm(*batches), settings.generations
     budgets = stopping.budgets(training.samples, batch=batch, generations=generations)
     if not stopping.replan and not stopping.is_population:
+        if _CHECKPOINTS in settings.space.dimensions:
+            raise ValueError(
+                f"sweep.space cannot hold {_CHECKPOINTS} where trials are measured on their way: "
+                f"set it for all of them, got sweep.scheduler.kind={stopping.kind}"
+            )
         base = _with_checkpoints(base, training.checkpoint_every, at=budgets[0])
     return base, budgets
 

@@ -203,6 +203,10 @@ def test_a_budget_is_one_for_the_longest_trial() -> None:
             over(_POWER, *_HALVED, "training.checkpoint_every=300"),
             "training.checkpoint_every must divide the 512 samples at .*got 300",
         ),
+        (
+            over({"training.checkpoint_every": {"kind": "choice", "values": [512, 300]}}, *_HALVED),
+            "sweep.space cannot hold training.checkpoint_every where trials are measured",
+        ),
         (over({"method.path": _RAMP}), r"\[method.path\] draws .*it has LinearPath"),
         (over({"method.weighting.power": _RAMP}), r"\[method.weighting.power\] .*it has 1.0"),
         (over({"method.tims.diagonal": _RAMP}), "tims"),
