@@ -26,6 +26,7 @@ from ..platform.training.errors import FolderNotSeen, TrainingDiverged
 from ..platform.training.guard import RETURNED_TO, returns_in
 from ..platform.training.nodes import refusal_here
 from ..platform.training.ray_train import Loaded
+from ..platform.training.rehearsal import rehearse
 from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import train_trial, trained_on
 from .after_training import AfterTraining
@@ -294,6 +295,7 @@ def try_overrides(
         place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
         training = experiment.training
         since, samples = config[SPAN] or (0, training.steps * training.batch_size)
+        _warm_up(experiment, benchmark.dataset, models)
         with _telling_wandb(experiment, config, Path(folder).name, is_asked=wandb) as told:
             reporter = TuneReporter(
                 experiment,
@@ -352,6 +354,16 @@ def try_overrides(
             return failure
         tell(failure)
         raise
+
+
+def _warm_up(experiment: Experiment, dataset: Dataset, models: Models | None) -> None:
+    """Compute a loss before time is taken: the first one in a process imports and sets up much.
+
+    The workers of groups are new to each trial, so that all groups take what this takes.
+    """
+    if not experiment.workers.uses_ray:
+        assembly = replace(assemble(experiment), models=models or {})
+        rehearse(assembly, trained_on(assembly, dataset))
 
 
 def _returns(experiment: Experiment, checkpoint: Path, dataset: Dataset) -> list[dict[str, Any]]:

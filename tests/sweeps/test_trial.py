@@ -1,6 +1,8 @@
 """A trial as Ray Tune calls it, in this process: what it tells of itself at its end."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -31,7 +33,7 @@ from onestep.sweeps.trial import TuneReporter, try_overrides
 
 _BATCH: Final = 32
 _TIMES: Final = 65536.0
-_BASE: Final = (
+_PLAIN: Final = (
     "method=mean_flow",
     "data=eight_gaussians",
     "data.samples=500",
@@ -44,6 +46,9 @@ _BASE: Final = (
     "training.threads=1",
     "evaluation.nfes=[1]",
     "evaluation.samples=64",
+)
+_BASE: Final = (
+    *_PLAIN,
     # Far too high from the seventh step on, until the guardian has sent the run back once.
     "~learning_rate",
     "+learning_rate={_target_:onestep.methods.core.schedule.Piecewise,"
@@ -99,6 +104,48 @@ def test_a_trial_tells_how_often_its_guardian_sent_it_back_and_all_that_it_train
     assert kept.samples == trained
     assert (folder_of_trial(tmp_path, 3, rung=None) / "seconds.json").exists()
     assert cost_until_checkpoint(tmp_path, 4, rung=None).samples == 0
+
+
+def training_times(folder: Path) -> list[float]:
+    """Seconds of the trainings of two equal trials, one after the other."""
+    base = (*_PLAIN, f"training.samples={_BATCH}")
+    plan = Plan.of(replace(_SETTINGS, base=base))
+    benchmark = plan.benchmark(assemble(plan.experiment).source.load())
+    rows = [
+        try_overrides(
+            {
+                NUMBER: one,
+                OVERRIDES: ["optimizer.lr=0.01"],
+                RUNG: None,
+                BEGINNING: None,
+                SPAN: None,
+            },
+            tell=lambda row: None,
+            objectives=plan.settings.objectives.to_dict(),
+            budgets=(),
+            last_rung=0,
+            folder=str(folder),
+            base=plan.base,
+            benchmark=benchmark,
+            environment={"ONESTEP_HOME": str(folder)},
+            wandb=False,
+        )
+        for one in range(2)
+    ]
+    return [json.loads(row[COST])["training_s"] for row in rows]
+
+
+def test_the_first_trial_of_a_process_is_not_charged_with_what_the_process_begins_with(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from onestep.tests.sweeps.test_trial import "
+        "training_times; print(training_times(Path(sys.argv[1])))"
+    )
+    asked = [sys.executable, "-c", code, str(tmp_path)]
+    said = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    first, second = json.loads(said.splitlines()[-1])
+    assert first < 2.5 * second
 
 
 def test_a_trial_is_measured_where_others_are_also_if_its_guardian_doubts_it_just_then(
