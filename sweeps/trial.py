@@ -50,6 +50,7 @@ from .record import (
     RUNG,
     SAMPLES,
     SECONDS_FILE,
+    WENT_BACK,
     folder_of_trial,
 )
 from .searcher import BEGINNING, KNOWN, NUMBER, REPORT, SPAN, SUBTRIAL
@@ -141,8 +142,10 @@ class TuneReporter:
         training = self._experiment.training
         self._samples = samples = step * training.batch_size
         if (to := metrics.get(RETURNED_TO)) is not None:  # what follows is trained once more
-            self._repeated += samples - int(to) * training.batch_size
             self._samples = int(to) * training.batch_size
+            self._repeated += samples - self._samples
+            if not self._experiment.workers.uses_ray:  # a group begins where it was measured last
+                self._tell({WENT_BACK: self._samples})
         # The checkpoint that is gone on from, or none where rows come first.
         self._go_on_from(self._first if checkpoint is None else samples)
         if checkpoint is not None:

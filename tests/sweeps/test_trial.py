@@ -5,7 +5,8 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
 import pytest
 
@@ -22,14 +23,18 @@ from onestep.sweeps.record import (
     RETURNS,
     RUNG,
     SAMPLES,
+    WENT_BACK,
     cost_until_checkpoint,
     folder_of_trial,
 )
-from onestep.sweeps.searcher import BEGINNING, NUMBER, SPAN
+from onestep.sweeps.rungs import curve_of
+from onestep.sweeps.searcher import BEGINNING, NUMBER, SPAN, BookScheduler
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
 from onestep.sweeps.stepped import Row
+from onestep.sweeps.stopping import Stopping
 from onestep.sweeps.trial import TuneReporter, try_overrides
+from onestep.tests.sweeps.booking import SETTINGS, new_storage, open_book, suggested
 
 _BATCH: Final = 32
 _TIMES: Final = 65536.0
@@ -169,11 +174,34 @@ def test_a_trial_is_measured_where_others_are_also_if_its_guardian_doubts_it_jus
         environment={},
         wandb=False,
     )
-    assert [row[SAMPLES] for row in rows if RESULTS in row] == [7 * _BATCH, 7 * _BATCH]
+    told = [row for row in rows if RESULTS in row or WENT_BACK in row]
+    assert [row.get(WENT_BACK) for row in told] == [None, 6 * _BATCH, None]
+    assert [row.get(SAMPLES) for row in told] == [7 * _BATCH, None, 7 * _BATCH]
     (back,) = json.loads(last[RETURNS])
     assert (back["step"], back["to"]) == (8, 6)
     kept = folder_of_trial(tmp_path, 0, rung=None) / "checkpoints"
     assert [path.name for path in kept.parent.iterdir() if path.is_dir()] == [kept.name]
+
+
+def test_a_state_that_a_return_has_undone_is_compared_with_no_other(
+    tmp_path: Path, empty_study: Path
+) -> None:
+    halved = replace(SETTINGS, scheduler=Stopping(kind="asha", grace_samples=250, reduction=2))
+    book = open_book(new_storage(tmp_path / "one", empty_study), tmp_path, halved)
+    scheduler, trial = BookScheduler(book), SimpleNamespace(config={NUMBER: suggested(book)})
+
+    def curve_after(**row: Any) -> dict[int, tuple[float, ...]]:
+        scheduler.on_trial_result(None, trial, row)
+        return curve_of(book.study.get_trials()[0])
+
+    def measured(samples: int, value: float) -> dict[int, tuple[float, ...]]:
+        return curve_after(**{RESULTS: [[value, value, value]], SAMPLES: samples, COST: "{}"})
+
+    assert measured(250, 3.0) == {250: (-3.0,)}
+    assert measured(500, 1.0) == {250: (-3.0,), 500: (-1.0,)}
+    assert curve_after(**{WENT_BACK: 250}) == {250: (-3.0,)}
+    assert measured(500, 5.0) == {250: (-3.0,), 500: (-5.0,)}
+    assert measured(500, 7.0) == {250: (-3.0,), 500: (-5.0,)}  # again after a cut
 
 
 def test_a_group_that_is_cut_off_keeps_what_it_took_up_to_its_last_checkpoint(
