@@ -345,7 +345,8 @@ def try_overrides(
             last |= {RETURNS: json.dumps(returns)} if returns else {}
         return last
     except Exception as error:
-        if is_outage(error):
+        home = Home.here()
+        if is_outage(error, places=(Path(folder), home.root, Path(home.artifacts))):
             tell({OUTAGE: _sentence(error)})
             time.sleep(pause_s)  # it is tried again when this process is gone
             raise
