@@ -99,6 +99,8 @@ class Plan:
         check_posthoc(settings, outermost)
         samples = settings.scheduler.samples_of_a_trial(budgets)
         settings.budget.check(samples_of_a_trial=samples)
+        if settings.scheduler.is_population:
+            plan._check_budget_of_population(samples)
         workers = plan.experiment.workers
         settings.budget.check_trials(
             workers=workers.num_workers,
@@ -282,6 +284,20 @@ class Plan:
                 "sweep.concurrency x workers.num_workers workers must find room on the "
                 f"GPUs of this machine, {gpus}, got {at_once} x {workers.num_workers} that take "
                 f"{each:g} of one each"
+            )
+
+    def _check_budget_of_population(self, part: int) -> None:
+        """Refuse a budget with which no member comes to the end of its run.
+
+        Args:
+            part: The most samples of a trial.
+        """
+        # The first member that is whole needs all of them up to the last generation.
+        least = self.settings.population * self.budgets[-2] + part
+        if 0 < (samples := self.settings.budget.samples) < least:
+            raise ValueError(
+                f"sweep.budget.samples must be 0 or at least the {least} after which a member of "
+                f"the population is whole, got {samples}"
             )
 
     def _check_fair(self, outermost: Sequence[Assembly]) -> None:
