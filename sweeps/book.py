@@ -18,14 +18,14 @@ from ..platform.atomic import write_text
 from ..platform.password import without_passwords
 from ..platform.training import checkpoint as checkpoints
 from ..platform.training.worker import CHECKPOINTS
-from .charges import Purse, charge
+from .charges import Purse
 from .condition import Scalar
 from .cost import NOTHING, Cost
 from .derived import Derived
 from .ending import NOTHING_LEFT, mark_ended, why_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
-from .measured import keep_numbers, note_point
+from .measured import forget_points, keep_numbers, note_failure, note_point
 from .objective import Number, not_finite
 from .points import Points
 from .population import Population
@@ -105,9 +105,8 @@ class Book:
         # Counted here from now on: nobody else adds trials, and to ask the database takes longer.
         self._count, self._begun = len(known), sum(UNTRIED not in one.user_attrs for one in known)
         for frozen in known:
-            if frozen.state != TrialState.RUNNING or self._is_between(frozen):
-                continue
-            if not self._settle(Trial(study, frozen._trial_id)):
+            is_cut_off = frozen.state == TrialState.RUNNING and not self._is_between(frozen)
+            if is_cut_off and not self._settle(Trial(study, frozen._trial_id)):
                 self._waiting.append(frozen)
 
     @property
@@ -197,9 +196,7 @@ class Book:
         if samples in curve_of(trial):
             return False  # it was judged before it was cut off, and goes on
         if bad := not_finite(numbers):
-            charge(trial, cost)
-            trial.set_user_attr(DIVERGED, True)
-            trial.set_user_attr(ERROR, bad)
+            note_failure(trial, bad, cost=cost, has_diverged=True)
             return True
         values = self._settings.objectives.smaller_is_better(numbers)
         curves = curves_of(self._all(), self._curves)
@@ -212,6 +209,15 @@ class Book:
         # Last: what stands in the curve has been judged, also if a kill comes before this.
         self._note(trial, numbers, samples=samples)
         return is_over
+
+    def went_back(self, number: int, *, to: int) -> None:
+        """Forget what a trial was measured at beyond the samples that its guardian sent it to.
+
+        Args:
+            number: The trial.
+            to: The samples.
+        """
+        forget_points(self._open[number], beyond=to)
 
     def tried(self, number: int, one: SubTrial) -> None:
         """Write down what was tried on the weights of a trial.
@@ -282,10 +288,7 @@ class Book:
             has_diverged: Whether its point is to blame, and not what it ran on.
         """
         trial = self._open[number]
-        charge(trial, cost)
-        if has_diverged:
-            trial.set_user_attr(DIVERGED, True)
-        trial.set_user_attr(ERROR, reason)
+        note_failure(trial, reason, cost=cost, has_diverged=has_diverged)
         self._close_failed(trial)
 
     def lose(self, number: int, reason: str) -> bool:
@@ -336,8 +339,7 @@ class Book:
         trial = self._open[number]
         if self._settle(trial):
             return False
-        rung = trial.user_attrs.get(RUNG)
-        cost = cost_until_checkpoint(self._folder, number, rung=rung)
+        cost = cost_until_checkpoint(self._folder, number, rung=trial.user_attrs.get(RUNG))
         if not note(trial, reason, self._settings, cost):
             self.fail(number, f"no retry is left after: {reason}", cost=cost)
             return False
@@ -368,8 +370,7 @@ class Book:
 
     def _child(self, population: Population) -> Suggestion | None:
         """A trial that goes on from another, written down at once or not at all."""
-        child = population.next(self._all())
-        if child is None:
+        if (child := population.next(self._all())) is None:
             return None
         child.keep(self.study, self._settings.space)
         self._count, self._begun = self._count + 1, self._begun + 1
@@ -379,8 +380,7 @@ class Book:
         if self._population is not None:
             return self._begin_in(self._population, trial, values)
         if self._rungs is not None and RUNG not in trial.user_attrs:
-            before = self._all()[: trial.number]
-            begun = sum(UNTRIED not in one.user_attrs for one in before)
+            begun = sum(UNTRIED not in one.user_attrs for one in self._all()[: trial.number])
             trial.set_user_attr(RUNG, self._rungs.first(begun))
         rung = trial.user_attrs.get(RUNG)
         own = self._settings.space.overrides(values)

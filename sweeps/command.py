@@ -6,13 +6,12 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from ..platform.commands.arguments import add_overrides
 from ..platform.password import hide_passwords, without_passwords
 
 if TYPE_CHECKING:
-    from .cost import Budget
     from .plan import Plan
     from .report import SweepResult
 
@@ -44,7 +43,9 @@ where .onestep stands for the folder that ONESTEP_HOME names.
 _AUTO: Final = "resume=auto"
 _REPORT: Final = "report"
 _LIST: Final = "list"
-_RESUMABLE: Final = ("sweep.trials", "sweep.concurrency", "sweep.retries")
+_COUNTS: Final = ("sweep.trials", "sweep.concurrency", "sweep.retries")
+_ADDRESS: Final = "sweep.address"
+_WANDB: Final = "sweep.wandb"
 _BUDGET: Final = "sweep.budget."
 
 
@@ -111,13 +112,10 @@ class Sweep:
         with Board(sys.stdout) as board:
             say, show, any_code = board.say, board.show, arguments.any_code
             if arguments.resume:
-                counts, budget = _changes(overrides, of=arguments.resume)
+                changed = changes_of(overrides, of=arguments.resume)
                 result = resume(
                     arguments.resume,
-                    trials=counts.get("sweep.trials"),
-                    concurrency=counts.get("sweep.concurrency"),
-                    retries=counts.get("sweep.retries"),
-                    budget=budget,
+                    **changed,
                     any_code=any_code,
                     say=say,
                     show=show,
@@ -262,30 +260,47 @@ the page: {result.folder / PAGE}
 all trials: optuna-dashboard {hide_passwords(result.storage)}"""
 
 
-def _changes(overrides: Sequence[str], *, of: str) -> tuple[dict[str, int], "Budget | None"]:
-    """Counts and a budget that a resumed sweep takes in place of its own."""
+def changes_of(overrides: Sequence[str], *, of: str) -> dict[str, Any]:
+    """What a resumed sweep takes in place of its own: counts, a budget and where it runs.
+
+    Args:
+        overrides: Those of the command line.
+        of: Name of the sweep.
+
+    Returns:
+        The settings that change, by their fields.
+
+    Raises:
+        ValueError: If another setting is among them, or a value is none for its key.
+    """
     from ..platform.settings import settings
     from .cost import Budget
     from .note import SweepNote
 
-    counts: dict[str, int] = {}
+    changed: dict[str, Any] = {}
     amounts: dict[str, object] = {}
     for one in overrides:
         key, _, value = one.partition("=")
-        if key in _RESUMABLE:
-            counts[key] = _whole(key, value)
+        if key in _COUNTS:
+            changed[key.removeprefix("sweep.")] = _whole(key, value)
+        elif key == _ADDRESS:
+            changed["address"] = value
+        elif key == _WANDB:
+            if value not in ("true", "false"):
+                raise ValueError(f"{key} must be true or false, got {value!r}")
+            changed["wandb"] = value == "true"
         elif key.startswith(_BUDGET):
             amounts[key.removeprefix(_BUDGET)] = _number(value)
         else:
             raise ValueError(
-                f"a resumed sweep keeps its settings but {', '.join(_RESUMABLE)} and those of "
+                f"a resumed sweep keeps its settings but "
+                f"{', '.join((*_COUNTS, _ADDRESS, _WANDB))} and those of "
                 f"{_BUDGET.rstrip('.')}, got {one!r}"
             )
-    if not amounts:
-        return counts, None
-    return counts, settings(
-        Budget, _BUDGET.rstrip("."), asdict(SweepNote.of(of).settings.budget) | amounts
-    )
+    if amounts:
+        known = asdict(SweepNote.of(of).settings.budget)
+        changed["budget"] = settings(Budget, _BUDGET.rstrip("."), known | amounts)
+    return changed
 
 
 def _whole(key: str, text: str) -> int:

@@ -27,7 +27,7 @@ from .searcher import NUMBER
 from .settings import SweepSettings
 from .study import ended
 from .subtrial import SubTrial, subtrials_of
-from .winner import keep_leaders, leaders_of
+from .winner import forget_rungs, keep_leaders, leaders_of
 
 Say = Callable[[str], None]
 _PARENT: Final = "mlflow.parentRunId"
@@ -155,6 +155,7 @@ class Journal(Callback):
         if frozen.state == TrialState.RUNNING:
             found = numbers_of(record, self._settings)
             self._say(f"trial {number}: {found} after a run of {record.samples} samples")
+            forget_rungs(self._folder, number)
             return
         self._say(line_of(record, self._settings))
         self._keep_leaders(record)

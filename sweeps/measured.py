@@ -8,7 +8,7 @@ from optuna.trial import Trial
 from .charges import charge
 from .cost import Cost
 from .objective import Number, Objectives
-from .record import CURVE, RESULTS, SAMPLES
+from .record import CURVE, DIVERGED, ERROR, RESULTS, SAMPLES
 
 
 def note_point(
@@ -28,6 +28,34 @@ def note_point(
         trial.report(numbers[0].value, step=samples)  # for Optuna and its dashboard
     values = list(objectives.smaller_is_better(numbers))
     trial.set_user_attr(CURVE, {**trial.user_attrs.get(CURVE, {}), str(samples): values})
+
+
+def forget_points(trial: Trial, *, beyond: int) -> None:
+    """Take points out of a trial's learning curve: what they show has been undone.
+
+    Args:
+        trial: The trial.
+        beyond: Points of so many samples stay, and those of fewer.
+    """
+    curve = trial.user_attrs.get(CURVE, {})
+    kept = {samples: point for samples, point in curve.items() if int(samples) <= beyond}
+    if len(kept) < len(curve):
+        trial.set_user_attr(CURVE, kept)
+
+
+def note_failure(trial: Trial, reason: str, *, cost: Cost, has_diverged: bool) -> None:
+    """Write down that a trial failed.
+
+    Args:
+        trial: The trial.
+        reason: Why.
+        cost: What it took.
+        has_diverged: Whether its point is to blame, and not what it ran on.
+    """
+    charge(trial, cost)
+    if has_diverged:
+        trial.set_user_attr(DIVERGED, True)
+    trial.set_user_attr(ERROR, reason)
 
 
 def keep_numbers(trial: Trial, numbers: Sequence[Number], *, samples: int, cost: Cost) -> None:

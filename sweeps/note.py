@@ -12,7 +12,7 @@ from ..platform.password import without_passwords
 from .settings import SweepSettings
 
 _FILE: Final = "sweep.json"
-COUNTS: Final = ("trials", "concurrency", "retries", "budget")
+COUNTS: Final = ("trials", "concurrency", "retries", "budget", "address", "wandb")
 """Settings with which a sweep may go on changed: they decide no trial."""
 _SHOWN: Final = 3
 
@@ -117,7 +117,7 @@ def latest_of(settings: SweepSettings) -> str | None:
 
 
 def changes(before: SweepSettings, now: SweepSettings) -> str:
-    """What differs between two sweeps, but for their counts; nothing if they are the same.
+    """What differs between two sweeps, but for what decides no trial; nothing if they are the same.
 
     Args:
         before: The one that was begun.

@@ -1,7 +1,8 @@
 """Outages: a store goes away while a sweep runs, which ends with one sentence if it stays away."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, final
 
 from optuna.exceptions import StorageInternalError
@@ -13,6 +14,8 @@ from ..platform.training.errors import FolderNotSeen
 
 _ERRORS: Final = (SQLAlchemyError, StorageInternalError)
 _OUTAGES: Final = (RegistryUnreachable, FolderNotSeen, OSError)
+_OF_A_PATH: Final = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+"""Errors that say something of a path, and not of the disk that it is on."""
 
 
 @final
@@ -32,17 +35,27 @@ class OutageLasts(BaseException):
     """
 
 
-def is_outage(error: BaseException) -> bool:
+def is_outage(error: BaseException, *, places: Sequence[Path]) -> bool:
     """Whether a trial failed by a store or a node, and not by what was tried.
 
     Args:
         error: What the trial raised.
+        places: Folders of the sweep and its stores: a file that is missing or closed to the trial
+            elsewhere is one that its own settings name.
     """
     if isinstance(error, _OUTAGES):
-        return True
+        return not (isinstance(error, _OF_A_PATH) and _is_elsewhere(error, places))
     # A checkpoint that cannot be read may be whole, but one of which a file is missing is not.
     cause = error.__cause__
     return isinstance(cause, _OUTAGES) and not isinstance(cause, FileNotFoundError)
+
+
+def _is_elsewhere(error: OSError, places: Sequence[Path]) -> bool:
+    """Whether an error names a file, and it lies in none of some folders."""
+    if not isinstance(error.filename, str):
+        return False
+    file = Path(error.filename).resolve()
+    return not any(file.is_relative_to(place.resolve()) for place in places)
 
 
 @contextmanager

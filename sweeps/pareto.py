@@ -9,11 +9,13 @@ import moocore
 import numpy as np
 
 from ..platform.evaluation.report import Report
+from .ancestry import line_of_descent
 from .bench import ways_of
+from .cost import Cost
 from .findings import Findings
 from .objective import Number, Objectives
 from .posthoc_setting import AS_TRAINED
-from .record import Outcome, TrialRecord
+from .record import COSTS, Outcome, TrialRecord
 from .subtrial import Way
 
 _DIGITS: Final = 2
@@ -31,7 +33,8 @@ class Point:
         said: The setting in words.
         nfe: Network evaluations of a sample.
         quality: The first objective of quality, on the data that trials are judged by.
-        training_s: Seconds of processor time of the training.
+        training_s: Seconds of processor time of the training: of a member of a population with
+            its ancestors, and of a rung that is a run of its own without those below.
         latency: Milliseconds for a sample; None where it was not measured.
     """
 
@@ -45,15 +48,18 @@ class Point:
 
 
 def points_of(findings: Findings) -> list[Point]:
-    """All that was measured of trials that came to their end: each is a curve over evaluations.
+    """All that was measured of whole trainings: each is a curve over evaluations.
 
     Args:
         findings: What is known of the sweep.
     """
     points: list[Point] = []
+    last = findings.settings.generations - 1
     for trial in findings.ended:
-        if trial.outcome is not Outcome.FINISHED:
+        is_part = trial.lineage is not None and trial.lineage.generation < last
+        if trial.outcome is not Outcome.FINISHED or is_part:
             continue
+        training_s = _training_s(trial, findings)
         ways = {
             (trial.chosen, way.nfe): (trial.said or AS_TRAINED, way)
             for way in _ways(findings.report(trial), findings.objectives)
@@ -63,7 +69,18 @@ def points_of(findings: Findings) -> list[Point]:
         for one in findings.subtrials(trial):
             for way in one.ways:
                 ways.setdefault((one.place, way.nfe), (one.said, way))
-        points += [_point(trial, place, said, way) for (place, _), (said, way) in ways.items()]
+        points += [
+            Point(
+                trial=trial.number,
+                place=place,
+                said=said,
+                nfe=way.nfe,
+                quality=way.quality,
+                training_s=training_s,
+                latency=way.latency,
+            )
+            for (place, _), (said, way) in ways.items()
+        ]
     return points
 
 
@@ -105,13 +122,12 @@ def _ways(report: Report | None, objectives: Objectives) -> Sequence[Way]:
     return () if report is None else ways_of(report, objectives)
 
 
-def _point(trial: TrialRecord, place: int, said: str, way: Way) -> Point:
-    return Point(
-        trial=trial.number,
-        place=place,
-        said=said,
-        nfe=way.nfe,
-        quality=way.quality,
-        training_s=trial.cost.training_s,
-        latency=way.latency,
-    )
+def _training_s(trial: TrialRecord, findings: Findings) -> float:
+    """Seconds of processor time of the training that made the weights of a trial."""
+    if trial.lineage is not None:
+        line = line_of_descent(trial, findings.ended)
+        return sum(one.cost.training_s for one in line)
+    if trial.rung is None:
+        return trial.cost.training_s
+    (notes,) = (one.user_attrs for one in findings.trials if one.number == trial.number)
+    return Cost(**notes[COSTS][str(trial.rung)]).training_s

@@ -61,7 +61,7 @@ def pareto_section(findings: Findings) -> list[Html]:
     quality = findings.objectives.quality
     points = points_of(findings)
     if quality is None or not points:
-        return [tag("p", "Nothing has been measured on samples yet.")]
+        return [tag("p", "No whole training has been measured on samples yet.")]
     best = pareto_set(points, sign=quality.sign)
     is_timed = all(one.latency is not None for one in points)
     axes = "network evaluations, processor seconds of the training" + (

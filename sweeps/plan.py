@@ -99,6 +99,8 @@ class Plan:
         check_posthoc(settings, outermost)
         samples = settings.scheduler.samples_of_a_trial(budgets)
         settings.budget.check(samples_of_a_trial=samples)
+        if settings.scheduler.is_population:
+            plan._check_budget_of_population(samples)
         workers = plan.experiment.workers
         settings.budget.check_trials(
             workers=workers.num_workers,
@@ -284,6 +286,20 @@ class Plan:
                 f"{each:g} of one each"
             )
 
+    def _check_budget_of_population(self, part: int) -> None:
+        """Refuse a budget with which no member comes to the end of its run.
+
+        Args:
+            part: The most samples of a trial.
+        """
+        # The first member that is whole needs all of them up to the last generation.
+        least = self.settings.population * self.budgets[-2] + part
+        if 0 < (samples := self.settings.budget.samples) < least:
+            raise ValueError(
+                f"sweep.budget.samples must be 0 or at least the {least} after which a member of "
+                f"the population is whole, got {samples}"
+            )
+
     def _check_fair(self, outermost: Sequence[Assembly]) -> None:
         stopping, space = self.settings.scheduler, self.settings.space
         if stopping.kind is not StoppingKind.NONE:
@@ -415,6 +431,11 @@ def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...
     batch, generations = math.lcm(*batches), settings.generations
     budgets = stopping.budgets(training.samples, batch=batch, generations=generations)
     if not stopping.replan and not stopping.is_population:
+        if _CHECKPOINTS in settings.space.dimensions:
+            raise ValueError(
+                f"sweep.space cannot hold {_CHECKPOINTS} where trials are measured on their way: "
+                f"set it for all of them, got sweep.scheduler.kind={stopping.kind}"
+            )
         base = _with_checkpoints(base, training.checkpoint_every, at=budgets[0])
     return base, budgets
 

@@ -98,6 +98,8 @@ def resume(
     concurrency: int | None = None,
     retries: int | None = None,
     budget: Budget | None = None,
+    address: str | None = None,
+    wandb: bool | None = None,
     any_code: bool = False,
     say: Say = _silence,
     show: Show = _unseen,
@@ -110,6 +112,8 @@ def resume(
         concurrency: Another number of trials at once, or None.
         retries: Another number of retries of each trial, or None.
         budget: Another budget, or None.
+        address: Another Ray cluster, or None.
+        wandb: Whether Weights & Biases is told of trials from now on, or None for as before.
         any_code: Whether the code may be another than it was begun with.
         say: Told what happens.
         show: Told how far the sweep is.
@@ -139,6 +143,8 @@ def resume(
         concurrency=note.settings.concurrency if concurrency is None else concurrency,
         retries=note.settings.retries if retries is None else retries,
         budget=note.settings.budget if budget is None else budget,
+        address=note.settings.address if address is None else address,
+        wandb=note.settings.wandb if wandb is None else wandb,
     )
     plan = Plan.of(settings)
     _check_stores(plan)
@@ -198,6 +204,8 @@ def _sweep_or_resume(
         concurrency=settings.concurrency,
         retries=settings.retries,
         budget=settings.budget,
+        address=settings.address,
+        wandb=settings.wandb,
         any_code=any_code,
         say=say,
         show=show,

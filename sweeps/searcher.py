@@ -24,6 +24,7 @@ from .record import (
     RETURNS,
     RUNG,
     SAMPLES,
+    WENT_BACK,
 )
 from .subtrial import SubTrial
 
@@ -151,6 +152,8 @@ class BookScheduler(FIFOScheduler):
         if SUBTRIAL in result:
             told = SubTrial.from_dict(json.loads(result[SUBTRIAL]))
             self._book.tried(trial.config[NUMBER], told)
+        if WENT_BACK in result:
+            self._book.went_back(trial.config[NUMBER], to=int(result[WENT_BACK]))
         if RESULTS not in result or REPORT in result:
             return TrialScheduler.CONTINUE
         is_over = self._book.measured(

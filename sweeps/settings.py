@@ -112,6 +112,13 @@ class SweepSettings:
         if self.scheduler.is_population:
             self._check_population()
         self._check_replan()
+        stops = not self.scheduler.replan and not self.scheduler.is_population
+        if self.posthoc is not None and stops and self.scheduler.kind is not StoppingKind.NONE:
+            raise ValueError(
+                "sweep.posthoc judges whole trials in their best settings, and rungs on the way "
+                "as trained: set sweep.scheduler.replan=true or sweep.scheduler.kind=none, got "
+                f"{self.scheduler.kind}"
+            )
         if self.sampler in OF_ONE and len(self.objectives.all) > 1:
             raise ValueError(
                 f"sweep.sampler {self.sampler} improves one number, got "

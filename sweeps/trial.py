@@ -26,6 +26,7 @@ from ..platform.training.errors import FolderNotSeen, TrainingDiverged
 from ..platform.training.guard import RETURNED_TO, returns_in
 from ..platform.training.nodes import refusal_here
 from ..platform.training.ray_train import Loaded
+from ..platform.training.rehearsal import rehearse
 from ..platform.training.reporter import WandbReporter
 from ..platform.training.trial import train_trial, trained_on
 from .after_training import AfterTraining
@@ -49,6 +50,7 @@ from .record import (
     RUNG,
     SAMPLES,
     SECONDS_FILE,
+    WENT_BACK,
     folder_of_trial,
 )
 from .searcher import BEGINNING, KNOWN, NUMBER, REPORT, SPAN, SUBTRIAL
@@ -140,8 +142,10 @@ class TuneReporter:
         training = self._experiment.training
         self._samples = samples = step * training.batch_size
         if (to := metrics.get(RETURNED_TO)) is not None:  # what follows is trained once more
-            self._repeated += samples - int(to) * training.batch_size
             self._samples = int(to) * training.batch_size
+            self._repeated += samples - self._samples
+            if not self._experiment.workers.uses_ray:  # a group begins where it was measured last
+                self._tell({WENT_BACK: self._samples})
         # The checkpoint that is gone on from, or none where rows come first.
         self._go_on_from(self._first if checkpoint is None else samples)
         if checkpoint is not None:
@@ -294,6 +298,7 @@ def try_overrides(
         place = folder_of_trial(Path(folder), config[NUMBER], rung=config[RUNG])
         training = experiment.training
         since, samples = config[SPAN] or (0, training.steps * training.batch_size)
+        _warm_up(experiment, benchmark.dataset, models)
         with _telling_wandb(experiment, config, Path(folder).name, is_asked=wandb) as told:
             reporter = TuneReporter(
                 experiment,
@@ -340,7 +345,8 @@ def try_overrides(
             last |= {RETURNS: json.dumps(returns)} if returns else {}
         return last
     except Exception as error:
-        if is_outage(error):
+        home = Home.here()
+        if is_outage(error, places=(Path(folder), home.root, Path(home.artifacts))):
             tell({OUTAGE: _sentence(error)})
             time.sleep(pause_s)  # it is tried again when this process is gone
             raise
@@ -352,6 +358,16 @@ def try_overrides(
             return failure
         tell(failure)
         raise
+
+
+def _warm_up(experiment: Experiment, dataset: Dataset, models: Models | None) -> None:
+    """Compute a loss before time is taken: the first one in a process imports and sets up much.
+
+    The workers of groups are new to each trial, so that all groups take what this takes.
+    """
+    if not experiment.workers.uses_ray:
+        assembly = replace(assemble(experiment), models=models or {})
+        rehearse(assembly, trained_on(assembly, dataset))
 
 
 def _returns(experiment: Experiment, checkpoint: Path, dataset: Dataset) -> list[dict[str, Any]]:

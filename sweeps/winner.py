@@ -66,10 +66,25 @@ def keep_leaders(
     kept |= {folder_of_trial(folder, number, rung=None) for number in going_on}
     for trial in trials:
         place = folder_of_trial(folder, trial.number, rung=None)
-        for one in (place, *place.glob("rung-*")):
-            for weights in (CHECKPOINTS, SNAPSHOTS) if one not in kept else ():
-                shutil.rmtree(one / weights, ignore_errors=True)
+        for one in {place, *place.glob("rung-*")} - kept:
+            _delete_weights(one)
     return leaders
+
+
+def forget_rungs(folder: Path, number: int) -> None:
+    """Delete the weights of the runs of a trial that have ended at rungs: the next begins anew.
+
+    Args:
+        folder: Folder of the sweep.
+        number: The trial, which waits at a rung.
+    """
+    for report in folder_of_trial(folder, number, rung=None).glob("rung-*/report.json"):
+        _delete_weights(report.parent)
+
+
+def _delete_weights(place: Path) -> None:
+    for weights in (CHECKPOINTS, SNAPSHOTS):
+        shutil.rmtree(place / weights, ignore_errors=True)
 
 
 def unregistered(best: TrialRecord, samples: int) -> str:

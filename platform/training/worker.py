@@ -62,8 +62,8 @@ def work(
         resume: Checkpoint to go on from, or None.
         until: Steps after which to stop, with a checkpoint; None for those of the whole run, whose
             clock does not depend on this.
-        shown: Steps whose checkpoint the reporter sees, too, if the guard doubts it; then it is
-            gone when the reporter has seen it, and nothing goes on from it.
+        shown: Steps with a checkpoint, which the reporter sees, too, if the guard doubts it; then
+            it is gone when the reporter has seen it, and nothing goes on from it.
         stream: Batches of this worker, where the data are streamed.
         dataset: The data where they have been loaded; None to load them here.
         models: Registered models that have been loaded, by reference; others are loaded here.
@@ -193,7 +193,8 @@ class _Run:
             if learning.power_averages and place.leads and _is_snapshot(learning.step, training):
                 write_snapshot(self.kept, learning.power_averages, step=learning.step)
             is_end = learning.step == self.until
-            is_due = is_end or (keep_at > 0 and learning.step % keep_at == 0)
+            is_shown = learning.step in self.shown
+            is_due = is_end or is_shown or (keep_at > 0 and learning.step % keep_at == 0)
             # A reading refuses losses that are no numbers: such a state must not be kept.
             if is_due or learning.step % training.every(training.log_every) == 0:
                 row = meter.read(learning.step, place)
@@ -205,7 +206,7 @@ class _Run:
                 guard.look(learning, self.reporter)
             if is_end or (is_due and not guard.is_unsure):
                 self._keep(learning)
-            elif is_due and learning.step in self.shown:
+            elif is_due and is_shown:
                 self._show(learning)
 
     def _keep(self, learning: Learning) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from onestep.platform.cli import main
-from onestep.sweeps.command import Sweep, estimate_of, text_of
+from onestep.sweeps.command import Sweep, changes_of, estimate_of, text_of
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.objective import Number
 from onestep.sweeps.plan import Plan
@@ -158,6 +158,8 @@ def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
     [
         (["--resume", "x", "--dry-run"], "drop --dry-run"),
         (["--resume", "x", "sweep.trials=few"], "sweep.trials must be a whole number, got 'few'"),
+        (["--resume", "x", "sweep.wandb=1"], "sweep.wandb must be true or false, got '1'"),
+        (["--resume", "x", "sweep.address=host:6379"], "there is no sweep 'x'"),
         (["--resume", "x", "data=moons"], "keeps its settings but sweep.trials, .*data=moons"),
         (["--resume", "x", "sweep.budget.samples=9"], "there is no sweep 'x'"),
         (["--resume", "x", "sweep.retries=9"], "there is no sweep 'x'"),
@@ -178,6 +180,14 @@ def test_what_names_no_sweep_to_go_on_with_or_to_report_on_is_refused(
     with pytest.raises(ValueError, match=said):
         Sweep().run(arguments(*words))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_resumed_sweep_may_follow_its_cluster_and_keeps_what_decides_its_trials() -> None:
+    words = ["sweep.trials=9", "sweep.address=10.0.0.2:6379", "sweep.wandb=true"]
+    changed = {"trials": 9, "address": "10.0.0.2:6379", "wandb": True}
+    assert changes_of(words, of="x") == changed
+    with pytest.raises(ValueError, match=r"keeps its settings but .*sweep\.storage"):
+        changes_of(["sweep.storage=sqlite:///other.db"], of="x")
 
 
 def test_the_help_shows_all_uses(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from onestep.platform.registry.run import Run as OurRun
 from onestep.platform.registry.run import RunFacts
 from onestep.sweeps.journal import Journal
 from onestep.sweeps.objective import Objective, Objectives
-from onestep.sweeps.record import report_file
+from onestep.sweeps.record import folder_of_trial, report_file
 from onestep.sweeps.searcher import NUMBER
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
@@ -169,3 +169,20 @@ def test_texts_of_a_sweep_are_artifacts_of_its_own_run(
     run_id = begun.run.run_id
     found = empty_store.client.download_artifacts(run_id, "report.html", str(tmp_path / "down"))
     assert Path(found).read_text() == "<p>caf\u00e9</p>"
+
+
+def test_a_trial_that_waits_at_a_rung_keeps_no_weights_of_the_runs_that_have_ended(
+    study: optuna.Study, tmp_path: Path, empty_store: Connection
+) -> None:
+    trial = study.ask()
+    for name, value in (("rung", 0), ("samples", 100), ("results", [[1.0, 1.0, 1.0]])):
+        trial.set_user_attr(name, value)
+    places = [folder_of_trial(tmp_path, trial.number, rung=rung) for rung in range(2)]
+    for place in places:
+        for kind in ("checkpoints", "snapshots"):
+            (place / kind).mkdir(parents=True)
+    report_file(tmp_path, trial.number, rung=0).write_text("{}")
+    begun = journal(study, empty_store, tmp_path, lambda line: None)
+    begun.on_trial_complete(0, [], SimpleNamespace(config={NUMBER: trial.number}))
+    assert [path.name for path in places[0].iterdir()] == ["report.json"]
+    assert {path.name for path in places[1].iterdir()} == {"checkpoints", "snapshots"}

@@ -55,6 +55,7 @@ def test_the_last_sweep_of_a_name_is_found_and_no_other(settings: SweepSettings)
     ("now", "said"),
     [
         ({"trials": 50, "concurrency": 1, "retries": 0, "budget": Budget(seconds=60.0)}, ""),
+        ({"address": "10.0.0.2:6379", "wandb": True}, ""),
         ({"seed": 7}, "seed: 0 then, 7 now"),
         ({"base": ("net=mlp_large",)}, "base.net: 'net=mlp' then, 'net=mlp_large' now"),
         ({"storage": "mysql://ada:secret@host/db"}, "'' then, 'mysql://ada:***@host/db' now"),

@@ -203,6 +203,21 @@ def test_a_budget_is_one_for_the_longest_trial() -> None:
             over(_POWER, *_HALVED, "training.checkpoint_every=300"),
             "training.checkpoint_every must divide the 512 samples at .*got 300",
         ),
+        (
+            over({"training.checkpoint_every": {"kind": "choice", "values": [512, 300]}}, *_HALVED),
+            "sweep.space cannot hold training.checkpoint_every where trials are measured",
+        ),
+        (
+            over(
+                {"optimizer.lr": {"kind": "log_uniform", "low": 1e-4, "high": 1e-2}},
+                "sweep.scheduler.kind=pbt",
+                "sweep.sampler=random",
+                "sweep.population=4",
+                "sweep.trials=16",
+                "sweep.budget.samples=6655",
+            ),
+            "sweep.budget.samples must be 0 or at least the 6656 after which a member .*got 6655",
+        ),
         (over({"method.path": _RAMP}), r"\[method.path\] draws .*it has LinearPath"),
         (over({"method.weighting.power": _RAMP}), r"\[method.weighting.power\] .*it has 1.0"),
         (over({"method.tims.diagonal": _RAMP}), "tims"),

@@ -90,6 +90,10 @@ def because(error: Exception, cause: Exception) -> Exception:
         (OSError(28, "No space left on device"), True),
         (OSError(116, "Stale file handle"), True),
         (TimeoutError("no answer"), True),
+        (FileNotFoundError(2, "No such file", "/home/ada/.onestep/sweeps/s/x.json"), True),
+        (FileNotFoundError(2, "No such file", "/data/pairs/set.json"), False),
+        (PermissionError(13, "Permission denied", "/data/pairs/set.json"), False),
+        (OSError(5, "Input/output error", "/data/pairs/set.json"), True),
         (because(CheckpointAltered("cannot be read"), OSError(116, "Stale file handle")), True),
         (because(CheckpointAltered("not whole"), FileNotFoundError(2, "No such file")), False),
         (because(WorkersFailed("Ray gave up"), RegistryUnreachable("away")), True),
@@ -102,7 +106,7 @@ def because(error: Exception, cause: Exception) -> Exception:
 def test_what_stores_and_nodes_do_is_told_from_what_was_tried(
     error: Exception, is_one: bool
 ) -> None:
-    assert is_outage(error) is is_one
+    assert is_outage(error, places=[Path("/home/ada/.onestep")]) is is_one
 
 
 @pytest.fixture

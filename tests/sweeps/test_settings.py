@@ -58,6 +58,10 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (
+            ["sweep=few_steps_posthoc", "sweep.scheduler.kind=median"],
+            "in their best settings, and rungs .* as trained: set .*replan=true or .*median",
+        ),
         (["sweep=nothing"], "nothing"),
         (["sweep.trails=3"], "trails"),
         (["sweep.trials=0"], "sweep.trials must be at least 1, got 0"),

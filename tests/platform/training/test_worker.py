@@ -12,6 +12,7 @@ from onestep.platform.training.errors import TrainingDiverged
 from onestep.platform.training.place import Place
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.worker import work
+from onestep.tests.platform.training.group import assert_equal, state_at
 from onestep.tests.platform.training.recipe import BATCH, FLOW_MATCHING, STEEP, recipe
 
 
@@ -68,3 +69,21 @@ def test_weights_that_a_finite_loss_has_broken_are_not_kept(
         work(values, place=Place(), reporter=reporter, folder=tmp_path)
     (kept,) = (tmp_path / "checkpoints").glob("step-*")
     assert kept.name == "step-0000000002"
+
+
+@pytest.mark.parametrize("checkpoint_every", [0, 4 * BATCH])
+def test_a_checkpoint_that_is_to_be_seen_is_made_and_changes_nothing(
+    checkpoint_every: int, tmp_path: Path
+) -> None:
+    training = {"checkpoint_every": checkpoint_every, "keep_checkpoints": 9}
+    values = recipe(FLOW_MATCHING, steps=6, training=training)
+    ends, seen = list[Path](), list[list[str]]()
+    for name, shown in (("plain", ()), ("shown", (3, 5))):
+        reporter = MemoryReporter()
+        end = work(values, place=Place(), reporter=reporter, folder=tmp_path / name, shown=shown)
+        assert end is not None
+        ends.append(end)
+        seen.append([path.name[-1] for path in reporter.checkpoints])
+    between = ["4"] * bool(checkpoint_every)
+    assert seen == [[*between, "6"], ["3", *between, "5", "6"]]
+    assert_equal(state_at(ends[1]), state_at(ends[0]))
