@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from .derived import Derived
 from .halving import Promotion, Rung, bracket_of, promotable, to_the_top
 from .ranking import Values, ranked
-from .record import CURVE, ERROR, RUNG, STOPPED, UNTRIED
+from .record import CURVE, DIVERGED, ERROR, RUNG, STOPPED, UNTRIED
 from .settings import SweepSettings
 from .stopping import Curve, StoppingKind
 
@@ -143,14 +143,23 @@ def curve_of(trial: Trial | FrozenTrial) -> dict[int, Values]:
 def curves_of(trials: Sequence[FrozenTrial], known: Derived[dict[int, Values]]) -> dict[int, Curve]:
     """What each trial of a study has reported, by its number there.
 
+    What one gave that diverged later counts as bad as any: it holds nobody's place.
+
     Args:
         trials: All trials of the study. Points that were suggested and not tried are none.
         known: The objectives of each by samples.
     """
     begun = [one for one in trials if UNTRIED not in one.user_attrs]
     return {
-        one.number: Curve(number=place, values=known.of(one)) for place, one in enumerate(begun)
+        one.number: Curve(number=place, values=_of_rival(one, known.of(one)))
+        for place, one in enumerate(begun)
     }
+
+
+def _of_rival(trial: FrozenTrial, curve: dict[int, Values]) -> dict[int, Values]:
+    if DIVERGED not in trial.user_attrs:
+        return curve
+    return {samples: (math.inf,) * len(values) for samples, values in curve.items()}
 
 
 def _highest(found: dict[int, Promotion | None]) -> Promotion | None:
