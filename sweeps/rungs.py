@@ -71,11 +71,11 @@ class Rungs:
             trials: All trials of the study.
 
         Returns:
-            The promotion; None if a whole run has begun, or a run of any rung is to be waited for.
+            The promotion; None if there is a whole run, or a run of any rung is to be waited for.
         """
         brackets = {b: self._known(trials, b) for b in range(len(self._budgets))}
         rungs = [rung for some in brackets.values() for rung in some]
-        if any(rung.running for rung in rungs) or any(b[-1].entered for b in brackets.values()):
+        if any(rung.running for rung in rungs) or any(b[-1].held for b in brackets.values()):
             return None
         return _highest({bracket: to_the_top(some) for bracket, some in brackets.items()})
 
@@ -86,8 +86,8 @@ class Rungs:
             trials: All trials of the study.
             rung: The rung of the run that is to be started.
         """
-        come_to = [one.user_attrs[RUNG] for one in trials if RUNG in one.user_attrs]
-        if len(self._budgets) - 1 in come_to:
+        notes = [one.user_attrs for one in trials if RUNG in one.user_attrs]
+        if len(self._budgets) - 1 in [each[RUNG] for each in notes if ERROR not in each]:
             return 0
         live = [
             one.user_attrs[RUNG]

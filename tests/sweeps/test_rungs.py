@@ -17,6 +17,7 @@ from onestep.sweeps.halving import bracket_of
 from onestep.sweeps.objective import Mode, Objective, Objectives
 from onestep.sweeps.record import SECONDS_FILE, Outcome, folder_of_trial
 from onestep.sweeps.remembered import RememberedStorage
+from onestep.sweeps.rungs import Rungs
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
@@ -298,6 +299,43 @@ def test_what_is_kept_for_a_whole_run_goes_to_another_trial_when_all_have_failed
         assert suggestion is not None
         book.fail(suggestion.number, "diverged", cost=_took(250), has_diverged=True)
     assert [run_one(book) for _ in range(3)] == [(3, 0), (3, 1), (3, 2)]
+
+
+@pytest.mark.parametrize("fill", [True, False])
+@pytest.mark.parametrize("samples", [0, 4000])
+def test_a_sweep_ends_with_a_whole_run_when_the_first_at_the_top_fails(
+    samples: int, fill: bool, storage: RDBStorage, tmp_path: Path
+) -> None:
+    rule = replace(_REPLANNED.scheduler, reduction=4, fill=fill)
+    settings = replace(_REPLANNED, scheduler=rule, budget=Budget(samples=samples))
+    book, order = open_book(storage, tmp_path, settings), []
+    while (suggestion := book.suggest()) is not None:
+        which, rung = suggestion.number, suggestion.rung
+        order.append((which, rung))
+        each = 1000 if rung else 250
+        if order.count((which, 1)) and which == 0:
+            book.fail(which, "CUDA out of memory", cost=_took(each))
+        else:
+            told = [number(-float(which))]
+            book.end(which, told, samples=each, report="{}", cost=_took(each))
+    book.close()
+    assert order == [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1)]
+    assert [one.outcome for one in ended(book.study)][:2] == [Outcome.FAILED, Outcome.FINISHED]
+
+
+def test_what_a_whole_run_takes_is_left_again_when_the_first_at_the_top_has_failed(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book, rungs = open_book(storage, tmp_path, _REPLANNED), Rungs(_REPLANNED, _BUDGETS)
+    assert rungs.reserve(book.study.get_trials(), 0) == 1500
+    while (suggestion := book.suggest()) is not None and suggestion.rung != 2:
+        which, samples = suggestion.number, _BUDGETS[suggestion.rung or 0]
+        found = [number(-float(which))]
+        book.end(which, found, samples=samples, report="{}", cost=_took(samples))
+    assert suggestion is not None
+    assert rungs.reserve(book.study.get_trials(), 0) == 0
+    book.fail(suggestion.number, "CUDA out of memory", cost=_took(1000))
+    assert rungs.reserve(book.study.get_trials(), 0) == 1000
 
 
 def test_runs_at_once_keep_to_a_budget_and_leave_the_whole_run(
