@@ -105,7 +105,8 @@ class Book:
         # Counted here from now on: nobody else adds trials, and to ask the database takes longer.
         self._count, self._begun = len(known), sum(UNTRIED not in one.user_attrs for one in known)
         for frozen in known:
-            if frozen.state != TrialState.RUNNING or self._is_between(frozen):
+            is_between = self._rungs is not None and self._rungs.is_between(frozen)
+            if frozen.state != TrialState.RUNNING or is_between:
                 continue
             if not self._settle(Trial(study, frozen._trial_id)):
                 self._waiting.append(frozen)
@@ -322,13 +323,11 @@ class Book:
         The study remembers that the sweep has ended, until it is to have other counts.
         """
         why, kind = self.ending, self._settings.scheduler.kind
-        between = [one for one in self._all() if self._is_between(one)]
-        if self._rungs is not None:
-            for frozen in between:
-                place = self._rungs.place(frozen, self._all())
-                self._points.again(frozen).set_user_attr(STOPPED, f"{kind}, {place}")
-        for frozen in between:
-            self._close_stopped(self._points.again(frozen))
+        if (rungs := self._rungs) is not None:
+            for frozen in filter(rungs.is_between, trials := self._all()):
+                trial = self._points.again(frozen)
+                trial.set_user_attr(STOPPED, f"{kind}, {rungs.place(frozen, trials)}")
+                self._close_stopped(trial)
         if why:
             mark_ended(self.study, self._settings, why)
 
@@ -429,18 +428,17 @@ class Book:
         """Whether nothing is left for a run, of so many samples, with what is to be left then."""
         return self._purse.is_spent(samples, self._all, running=self._open, kept=kept)
 
-    def _is_between(self, frozen: FrozenTrial) -> bool:
-        """Whether a trial has ended at a rung and may go on to the next."""
-        return self._rungs is not None and self._rungs.is_between(frozen)
-
     def _next_run(self, rungs: Rungs) -> Promotion | None:
         """What is to be run next, where rungs are runs of their own; a new trial by its number.
 
         New trials and promotions leave what the whole run takes with which a sweep ends.
         """
         trials = self._all()
-        found = rungs.promotion(trials)
-        if found is None and self._begun < self._settings.trials and not self._is_exhausted:
+        count = self._begun if self._is_exhausted else rungs.count(trials, begun=self._begun)
+        found = rungs.promotion(trials, count=count)
+        # What promotions leave of a budget goes to other trials, when all runs have ended.
+        most = count if self._open or self._is_exhausted else self._settings.trials
+        if found is None and self._begun < most:
             found = Promotion(number=self._count, rung=rungs.first(self._begun))
         if found is not None:
             kept = rungs.reserve(trials, found.rung)

@@ -1,15 +1,17 @@
 """Rungs as runs of their own: what a study knows of them, who goes on, and what that takes."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import final
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from .cost import NOTHING, Cost
 from .derived import Derived
 from .halving import Promotion, Rung, bracket_of, promotable, to_the_top
 from .ranking import Values, ranked
-from .record import CURVE, DIVERGED, ERROR, RUNG, STOPPED, UNTRIED
+from .record import COST, CURVE, DIVERGED, ERROR, RUNG, STOPPED, UNTRIED
 from .settings import SweepSettings
 from .stopping import Curve, StoppingKind
 
@@ -45,13 +47,35 @@ class Rungs:
         is_running = trial.state == TrialState.RUNNING and STOPPED not in trial.user_attrs
         return is_running and rung is not None and self._budgets[rung] in self._curves.of(trial)
 
-    def promotion(self, trials: Sequence[FrozenTrial]) -> Promotion | None:
+    def count(self, trials: Sequence[FrozenTrial], *, begun: int) -> int:
+        """How many trials begin in the end, as far as is known; never fewer than have begun.
+
+        Rungs that are filled are planned from it. A budget pays for no more than so many with all
+        that go on from them; what it says of time or money counts at the pace of the runs until
+        now.
+
+        Args:
+            trials: All trials of the study.
+            begun: How many of them have begun.
+        """
+        rule, budget, most = self._settings.scheduler, self._settings.budget, self._settings.trials
+        if rule.fill and budget.is_limited:
+            took = sum((Cost(**one.user_attrs.get(COST, {})) for one in trials), NOTHING)
+            paid = budget.samples or math.inf
+            if took.samples:
+                paid = min(paid, budget.share(took) * took.samples)
+            some = range(1, most + 1)
+            most = bisect_right(some, paid, key=lambda n: rule.expected_samples(n, self._budgets))
+        return max(begun, most)
+
+    def promotion(self, trials: Sequence[FrozenTrial], *, count: int) -> Promotion | None:
         """Who is to go on now, if anybody, to the highest rung first.
 
         Args:
             trials: All trials of the study.
+            count: How many begin in the end.
         """
-        firsts = [self.first(place) for place in range(self._settings.trials)]
+        firsts = [self.first(place) for place in range(count)]
         rule = self._settings.scheduler
         found = {
             bracket: promotable(

@@ -411,6 +411,55 @@ def test_a_grid_without_points_ends_with_a_whole_run_and_has_ended(
     assert order == [(0, 0), (1, 0), (0, 1), (2, 0), (0, 2)]
 
 
+@pytest.mark.parametrize("kind", [StoppingKind.ASHA, StoppingKind.HYPERBAND])
+@pytest.mark.parametrize("limit", ["samples", "seconds", "grid"])
+def test_rungs_are_filled_from_the_trials_that_begin_not_from_all_that_were_allowed(
+    limit: str, kind: StoppingKind, storage: RDBStorage, tmp_path: Path
+) -> None:
+    """Sixteen trials and all that go on from them take 12000 samples."""
+    rule = replace(_REPLANNED.scheduler, kind=kind, fill=True)
+    samples = rule.expected_samples(16, _BUDGETS)
+    changed: dict[str, Any] = {
+        "samples": {"budget": Budget(samples=samples)},
+        "seconds": {"budget": Budget(seconds=samples / 10)},
+        "grid": {"space": _SIXTEEN, "sampler": SamplerKind.GRID},
+    }[limit]
+    settings = replace(_REPLANNED, trials=64, scheduler=rule, **changed)
+    order = run_all(open_book(storage, tmp_path, settings))
+    assert sum(_BUDGETS[rung] for _, rung in order) == samples
+    assert len({which for which, _ in order}) == 16
+    if kind is StoppingKind.ASHA:
+        assert Counter(rung for _, rung in order) == {0: 16, 1: 8, 2: 4}
+
+
+_SIXTEEN: Final = Space.from_dict({"k": {"kind": "int", "low": 1, "high": 16}})
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_what_promotions_leave_of_a_budget_goes_to_other_trials(
+    at_once: int, storage: RDBStorage, tmp_path: Path
+) -> None:
+    """Half of the trials fail after their first samples, so that it pays for more."""
+    rule, budget = replace(_REPLANNED.scheduler, fill=True), Budget(samples=6000)
+    settings = replace(_REPLANNED, trials=64, scheduler=rule, budget=budget)
+    book, taken = open_book(storage, tmp_path, settings), 0
+    while not book.is_done:
+        running = [one for _ in range(at_once) if (one := book.suggest()) is not None]
+        assert running
+        for one in running:
+            assert one.rung is not None
+            has_failed = one.rung == 0 and one.number % 2 == 1
+            cost = _took(10 if has_failed else _BUDGETS[one.rung])
+            taken += cost.samples
+            if has_failed:
+                book.fail(one.number, "CUDA out of memory", cost=cost)
+            else:
+                told = [number(-float(one.number))]
+                book.end(one.number, told, samples=cost.samples, report="{}", cost=cost)
+    book.close()
+    assert 6000 - 250 < taken <= 6000
+
+
 def _ended(settings: SweepSettings, storage: RDBStorage, folder: Path) -> Book:
     """A plain sweep that was brought to its end."""
     book = open_book(storage, folder, settings)
