@@ -58,6 +58,7 @@ from .warm_start import FirstPoint
 
 _TRIES: Final = 1000
 """Points that break a constraint, one after the other, before a sweep gives up."""
+_OF_A_RUN: Final[Mapping[str, Any]] = {RESULTS: [], SAMPLES: 0, CHOSEN: {}}
 UNEXPECTED: Final = "the trial's process failed; Ray Tune's folder of the sweep has its error"
 
 
@@ -367,8 +368,7 @@ class Book:
 
     def _child(self, population: Population) -> Suggestion | None:
         """A trial that goes on from another, written down at once or not at all."""
-        child = population.next(self._all())
-        if child is None:
+        if (child := population.next(self._all())) is None:
             return None
         child.keep(self.study, self._settings.space)
         self._count, self._begun = self._count + 1, self._begun + 1
@@ -478,6 +478,8 @@ class Book:
         return ERROR in notes or STOPPED in notes
 
     def _close_failed(self, trial: Trial) -> None:
+        for name, nothing in _OF_A_RUN.items() if RUNG in trial.user_attrs else ():
+            trial.set_user_attr(name, nothing)  # what its run at the rung below gave
         if DIVERGED in trial.user_attrs:
             self._close_stopped(trial)  # for the sampler: to keep away from such points
         else:

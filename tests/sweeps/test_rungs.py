@@ -17,7 +17,7 @@ from onestep.sweeps.halving import bracket_of
 from onestep.sweeps.objective import Mode, Objective, Objectives
 from onestep.sweeps.record import SECONDS_FILE, Outcome, folder_of_trial
 from onestep.sweeps.remembered import RememberedStorage
-from onestep.sweeps.rungs import Rungs
+from onestep.sweeps.rungs import Rungs, curve_of
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
@@ -150,6 +150,24 @@ def test_a_return_of_the_guardian_is_told_of_the_rung_at_which_it_was(
     assert [run_one(book) for _ in range(3)] == [(0, 1), (0, 2), None]
     book.close()
     assert [one.returns for one in ended(book.study)] == [(), (back,)]
+
+
+def test_a_trial_that_fails_at_a_rung_is_told_with_nothing_of_the_rung_below(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, replace(_REPLANNED, trials=2))
+    chosen = {"place": 3, "values": {"ema.width": 0.1}, "said": "w", "as_trained": [[9, 9, 9]]}
+    for which in range(2):
+        assert book.suggest() is not None
+        told = [number(-float(which))]
+        book.end(which, told, samples=250, report="{}", cost=_took(250), chosen=chosen)
+    assert book.suggest() is not None
+    book.fail(0, "CUDA out of memory", cost=_took(7))
+    failed = ended(book.study)[0]
+    assert (failed.number, failed.outcome, failed.rung) == (0, Outcome.FAILED, 1)
+    assert (failed.samples, failed.said, failed.as_trained, failed.posthoc) == (0, "", (), {})
+    assert failed.cost.samples == 257
+    assert curve_of(book.study.trials[0]) == {250: (0.0,)}
 
 
 def test_a_killed_suggestion_begins_at_the_rung_of_its_bracket(
