@@ -233,8 +233,12 @@ def test_a_sampler_that_would_learn_nothing_at_rungs_is_refused(
     sampler: str, objectives: Objectives | None
 ) -> None:
     changed: dict[str, Any] = {"objectives": objectives} if objectives else {}
-    with pytest.raises(ValueError, match="qmc, random, grid, or tpe with one objective"):
-        replace(_REPLANNED, sampler=SamplerKind(sampler), **changed)
+    for kind, replan in (("asha", True), ("asha", False), ("hyperband", False), ("median", False)):
+        changed["scheduler"] = Stopping(kind=StoppingKind(kind), replan=replan)
+        said = f"kind={kind} takes sweep.sampler qmc, random, grid, or tpe with one objective"
+        with pytest.raises(ValueError, match=said):
+            replace(_REPLANNED, sampler=SamplerKind(sampler), **changed)
+    assert replace(_REPLANNED, sampler=SamplerKind.TPE).sampler is SamplerKind.TPE
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
