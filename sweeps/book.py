@@ -6,6 +6,7 @@ when it was killed are the next ones that it starts, under their own numbers.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -58,6 +59,7 @@ from .warm_start import FirstPoint
 
 _TRIES: Final = 1000
 """Points that break a constraint, one after the other, before a sweep gives up."""
+_OF_A_RUN: Final[Mapping[str, Any]] = {RESULTS: [], SAMPLES: 0, CHOSEN: {}}
 UNEXPECTED: Final = "the trial's process failed; Ray Tune's folder of the sweep has its error"
 
 
@@ -94,9 +96,8 @@ class Book:
         self._revision, self._budgets, self._purse = revision, budgets, Purse(settings, budgets)
         self._rungs = Rungs(settings, budgets) if settings.scheduler.replan else None
         self._curves = Derived(curve_of)
-        self._population: Population | None = None
-        if settings.scheduler.is_population:
-            self._population = Population(settings, base=base, budgets=budgets, folder=folder)
+        members = partial(Population, settings, base=base, budgets=budgets, folder=folder)
+        self._population = members() if settings.scheduler.is_population else None
         study.pruner = NopPruner()
         self._waiting: list[FrozenTrial] = []
         self._open: dict[int, Trial] = {}
@@ -105,7 +106,8 @@ class Book:
         # Counted here from now on: nobody else adds trials, and to ask the database takes longer.
         self._count, self._begun = len(known), sum(UNTRIED not in one.user_attrs for one in known)
         for frozen in known:
-            is_cut_off = frozen.state == TrialState.RUNNING and not self._is_between(frozen)
+            waits = self._rungs is not None and self._rungs.is_between(frozen)
+            is_cut_off = frozen.state == TrialState.RUNNING and not waits
             if is_cut_off and not self._settle(Trial(study, frozen._trial_id)):
                 self._waiting.append(frozen)
 
@@ -325,13 +327,11 @@ class Book:
         The study remembers that the sweep has ended, until it is to have other counts.
         """
         why, kind = self.ending, self._settings.scheduler.kind
-        between = [one for one in self._all() if self._is_between(one)]
-        if self._rungs is not None:
-            for frozen in between:
-                place = self._rungs.place(frozen, self._all())
-                self._points.again(frozen).set_user_attr(STOPPED, f"{kind}, {place}")
-        for frozen in between:
-            self._close_stopped(self._points.again(frozen))
+        if (rungs := self._rungs) is not None:
+            for frozen in filter(rungs.is_between, trials := self._all()):
+                trial = self._points.again(frozen)
+                trial.set_user_attr(STOPPED, f"{kind}, {rungs.place(frozen, trials)}")
+                self._close_stopped(trial)
         if why:
             mark_ended(self.study, self._settings, why)
 
@@ -429,18 +429,17 @@ class Book:
         """Whether nothing is left for a run, of so many samples, with what is to be left then."""
         return self._purse.is_spent(samples, self._all, running=self._open, kept=kept)
 
-    def _is_between(self, frozen: FrozenTrial) -> bool:
-        """Whether a trial has ended at a rung and may go on to the next."""
-        return self._rungs is not None and self._rungs.is_between(frozen)
-
     def _next_run(self, rungs: Rungs) -> Promotion | None:
         """What is to be run next, where rungs are runs of their own; a new trial by its number.
 
         New trials and promotions leave what the whole run takes with which a sweep ends.
         """
         trials = self._all()
-        found = rungs.promotion(trials)
-        if found is None and self._begun < self._settings.trials and not self._is_exhausted:
+        count = self._begun if self._is_exhausted else rungs.count(trials, begun=self._begun)
+        found = rungs.promotion(trials, count=count)
+        # What promotions leave of a budget goes to other trials, when all runs have ended.
+        most = count if self._open or self._is_exhausted else self._settings.trials
+        if found is None and self._begun < most:
             found = Promotion(number=self._count, rung=rungs.first(self._begun))
         if found is not None:
             kept = rungs.reserve(trials, found.rung)
@@ -480,6 +479,8 @@ class Book:
         return ERROR in notes or STOPPED in notes
 
     def _close_failed(self, trial: Trial) -> None:
+        for name, nothing in _OF_A_RUN.items() if RUNG in trial.user_attrs else ():
+            trial.set_user_attr(name, nothing)  # what its run at the rung below gave
         if DIVERGED in trial.user_attrs:
             self._close_stopped(trial)  # for the sampler: to keep away from such points
         else:

@@ -30,6 +30,16 @@ class Rung:
         """Configurations whose runs have been started."""
         return self.running | self.results.keys()
 
+    @property
+    def failed(self) -> frozenset[int]:
+        """Configurations whose runs have failed."""
+        return frozenset(k for k, one in self.results.items() if not all(map(isfinite, one)))
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Configurations whose runs have been started and have not failed."""
+        return self.entered - self.failed
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -129,17 +139,17 @@ def promotable(
     they came; a promotion once made stays, though, so that a late result may find that a worse one
     has gone on before it. While configurations are still to start it waits until n // reduction is
     more than have gone on, or every change among the best would be one more run; once all have
-    started it goes on, so that the winner is not a wrong one. Where nothing else is left to do and
-    no run has had the whole budget, the best that is left of the highest rung goes on: a sweep ends
-    with a whole run.
+    started it goes on, so that the winner is not a wrong one. Where a run fails that has gone on,
+    the next best takes its place. Where nothing else is left to do and no run has had the whole
+    budget, the best that is left of the highest rung goes on: a sweep ends with a whole run.
 
     Where rungs are filled first, only those go on that are among the best of their rung whatever
     its other results will be, so that no promotion is one too many.
 
     Reference: Li et al. 2020 (ASHA), arXiv:1810.05934v5, Alg. 2, get_job; filled rungs are those of
         Jamieson and Talwalkar 2015 (successive halving), arXiv:1502.07943, Fig. 3.
-    Differs from the papers: the waiting, the last clause, and that who is sure of a place does not
-        wait for the rest of a rung.
+    Differs from the papers: the waiting, the last two clauses, and that who is sure of a place does
+        not wait for the rest of a rung.
 
     Args:
         rungs: What is known of each rung, the lowest first.
@@ -157,8 +167,8 @@ def promotable(
         return to_the_top(rungs) if len(rungs[0].results) >= count else None
     is_filling = len(rungs[0].entered) < count
     for low in reversed(range(len(rungs) - 1)):
-        quota = len(rungs[low].results) // reduction
-        if is_filling and len(rungs[low + 1].entered) >= quota:
+        quota = _ended(rungs, low) // reduction
+        if is_filling and len(rungs[low + 1].held) >= quota:
             continue
         if (found := _next(rungs, low, quota)) is not None:
             return found
@@ -166,12 +176,12 @@ def promotable(
 
 
 def to_the_top(rungs: Sequence[Rung]) -> Promotion | None:
-    """Who is to go on so that a sweep ends with a whole run, if none has begun and nothing runs.
+    """Who is to go on so that a sweep ends with a whole run, if there is none and nothing runs.
 
     Args:
         rungs: What is known of each rung, the lowest first.
     """
-    if rungs[-1].entered or any(rung.running for rung in rungs):
+    if rungs[-1].held or any(rung.running for rung in rungs):
         return None
     for low in reversed(range(len(rungs) - 1)):
         if (found := _next(rungs, low, len(rungs[low].results))) is not None:
@@ -219,20 +229,26 @@ def _cycle(brackets: int, reduction: int) -> tuple[int, ...]:
 def _sure(rungs: Sequence[Rung], count: int, reduction: int) -> Promotion | None:
     """Who is among the best of a filled rung whatever comes, from the highest rung first."""
     highest, due = None, count
-    for low, rung in enumerate(rungs[:-1]):
-        ended = len(rung.results)
+    for low in range(len(rungs) - 1):
+        ended = _ended(rungs, low)
         found = _next(rungs, low, max(0, due // reduction - (due - ended)))
         highest = found or highest
         is_over = ended == due and found is None
         # Fewer than planned come where runs of the rung below have failed.
-        due = len(rungs[low + 1].entered) if is_over else max(1, due // reduction)
+        due = len(rungs[low + 1].held) if is_over else max(1, due // reduction)
     return highest
+
+
+def _ended(rungs: Sequence[Rung], low: int) -> int:
+    """Runs of a rung that ended; above the lowest others run in place of those that failed."""
+    return len(rungs[low].results) - (len(rungs[low].failed) if low else 0)
 
 
 def _next(rungs: Sequence[Rung], low: int, quota: int) -> Promotion | None:
     """The first of a rung's best that has not gone on; one whose run failed never does."""
     results, gone = rungs[low].results, rungs[low + 1].entered
-    shut = rungs[low].closed - gone  # the next best go in their places
+    shut = rungs[low].closed - rungs[low + 1].held  # the next best go in their places
+    shut |= rungs[low + 1].failed
     for number in [one for one in ranked(results) if one not in shut][:quota]:
         if number not in gone and all(map(isfinite, results[number])):
             return Promotion(number=number, rung=low + 1)

@@ -13,9 +13,10 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial
 
 from .derived import Derived
 from .record import ERROR, RESULTS
-from .rung_sampler import RungSampler, shown
+from .rung_sampler import RungSampler, shown, shown_at_rungs
 from .sampler import SamplerKind, given_point, sampler_of
 from .settings import SweepSettings
+from .stopping import StoppingKind
 from .warm_start import FirstPoint
 
 
@@ -31,7 +32,8 @@ class Points:
 
     def __init__(self, study: Study, settings: SweepSettings, first: Sequence[FirstPoint]) -> None:
         self._study, self._settings, self._first = study, settings, first
-        self._has_good, self._shown = False, Derived(shown)
+        self._has_good = False
+        self._shown = Derived(shown_at_rungs if settings.scheduler.replan else shown)
         # With the seed of the sweep that they come from, its random points would come again, too.
         self._seed = settings.seed
         if first:
@@ -89,7 +91,8 @@ class Points:
             startup=settings.startup if self._is_any_good else sys.maxsize,
             population=settings.population,
         )
-        learns = settings.scheduler.replan and settings.sampler is SamplerKind.TPE
+        is_measured = settings.scheduler.kind is not StoppingKind.NONE
+        learns = is_measured and settings.sampler is SamplerKind.TPE
         return RungSampler(sampler, self._shown) if learns else sampler
 
     @property

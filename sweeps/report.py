@@ -61,7 +61,9 @@ def ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialR
 
     Those of a kind stand by their fronts, the Pareto set first, and in a front by the first
     objective.
-    Those that were stopped are first ordered by how far they came.
+    Those that were stopped are first ordered by how far they came, and members of a population by
+    their generations. Whole runs end at whole batches, so that a few samples more or less, as
+    batches of another size bring them, decide nothing.
 
     Args:
         trials: The trials.
@@ -70,9 +72,17 @@ def ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialR
     ordered: list[TrialRecord] = []
     for outcome in Outcome:
         some = [one for one in trials if one.outcome is outcome]
-        for samples in sorted({one.samples for one in some}, reverse=True):
-            ordered += _by_results([one for one in some if one.samples == samples], objectives)
+        for reached in sorted(set(map(_reached, some)), reverse=True):
+            ordered += _by_results([one for one in some if _reached(one) == reached], objectives)
     return ordered
+
+
+def _reached(trial: TrialRecord) -> int:
+    """How far a trial came, for those of its kind to be ordered by; whole runs are all equal."""
+    if trial.rung is not None:
+        return trial.rung
+    is_whole = trial.outcome is Outcome.FINISHED and trial.lineage is None
+    return 0 if is_whole else trial.samples
 
 
 def _by_results(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:

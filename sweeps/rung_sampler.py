@@ -1,4 +1,4 @@
-"""What a sampler learns from where rungs are runs of their own: trials that wait at one, too."""
+"""What a sampler learns from where trials are measured on their way: more than how they ended."""
 
 import copy
 from collections.abc import Container
@@ -10,14 +10,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from .derived import Derived
+from .record import DIVERGED
 
 
 @final
 class RungSampler(BaseSampler):
-    """Shows a sampler a trial that has been measured at a rung as one that was stopped there.
-
-    For the study it is running, since it may go on, and would count as a bad one that has told
-    nothing.
+    """Shows a sampler the trials of a study as ``shown`` and ``shown_at_rungs`` have them.
 
     Args:
         sampler: The sampler.
@@ -56,7 +54,7 @@ class RungSampler(BaseSampler):
 
 @final
 class _MeasuredStudy(Study):
-    """A study in which trials that have been measured on their way are pruned."""
+    """A study whose trials are as a sampler is to see them."""
 
     def __init__(self, study: Study, shown: Derived[FrozenTrial]) -> None:
         super().__init__(study.study_name, study._storage)
@@ -74,9 +72,26 @@ class _MeasuredStudy(Study):
 
 
 def shown(trial: FrozenTrial) -> FrozenTrial:
-    """A trial as a sampler is to see it: pruned, if it has been measured on its way."""
-    if trial.state != TrialState.RUNNING or not trial.intermediate_values:
+    """A trial as a sampler is to see it: without what it gave on its way, if it diverged later.
+
+    Of stopped trials the one that got furthest counts as the best, and so would one that diverged.
+    """
+    if DIVERGED not in trial.user_attrs or not trial.intermediate_values:
         return trial
-    measured = copy.copy(trial)
+    diverged = copy.copy(trial)
+    diverged.intermediate_values = {}
+    return diverged
+
+
+def shown_at_rungs(trial: FrozenTrial) -> FrozenTrial:
+    """The same where rungs are runs of their own: one that waits at a rung was stopped there.
+
+    For the study it is running, since it may go on, and would count as a bad one that has told
+    nothing.
+    """
+    seen = shown(trial)
+    if seen.state != TrialState.RUNNING or not seen.intermediate_values:
+        return seen
+    measured = copy.copy(seen)
     measured.state = TrialState.PRUNED
     return measured

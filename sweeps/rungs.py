@@ -1,15 +1,17 @@
 """Rungs as runs of their own: what a study knows of them, who goes on, and what that takes."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import final
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from .cost import NOTHING, Cost
 from .derived import Derived
 from .halving import Promotion, Rung, bracket_of, promotable, to_the_top
 from .ranking import Values, ranked
-from .record import CURVE, ERROR, RUNG, STOPPED, UNTRIED
+from .record import COST, CURVE, DIVERGED, ERROR, RUNG, STOPPED, UNTRIED
 from .settings import SweepSettings
 from .stopping import Curve, StoppingKind
 
@@ -45,13 +47,35 @@ class Rungs:
         is_running = trial.state == TrialState.RUNNING and STOPPED not in trial.user_attrs
         return is_running and rung is not None and self._budgets[rung] in self._curves.of(trial)
 
-    def promotion(self, trials: Sequence[FrozenTrial]) -> Promotion | None:
+    def count(self, trials: Sequence[FrozenTrial], *, begun: int) -> int:
+        """How many trials begin in the end, as far as is known; never fewer than have begun.
+
+        Rungs that are filled are planned from it. A budget pays for no more than so many with all
+        that go on from them; what it says of time or money counts at the pace of the runs until
+        now.
+
+        Args:
+            trials: All trials of the study.
+            begun: How many of them have begun.
+        """
+        rule, budget, most = self._settings.scheduler, self._settings.budget, self._settings.trials
+        if rule.fill and budget.is_limited:
+            took = sum((Cost(**one.user_attrs.get(COST, {})) for one in trials), NOTHING)
+            paid = budget.samples or math.inf
+            if took.samples:
+                paid = min(paid, budget.share(took) * took.samples)
+            some = range(1, most + 1)
+            most = bisect_right(some, paid, key=lambda n: rule.expected_samples(n, self._budgets))
+        return max(begun, most)
+
+    def promotion(self, trials: Sequence[FrozenTrial], *, count: int) -> Promotion | None:
         """Who is to go on now, if anybody, to the highest rung first.
 
         Args:
             trials: All trials of the study.
+            count: How many begin in the end.
         """
-        firsts = [self.first(place) for place in range(self._settings.trials)]
+        firsts = [self.first(place) for place in range(count)]
         rule = self._settings.scheduler
         found = {
             bracket: promotable(
@@ -71,11 +95,11 @@ class Rungs:
             trials: All trials of the study.
 
         Returns:
-            The promotion; None if a whole run has begun, or a run of any rung is to be waited for.
+            The promotion; None if there is a whole run, or a run of any rung is to be waited for.
         """
         brackets = {b: self._known(trials, b) for b in range(len(self._budgets))}
         rungs = [rung for some in brackets.values() for rung in some]
-        if any(rung.running for rung in rungs) or any(b[-1].entered for b in brackets.values()):
+        if any(rung.running for rung in rungs) or any(b[-1].held for b in brackets.values()):
             return None
         return _highest({bracket: to_the_top(some) for bracket, some in brackets.items()})
 
@@ -86,8 +110,8 @@ class Rungs:
             trials: All trials of the study.
             rung: The rung of the run that is to be started.
         """
-        come_to = [one.user_attrs[RUNG] for one in trials if RUNG in one.user_attrs]
-        if len(self._budgets) - 1 in come_to:
+        notes = [one.user_attrs for one in trials if RUNG in one.user_attrs]
+        if len(self._budgets) - 1 in [each[RUNG] for each in notes if ERROR not in each]:
             return 0
         live = [
             one.user_attrs[RUNG]
@@ -143,14 +167,23 @@ def curve_of(trial: Trial | FrozenTrial) -> dict[int, Values]:
 def curves_of(trials: Sequence[FrozenTrial], known: Derived[dict[int, Values]]) -> dict[int, Curve]:
     """What each trial of a study has reported, by its number there.
 
+    What one gave that diverged later counts as bad as any: it holds nobody's place.
+
     Args:
         trials: All trials of the study. Points that were suggested and not tried are none.
         known: The objectives of each by samples.
     """
     begun = [one for one in trials if UNTRIED not in one.user_attrs]
     return {
-        one.number: Curve(number=place, values=known.of(one)) for place, one in enumerate(begun)
+        one.number: Curve(number=place, values=_of_rival(one, known.of(one)))
+        for place, one in enumerate(begun)
     }
+
+
+def _of_rival(trial: FrozenTrial, curve: dict[int, Values]) -> dict[int, Values]:
+    if DIVERGED not in trial.user_attrs:
+        return curve
+    return {samples: (math.inf,) * len(values) for samples, values in curve.items()}
 
 
 def _highest(found: dict[int, Promotion | None]) -> Promotion | None:

@@ -111,7 +111,8 @@ class SweepSettings:
             )
         if self.scheduler.is_population:
             self._check_population()
-        self._check_replan()
+        else:
+            self._check_stopping()
         stops = not self.scheduler.replan and not self.scheduler.is_population
         if self.posthoc is not None and stops and self.scheduler.kind is not StoppingKind.NONE:
             raise ValueError(
@@ -125,14 +126,15 @@ class SweepSettings:
                 f"{', '.join(self.objectives.labels)}"
             )
 
-    def _check_replan(self) -> None:
-        """Refuse a sampler that learns nothing from trials that wait at a rung."""
-        learns = self.sampler is SamplerKind.TPE and len(self.objectives.all) == 1
-        if self.scheduler.replan and not learns and self.sampler not in LEARNS_NOT:
+    def _check_stopping(self) -> None:
+        """Refuse a sampler that learns from whole trials alone where most do not become whole."""
+        kind, count = self.scheduler.kind, len(self.objectives.all)
+        learns = self.sampler is SamplerKind.TPE and count == 1
+        if kind is not StoppingKind.NONE and not learns and self.sampler not in LEARNS_NOT:
             raise ValueError(
-                f"sweep.scheduler.replan=true takes sweep.sampler {', '.join(LEARNS_NOT)}, or "
+                f"sweep.scheduler.kind={kind} takes sweep.sampler {', '.join(LEARNS_NOT)}, or "
                 f"{SamplerKind.TPE} with one objective, for others learn nothing from a trial that "
-                f"waits at a rung; got {self.sampler} and {len(self.objectives.all)} objectives"
+                f"is stopped or waits at a rung; got {self.sampler} and {count} objectives"
             )
 
     def _check_kinds(self) -> None:

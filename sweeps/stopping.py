@@ -125,7 +125,8 @@ class Stopping:
     @property
     def effective(self) -> dict[str, Any]:
         """The settings that have an effect with this rule, by name."""
-        return {name: getattr(self, name) for name in _EFFECTIVE if name not in self._idle}
+        found = {name: getattr(self, name) for name in _EFFECTIVE if name not in self._idle}
+        return {**found, "fill": self.fill} if self.replan else found
 
     @property
     def is_population(self) -> bool:

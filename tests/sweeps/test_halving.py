@@ -113,6 +113,33 @@ def test_a_run_that_failed_counts_and_never_goes_on() -> None:
     assert promotable(at_top, count=3, reduction=3) == Promotion(number=1, rung=1)
 
 
+def test_the_next_best_goes_in_the_place_of_one_that_has_gone_on_and_failed() -> None:
+    four = results(a=0.1, b=0.2, c=0.3, d=0.4)
+    lost = Rung(results=results(a=math.inf))
+    for fill in (False, True):
+        found = promotable([Rung(results=four), lost], count=4, reduction=4, fill=fill)
+        assert found == Promotion(number=1, rung=1)
+        again = Rung(results=results(a=math.inf, b=math.inf), running=frozenset({2}))
+        assert promotable([Rung(results=four), again], count=4, reduction=4, fill=fill) is None
+        whole = Rung(results=results(a=math.inf, b=0.1))
+        assert promotable([Rung(results=four), whole], count=4, reduction=4, fill=fill) is None
+
+
+@pytest.mark.parametrize("fill", [True, False])
+def test_runs_that_fail_above_the_lowest_rung_leave_it_as_full_as_it_was_planned(
+    fill: bool,
+) -> None:
+    held: list[dict[int, Values]] = [{k: (float(k),) for k in range(16)}, {}, {}]
+    while True:
+        known = [Rung(results=each) for each in held]
+        found = promotable(known, count=16, reduction=2, fill=fill)
+        if found is None:
+            break
+        held[found.rung][found.number] = (math.inf if found.number < 3 else found.number,)
+    assert sorted(held[1]) == list(range(11))
+    assert sorted(held[2]) == [3, 4, 5, 6]
+
+
 def test_who_goes_on_does_not_depend_on_who_came_first() -> None:
     rng = np.random.default_rng(0)
     points = {k: tuple(rng.random(2)) for k in range(9)}

@@ -199,6 +199,22 @@ def test_a_sweep_that_goes_on_knows_what_has_ended_before(sweep: Sweep, tmp_path
     assert later.left_s == pytest.approx(2 * 100.0 / 2)
 
 
+def test_while_trials_wait_at_rungs_the_best_of_the_highest_is_told(tmp_path: Path) -> None:
+    scheduler = Stopping(kind=StoppingKind.ASHA, grace_samples=100, reduction=2, replan=True)
+    settings = replace(_SETTINGS, trials=2, concurrency=1, scheduler=scheduler)
+    sweep = Sweep(tmp_path, settings, (100, 200, 400))
+    said = []
+    for value in (2.0, 1.0, 3.0, 4.0):
+        sweep.end(sweep.start(), value, 10.0, 100)
+        said.append(sweep.progress.lines[1])
+    assert said == [
+        "best is trial 0, at a rung of 100 samples: eval/w2 at 1 NFE 2 (1 to 3)",
+        "best is trial 1, at a rung of 100 samples: eval/w2 at 1 NFE 1 (0 to 2)",
+        "best is trial 1, at a rung of 200 samples: eval/w2 at 1 NFE 3 (2 to 4)",
+        "best is trial 1: eval/w2 at 1 NFE 4 (3 to 5)",
+    ]
+
+
 def test_it_is_shown_once_a_second_at_most(sweep: Sweep) -> None:
     for tenth in range(100, 141):
         sweep.clock.now = tenth / 10

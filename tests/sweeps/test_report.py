@@ -7,6 +7,7 @@ import pytest
 
 from onestep.sweeps.cost import Cost
 from onestep.sweeps.journal import line_of
+from onestep.sweeps.lineage import Lineage
 from onestep.sweeps.objective import Mode, Number, Objective, Objectives
 from onestep.sweeps.record import Outcome, TrialRecord
 from onestep.sweeps.report import ranked, result_of_sweep, table, write_report
@@ -64,6 +65,31 @@ def test_whole_trials_come_before_stopped_ones_and_those_before_failed_ones() ->
     )
     assert [one.number for one in ranked(_TRIALS, smallest)] == [3, 0, 2, 1]
     assert [one.number for one in ranked(_TRIALS, largest)] == [0, 3, 2, 1]
+
+
+def test_a_few_samples_of_the_last_batch_decide_nothing() -> None:
+    """Of 1000 samples batches of 64 make 960, and of the 500 of a rung 448."""
+    objectives = _SETTINGS.objectives
+    whole = [replace(trial(0, 0.1), samples=960), replace(trial(1, 5.0), samples=1000)]
+    assert [one.number for one in ranked(whole, objectives)] == [0, 1]
+    stopped = [
+        replace(trial(which, value, Outcome.STOPPED), samples=samples, rung=rung)
+        for which, value, samples, rung in ((2, 0.1, 448, 1), (3, 5.0, 500, 1), (4, 0.01, 250, 0))
+    ]
+    assert [one.number for one in ranked(stopped, objectives)] == [2, 3, 4]
+
+
+def test_who_was_stopped_later_comes_first_and_so_does_the_newer_generation() -> None:
+    early = [
+        replace(trial(which, value, Outcome.STOPPED), samples=samples)
+        for which, value, samples in ((0, 0.1, 250), (1, 5.0, 500))
+    ]
+    assert [one.number for one in ranked(early, _SETTINGS.objectives)] == [1, 0]
+    members = [
+        replace(one, outcome=Outcome.FINISHED, lineage=Lineage(member=0, generation=k, own=()))
+        for k, one in enumerate(early)
+    ]
+    assert [one.number for one in ranked(members, _SETTINGS.objectives)] == [1, 0]
 
 
 def test_with_several_objectives_the_pareto_set_comes_first() -> None:

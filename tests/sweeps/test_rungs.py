@@ -17,6 +17,7 @@ from onestep.sweeps.halving import bracket_of
 from onestep.sweeps.objective import Mode, Objective, Objectives
 from onestep.sweeps.record import SECONDS_FILE, Outcome, folder_of_trial
 from onestep.sweeps.remembered import RememberedStorage
+from onestep.sweeps.rungs import Rungs, curve_of
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings
 from onestep.sweeps.space import Space
@@ -151,6 +152,24 @@ def test_a_return_of_the_guardian_is_told_of_the_rung_at_which_it_was(
     assert [one.returns for one in ended(book.study)] == [(), (back,)]
 
 
+def test_a_trial_that_fails_at_a_rung_is_told_with_nothing_of_the_rung_below(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, replace(_REPLANNED, trials=2))
+    chosen = {"place": 3, "values": {"ema.width": 0.1}, "said": "w", "as_trained": [[9, 9, 9]]}
+    for which in range(2):
+        assert book.suggest() is not None
+        told = [number(-float(which))]
+        book.end(which, told, samples=250, report="{}", cost=_took(250), chosen=chosen)
+    assert book.suggest() is not None
+    book.fail(0, "CUDA out of memory", cost=_took(7))
+    failed = ended(book.study)[0]
+    assert (failed.number, failed.outcome, failed.rung) == (0, Outcome.FAILED, 1)
+    assert (failed.samples, failed.said, failed.as_trained, failed.posthoc) == (0, "", (), {})
+    assert failed.cost.samples == 257
+    assert curve_of(book.study.trials[0]) == {250: (0.0,)}
+
+
 def test_a_killed_suggestion_begins_at_the_rung_of_its_bracket(
     tmp_path: Path, empty_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,8 +233,12 @@ def test_a_sampler_that_would_learn_nothing_at_rungs_is_refused(
     sampler: str, objectives: Objectives | None
 ) -> None:
     changed: dict[str, Any] = {"objectives": objectives} if objectives else {}
-    with pytest.raises(ValueError, match="qmc, random, grid, or tpe with one objective"):
-        replace(_REPLANNED, sampler=SamplerKind(sampler), **changed)
+    for kind, replan in (("asha", True), ("asha", False), ("hyperband", False), ("median", False)):
+        changed["scheduler"] = Stopping(kind=StoppingKind(kind), replan=replan)
+        said = f"kind={kind} takes sweep.sampler qmc, random, grid, or tpe with one objective"
+        with pytest.raises(ValueError, match=said):
+            replace(_REPLANNED, sampler=SamplerKind(sampler), **changed)
+    assert replace(_REPLANNED, sampler=SamplerKind.TPE).sampler is SamplerKind.TPE
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
@@ -300,6 +323,43 @@ def test_what_is_kept_for_a_whole_run_goes_to_another_trial_when_all_have_failed
     assert [run_one(book) for _ in range(3)] == [(3, 0), (3, 1), (3, 2)]
 
 
+@pytest.mark.parametrize("fill", [True, False])
+@pytest.mark.parametrize("samples", [0, 4000])
+def test_a_sweep_ends_with_a_whole_run_when_the_first_at_the_top_fails(
+    samples: int, fill: bool, storage: RDBStorage, tmp_path: Path
+) -> None:
+    rule = replace(_REPLANNED.scheduler, reduction=4, fill=fill)
+    settings = replace(_REPLANNED, scheduler=rule, budget=Budget(samples=samples))
+    book, order = open_book(storage, tmp_path, settings), []
+    while (suggestion := book.suggest()) is not None:
+        which, rung = suggestion.number, suggestion.rung
+        order.append((which, rung))
+        each = 1000 if rung else 250
+        if order.count((which, 1)) and which == 0:
+            book.fail(which, "CUDA out of memory", cost=_took(each))
+        else:
+            told = [number(-float(which))]
+            book.end(which, told, samples=each, report="{}", cost=_took(each))
+    book.close()
+    assert order == [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1)]
+    assert [one.outcome for one in ended(book.study)][:2] == [Outcome.FAILED, Outcome.FINISHED]
+
+
+def test_what_a_whole_run_takes_is_left_again_when_the_first_at_the_top_has_failed(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book, rungs = open_book(storage, tmp_path, _REPLANNED), Rungs(_REPLANNED, _BUDGETS)
+    assert rungs.reserve(book.study.get_trials(), 0) == 1500
+    while (suggestion := book.suggest()) is not None and suggestion.rung != 2:
+        which, samples = suggestion.number, _BUDGETS[suggestion.rung or 0]
+        found = [number(-float(which))]
+        book.end(which, found, samples=samples, report="{}", cost=_took(samples))
+    assert suggestion is not None
+    assert rungs.reserve(book.study.get_trials(), 0) == 0
+    book.fail(suggestion.number, "CUDA out of memory", cost=_took(1000))
+    assert rungs.reserve(book.study.get_trials(), 0) == 1000
+
+
 def test_runs_at_once_keep_to_a_budget_and_leave_the_whole_run(
     storage: RDBStorage, tmp_path: Path
 ) -> None:
@@ -371,6 +431,55 @@ def test_a_grid_without_points_ends_with_a_whole_run_and_has_ended(
     settings = replace(_REPLANNED, space=space, sampler=SamplerKind.GRID, trials=9)
     order = run_all(open_book(storage, tmp_path, settings))
     assert order == [(0, 0), (1, 0), (0, 1), (2, 0), (0, 2)]
+
+
+@pytest.mark.parametrize("kind", [StoppingKind.ASHA, StoppingKind.HYPERBAND])
+@pytest.mark.parametrize("limit", ["samples", "seconds", "grid"])
+def test_rungs_are_filled_from_the_trials_that_begin_not_from_all_that_were_allowed(
+    limit: str, kind: StoppingKind, storage: RDBStorage, tmp_path: Path
+) -> None:
+    """Sixteen trials and all that go on from them take 12000 samples."""
+    rule = replace(_REPLANNED.scheduler, kind=kind, fill=True)
+    samples = rule.expected_samples(16, _BUDGETS)
+    changed: dict[str, Any] = {
+        "samples": {"budget": Budget(samples=samples)},
+        "seconds": {"budget": Budget(seconds=samples / 10)},
+        "grid": {"space": _SIXTEEN, "sampler": SamplerKind.GRID},
+    }[limit]
+    settings = replace(_REPLANNED, trials=64, scheduler=rule, **changed)
+    order = run_all(open_book(storage, tmp_path, settings))
+    assert sum(_BUDGETS[rung] for _, rung in order) == samples
+    assert len({which for which, _ in order}) == 16
+    if kind is StoppingKind.ASHA:
+        assert Counter(rung for _, rung in order) == {0: 16, 1: 8, 2: 4}
+
+
+_SIXTEEN: Final = Space.from_dict({"k": {"kind": "int", "low": 1, "high": 16}})
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_what_promotions_leave_of_a_budget_goes_to_other_trials(
+    at_once: int, storage: RDBStorage, tmp_path: Path
+) -> None:
+    """Half of the trials fail after their first samples, so that it pays for more."""
+    rule, budget = replace(_REPLANNED.scheduler, fill=True), Budget(samples=6000)
+    settings = replace(_REPLANNED, trials=64, scheduler=rule, budget=budget)
+    book, taken = open_book(storage, tmp_path, settings), 0
+    while not book.is_done:
+        running = [one for _ in range(at_once) if (one := book.suggest()) is not None]
+        assert running
+        for one in running:
+            assert one.rung is not None
+            has_failed = one.rung == 0 and one.number % 2 == 1
+            cost = _took(10 if has_failed else _BUDGETS[one.rung])
+            taken += cost.samples
+            if has_failed:
+                book.fail(one.number, "CUDA out of memory", cost=cost)
+            else:
+                told = [number(-float(one.number))]
+                book.end(one.number, told, samples=cost.samples, report="{}", cost=cost)
+    book.close()
+    assert 6000 - 250 < taken <= 6000
 
 
 def _ended(settings: SweepSettings, storage: RDBStorage, folder: Path) -> Book:

@@ -266,6 +266,13 @@ def test_settings_that_make_no_sense_are_refused(values: dict[str, object], word
         Stopping(**values)  # type: ignore[arg-type]
 
 
+def test_whether_rungs_are_filled_is_told_where_they_are_runs_of_their_own() -> None:
+    on_the_way = Stopping(kind=StoppingKind.ASHA).effective
+    assert on_the_way == {"grace_samples": 25_000, "reduction": 2, "replan": False}
+    again = Stopping(kind=StoppingKind.ASHA, replan=True, fill=True).effective
+    assert again == {"grace_samples": 25_000, "reduction": 2, "replan": True, "fill": True}
+
+
 def test_a_median_without_a_measurement_is_refused() -> None:
     with pytest.raises(ValueError, match="must be below the 40000 samples of a trial"):
         _MEDIAN.budgets(40_000)
