@@ -99,9 +99,8 @@ class Book:
         members = partial(Population, settings, base=base, budgets=budgets, folder=folder)
         self._population = members() if settings.scheduler.is_population else None
         study.pruner = NopPruner()
-        self._waiting: list[FrozenTrial] = []
+        self._waiting, self._is_exhausted = list[FrozenTrial](), False
         self._open: dict[int, Trial] = {}
-        self._is_exhausted = False
         known = self._all()
         # Counted here from now on: nobody else adds trials, and to ask the database takes longer.
         self._count, self._begun = len(known), sum(UNTRIED not in one.user_attrs for one in known)

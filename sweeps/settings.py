@@ -109,10 +109,6 @@ class SweepSettings:
                 "sweep.space cannot hold training.samples where trials are stopped early: they are "
                 f"compared at equal samples, got sweep.scheduler.kind={self.scheduler.kind}"
             )
-        if self.scheduler.is_population:
-            self._check_population()
-        else:
-            self._check_stopping()
         stops = not self.scheduler.replan and not self.scheduler.is_population
         if self.posthoc is not None and stops and self.scheduler.kind is not StoppingKind.NONE:
             raise ValueError(
@@ -120,6 +116,10 @@ class SweepSettings:
                 "as trained: set sweep.scheduler.replan=true or sweep.scheduler.kind=none, got "
                 f"{self.scheduler.kind}"
             )
+        if self.scheduler.is_population:
+            self._check_population()
+        else:
+            self._check_stopping()
         if self.sampler in OF_ONE and len(self.objectives.all) > 1:
             raise ValueError(
                 f"sweep.sampler {self.sampler} improves one number, got "
