@@ -68,7 +68,8 @@ winner is worse, on the average, over fresh seeds where they are known and by th
 *Samples*, *training*, *all*: compute, over that of every trial on the whole budget, in samples, in
 processor time of the training, and with that of measuring each run: {measuring:.2f} s where a whole
 training takes {training:.1f} s, and {comparing:.2f} s for the numbers alone by which the runs of a
-rung are compared.
+rung are compared. Of the records but *curricula* all numbers of every run were measured, which a
+sweep does of whole runs alone: their *all* is higher than that of a sweep.
 
 """
 BARS: Final = """## What is asked, and what is found
