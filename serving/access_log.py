@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Final, final
@@ -64,7 +65,8 @@ def open_access_log(file: str | None) -> None:
     handler.set_name(name)
     for former in [one for one in ACCESS.handlers if isinstance(one, _Stderr | _File)]:
         ACCESS.removeHandler(former)
-        former.close()
+        with suppress(OSError):  # lines that a full disk has not taken
+            former.close()
     ACCESS.addHandler(handler)
 
 

@@ -174,6 +174,17 @@ def test_the_log_goes_to_a_file_that_may_be_moved_away(
     assert len(file.read_text().splitlines()) == 1
 
 
+def test_lines_that_a_full_disk_takes_are_told_of_once(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        ask("GET", "/healthz", settings=AppSettings(access_file="/dev/full"))
+    (line,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert line == "lines of the access log are lost: [Errno 28] No space left on device"
+    assert capsys.readouterr().err == ""
+    ask("GET", "/healthz")  # the file is closed, too, without a word
+
+
 def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     check_access_file(None)
     check_access_file(str(tmp_path / "new.log"))
