@@ -96,9 +96,7 @@ class DMD2(AbstractGame):
     fake_steps: int = 5
 
     def __post_init__(self) -> None:
-        require_whole("method.fake_steps", self.fake_steps)
-        if self.fake_steps < 1:
-            raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
+        require_whole("method.fake_steps", self.fake_steps, least=1)
         require_weighed_diagonal(self.weighting)
 
     @property

@@ -67,9 +67,7 @@ class FlowGeneratorMatching(AbstractGame):
     fake_steps: int = 5
 
     def __post_init__(self) -> None:
-        require_whole("method.fake_steps", self.fake_steps)
-        if self.fake_steps < 1:
-            raise ValueError(f"method.fake_steps must be at least 1, got {self.fake_steps}")
+        require_whole("method.fake_steps", self.fake_steps, least=1)
         if self.form.uses_data and self.guidance.is_on:
             raise ValueError(
                 "a form that uses data takes the teacher for their velocity, which a guided one is "

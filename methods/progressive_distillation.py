@@ -75,9 +75,7 @@ class ProgressiveDistillation(AbstractMethod):
         object.__setattr__(self, "view", View(self.view))
         if self.view is View.GUIDED:
             raise ValueError(f"method.view must be jump or velocity, got {self.view}")
-        require_whole("method.pieces", self.pieces)
-        if self.pieces < 2:
-            raise ValueError(f"method.pieces must be at least 2, got {self.pieces}")
+        require_whole("method.pieces", self.pieces, least=2)
         self.guidance.frozen(self._reading)  # refuses jumps where it needs a velocity
         if self.path.t_hi < 1.0:
             raise ValueError(

@@ -22,15 +22,21 @@ class AbstractGrid(ABC):
         """The steps + 1 times between t_lo and t_hi."""
 
 
-def _require_steps(steps: int) -> None:
-    require_whole("steps of a grid", steps)
-    if steps < 1:
-        raise ValueError(f"a grid needs at least 1 step, got {steps}")
+@dataclass(frozen=True, kw_only=True)
+class _CountedGrid(AbstractGrid, ABC):
+    """A grid of any number of intervals."""
+
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        require_whole("steps of a grid", self.steps)
+        if self.steps < 1:
+            raise ValueError(f"a grid needs at least 1 step, got {self.steps}")
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class UniformGrid(AbstractGrid):
+class UniformGrid(_CountedGrid):
     """Equal intervals of time.
 
     Attributes:
@@ -40,11 +46,6 @@ class UniformGrid(AbstractGrid):
         ValueError: If there is no step.
     """
 
-    steps: int = 1
-
-    def __post_init__(self) -> None:
-        _require_steps(self.steps)
-
     def times(self, t_lo: float, t_hi: float) -> tuple[float, ...]:
         """The steps + 1 times between t_lo and t_hi."""
         inner = (t_lo + (t_hi - t_lo) * k / self.steps for k in range(self.steps))
@@ -53,20 +54,15 @@ class UniformGrid(AbstractGrid):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class HalvedEndGrid(AbstractGrid):
+class HalvedEndGrid(_CountedGrid):
     """Equal intervals and a last one half as long, for the one that has half the evaluations.
 
     Attributes:
-        steps: How many intervals.
+        steps: How many intervals, at least 1.
 
     Raises:
-        ValueError: If there is no interval.
+        ValueError: If there is no step.
     """
-
-    steps: int = 2
-
-    def __post_init__(self) -> None:
-        _require_steps(self.steps)
 
     def times(self, t_lo: float, t_hi: float) -> tuple[float, ...]:
         """The times between t_lo and t_hi.
@@ -84,7 +80,7 @@ class HalvedEndGrid(AbstractGrid):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class KarrasGrid(AbstractGrid):
+class KarrasGrid(_CountedGrid):
     """Equal intervals of sigma^(1/rho), with sigma = (1 - t) / t the noise level.
 
     Reference: Karras et al. 2022, arXiv:2206.00364v2, Eq. (5).
@@ -105,7 +101,7 @@ class KarrasGrid(AbstractGrid):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        _require_steps(self.steps)
+        super().__post_init__()
         is_ordered = 0.0 < self.sigma_min < self.sigma_max < math.inf
         if not (is_ordered and 0.0 < self.rho < math.inf):
             raise ValueError(

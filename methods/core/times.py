@@ -283,9 +283,7 @@ class TilingTimes(AbstractTimes):
     steps: int = 1
 
     def __post_init__(self) -> None:
-        require_whole("times.steps", self.steps)
-        if self.steps < 1:
-            raise ValueError(f"times.steps must be at least 1, got {self.steps}")
+        require_whole("times.steps", self.steps, least=1)
 
     @property
     def covers(self) -> Domain:

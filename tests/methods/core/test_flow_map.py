@@ -61,6 +61,8 @@ SOME = (
     Domain(kind=DomainKind.FROM_NOISE, t_lo=0.25),
     *(Domain(kind=DomainKind.GRID, steps=steps) for steps in (1, 2, 8)),
     *(Domain(kind=DomainKind.TILING, steps=steps) for steps in (1, 2, 3, 6, 8)),
+    *(Domain(kind=DomainKind.TILING, steps=steps, t_lo=0.25) for steps in (1, 3)),
+    Domain(kind=DomainKind.TILING, steps=2, t_lo=0.25, t_hi=0.75),
 )
 
 
