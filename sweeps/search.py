@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from ray import tune
@@ -35,7 +36,7 @@ from .ending import ANEW, has_ended
 from .findings import DIGEST, Findings
 from .journal import Journal, Say
 from .ledger import LEDGER
-from .note import SweepNote, changed_files, changes, folder_of, latest_of, name_folder
+from .note import COUNTS, SweepNote, changed_files, changes, folder_of, latest_of, name_folder
 from .outage import answering
 from .plan import Plan
 from .progress import Progress
@@ -137,15 +138,16 @@ def resume(
             f"sweep {name} trains a population in {note.settings.trials} trials, which cut its run "
             f"into generations: it goes on with as many, got {trials}"
         )
-    settings = replace(
-        note.settings,
-        trials=note.settings.trials if trials is None else trials,
-        concurrency=note.settings.concurrency if concurrency is None else concurrency,
-        retries=note.settings.retries if retries is None else retries,
-        budget=note.settings.budget if budget is None else budget,
-        address=note.settings.address if address is None else address,
-        wandb=note.settings.wandb if wandb is None else wandb,
-    )
+    given: dict[str, Any] = {
+        "trials": trials,
+        "concurrency": concurrency,
+        "retries": retries,
+        "budget": budget,
+        "address": address,
+        "wandb": wandb,
+    }
+    changed = {name: value for name, value in given.items() if value is not None}
+    settings = replace(note.settings, **changed)
     plan = Plan.of(settings)
     _check_stores(plan)
     return _run(plan, replace(note, settings=settings), name, say, show)
@@ -200,12 +202,7 @@ def _sweep_or_resume(
         )
     return resume(
         name,
-        trials=settings.trials,
-        concurrency=settings.concurrency,
-        retries=settings.retries,
-        budget=settings.budget,
-        address=settings.address,
-        wandb=settings.wandb,
+        **{count: getattr(settings, count) for count in COUNTS},
         any_code=any_code,
         say=say,
         show=show,

@@ -75,13 +75,12 @@ examples:
 
         from ..atomic import write_text
         from ..device import device_named
-        from ..evaluation.named_sampler import check_nfes, is_of_sampler, own_sampler
+        from ..evaluation.named_sampler import apart, check_nfes, own_sampler
         from ..evaluation.table import to_markdown
         from ..registry.model import check_scale, own_scale
         from ..registry.store import Registry
 
-        named = [each for each in arguments.overrides if is_of_sampler(each)]
-        arguments.overrides = [each for each in arguments.overrides if each not in named]
+        named, arguments.overrides = apart(arguments.overrides)
         home = apply_overrides(arguments, allowed=(*OF_A_MEASUREMENT, SAMPLER))
         check_yardstick(arguments)
         device = device_named(arguments.device)
@@ -90,9 +89,8 @@ examples:
         reference = str(entry.reference)  # an alias may move
         check_scale(entry.record, arguments.guidance, model=reference)
         check_nfes(entry.record, arguments.nfe)
-        sampler = own_sampler(entry.record)
-        if named:
-            sampler = _named(named, entry.record, arguments)
+        record = entry.record
+        sampler = _named(named, record, arguments) if named else own_sampler(record)
         if arguments.keep and arguments.guidance not in (None, own_scale(entry.record)):
             raise ValueError(
                 "--keep adds numbers at the model's own guidance scale, "

@@ -69,7 +69,7 @@ examples:
         from ...methods.core.flow_map import Domain
         from ..device import device_named
         from ..evaluation.figures import sample_grid, save_png, scatter_panels
-        from ..evaluation.named_sampler import is_of_sampler
+        from ..evaluation.named_sampler import apart
         from ..evaluation.sampling import clipped, draw_samples
         from ..registry.decoder import load_decoder
         from ..registry.model import check_scale, dataset_of, load_generator
@@ -80,8 +80,7 @@ examples:
         if arguments.seed < 0:
             raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
         device = device_named(arguments.device)
-        named = [each for each in arguments.overrides if is_of_sampler(each)]
-        arguments.overrides = [each for each in arguments.overrides if each not in named]
+        named, arguments.overrides = apart(arguments.overrides)
         home = apply_overrides(arguments, allowed=OF_A_STORE)
         registry = Registry.at(home)
         entry = registry.entry(arguments.reference)

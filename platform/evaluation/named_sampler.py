@@ -15,6 +15,16 @@ SAMPLER: Final = "sampler"
 """Group of the samplers that can be named."""
 
 
+def apart(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides that choose a sampler or change one, and all others.
+
+    Args:
+        overrides: Those of a command.
+    """
+    named = [each for each in overrides if is_of_sampler(each)]
+    return named, [each for each in overrides if each not in named]
+
+
 def is_of_sampler(override: str) -> bool:
     """Whether an override chooses a sampler or changes one."""
     place = override.partition("=")[0].rpartition("@")[2]  # of clock@sampler.grid.clock too

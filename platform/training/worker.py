@@ -206,7 +206,7 @@ class _Run:
                 guard.look(learning, self.reporter)
             if is_end or (is_due and not guard.is_unsure):
                 self._keep(learning)
-            elif is_due and is_shown:
+            elif is_shown:
                 self._show(learning)
 
     def _keep(self, learning: Learning) -> None:
