@@ -50,7 +50,7 @@ class Purse:
             for rung in (one.user_attrs.get(RUNG) for one in running.values())
         ]
         costs = [paid(one.user_attrs, is_running=one.number in running) for one in trials()]
-        self.spent = self._budget.spent(costs, planned=sum(planned) + samples, kept=kept)
+        self.spent = self._budget.spent(costs, running=sum(planned), asked=samples, kept=kept)
         return bool(self.spent)
 
 

@@ -235,7 +235,8 @@ def _paid(plan: "Plan", each: float, *, samples: int) -> tuple[float, str]:
         share = min(1.0, budget.share(cost(samples)))
         return share, f", of which the budget pays for {share:.0%}" if share < 1.0 else ""
     trials = plan.settings.trials
-    paid = min(trials, budget.trials(cost(scheduler.samples_of_a_trial(plan.budgets))))
+    whole = cost(scheduler.samples_of_a_trial(plan.budgets))
+    paid = min(trials, budget.trials(whole, at_once=plan.settings.concurrency))
     return paid / trials, f", of which the budget pays for {paid:g}" if paid < trials else ""
 
 

@@ -49,9 +49,11 @@ NOTHING: Final = Cost()
 class Budget:
     """What all trials of a sweep may spend together; 0 for as much as they like.
 
-    A trial is started as long as something is left, and then comes to its end. Of samples as many
-    have to be left as it is planned to take, so that they are exceeded by those alone that it is
-    trained on again after a return of its guardian.
+    A trial is started as long as something is left when those that are running have ended, and then
+    comes to its end. Of samples as many have to be left as it is planned to take, so that they are
+    exceeded by those alone that it is trained on again after a return of its guardian. What running
+    trials will have taken of all else is known from those that have ended: before the first one has,
+    as many are started as run at once.
 
     Attributes:
         samples: Samples to train on.
@@ -111,25 +113,27 @@ class Budget:
         """What a trial costs in money."""
         return cost.wall_s / _HOUR_S * self.price_per_node_hour / self.trials_per_node
 
-    def spent(self, costs: Sequence[Cost], *, planned: int, kept: int = 0) -> str:
+    def spent(self, costs: Sequence[Cost], *, running: int, asked: int, kept: int = 0) -> str:
         """Which limit does not allow another run, or nothing.
 
         Args:
             costs: Those of the runs that have ended.
-            planned: Samples of those that are running and of the other one.
-            kept: Samples for which enough is to be left when these have ended: so many, and what
-                they take of all else at the pace of the runs that have ended.
+            running: Samples that are planned for those that are running.
+            asked: Samples of the other one.
+            kept: Samples for which enough is to be left when all these have ended: so many, and
+                what they take of all else at the pace of the runs that have ended.
         """
         samples = sum(one.samples for one in costs)
-        if self.samples and samples + planned + kept > self.samples:
+        if self.samples and samples + running + asked + kept > self.samples:
             return f"{samples} of {self.samples} samples"
-        ahead = (planned + kept) / samples if kept and samples else 0.0
+        # Something has to be left for the other one, and all of what is kept beyond it.
+        ahead = running + (asked + kept if kept else 0)
         for unit, limit, done in (
             ("seconds of trials", self.seconds, sum(one.wall_s for one in costs)),
             ("seconds of GPUs", self.gpu_seconds, sum(one.gpu_s for one in costs)),
             ("of the money", self.money, sum(self.price(one) for one in costs)),
         ):
-            if limit and done * (1.0 + ahead) >= limit:
+            if limit and done + (done / samples * ahead if samples else 0.0) >= limit:
                 return f"{done:.6g} of {limit:.6g} {unit}"
         return ""
 
@@ -137,16 +141,18 @@ class Budget:
         """How much of a cost it pays for; infinite where it limits nothing of it."""
         return min(self._shares(cost), default=math.inf)
 
-    def trials(self, each: Cost) -> float:
+    def trials(self, each: Cost, *, at_once: int = 1) -> float:
         """How many trials it pays for: one is begun while something is left.
 
         Args:
             each: What a trial takes.
+            at_once: How many begin before one has ended, and so before it is known what they take.
 
         Returns:
             The number; infinite where it limits nothing of it.
         """
-        found = [math.ceil(share) for share in self._shares(replace(each, samples=0))]
+        shares = self._shares(replace(each, samples=0))
+        found = [max(at_once, math.ceil(share)) for share in shares]
         if self.samples and each.samples:
             found.append(self.samples // each.samples)
         return min(found, default=math.inf)

@@ -535,6 +535,26 @@ def test_trials_that_are_running_have_their_samples(storage: RDBStorage, tmp_pat
     assert again.suggest() is None
 
 
+@pytest.mark.parametrize("limit", ["seconds", "gpu_seconds", "money"])
+def test_trials_that_are_running_have_their_time_and_money_at_the_pace_of_those_that_ended(
+    limit: str, storage: RDBStorage, tmp_path: Path
+) -> None:
+    price = 60.0 if limit == "money" else 0.0
+    each = {"seconds": COST_OF_ONE.wall_s, "gpu_seconds": COST_OF_ONE.gpu_s, "money": 1.0}[limit]
+    budget = Budget(**{limit: 3.5 * each}, price_per_node_hour=price)  # type: ignore[arg-type]
+    book = open_book(storage, tmp_path, replace(SETTINGS, budget=budget))
+    at_once = [suggested(book) for _ in range(3)]  # what they take nobody knows yet
+    finish(book, at_once[0], 1.0)
+    last = suggested(book)  # a half of a trial is left when these have ended
+    assert book.suggest() is None
+    for which in (*at_once[1:], last):
+        assert not book.is_done
+        finish(book, which, 1.0)
+    assert book.suggest() is None
+    assert book.is_done
+    assert len(ended(book.study)) == 4
+
+
 def test_the_sampler_keeps_away_from_where_trials_diverge(
     storage: RDBStorage, tmp_path: Path
 ) -> None:

@@ -57,4 +57,6 @@ def test_a_budget_says_how_many_trials_it_pays_for() -> None:
     assert Budget(seconds=301.0).trials(each) == 4  # what has been begun comes to its end
     assert Budget(seconds=301.0, gpu_seconds=60.0).trials(each) == 2
     assert Budget(money=1.0, price_per_node_hour=36.0).trials(each) == 1
+    assert Budget(seconds=301.0, samples=7000).trials(each, at_once=6) == 6
+    assert Budget(seconds=301.0, samples=5000).trials(each, at_once=6) == 5
     assert Budget(samples=500).share(each) == 0.5
