@@ -23,6 +23,7 @@ from .record import Outcome, TrialRecord
 
 _LOOKS: Final = {
     Outcome.FINISHED: {"color": COLOURS[0], "marker": "o"},
+    Outcome.UNDERWAY: {"color": GREY, "marker": "o"},
     Outcome.STOPPED: {"color": GREY, "marker": "x"},
 }
 _LOG_FROM: Final = 8.0

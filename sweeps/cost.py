@@ -52,8 +52,8 @@ class Budget:
     A trial is started as long as something is left when those that are running have ended, and then
     comes to its end. Of samples as many have to be left as it is planned to take, so that they are
     exceeded by those alone that it is trained on again after a return of its guardian. What running
-    trials will have taken of all else is known from those that have ended: before the first one has,
-    as many are started as run at once.
+    trials will have taken of all else is known from those that have ended: until one has, as many
+    are started as run at once.
 
     Attributes:
         samples: Samples to train on.

@@ -29,6 +29,7 @@ from .record import (
     as_trained_file,
     command_line,
     folder_of_trial,
+    has_passed_a_rung,
     report_file,
 )
 from .report import ranked
@@ -126,6 +127,11 @@ class Findings:
         """The trials that have ended, by number."""
         return ended(self.study)
 
+    @cached_property
+    def underway(self) -> tuple[TrialRecord, ...]:
+        """The trials that were measured at a rung that is a run of its own, and have not ended."""
+        return tuple(TrialRecord.of(one) for one in self.trials if has_passed_a_rung(one))
+
     @property
     def running(self) -> Mapping[int, str]:
         """The trials that have been begun and not ended: the line of each, by number."""
@@ -137,8 +143,8 @@ class Findings:
 
     @cached_property
     def ranked(self) -> list[TrialRecord]:
-        """The ended trials from best to worst."""
-        return ranked(self.ended, self.objectives)
+        """The trials that have ended or were measured, from best to worst."""
+        return ranked([*self.ended, *self.underway], self.objectives)
 
     @property
     def best(self) -> TrialRecord | None:
@@ -206,7 +212,8 @@ class Findings:
             return training.steps * training.batch_size
 
         def planned(trial: TrialRecord) -> int:
-            if trial.outcome is Outcome.FINISHED and trial.rung is None:
+            is_whole = trial.outcome is Outcome.FINISHED and trial.rung is None
+            if is_whole or trial.outcome is Outcome.UNDERWAY:
                 return trial.cost.samples
             # Those of its values alone: a rung that is a run of its own has fewer samples.
             own = [
@@ -216,4 +223,4 @@ class Findings:
             ]
             return whole((*self.settings.base, *own))
 
-        return Ledger.of(self.ended, self.settings.budget, planned)
+        return Ledger.of([*self.ended, *self.underway], self.settings.budget, planned)

@@ -18,7 +18,7 @@ class Entry:
     Attributes:
         number: The trial.
         outcome: How it ended.
-        planned: Samples of the whole trial; of one that failed those that it saw.
+        planned: Samples of the whole trial; of one that failed or goes on those that it saw.
         cost: Its time and samples.
         money: Its price, 0 where none is known.
         deaths: How often its process died; what that lost is not in its cost.
@@ -49,7 +49,7 @@ class Ledger:
     """What the trials of a sweep took.
 
     Attributes:
-        entries: One for each trial that ended.
+        entries: One for each trial that ended, or has passed a rung that is a run of its own.
         has_price: Whether the sweep knows the price of an hour.
     """
 
@@ -63,7 +63,7 @@ class Ledger:
         """The ledger of some trials.
 
         Args:
-            trials: The trials that ended.
+            trials: The trials.
             budget: Its price counts.
             whole: Samples of the whole trial.
         """

@@ -32,7 +32,6 @@ from .yardstick import yardsticks
 PAGE: Final = "report.html"
 _FEW: Final = 50
 """Trials below which importances are a rough guide."""
-_CROSSES: Final = "Grey crosses are trials that were stopped."
 
 
 def write_page(findings: Findings) -> Path:
@@ -45,7 +44,7 @@ def write_page(findings: Findings) -> Path:
         The page.
     """
     write_report(
-        findings.ended,
+        sorted(findings.ranked, key=lambda one: one.number),
         findings.settings,
         name=findings.name,
         folder=findings.folder,
@@ -127,7 +126,8 @@ def _winner(findings: Findings) -> Html:
     ]
     title = f"{'Winner' if is_over else 'Best so far'}: trial {best.number}"
     if best.outcome is not Outcome.FINISHED:
-        title = f"No whole run yet, best that was stopped: trial {best.number}"
+        which = "at the highest rung" if best.outcome is Outcome.UNDERWAY else "that was stopped"
+        title = f"No whole run yet, best {which}: trial {best.number}"
     if best.outcome is not Outcome.FINISHED and is_over:
         title = f"No trial ran whole, best that was stopped: trial {best.number}"
     parts = [
@@ -157,7 +157,7 @@ def _gain(best: TrialRecord) -> str:
 
 
 def _trials(findings: Findings) -> list[Html]:
-    if not findings.ended:
+    if not findings.ranked:
         return [tag("p", "None has ended yet.")]
     keys = list(findings.keys)
     labels = [
@@ -246,7 +246,7 @@ def _quality(findings: Findings) -> list[Html]:
     for place in range(1, len(objectives.all) if findings.measured else 0):
         figure = charts.pareto(findings.measured, objectives, place=place)
         told = f"{objectives.all[place]} against {objectives.lead}, with the Pareto set"
-        caption = f"The Pareto set of the finished trials is ringed. {_CROSSES}"
+        caption = f"The Pareto set of the finished trials is ringed. {_marks(findings)}"
         parts.append(_figure(figure, told, caption))
     reports = [
         replace(report, provenance=replace(report.provenance, model=f"trial {one.number}"))
@@ -274,6 +274,11 @@ def _has(report: Report, name: str) -> bool:
     return any(one.name == name and one.nfe for one in report.measurements)
 
 
+def _marks(findings: Findings) -> str:
+    going_on = " Grey dots are trials that go on." if findings.underway else ""
+    return f"Grey crosses are trials that were stopped.{going_on}"
+
+
 def _keys(findings: Findings) -> list[Html]:
     if not findings.measured:
         return [tag("p", "No trial has been measured yet.")]
@@ -282,7 +287,7 @@ def _keys(findings: Findings) -> list[Html]:
         _figure(charts.against_key(findings.measured, lead, key, law), f"{lead} against {key}")
         for key, law in findings.keys.items()
     ]
-    parts = [tag("p", f"Intervals are at 95 %. {_CROSSES}"), _flow(figures)]
+    parts = [tag("p", f"Intervals are at 95 %. {_marks(findings)}"), _flow(figures)]
     if findings.settings.scheduler.is_population:
         said = "No importances: trials of a population are parts of runs, of different lengths."
         return [*parts, tag("p", said)]
@@ -358,7 +363,7 @@ def _samples(findings: Findings) -> list[Html]:
 
 
 def _ends(findings: Findings) -> list[Html]:
-    early = [one for one in findings.ranked if one.outcome is not Outcome.FINISHED]
+    early = [one for one in findings.ranked if one.outcome in (Outcome.STOPPED, Outcome.FAILED)]
     if not early:
         return [tag("p", "No trial was stopped or failed.")]
     rows = [
@@ -383,7 +388,7 @@ def _costs(ledger: Ledger) -> list[Html]:
         "wall_s": "{:,.1f}".format,
         "training_s": "{:,.1f}".format,
     }
-    titles = ["ended as", "trials", "samples", "seconds held", "seconds of training, processor"]
+    titles = ["outcome", "trials", "samples", "seconds held", "seconds of training, processor"]
     if ledger.total()["posthoc_s"]:
         columns["posthoc_s"] = "{:,.1f}".format
         titles.append("seconds of settings tried")

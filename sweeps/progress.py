@@ -3,12 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from ray.tune import Callback
 
 from .board import Show
@@ -17,7 +17,15 @@ from .derived import Derived
 from .journal import numbers_of
 from .losses import last_loss
 from .outage import past_tune
-from .record import COST, CURVE, RESULTS, RUNG, SAMPLES, Outcome, TrialRecord, folder_of_trial
+from .record import (
+    COST,
+    RUNG,
+    SAMPLES,
+    Outcome,
+    TrialRecord,
+    folder_of_trial,
+    has_passed_a_rung,
+)
 from .report import ranked
 from .searcher import NUMBER
 from .settings import SweepSettings
@@ -222,26 +230,13 @@ class Progress(Callback):
         self._ended = [self._records.of(one) for one in trials if has_come_to_its_end(one)]
         costs = [self._cost_of.of(one) for one in trials]
         self._costs = [one for one in costs if one is not None]  # between rungs, too
-        between = [_at_its_rung(one) for one in trials if _has_passed_a_rung(one)]
-        first = next(iter(ranked([*self._ended, *between], self._settings.objectives)), None)
+        known = [*self._ended, *(self._records.of(one) for one in trials if has_passed_a_rung(one))]
+        first = next(iter(ranked(known, self._settings.objectives)), None)
         if first is not None and first.results:
-            at = f", at a rung of {first.samples:,} samples" if first in between else ""
-            self._best = f"best is trial {first.number}{at}: {numbers_of(first, self._settings)}"
-
-
-def _has_passed_a_rung(trial: FrozenTrial) -> bool:
-    """Whether a trial that has not ended was measured at a rung that is a run of its own."""
-    notes = trial.user_attrs
-    is_measured = RUNG in notes and CURVE in notes and RESULTS in notes
-    return trial.state == TrialState.RUNNING and is_measured
-
-
-def _at_its_rung(trial: FrozenTrial) -> TrialRecord:
-    """The record of a trial that has passed a rung, as if it had been stopped there."""
-    samples = max(map(int, trial.user_attrs[CURVE]))
-    return replace(
-        TrialRecord.of(trial), outcome=Outcome.STOPPED, samples=samples, rung=None, reason=""
-    )
+            so_far = f", {first.reason}" if first.outcome is Outcome.UNDERWAY else ""
+            self._best = (
+                f"best is trial {first.number}{so_far}: {numbers_of(first, self._settings)}"
+            )
 
 
 def _cost_of(trial: FrozenTrial) -> Cost | None:

@@ -14,6 +14,7 @@ from .condition import Scalar
 from .cost import NOTHING, Cost
 from .lineage import LINEAGE, Lineage
 from .objective import Number
+from .space import override
 
 OVERRIDES: Final = "overrides"
 RESULTS: Final = "results"
@@ -54,9 +55,11 @@ UNTRIED: Final = "untried"
 
 
 class Outcome(StrEnum):
-    """How a trial ended."""
+    """How a trial ended, or that it has not."""
 
     FINISHED = "finished"
+    UNDERWAY = "underway"
+    """Measured at a rung that is a run of its own; it waits there, or runs at the next."""
     STOPPED = "stopped"
     """Ended early by the scheduler."""
     FAILED = "failed"
@@ -65,7 +68,7 @@ class Outcome(StrEnum):
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial that has ended.
+    """One trial that has ended, or was measured at a rung that is a run of its own.
 
     Attributes:
         number: Its number in the study.
@@ -80,7 +83,7 @@ class TrialRecord:
         posthoc: The point of the post-hoc space of this setting.
         said: The setting in words; empty where none were tried.
         as_trained: The objectives as it was trained, on the same data; none where this failed.
-        reason: Why it failed or was stopped; empty otherwise.
+        reason: Why it failed or was stopped, or how far it is; empty of one that finished.
         returns: The returns to earlier checkpoints by its guardian: ``step``, ``to``,
             ``lr_factor`` and ``why``.
         deaths: How its processes died that were killed; each but the last allowed was followed by
@@ -109,18 +112,24 @@ class TrialRecord:
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Self:
-        """The record of an ended trial of a study."""
-        notes = trial.user_attrs
-        outcome = Outcome.FAILED
+        """The record of a trial of a study that has ended, or of one at the rung that it passed."""
+        notes, own = trial.user_attrs, tuple(trial.user_attrs.get(OVERRIDES, ()))
+        outcome, rung = Outcome.FAILED, notes.get(RUNG)
+        reason = str(notes.get(STOPPED, "") or notes.get(ERROR, ""))
         if STOPPED in notes:
             outcome = Outcome.STOPPED
         elif trial.state == TrialState.COMPLETE:
             outcome = Outcome.FINISHED
+        elif has_passed_a_rung(trial):
+            outcome, rung = Outcome.UNDERWAY, max(map(int, notes[COSTS]))
+            planned = max(map(int, notes[CURVE]))
+            reason = f"so far a run of {planned:,} samples"
+            own = (*own[:-1], override("training.samples", planned))  # not those of the next run
         measured = () if ERROR in notes else notes.get(RESULTS, ())
         chosen = notes.get(CHOSEN, {})
         return cls(
             number=trial.number,
-            overrides=tuple(notes.get(OVERRIDES, ())),
+            overrides=own,
             values=dict(trial.params),
             outcome=outcome,
             results=_numbers(measured),
@@ -128,14 +137,14 @@ class TrialRecord:
             cost=Cost(**notes.get(COST, {})),
             returns=_returns(notes.get(RETURNS, ())),
             deaths=tuple(notes.get(DEATHS, ())),
-            rung=notes.get(RUNG),
+            rung=rung,
             chosen=int(chosen.get("place", 0)),
             posthoc=dict(chosen.get("values", {})),
             said=str(chosen.get("said", "")),
             as_trained=_numbers(chosen.get("as_trained", ())),
             lineage=Lineage.from_dict(notes[LINEAGE]) if LINEAGE in notes else None,
             revisions=tuple(notes.get(REVISIONS, ())),
-            reason=str(notes.get(STOPPED, "") or notes.get(ERROR, "")),
+            reason=reason,
         )
 
     @property
@@ -162,6 +171,12 @@ class TrialRecord:
     def command(self) -> str:
         """The shell line that repeats the trial."""
         return command_line(self.overrides)
+
+
+def has_passed_a_rung(trial: FrozenTrial) -> bool:
+    """Whether a trial that has not ended was measured at a rung that is a run of its own."""
+    is_measured = RUNG in trial.user_attrs and CURVE in trial.user_attrs
+    return trial.state == TrialState.RUNNING and is_measured
 
 
 def folder_of_trial(folder: Path, number: int, *, rung: int | None) -> Path:

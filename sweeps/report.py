@@ -16,6 +16,7 @@ from .yardstick import yardsticks
 
 TABLE: Final = "table.md"
 RECORDS: Final = "trials.json"
+_RANKS: Final = ((Outcome.FINISHED,), (Outcome.UNDERWAY, Outcome.STOPPED), (Outcome.FAILED,))
 
 
 @final
@@ -57,21 +58,20 @@ class SweepResult:
 
 
 def ranked(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
-    """Trials from best to worst: whole ones, then those stopped early, then failed ones.
+    """Trials from best to worst: whole ones, then others that were measured, then failed ones.
 
     Those of a kind stand by their fronts, the Pareto set first, and in a front by the first
-    objective.
-    Those that were stopped are first ordered by how far they came, and members of a population by
-    their generations. Whole runs end at whole batches, so that a few samples more or less, as
-    batches of another size bring them, decide nothing.
+    objective. Those that did not run whole are first ordered by how far they came, and members of a
+    population by their generations. Whole runs end at whole batches, so that a few samples more or
+    less, as batches of another size bring them, decide nothing.
 
     Args:
         trials: The trials.
         objectives: The numbers to improve.
     """
     ordered: list[TrialRecord] = []
-    for outcome in Outcome:
-        some = [one for one in trials if one.outcome is outcome]
+    for outcomes in _RANKS:
+        some = [one for one in trials if one.outcome in outcomes]
         for reached in sorted(set(map(_reached, some)), reverse=True):
             ordered += _by_results([one for one in some if _reached(one) == reached], objectives)
     return ordered
@@ -139,7 +139,7 @@ def write_report(
     """Write table and records of trials into the folder of a sweep.
 
     Args:
-        trials: The trials that ended.
+        trials: The trials that ended or were measured.
         settings: The sweep.
         name: Name of the sweep.
         folder: Its folder.
@@ -162,7 +162,7 @@ def table(
     """The trials from best to worst, as Markdown.
 
     Args:
-        trials: The trials that ended.
+        trials: The trials that ended or were measured.
         settings: The sweep.
         name: Name of the sweep.
         ending: Why the sweep has ended; nothing where it has not.
@@ -209,6 +209,8 @@ def table(
 def _named(best: TrialRecord) -> str:
     if best.outcome is Outcome.FINISHED:
         return "The best trial"
+    if best.outcome is Outcome.UNDERWAY:
+        return "No trial has run whole yet. The best at the highest rung"
     return "No trial ran whole. The best of those that were stopped"
 
 

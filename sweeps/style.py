@@ -35,7 +35,7 @@ tfoot th, tfoot td { border-top: 1px solid #999; font-weight: 600; }
 td small { display: inline-block; max-width: 26rem; overflow-wrap: anywhere; }
 td:last-child small { min-width: 16rem; }
 .failed { color: #b03a00; }
-.stopped { color: var(--soft); }
+.stopped, .underway { color: var(--soft); }
 .flow { display: flex; flex-wrap: wrap; gap: 0 2.5rem; }
 figure { margin: .8rem 0 1.4rem; }
 figure img { display: block; max-width: 100%; height: auto; }

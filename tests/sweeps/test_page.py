@@ -430,6 +430,34 @@ def test_a_sweep_whose_study_is_gone_is_refused(home: Path) -> None:
         Findings.of(_NAME)
 
 
+def test_a_page_of_a_running_sweep_knows_the_trials_that_go_on_from_a_rung(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    replanned = Stopping(kind="asha", grace_samples=64, reduction=2, replan=True)
+    book = begun(home, replace(_SETTINGS, scheduler=replanned))
+    cost, report = Cost(wall_s=10.0, training_s=8.0, samples=64), trained[1].to_json()
+    for value in (2.0, 1.0):
+        book.end(start(book), numbers(value), samples=64, report=report, cost=cost)
+    assert start(book) == 1  # on the next rung now
+    book.fail(start(book), "no room")
+    page = read()
+    assert "1 of 4 trials ended: 1 failed. 2 begun and not ended." in page.text
+    assert "No whole run yet, best at the highest rung: trial 1" in page.text
+    assert "so far a run of 64 samples" in page.text
+    assert "Grey dots are trials that go on." in page.text
+    order = [cell for cell in page.cells if cell in ("0", "1", "2")]
+    assert order[:3] == ["1", "0", "2"]
+    findings = Findings.of(_NAME)
+    assert findings.best is not None
+    assert "training.samples=64" in findings.best.overrides
+    assert findings.ledger.total()["samples"] == 128
+    assert findings.ledger.saved_samples == 0
+    assert (findings.folder / "table.md").exists() is False
+    write_page(findings)
+    told = (findings.folder / "table.md").read_text()
+    assert "No trial has run whole yet. The best at the highest rung, again:" in told
+
+
 def test_a_page_calls_no_trial_a_winner_that_was_stopped(
     home: Path, trained: tuple[Path, Report]
 ) -> None:

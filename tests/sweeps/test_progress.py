@@ -208,9 +208,9 @@ def test_while_trials_wait_at_rungs_the_best_of_the_highest_is_told(tmp_path: Pa
         sweep.end(sweep.start(), value, 10.0, 100)
         said.append(sweep.progress.lines[1])
     assert said == [
-        "best is trial 0, at a rung of 100 samples: eval/w2 at 1 NFE 2 (1 to 3)",
-        "best is trial 1, at a rung of 100 samples: eval/w2 at 1 NFE 1 (0 to 2)",
-        "best is trial 1, at a rung of 200 samples: eval/w2 at 1 NFE 3 (2 to 4)",
+        "best is trial 0, so far a run of 100 samples: eval/w2 at 1 NFE 2 (1 to 3)",
+        "best is trial 1, so far a run of 100 samples: eval/w2 at 1 NFE 1 (0 to 2)",
+        "best is trial 1, so far a run of 200 samples: eval/w2 at 1 NFE 3 (2 to 4)",
         "best is trial 1: eval/w2 at 1 NFE 4 (3 to 5)",
     ]
 
