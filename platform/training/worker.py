@@ -31,7 +31,7 @@ from .reporter import Reporter
 from .snapshot import write_snapshot
 
 CHECKPOINTS: Final = "checkpoints"
-_DOUBTED: Final = "doubted"
+_SHOWN: Final = "shown"
 _STREAM: Final = "stream"
 _ADVICE: Final = "lower optimizer.lr, or clip gradients by training.clip_norm"
 
@@ -62,8 +62,9 @@ def work(
         resume: Checkpoint to go on from, or None.
         until: Steps after which to stop, with a checkpoint; None for those of the whole run, whose
             clock does not depend on this.
-        shown: Steps with a checkpoint, which the reporter sees, too, if the guard doubts it; then
-            it is gone when the reporter has seen it, and nothing goes on from it.
+        shown: Steps of which the reporter sees a checkpoint also where none is due, or where the
+            guard doubts it; then it is gone when the reporter has seen it, and nothing goes on from
+            it.
         stream: Batches of this worker, where the data are streamed.
         dataset: The data where they have been loaded; None to load them here.
         models: Registered models that have been loaded, by reference; others are loaded here.
@@ -194,17 +195,18 @@ class _Run:
                 write_snapshot(self.kept, learning.power_averages, step=learning.step)
             is_end = learning.step == self.until
             is_shown = learning.step in self.shown
-            is_due = is_end or is_shown or (keep_at > 0 and learning.step % keep_at == 0)
+            # A state that is shown alone is not gone back to, so that who looks changes no run.
+            is_kept = is_end or (keep_at > 0 and learning.step % keep_at == 0)
             # A reading refuses losses that are no numbers: such a state must not be kept.
-            if is_due or learning.step % training.every(training.log_every) == 0:
+            if is_kept or is_shown or learning.step % training.every(training.log_every) == 0:
                 row = meter.read(learning.step, place)
                 if place.leads:
                     self.reporter.report(row, step=learning.step)
-            if is_due:
+            if is_kept or is_shown:
                 _check_weights(learning)
-            if guard.is_on and (is_due or guard.is_due(learning.step)):
+            if guard.is_on and (is_kept or guard.is_due(learning.step)):
                 guard.look(learning, self.reporter)
-            if is_end or (is_due and not guard.is_unsure):
+            if is_end or (is_kept and not guard.is_unsure):
                 self._keep(learning)
             elif is_shown:
                 self._show(learning)
@@ -221,8 +223,8 @@ class _Run:
         self.last = path
 
     def _show(self, learning: Learning) -> None:
-        """Do the same with a state that is doubted, away from those that a run goes on from."""
-        folder, content = self.folder / _DOUBTED, self._content(learning)
+        """Do the same with a state that is not kept, away from those that a run goes on from."""
+        folder, content = self.folder / _SHOWN, self._content(learning)
         path = checkpoints.save(folder, content) if self.place.leads else None
         try:
             self.reporter.report({}, step=learning.step, checkpoint=path)

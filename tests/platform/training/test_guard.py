@@ -223,16 +223,31 @@ def test_no_state_that_a_round_doubts_is_kept_to_go_back_to(
     assert last is not None
     (gone,) = returns_in(state_at(last))
     assert (gone["step"], gone["to"]) == (8, 0)
-    # A doubted one is seen where that is asked for, in a folder that no run goes on from.
-    folders = [path.parent.name for path in reporter.checkpoints]
-    seen = [int(path.name.removeprefix("step-")) for path in reporter.checkpoints]
-    assert seen == ([7, 7, 9, 12] if shown else [7, 12])
-    assert folders == ["doubted"] * bool(shown) + ["checkpoints"] * (3 if shown else 2)
+    # Where that is asked for one is seen all the same, in a folder that no run goes on from.
+    seen = [
+        (int(path.name.removeprefix("step-")), path.parent.name) for path in reporter.checkpoints
+    ]
+    doubted, not_due = [(7, "shown")] * bool(shown), [(9, "shown")] * bool(shown)
+    assert seen == [*doubted, (7, "checkpoints"), *not_due, (12, "checkpoints")]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
     # Where nothing goes back, checkpoints are as they were.
     with pytest.raises(TrainingLost):
         work(spiked(ROUND, **training), place=Place(), reporter=reporter, folder=tmp_path / "stop")
     assert checkpoint.latest(tmp_path / "stop" / "checkpoints").name == "step-0000000007"
+
+
+def test_a_run_goes_back_to_the_same_checkpoint_when_others_were_shown(tmp_path: Path) -> None:
+    values = spiked(BACK, checkpoint_every=5 * BATCH)
+    ends, returns = list[dict[str, Any]](), list[Any]()
+    for name, shown in (("plain", ()), ("shown", (4, 6))):
+        reporter, folder = MemoryReporter(), tmp_path / name
+        last = work(values, place=Place(), reporter=reporter, folder=folder, shown=shown)
+        assert last is not None
+        ends.append(state_at(last))
+        returns.append(returns_in(ends[-1]))
+    assert returns[1] == returns[0]
+    assert [one["to"] for one in returns[0]] == [5]
+    assert_equal(ends[1], ends[0])
 
 
 def test_a_run_that_is_lost_again_is_stopped_after_its_last_return(tmp_path: Path) -> None:
