@@ -24,6 +24,21 @@ of nearest neighbours tells good models better apart, but rises again meanwhile.
 OF_POINTS: Final = "eval/w2"
 """Features of points are their coordinates, in which one Gaussian may be as good as many modes."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
+_LARGER: Final = frozenset(
+    f"eval/{name}" for name in ("precision", "recall", "density", "coverage", "class_agreement")
+)
+_BETWEEN: Final = frozenset(
+    f"eval/{name}"
+    for name in (
+        "1nn_samples",
+        "1nn_data",
+        "memorisation_ratio",
+        "memorisation_rank",
+        "mode_std_ratio_min",
+        "mode_std_ratio_max",
+    )
+)
+"""Numbers of which data have one that is neither the least nor the largest."""
 OF_THE_MAP: Final = (STRAIGHTNESS, SEMIGROUP_ERROR)
 """Numbers that no samples are drawn for."""
 
@@ -33,6 +48,8 @@ class Mode(StrEnum):
 
     MIN = "min"
     MAX = "max"
+    AUTO = "auto"
+    """Those that are better in the number of that name; no objective that is made has it."""
 
 
 @final
@@ -66,23 +83,30 @@ class Objective:
             ``cost/training_s``, or ``auto`` for the quality that suits the data.
         nfe: Network evaluations at which it is taken; None for a property of the map itself and
             for a cost.
-        mode: Which values are better.
+        mode: Which values are better; ``auto`` for those that are in the number of that name.
 
     Raises:
-        ValueError: If the mode is neither min nor max, or a number of evaluations is given where
-            there is none, or missing.
+        ValueError: If the mode is none, or ``auto`` for a number that is best between its ends, or
+            a number of evaluations is given where there is none, or missing.
     """
 
     name: str
     nfe: int | None = None
-    mode: Mode = Mode.MIN
+    mode: Mode = Mode.AUTO
 
     def __post_init__(self) -> None:
         if self.mode not in list(Mode):
             raise ValueError(
-                f"sweep.objectives: mode must be min or max, got {self.mode!r} for {self.name}"
+                f"sweep.objectives: mode must be {', '.join(Mode)}, "
+                f"got {self.mode!r} for {self.name}"
             )
-        object.__setattr__(self, "mode", Mode(self.mode))
+        if self.mode == Mode.AUTO and self.name in _BETWEEN:
+            raise ValueError(
+                f"sweep.objectives: {self.name} of data is neither the least nor the largest: its "
+                "mode must be min or max, got auto"
+            )
+        known = Mode.MAX if self.name in _LARGER else Mode.MIN
+        object.__setattr__(self, "mode", known if self.mode == Mode.AUTO else Mode(self.mode))
         without = (*COSTS, *OF_THE_MAP)
         if (self.nfe is None) is not (self.name in without):
             raise ValueError(

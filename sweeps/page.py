@@ -135,11 +135,11 @@ def _winner(findings: Findings) -> Html:
         tag("dl", *numbers, class_="numbers"),
         *(tag("p", one) for one in yardsticks(best, findings.objectives, findings.folder)),
         tag("dl", *values, class_="values"),
-        tag("p", "This line repeats it:"),
+        tag("p", f"This line repeats {'its training' if best.said else 'it'}:"),
         tag("pre", tag("code", best.command), tabindex="0"),
     ]
     if best.said:
-        parts.append(tag("p", joined("It is used so: ", tag("code", best.said), _gain(best))))
+        parts.append(tag("p", joined("Then it is used so: ", tag("code", best.said), _gain(best))))
     if findings.model is not None:
         line = promotion(findings.model, findings.name)
         registered = joined("It is registered as ", tag("strong", findings.model))

@@ -17,6 +17,7 @@ from ..platform.evaluation.benchmark import Benchmark, metric_names
 from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.remaining import remaining
 from ..platform.evaluation.sampling import samplers_at
+from ..platform.evaluation.trajectory import is_measured
 from ..platform.experiment import ALL_SAMPLES, Experiment, Training, Workers
 from ..platform.ray_instance import names_cluster, whole_cpus
 from ..platform.registry.store import Registry
@@ -315,6 +316,12 @@ class Plan:
                 raise ValueError(
                     f"sweep.objectives.{label}.nfe must be one of evaluation.nfes, {allowed}, "
                     f"got {one.nfe}"
+                )
+            if not is_measured(one.name, domain):
+                raise ValueError(
+                    f"sweep.objectives.{label}.name must be a number of the method's map: one of "
+                    f"method {self.assembly.name} is trained on {domain.kind} jumps and has no "
+                    f"{one.name}"
                 )
 
 

@@ -198,7 +198,11 @@ def table(
     ]
     best = [trial for trial in ordered[:1] if trial.results]
     line = ancestry(best[0], trials, settings.objectives) if best and best[0].lineage else []
-    again = [line for one in best for line in (f"{_named(one)}, again:", "", f"    {one.command}")]
+    again = [
+        line
+        for one in best
+        for line in (f"{_named(one)}, {_again(one)}:", "", f"    {one.command}")
+    ]
     title = f"Sweep {name}: {wanted(settings)}, with intervals at 95 %"
     told = ["The line of the best trial:", "", *(f"- {one}" for one in line), ""] if line else []
     over = [f"It has ended: {ending}.", ""] if ending else []
@@ -212,6 +216,10 @@ def _named(best: TrialRecord) -> str:
     if best.outcome is Outcome.UNDERWAY:
         return "No trial has run whole yet. The best at the highest rung"
     return "No trial ran whole. The best of those that were stopped"
+
+
+def _again(best: TrialRecord) -> str:
+    return f"its training again, to be used with {best.said}" if best.said else "again"
 
 
 def _place(trial: TrialRecord) -> list[str]:

@@ -86,6 +86,8 @@ def _asking(url: str) -> Iterator[None]:
     said = f"Optuna's database at {hide_passwords(url)}"
     try:
         yield
+    except OSError as error:
+        raise ValueError(f"{said} cannot be opened: {error}; see sweep.storage") from error
     except (SQLAlchemyError, ImportError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, ModuleNotFoundError) and cause.name in _EXTRAS:
@@ -163,7 +165,8 @@ def begin(storage: BaseStorage, name: str, objectives: Objectives) -> Study:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(list(objectives.labels))  # for Optuna's dashboard
+        named = [f"{label}: {one}" for label, one in objectives.by_label.items()]
+        study.set_metric_names(named)  # for Optuna's dashboard
     return study
 
 

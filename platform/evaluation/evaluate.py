@@ -25,7 +25,7 @@ from .score import Score
 from .trajectory import (
     SEMIGROUP_ERROR,
     STRAIGHTNESS,
-    allowed_triples,
+    is_measured,
     semigroup_error,
     straightness,
 )
@@ -167,10 +167,9 @@ def _of_the_map(
     told = benchmark.condition
     condition = None if told is None else told[torch.arange(n) % benchmark.count].to(device)
     found: dict[str, Float[Tensor, n]] = {}
-    if flow_map.domain.has_velocity and (names is None or STRAIGHTNESS in names):
-        found[STRAIGHTNESS] = straightness(flow_map, noise, condition)
-    if allowed_triples(flow_map.domain) and (names is None or SEMIGROUP_ERROR in names):
-        found[SEMIGROUP_ERROR] = semigroup_error(flow_map, noise, condition)
+    for name, ask in ((STRAIGHTNESS, straightness), (SEMIGROUP_ERROR, semigroup_error)):
+        if is_measured(name, flow_map.domain) and (names is None or name in names):
+            found[name] = ask(flow_map, noise, condition)
     return [
         Measurement(
             name=name,

@@ -23,6 +23,18 @@ TRIPLES: Final = (
 """Start, middle and end, as shares of the trained times; a dyadic map admits the first three."""
 
 
+def is_measured(name: str, domain: Domain) -> bool:
+    """Whether maps of a domain have a number: all but those of this file every map has.
+
+    Args:
+        name: The number.
+        domain: The domain.
+    """
+    if name == STRAIGHTNESS:
+        return domain.has_velocity
+    return name != SEMIGROUP_ERROR or bool(allowed_triples(domain))
+
+
 def straightness(
     flow_map: FlowMap,
     noise: Float[Tensor, " b *d"],

@@ -64,7 +64,7 @@ def test_a_trial_is_kept_with_the_overrides_that_repeat_it(book: Book) -> None:
     assert trial.outcome is Outcome.FINISHED
     assert (trial.results, trial.samples) == ((Number(value=2.0, low=1.0, high=3.0),), TOTAL)
     assert book.study.direction == optuna.study.StudyDirection.MAXIMIZE
-    assert book.study.metric_names == ["quality"]
+    assert book.study.metric_names == ["quality: eval/w2 at 1 NFE"]
 
 
 def test_the_code_of_a_trial_is_kept_and_of_one_that_goes_on_with_another_both(
@@ -368,7 +368,7 @@ def test_several_objectives_are_kept_in_their_order(storage: RDBStorage, tmp_pat
     book = open_book(storage, tmp_path, settings)
     for quality, cost in ((1.0, 5.0), (2.0, 9.0), (0.5, 7.0)):
         finish(book, suggested(book), quality, cost)
-    assert book.study.metric_names == ["quality", "cost"]
+    assert book.study.metric_names == ["quality: eval/w2 at 1 NFE", "cost: cost/training_s"]
     assert [trial.values for trial in book.study.best_trials] == [[1.0, 5.0], [2.0, 9.0]]
     assert [one.value for one in ended(book.study)[1].results] == [2.0, 9.0]
 

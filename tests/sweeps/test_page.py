@@ -399,8 +399,9 @@ def test_a_page_shows_what_was_tried_after_training_and_the_pareto_set_of_all_of
         chosen={**chosen, "as_trained": [[0.625, 0.375, 1.125]]},
     )
     page = read()
-    assert "It is used so: ema.width=0.1; as it was trained it had 0.625 (0.375 to 1.125)." in (
-        page.text
+    assert (
+        "Then it is used so: ema.width=0.1; as it was trained it had 0.625 (0.375 to 1.125)."
+        in (page.text)
     )
     row = page.cells.index("chosen")
     assert page.cells[row - 5 : row + 1] == [

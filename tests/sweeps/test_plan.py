@@ -284,6 +284,19 @@ def test_a_budget_is_one_for_the_longest_trial() -> None:
         (over(_POWER, "sweep.objectives.quality.nfe=null"), "nfe must be null for"),
         (over(_POWER, "sweep.objectives.quality.name=eval/straightness"), "nfe must be null for"),
         (
+            over(
+                {"optimizer.lr": {"kind": "log_uniform", "low": 1e-4, "high": 1e-2}},
+                "method=consistency_training",
+                "sweep.objectives.quality.nfe=null",
+                "sweep.objectives.quality.name=eval/straightness",
+            ),
+            "consistency_training is trained on to_data jumps and has no eval/straightness",
+        ),
+        (
+            over(_POWER, "sweep.objectives.quality.name=eval/memorisation_rank"),
+            "eval/memorisation_rank of data is neither the least nor the largest",
+        ),
+        (
             over(_POWER, "sweep.objectives.quality.name=eval/fidd"),
             "sweep.objectives.quality.name must be one of .*eval/w2",
         ),

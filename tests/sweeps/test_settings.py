@@ -6,10 +6,18 @@ from typing import Any
 import pytest
 
 from onestep.platform.configuration import compose
-from onestep.sweeps.objective import Objectives
+from onestep.sweeps.objective import Mode, Objectives
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings, settings_of
 from onestep.sweeps.space import Space
+
+
+def test_larger_shares_are_better_unless_another_mode_is_asked_for() -> None:
+    named = "sweep.objectives.quality.name=eval/coverage"
+    assert settings_of([named]).objectives.lead.mode is Mode.MAX
+    asked = settings_of([named, "sweep.objectives.quality.mode=min"])
+    assert asked.objectives.lead.mode is Mode.MIN
+    assert settings_of([]).objectives.lead.mode is Mode.MIN
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +81,7 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
         ),
         (["sweep.objectives.quality.nfe=0"], "nfe must be at least 1, got 0"),
         (["sweep.seed=-1"], "sweep.seed must be at least 0, got -1"),
-        (["sweep.objectives.quality.mode=least"], "must be min or max, got 'least'"),
+        (["sweep.objectives.quality.mode=least"], "mode must be min, max, auto, got 'least'"),
         (
             ["sweep.scheduler.kind=best"],
             "hyperband, median, pbt, pb2, got 'best'",
@@ -103,7 +111,7 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
             ["sweep.objectives.quality.nfe=1.5"],
             "sweep.objectives.quality.nfe must be a whole number, got 1.5",
         ),
-        (["sweep.objectives.quality.mode=[min]"], r"must be min or max, got \['min'\]"),
+        (["sweep.objectives.quality.mode=[min]"], r"must be min, max, auto, got \['min'\]"),
         (
             ["sweep.scheduler.grace_samples=x"],
             "sweep.scheduler.grace_samples must be a whole number, got 'x'",

@@ -81,3 +81,9 @@ def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(
     said = r"//ada:\*{3}@host/db needs the package psycopg, .* pip install 'onestep\[postgres\]'"
     with pytest.raises(ValueError, match=said):
         ask("postgresql+psycopg://ada:secret@host/db")
+
+
+def test_a_file_that_cannot_be_made_is_told_by_its_database(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/optuna.db cannot be opened: .*sweep\.storage"):
+        open_storage(f"sqlite:///{tmp_path / 'file' / 'optuna.db'}")

@@ -114,7 +114,7 @@ def test_the_study_of_sub_trials_shows_their_keys_and_values_and_counts_for_no_t
     for one in _TRIED:
         book.tried(number, one)
     study = optuna.load_study(study_name="toy-1-posthoc", storage=storage)
-    assert study.metric_names == ["quality"]
+    assert study.metric_names == ["quality: eval/w2 at 2 NFE"]
     assert [trial.params for trial in study.trials] == [dict(one.values) for one in _TRIED]
     assert [trial.values for trial in study.trials] == [[1.0], [0.7], None]
     assert [trial.state for trial in study.trials] == [
