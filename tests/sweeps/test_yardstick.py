@@ -65,8 +65,11 @@ def test_an_objective_is_told_beside_data_and_a_gaussian_at_its_own_evaluations(
     folder = written(tmp_path, _MEASURED, replace(_MEASURED, sampler="other", floor=0.2), other)
     assert yardsticks(_TRIAL, _OBJECTIVES, folder) == [
         "For comparison, eval/frechet_features of training data against held-out data 0.7661, "
-        "of a Gaussian per class 1.929."
+        "of a Gaussian per class 1.929. Trial 3 is behind that Gaussian: look at its samples "
+        "before a promotion."
     ]
+    ahead = written(tmp_path / "ahead", replace(_MEASURED, value=1.9))
+    assert yardsticks(_TRIAL, _OBJECTIVES, ahead)[0].endswith("of a Gaussian per class 1.929.")
 
 
 @pytest.mark.parametrize("has_report", [False, True])
