@@ -214,11 +214,14 @@ class Book:
     def went_back(self, number: int, *, to: int) -> None:
         """Forget what a trial was measured at beyond the samples that its guardian sent it to.
 
+        Where rungs are runs of their own those were other runs, which nothing sent back.
+
         Args:
             number: The trial.
             to: The samples.
         """
-        forget_points(self._open[number], beyond=to)
+        if self._rungs is None:
+            forget_points(self._open[number], beyond=to)
 
     def tried(self, number: int, one: SubTrial) -> None:
         """Write down what was tried on the weights of a trial.

@@ -22,6 +22,7 @@ class Purse:
 
     def __init__(self, settings: SweepSettings, budgets: Sequence[int]) -> None:
         self._budget, self._budgets = settings.budget, budgets
+        self._replans = settings.scheduler.replan
         self.of_a_trial = settings.scheduler.samples_of_a_trial(budgets)
         """The most samples that a trial is trained on."""
         self.spent = ""
@@ -45,12 +46,17 @@ class Purse:
         """
         if not self._budget.is_limited:
             return False
-        planned = [
-            self.of_a_trial if rung is None else self._budgets[rung]
-            for rung in (one.user_attrs.get(RUNG) for one in running.values())
-        ]
+        rungs = [one.user_attrs.get(RUNG) for one in running.values()]
+        planned = sum(self.of_a_trial if rung is None else self._budgets[rung] for rung in rungs)
         costs = [paid(one.user_attrs, is_running=one.number in running) for one in trials()]
-        self.spent = self._budget.spent(costs, running=sum(planned), asked=samples, kept=kept)
+        done, ended = sum(costs, NOTHING), sum(one.wall_s > 0.0 for one in costs)
+        if self._replans:
+            # Something has to be left for the other run, and all of what is kept beyond it.
+            later = planned + (samples + kept if kept else 0)
+            ahead = later / done.samples if done.samples else 0.0
+        else:
+            ahead = len(rungs) / ended if ended else 0.0
+        self.spent = self._budget.spent(done, samples=planned + samples + kept, ahead=ahead)
         return bool(self.spent)
 
 

@@ -1,7 +1,6 @@
 """What trials cost, and how much of it a sweep may spend."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -113,28 +112,24 @@ class Budget:
         """What a trial costs in money."""
         return cost.wall_s / _HOUR_S * self.price_per_node_hour / self.trials_per_node
 
-    def spent(self, costs: Sequence[Cost], *, running: int, asked: int, kept: int = 0) -> str:
+    def spent(self, done: Cost, *, samples: int, ahead: float) -> str:
         """Which limit does not allow another run, or nothing.
 
         Args:
-            costs: Those of the runs that have ended.
-            running: Samples that are planned for those that are running.
-            asked: Samples of the other one.
-            kept: Samples for which enough is to be left when all these have ended: so many, and
-                what they take of all else at the pace of the runs that have ended.
+            done: What the runs that have ended took.
+            samples: Samples that have to be left: of those that are running, and of others.
+            ahead: What will be taken of all else, by those that are running and others that it is
+                kept for, over what was taken.
         """
-        samples = sum(one.samples for one in costs)
-        if self.samples and samples + running + asked + kept > self.samples:
-            return f"{samples} of {self.samples} samples"
-        # Something has to be left for the other one, and all of what is kept beyond it.
-        ahead = running + (asked + kept if kept else 0)
-        for unit, limit, done in (
-            ("seconds of trials", self.seconds, sum(one.wall_s for one in costs)),
-            ("seconds of GPUs", self.gpu_seconds, sum(one.gpu_s for one in costs)),
-            ("of the money", self.money, sum(self.price(one) for one in costs)),
+        if self.samples and done.samples + samples > self.samples:
+            return f"{done.samples} of {self.samples} samples"
+        for unit, limit, taken in (
+            ("seconds of trials", self.seconds, done.wall_s),
+            ("seconds of GPUs", self.gpu_seconds, done.gpu_s),
+            ("of the money", self.money, self.price(done)),
         ):
-            if limit and done + (done / samples * ahead if samples else 0.0) >= limit:
-                return f"{done:.6g} of {limit:.6g} {unit}"
+            if limit and taken * (1.0 + ahead) >= limit:
+                return f"{taken:.6g} of {limit:.6g} {unit}"
         return ""
 
     def share(self, cost: Cost) -> float:

@@ -17,7 +17,7 @@ class Entry:
 
     Attributes:
         number: The trial.
-        outcome: How it ended.
+        outcome: How it ended, or that it has not.
         planned: Samples of the whole trial; of one that failed or goes on those that it saw.
         cost: Its time and samples.
         money: Its price, 0 where none is known.
@@ -81,10 +81,10 @@ class Ledger:
         return cls(entries=entries, has_price=budget.price_per_node_hour > 0.0)
 
     def total(self, outcome: Outcome | None = None) -> dict[str, float]:
-        """Sums over all trials, or over those that ended in one way.
+        """Sums over all trials, or over those of one outcome.
 
         Args:
-            outcome: The way, or None for all.
+            outcome: The outcome, or None for all.
         """
         some = [one for one in self.entries if outcome in (None, one.outcome)]
         return {
@@ -110,7 +110,8 @@ class Ledger:
     @property
     def saved_share(self) -> float:
         """The same samples as a share of those that the trials would have seen without stopping."""
-        planned = sum(one.planned for one in self.entries)
+        ended = [one for one in self.entries if one.outcome is not Outcome.UNDERWAY]
+        planned = sum(one.planned for one in ended)
         return self.saved_samples / planned if planned else 0.0
 
     def to_dict(self) -> dict[str, Any]:

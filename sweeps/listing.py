@@ -3,6 +3,7 @@
 from ..platform.commands.columns import aligned
 from .findings import Findings
 from .note import names_of_sweeps
+from .record import Outcome
 from .report import shown
 
 _HEAD = ("sweep", "trials of", "ended", "best", "model")
@@ -24,6 +25,8 @@ def _row(name: str) -> tuple[str, ...]:
     purpose = " ".join(named[key] for key in ("experiment", "method", "data") if key in named)
     trials = f"{len(findings.ended)} of {settings.trials}"
     best = findings.best
-    value = "-" if best is None else f"{findings.objectives.lead} {shown(best.results[0].value)}"
+    value = "-"
+    if best is not None and best.outcome is not Outcome.UNDERWAY:
+        value = f"{findings.objectives.lead} {shown(best.results[0].value)}"
     state = f"{trials}, over" if findings.ending else trials
     return (name, purpose or "-", state, value, findings.model or "-")

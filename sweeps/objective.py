@@ -24,12 +24,15 @@ of nearest neighbours tells good models better apart, but rises again meanwhile.
 OF_POINTS: Final = "eval/w2"
 """Features of points are their coordinates, in which one Gaussian may be as good as many modes."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
-_LARGER: Final = frozenset(
-    f"eval/{name}" for name in ("precision", "recall", "density", "coverage", "class_agreement")
+LARGER: Final = frozenset(
+    f"eval/{name}" for name in ("precision", "recall", "coverage", "class_agreement")
 )
-_BETWEEN: Final = frozenset(
+"""Numbers of which larger values are better."""
+BETWEEN: Final = frozenset(
     f"eval/{name}"
     for name in (
+        "density",
+        "1nn_accuracy",
         "1nn_samples",
         "1nn_data",
         "memorisation_ratio",
@@ -100,12 +103,12 @@ class Objective:
                 f"sweep.objectives: mode must be {', '.join(Mode)}, "
                 f"got {self.mode!r} for {self.name}"
             )
-        if self.mode == Mode.AUTO and self.name in _BETWEEN:
+        if self.mode == Mode.AUTO and self.name in BETWEEN:
             raise ValueError(
                 f"sweep.objectives: {self.name} of data is neither the least nor the largest: its "
                 "mode must be min or max, got auto"
             )
-        known = Mode.MAX if self.name in _LARGER else Mode.MIN
+        known = Mode.MAX if self.name in LARGER else Mode.MIN
         object.__setattr__(self, "mode", known if self.mode == Mode.AUTO else Mode(self.mode))
         without = (*COSTS, *OF_THE_MAP)
         if (self.nfe is None) is not (self.name in without):

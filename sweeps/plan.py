@@ -443,15 +443,18 @@ def _completed(settings: SweepSettings) -> tuple[tuple[str, ...], tuple[int, ...
                 f"sweep.space cannot hold {_CHECKPOINTS} where trials are measured on their way: "
                 f"set it for all of them, got sweep.scheduler.kind={stopping.kind}"
             )
-        base = _with_checkpoints(base, training.checkpoint_every, at=budgets[0])
+        base = _with_checkpoints(base, training.checkpoint_every, at=budgets[0], batches=batches)
     return base, budgets
 
 
-def _with_checkpoints(base: tuple[str, ...], every: int, *, at: int) -> tuple[str, ...]:
+def _with_checkpoints(
+    base: tuple[str, ...], every: int, *, at: int, batches: Sequence[int]
+) -> tuple[str, ...]:
     """The overrides of trials that keep a checkpoint wherever they are measured."""
     if not any(one.startswith(f"{_CHECKPOINTS}=") for one in base):
         return (*base, override(_CHECKPOINTS, at))
-    if every == 0 or at % every:
+    # In steps, as trials count: 2.5 batches are 2.
+    if every == 0 or any(at // batch % max(1, every // batch) for batch in batches):
         raise ValueError(
             f"{_CHECKPOINTS} must divide the {at} samples at which trials are first measured, so "
             f"that there is a checkpoint of them, got {every}"

@@ -121,7 +121,8 @@ class TrialRecord:
         elif trial.state == TrialState.COMPLETE:
             outcome = Outcome.FINISHED
         elif has_passed_a_rung(trial):
-            outcome, rung = Outcome.UNDERWAY, max(map(int, notes[COSTS]))
+            # The lowest that it ran at, and one for each that it passed since.
+            outcome, rung = Outcome.UNDERWAY, min(map(int, notes[COSTS])) + len(notes[CURVE]) - 1
             planned = max(map(int, notes[CURVE]))
             reason = f"so far a run of {planned:,} samples"
             own = (*own[:-1], override("training.samples", planned))  # not those of the next run
@@ -143,7 +144,8 @@ class TrialRecord:
             said=str(chosen.get("said", "")),
             as_trained=_numbers(chosen.get("as_trained", ())),
             lineage=Lineage.from_dict(notes[LINEAGE]) if LINEAGE in notes else None,
-            revisions=tuple(notes.get(REVISIONS, ())),
+            # Those of a run that goes on say nothing of the one before.
+            revisions=tuple(notes.get(REVISIONS, ())) if rung == notes.get(RUNG) else (),
             reason=reason,
         )
 

@@ -16,7 +16,7 @@ from ..platform.training.assembly import assemble, registry_of
 from ..platform.training.preparation import Preparation
 from ..platform.training.registration import register
 from ..platform.training.snapshot import SNAPSHOTS
-from ..platform.training.worker import CHECKPOINTS
+from ..platform.training.worker import CHECKPOINTS, SHOWN
 from .bench import Used
 from .lineage import ancestors, needed
 from .objective import Objectives
@@ -83,7 +83,7 @@ def forget_rungs(folder: Path, number: int) -> None:
 
 
 def _delete_weights(place: Path) -> None:
-    for weights in (CHECKPOINTS, SNAPSHOTS):
+    for weights in (CHECKPOINTS, SHOWN, SNAPSHOTS):
         shutil.rmtree(place / weights, ignore_errors=True)
 
 

@@ -31,7 +31,8 @@ from .reporter import Reporter
 from .snapshot import write_snapshot
 
 CHECKPOINTS: Final = "checkpoints"
-_SHOWN: Final = "shown"
+SHOWN: Final = "shown"
+"""Folder of a state that is shown and not kept, as long as it is."""
 _STREAM: Final = "stream"
 _ADVICE: Final = "lower optimizer.lr, or clip gradients by training.clip_norm"
 
@@ -214,7 +215,7 @@ class _Run:
     def _keep(self, learning: Learning) -> None:
         """Write a checkpoint at the leading worker and tell all reporters that it is due."""
         path = None
-        content = self._content(learning)
+        content = self._content(learning, self.guard.state())
         if self.place.leads:
             path = checkpoints.save(self.folder / CHECKPOINTS, content)
             keep = self.assembly.experiment.training.keep_checkpoints
@@ -224,7 +225,7 @@ class _Run:
 
     def _show(self, learning: Learning) -> None:
         """Do the same with a state that is not kept, away from those that a run goes on from."""
-        folder, content = self.folder / _SHOWN, self._content(learning)
+        folder, content = self.folder / SHOWN, self._content(learning, {})
         path = checkpoints.save(folder, content) if self.place.leads else None
         try:
             self.reporter.report({}, step=learning.step, checkpoint=path)
@@ -232,10 +233,10 @@ class _Run:
             if self.place.leads:
                 shutil.rmtree(folder)
 
-    def _content(self, learning: Learning) -> Checkpoint:
+    def _content(self, learning: Learning, guard: Mapping[str, Any]) -> Checkpoint:
         # All workers take their batches in step: the position of one is that of all.
         where = {} if self.stream is None else {_STREAM: dict(self.stream.position)}
-        state = learning.state() | where | self.guard.state()
+        state = learning.state() | where | guard
         recipe = self._recipe(learning.step)
         return Checkpoint(step=learning.step, recipe=recipe, state=state)
 

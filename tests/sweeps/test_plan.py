@@ -107,6 +107,15 @@ def test_checkpoints_between_the_rungs_are_kept_where_they_are_asked_for() -> No
     ]
 
 
+def test_checkpoints_that_miss_a_rung_by_a_part_of_a_batch_are_refused() -> None:
+    fits = ("training.batch_size=100", "training.samples=4000", "sweep.scheduler.grace_samples=500")
+    settings = over(_POWER, *_HALVED, *fits, "training.checkpoint_every=250")()
+    with pytest.raises(
+        ValueError, match=r"checkpoint_every must divide the 500 samples .* got 250"
+    ):
+        Plan.of(settings)
+
+
 def without(key: str, settings: SweepSettings) -> SweepSettings:
     """The same sweep without an override of all its trials."""
     return replace(settings, base=[one for one in settings.base if not one.startswith(f"{key}=")])
@@ -200,8 +209,8 @@ def test_a_budget_is_one_for_the_longest_trial() -> None:
         ),
         (over(_POWER, "++method.weighting.power=0.5"), r"\+\+method.weighting.power stands both"),
         (
-            over(_POWER, *_HALVED, "training.checkpoint_every=300"),
-            "training.checkpoint_every must divide the 512 samples at .*got 300",
+            over(_POWER, *_HALVED, "training.checkpoint_every=200"),
+            "training.checkpoint_every must divide the 512 samples at .*got 200",
         ),
         (
             over({"training.checkpoint_every": {"kind": "choice", "values": [512, 300]}}, *_HALVED),

@@ -15,7 +15,7 @@ from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.ending import has_ended, why_ended
 from onestep.sweeps.halving import bracket_of
 from onestep.sweeps.objective import Mode, Objective, Objectives
-from onestep.sweeps.record import SECONDS_FILE, Outcome, folder_of_trial
+from onestep.sweeps.record import SECONDS_FILE, Outcome, TrialRecord, folder_of_trial
 from onestep.sweeps.remembered import RememberedStorage
 from onestep.sweeps.rungs import Rungs, curve_of
 from onestep.sweeps.sampler import SamplerKind
@@ -309,6 +309,21 @@ def test_a_budget_of_time_or_money_ends_with_a_whole_run_too(
     assert Outcome.FINISHED in {one.outcome for one in ended(book.study)}
     # What has been begun comes to its end, and nothing is left unspent.
     assert whole_ones * 1750 <= taken < whole_ones * 1750 + at_once * most
+
+
+def test_a_return_of_the_guardian_takes_nothing_from_the_rungs_below(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    book = open_book(storage, tmp_path, replace(_REPLANNED, trials=2))
+    assert [run_one(book) for _ in range(2)] == [(0, 0), (1, 0)]
+    suggestion = book.suggest()
+    assert suggestion is not None
+    assert suggestion.rung == 1
+    book.went_back(suggestion.number, to=0)
+    (one,) = (t for t in book.study.get_trials() if t.number == suggestion.number)
+    record = TrialRecord.of(one)
+    assert (record.rung, record.reason) == (0, "so far a run of 250 samples")
+    assert record.revisions == ()
 
 
 def test_what_is_kept_for_a_whole_run_goes_to_another_trial_when_all_have_failed(

@@ -6,10 +6,18 @@ from typing import Any
 import pytest
 
 from onestep.platform.configuration import compose
-from onestep.sweeps.objective import Mode, Objectives
+from onestep.platform.evaluation.agreement import ClassAgreement
+from onestep.platform.evaluation.benchmark import COMPARISONS
+from onestep.platform.evaluation.modes import Modes
+from onestep.sweeps.objective import BETWEEN, LARGER, Mode, Objectives
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings, settings_of
 from onestep.sweeps.space import Space
+
+
+def test_the_numbers_whose_better_values_are_known_are_those_of_the_evaluation() -> None:
+    metrics = (*COMPARISONS, ClassAgreement(), Modes())
+    assert {name for one in metrics for name in one.names} >= LARGER | BETWEEN
 
 
 def test_larger_shares_are_better_unless_another_mode_is_asked_for() -> None:

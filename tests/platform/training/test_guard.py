@@ -250,6 +250,13 @@ def test_a_run_goes_back_to_the_same_checkpoint_when_others_were_shown(tmp_path:
     assert_equal(ends[1], ends[0])
 
 
+def test_a_state_may_be_shown_between_two_rounds(tmp_path: Path) -> None:
+    values = recipe(FLOW_MATCHING, steps=8, guardian={"every": 4 * BATCH})
+    reporter = MemoryReporter()
+    work(values, place=Place(), reporter=reporter, folder=tmp_path, shown=(3,))
+    assert next(path.name for path in reporter.checkpoints) == "step-0000000003"
+
+
 def test_a_run_that_is_lost_again_is_stopped_after_its_last_return(tmp_path: Path) -> None:
     values = spiked({**BACK, "retries": 2, "lr_factor": 0.9})
     reporter = MemoryReporter()
