@@ -148,17 +148,24 @@ class Sweep:
 
     def _show(self, overrides: Sequence[str]) -> int:
         from ..platform.data.stream_sample import load
+        from ..platform.training.assembly import registry_of
+        from .earlier import first_points
         from .plan import Plan
         from .record import command_line
         from .settings import settings_of
 
         plan = Plan.of(settings_of(overrides))
+        if plan.has_parents:
+            plan = plan.with_versions(registry_of(plan.experiment))
+        first = first_points(plan)
         plan.check_measurable(load(plan.assembly.source, stream=plan.experiment.training.stream))
         print(json.dumps(without_passwords(plan.settings.to_dict()), indent=2))
         print(f"\none trial:\n  {command_line(tuple(map(hide_passwords, plan.example)))}")
         space = plan.settings.space
         for line in space.sentences(space.first):
             print(f"  with {line}")
+        if said := first.sentences(plan.settings.founders):
+            print("", *said, sep="\n")
         if plan.settings.scheduler.is_population:
             print(f"\n{generations_of(plan)}")
         print(f"\n{estimate_of(plan)}")

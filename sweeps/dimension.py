@@ -186,6 +186,25 @@ class Dimension:
             return False
         return low <= value <= high
 
+    def nearest(self, number: float) -> float:
+        """The number that may be drawn and is nearest to another one.
+
+        Args:
+            number: The other one.
+
+        Returns:
+            The number, itself where it may be drawn.
+
+        Raises:
+            ValueError: If it is a choice of which some are no numbers.
+        """
+        low, high = self.range
+        if self.kind is Kind.CHOICE:
+            numbers = [value for value in self.values if is_number(value)]
+            return min(numbers, key=lambda one: abs(one - number))
+        near = min(max(number, low), high)
+        return round(near) if self.kind.is_whole else near
+
     def suggest(self, trial: BaseTrial, key: str) -> Scalar:
         """A value that Optuna suggests.
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..methods.core.schedule import Schedule
+from ..platform.build import build
 from ..platform.configuration import compose
 from ..platform.registry.entry import ModelEntry
 from ..platform.training.assembly import registry_of
@@ -32,14 +34,54 @@ def first_points(plan: Plan) -> FirstPoints:
     asked = plan.settings.warm_start
     if not asked.is_asked:
         return FirstPoints()
-    candidates = [_of_registry(plan)] if asked.registry else []
+    candidates: list[FirstPoint] = []
+    left_out: list[str] = []
+    if asked.registry:
+        model = _best_model(plan)
+        origin = f"model {model.reference}"
+        try:
+            values = values_of(model.record.overrides, plan.settings.space)
+            candidates.append(FirstPoint(values=values, origin=origin))
+        except ValueError as error:
+            left_out.append(f"{origin}: {error}")
     for name in asked.sweeps:
         candidates += _of_sweep(name, plan.settings)
-    found = FirstPoints.of(candidates, plan.settings.space)
+    found = FirstPoints.of(candidates, plan.settings.space, left_out=left_out)
     if not found.points:
         raise ValueError(
             f"sweep.warm_start has no point in sweep.space; left out is {found.left_out[0]}"
         )
+    return found
+
+
+def values_of(overrides: tuple[str, ...], space: Space) -> dict[str, Scalar]:
+    """The values that a training has at the swept keys, as far as they are plain ones or schedules.
+
+    Args:
+        overrides: What composes the training.
+        space: The swept keys.
+
+    Returns:
+        Values by key; whether they are a point of the space is another question.
+
+    Raises:
+        ValueError: If nothing can be composed, or no values give one of its schedules.
+    """
+    config = compose("train", overrides)
+    given = {key: text for key, _, text in (one.partition("=") for one in overrides)}
+    found: dict[str, Scalar] = {}
+    for key, one in space.dimensions.items():
+        if key in found or not one.is_present(found):
+            continue
+        written = space.written(key)
+        if (drawn := space.schedules.get(written)) is not None:
+            found |= drawn.values_of(written, _schedule_at(config, written))
+            continue
+        value = _at(config, key)
+        if isinstance(value, Mapping):  # a group, of which the line of the model has the choice
+            value = given.get(key)
+        if isinstance(value, Scalar):
+            found[key] = value
     return found
 
 
@@ -84,7 +126,7 @@ def _completed(values: Mapping[str, Scalar], space: Space, origin: str) -> First
     return FirstPoint(values=point, origin=f"{origin}{said}")
 
 
-def _of_registry(plan: Plan) -> FirstPoint:
+def _best_model(plan: Plan) -> ModelEntry:
     experiment, lead = plan.experiment, plan.settings.objectives.lead
     if lead.name in COSTS:
         raise ValueError(
@@ -105,8 +147,7 @@ def _of_registry(plan: Plan) -> FirstPoint:
             f"sweep.warm_start.registry: no registered model has {lead} of method "
             f"{plan.assembly.name} on these data"
         )
-    best = min(fitting, key=lambda one: lead.sign * one.metrics[_metric(lead)])
-    return FirstPoint(values=_values_of(best, plan), origin=f"model {best.reference}")
+    return min(fitting, key=lambda one: lead.sign * one.metrics[_metric(lead)])
 
 
 def _metric(objective: Objective) -> str:
@@ -114,25 +155,22 @@ def _metric(objective: Objective) -> str:
     return objective.name if objective.nfe is None else f"{objective.name}/nfe_{objective.nfe}"
 
 
-def _values_of(model: ModelEntry, plan: Plan) -> dict[str, Scalar]:
-    """The values that a model has at the swept keys, as far as they are plain ones."""
-    config = compose("train", model.record.overrides)
-    given = {key: text for key, _, text in (one.partition("=") for one in model.record.overrides)}
-    found: dict[str, Scalar] = {}
-    for key, one in plan.settings.space.dimensions.items():
-        if not one.is_present(found):
-            continue
-        value = _at(config, key)
-        if isinstance(value, Mapping):  # a group, of which the line of the model has the choice
-            value = given.get(key)
-        if isinstance(value, Scalar):
-            found[key] = value
-    return found
+def _schedule_at(config: Mapping[str, Any], key: str) -> Schedule:
+    node = _at(config, key)
+    if not isinstance(node, Mapping) or not node:
+        raise ValueError(f"its line writes no schedule at {key}")
+    return build(node, Schedule)
 
 
 def _at(config: Mapping[str, Any], key: str) -> object:
     """What a configuration has at a key; an empty mapping where it has none."""
     node: object = config
     for part in key.split("."):
-        node = node.get(part, {}) if isinstance(node, Mapping) else {}
+        match node:
+            case Mapping():
+                node = node.get(part, {})
+            case list() if part.isdecimal() and int(part) < len(node):
+                node = node[int(part)]
+            case _:
+                node = {}
     return node

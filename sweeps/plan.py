@@ -161,6 +161,12 @@ class Plan:
         each = workers.num_workers * workers.cpus_per_worker + reader
         return self.settings.concurrency * each
 
+    @property
+    def has_parents(self) -> bool:
+        """Whether registered models are named as parents, for all trials or for some."""
+        named, swept = self.experiment.parents, self.settings.space.parts
+        return any(f"parents.{role}" in swept or getattr(named, role) for role in ROLES)
+
     def with_versions(self, registry: Registry) -> Self:
         """The same plan with parents as versions, so that a promotion does not part its trials.
 

@@ -1,7 +1,7 @@
 """Schedule spaces: a dimension whose values are whole curricula, in numbers that a person reads."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Final, Self, final
@@ -9,7 +9,7 @@ from typing import Any, Final, Self, final
 from ..methods.core.schedule import Clock, Schedule
 from .condition import Scalar, When, is_met, plain_when, read_when
 from .dimension import Dimension, Kind, is_number
-from .shape import PIECEWISE, SHAPES, fields_of, make, node_of
+from .shape import PIECEWISE, SHAPES, fields_of, make, name_of, node_of, numbers_of, values_of
 
 SCHEDULE: Final = "schedule"
 """The kind of a schedule space."""
@@ -239,6 +239,47 @@ class ScheduleSpace:
         assert isinstance(knots, int)
         return make(shape, knots, numbers, self.clock)
 
+    def values_of(self, key: str, schedule: Schedule) -> dict[str, Scalar]:
+        """The values of the dimensions that give a schedule: the inverse of ``schedule``.
+
+        What lengths add up to is rounded, so that a length is known to as many digits.
+
+        Args:
+            key: Where the schedule stands.
+            schedule: The schedule.
+
+        Returns:
+            Values of the dimensions that are present.
+
+        Raises:
+            ValueError: If no values give exactly this schedule.
+        """
+        shape = name_of(schedule)
+        if shape not in self.shapes:
+            raise ValueError(
+                f"{key} has the shape {shape or type(schedule).__name__}, sweep.space draws "
+                f"{', '.join(self.shapes)}"
+            )
+        known: dict[str, Any] = {"shape": shape} | numbers_of(schedule)
+        if shape == PIECEWISE and known["knots"] not in self.knots:
+            raise ValueError(
+                f"{key} has {known['knots']} knots, sweep.space draws "
+                f"{', '.join(map(str, self.knots))}"
+            )
+        found: dict[str, Scalar] = {}
+        for name, one in self.dimensions(key).items():
+            part = name.removeprefix(f"{key}.")
+            if part in known:
+                found[name] = shape if part == "shape" else one.nearest(known[part])
+        made = self.schedule(key, found)
+        has, draws = values_of(schedule), values_of(made)
+        if unlike := [name for name in has if has[name] != draws[name]]:
+            raise ValueError(
+                f"{key} has {_shown(has, unlike)}, and the nearest that sweep.space draws has "
+                f"{_shown(draws, unlike)}"
+            )
+        return found
+
     def _probe(self, shape: str) -> None:
         """Make the schedules of all bounds and of values between: their class may refuse some."""
         names = [name for name in self.parts if name in self._parts_of(shape)]
@@ -267,6 +308,11 @@ class ScheduleSpace:
             Two overrides.
         """
         return f"~{key}", f"+{key}={node_of(self.schedule(key, values))}"
+
+
+def _shown(fields: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Some fields of a schedule in words."""
+    return ", ".join(f"{name} {fields[name]}" for name in names)
 
 
 def _probes(part: Part) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 from ..methods.core.schedule import (
@@ -78,10 +79,47 @@ def _piecewise(knots: int, numbers: Mapping[str, Any], clock: Clock) -> Piecewis
     return Piecewise(values=values, boundaries=tuple(boundaries), clock=clock)
 
 
+def name_of(schedule: Schedule) -> str | None:
+    """The name of a schedule's shape, or None if it has none."""
+    return next((name for name, kind in SHAPES.items() if type(schedule) is kind), None)
+
+
+def numbers_of(schedule: Schedule) -> dict[str, Any]:
+    """The numbers from which ``make`` makes a schedule of one of the shapes.
+
+    Args:
+        schedule: The schedule.
+
+    Returns:
+        Numbers by the names that ``make`` knows: of a ramp both ``until`` and ``length``, of a
+        piecewise schedule ``knots``, too.
+    """
+    if isinstance(schedule, Piecewise):
+        first, *middle, last = schedule.values
+        readings = pairwise((0.0, *schedule.boundaries))
+        return {
+            "knots": len(schedule.boundaries),
+            "start": first,
+            "end": last,
+            **{f"value_{n}": value for n, value in enumerate(middle, start=2)},
+            **{f"length_{n}": _length(*pair) for n, pair in enumerate(readings, start=1)},
+        }
+    numbers = values_of(schedule)
+    if "until" in numbers:
+        numbers["length"] = _length(numbers["begin"], numbers["until"])
+    return numbers
+
+
+def _length(begin: float, until: float) -> float:
+    """What is added to one reading for another, with no more digits than that takes."""
+    short = round(until - begin, _DIGITS)
+    return short if round(begin + short, _DIGITS) == until else until - begin
+
+
 def node_of(schedule: Schedule) -> str:
     """A schedule as a node in Hydra's grammar of overrides, with all of its fields."""
     kind = type(schedule)
-    inner = ",".join(f"{name}:{_text(value)}" for name, value in _values(schedule).items())
+    inner = ",".join(f"{name}:{_text(value)}" for name, value in values_of(schedule).items())
     return f"{{_target_:{kind.__module__}.{kind.__qualname__},{inner}}}"
 
 
@@ -93,18 +131,20 @@ def sentence(schedule: Schedule) -> str:
     """
     if isinstance(schedule, Constant):
         return f"constant {schedule.value:.4g}"
-    values = _values(schedule)
+    values = values_of(schedule)
     clock = f"on the clock {values['clock']}"
     if isinstance(schedule, Piecewise):
         pieces = zip(schedule.values, schedule.boundaries, strict=False)
         parts = [f"{value:.4g} up to {boundary:.4g}" for value, boundary in pieces]
         return f"{', '.join(parts)}, then {schedule.values[-1]:.4g}, {clock}"
-    shape = next(name for name, kind in SHAPES.items() if isinstance(schedule, kind))
+    shape = name_of(schedule)
+    assert shape is not None
     start, end, begin, until = (f"{values[k]:.4g}" for k in ("start", "end", "begin", "until"))
     return f"{shape.replace('_', ' ')} from {start} to {end} between {begin} and {until}, {clock}"
 
 
-def _values(schedule: Schedule) -> dict[str, Any]:
+def values_of(schedule: Schedule) -> dict[str, Any]:
+    """The fields of a schedule by their names."""
     return {name: getattr(schedule, name) for name in inspect.signature(type(schedule)).parameters}
 
 

@@ -73,24 +73,27 @@ class FirstPoints:
     left_out: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, candidates: Sequence[FirstPoint], space: Space) -> Self:
+    def of(
+        cls, candidates: Sequence[FirstPoint], space: Space, *, left_out: Sequence[str] = ()
+    ) -> Self:
         """Those of some points that lie in a space, each once.
 
         Args:
             candidates: The points, the first ones first.
             space: The space.
+            left_out: A sentence for each that has no values in the space.
         """
-        points: list[FirstPoint] = []
-        left_out = []
+        points: dict[tuple[str, ...], FirstPoint] = {}
+        said = list(left_out)
         for one in candidates:
-            twin = next((other for other in points if other.values == one.values), None)
             if (reason := outside(space, one.values)) is not None:
-                left_out.append(f"{one.origin}: {reason}")
-            elif twin is not None:
-                left_out.append(f"{one.origin}: the same point as {twin.origin}")
-            else:
-                points.append(one)
-        return cls(points=tuple(points), left_out=tuple(left_out))
+                said.append(f"{one.origin}: {reason}")
+                continue
+            # Not by values: lengths that differ in digits that are rounded give one schedule.
+            first = points.setdefault(space.overrides(one.values), one)
+            if first is not one:
+                said.append(f"{one.origin}: the same point as {first.origin}")
+        return cls(points=tuple(points.values()), left_out=tuple(said))
 
     @classmethod
     def known_to(cls, study: Study) -> Self | None:

@@ -108,6 +108,22 @@ def test_a_dry_run_refuses_what_a_sweep_refuses(
         Sweep().run(arguments("--dry-run", *words))
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("sweep.warm_start.registry=true", "no registered model has eval/w2 at 1 NFE"),
+        ("sweep.warm_start.sweeps=[earlier]", "there is no sweep 'earlier'"),
+        ("parents.initial=moons/1", "there is no registered model 'moons'"),
+    ],
+)
+def test_a_dry_run_refuses_a_start_from_what_is_not_there(
+    word: str, said: str, home_folder: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        Sweep().run(arguments("--dry-run", "data=moons", "net=mlp", word))
+    assert not list(home_folder.glob("sweeps/*"))
+
+
 def test_a_dry_run_shows_no_password(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

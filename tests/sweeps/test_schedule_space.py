@@ -98,6 +98,73 @@ def test_all_that_is_drawn_is_a_schedule_in_order(seed: int) -> None:
     assert ("knots" in numbers(values)) is isinstance(made, Piecewise)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_values_of_a_schedule_are_found_again(seed: int) -> None:
+    values, one = drawn(WHOLE, seed), WHOLE.schedules[_KEY]
+    schedule = one.schedule(_KEY, values)
+    found = one.values_of(_KEY, schedule)
+    assert one.schedule(_KEY, found) == schedule
+    assert found == pytest.approx(values, abs=1e-11)
+    assert all(WHOLE.dimensions[key].has(value) for key, value in found.items())
+
+
+@pytest.mark.parametrize("begin", [0.1, 0.30000000000000004, 1 / 3])
+@pytest.mark.parametrize("length", [0.2, 0.3])
+def test_a_length_at_its_bound_is_found_again(begin: float, length: float) -> None:
+    bounds = {"kind": "uniform", "low": 0.2, "high": 0.3}
+    one = space(**_RAMP, begin={"kind": "uniform", "low": 0.0, "high": 0.5}, length=bounds)
+    values = {f"{_KEY}.begin": begin, f"{_KEY}.length": length}
+    assert one.schedules[_KEY].values_of(_KEY, one.schedules[_KEY].schedule(_KEY, values)) == values
+
+
+def test_a_length_after_a_beginning_between_two_roundings_is_found() -> None:
+    part = {"kind": "uniform", "low": 0.0, "high": 0.5}
+    one = space(**_RAMP, begin=part, length={**part, "low": 0.1}).schedules[_KEY]
+    ramp = Linear(start=1.0, end=0.0, begin=0.2476999999995, until=0.494924524357)
+    assert one.schedule(_KEY, one.values_of(_KEY, ramp)) == ramp
+
+
+def test_a_length_is_found_with_no_more_digits_than_it_was_written_with() -> None:
+    one = space(**_RAMP, begin=0.1, length={"kind": "choice", "values": [0.2, 0.6]})
+    found = one.schedules[_KEY].values_of(_KEY, Linear(start=1.0, end=0.0, begin=0.1, until=0.3))
+    assert found == {f"{_KEY}.length": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (schedules.Doubling(start=1, end=4), "has the shape doubling, sweep.space draws constant,"),
+        (Product(factors=()), "has the shape Product, sweep.space draws constant, linear, cosine,"),
+        (
+            Piecewise(values=(1.0, 0.5, 0.05), boundaries=(0.1, 0.2)),
+            "has 2 knots, sweep.space draws 1, 3, 4",
+        ),
+        (
+            Piecewise(values=(1.0, 0.05), boundaries=(0.5,)),
+            r"has boundaries \(0.5,\), and the nearest .* draws has boundaries \(0.24,\)",
+        ),
+        (
+            Linear(start=1.0, end=0.2, begin=0.5, until=0.75),
+            "has end 0.2, and the nearest that sweep.space draws has end 0.1",
+        ),
+        (Linear(start=1.0, end=0.1, until=0.5), "has until 0.5, and the nearest .* until 0.3"),
+        (
+            schedules.Sigmoid(start=1.0, end=0.1, until=0.25, snap=0.01),
+            "has snap 0.01, and the nearest that sweep.space draws has snap 0.0",
+        ),
+        (
+            Linear(start=1.0, end=0.1, until=0.25, clock=Clock.SAMPLES),
+            "has clock samples, and the nearest that sweep.space draws has clock progress",
+        ),
+        (schedules.Constant(value=0.5), "has value 0.5, and the nearest .* has value 0.25"),
+    ],
+)
+def test_it_is_said_why_a_schedule_is_not_drawn(schedule: Schedule, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{_KEY} {said}"):
+        WHOLE.schedules[_KEY].values_of(_KEY, schedule)
+
+
 def test_an_old_schedule_leaves_nothing_behind() -> None:
     made = composed(
         space(**_RAMP | {"until": {"kind": "uniform", "low": 0.3, "high": 0.5}}).overrides(

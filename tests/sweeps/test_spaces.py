@@ -12,6 +12,7 @@ import yaml
 from onestep.platform.data.source import is_image
 from onestep.platform.evaluation.benchmark import GAUSSIAN, Benchmark
 from onestep.platform.training.assembly import assemble, parts_of
+from onestep.sweeps.earlier import values_of
 from onestep.sweeps.objective import OF_IMAGES, OF_POINTS
 from onestep.sweeps.plan import Plan
 from onestep.sweeps.settings import SweepSettings, settings_of
@@ -69,6 +70,29 @@ def test_random_points_of_a_sweep_are_experiments_that_its_objective_suits(name:
         shape = assemble(experiment_of((*trial, *parents(trial)))).source.shape
         lead = settings.objectives.on(shape).lead.name
         assert lead == (OF_IMAGES if is_image(shape) else OF_POINTS)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_points_of_a_sweep_are_read_again_from_the_lines_of_their_trials(name: str) -> None:
+    """One of each shape and number of knots of each of its schedules."""
+    settings = settings_of([f"sweep={name}"])
+    space = settings.space
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=len(name)))
+    points = [space.suggest(study.ask()) for _ in range(100)]
+    names = [f"{key}.{part}" for key in space.schedules for part in ("shape", "knots")]
+    by_kind = {tuple(point.get(one) for one in names): point for point in points}
+    kinds = {kind for point in points for kind in point.items() if kind[0] in names}
+    assert kinds == {
+        (one, value)
+        for one in names
+        if one in space.dimensions
+        for value in space.dimensions[one].extremes
+    }
+    for point in by_kind.values():
+        overrides = space.overrides(point)
+        found = values_of((*settings.base, *overrides), space)
+        assert space.overrides(found) == overrides
+        assert found == pytest.approx(point, abs=1e-11)
 
 
 @pytest.mark.parametrize(

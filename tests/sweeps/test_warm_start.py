@@ -1,5 +1,7 @@
+import argparse
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,9 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import torch
 from optuna.storages import RDBStorage
 
+from onestep.methods.core.schedule import Cosine, Linear, Schedule
+from onestep.platform.training.assembly import assemble, registry_of
+from onestep.platform.training.registration import record_of
 from onestep.sweeps.book import Book
+from onestep.sweeps.command import Sweep
 from onestep.sweeps.cost import NOTHING
 from onestep.sweeps.earlier import first_points
 from onestep.sweeps.note import SweepNote, folder_of
@@ -18,8 +25,10 @@ from onestep.sweeps.plan import Plan
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.search import resume, sweep
 from onestep.sweeps.settings import SweepSettings, settings_of
+from onestep.sweeps.shape import node_of
 from onestep.sweeps.space import Space
 from onestep.sweeps.study import begin, open_storage, storage_url
+from onestep.sweeps.trial import experiment_of
 from onestep.sweeps.warm_start import FirstPoint, FirstPoints, WarmStart, outside
 
 _NODE: Final = {
@@ -217,6 +226,114 @@ def test_a_warm_start_without_a_point_in_the_space_is_refused(home: Path) -> Non
 def test_a_registry_without_a_model_that_fits_is_refused(home: Path) -> None:
     with pytest.raises(ValueError, match=r"no registered model has eval/w2 at 1 NFE"):
         first_points(Plan.of(small(warm_start=WarmStart(registry=True))))
+
+
+_KEY: Final = "method.times.diagonal"
+_SHAPES: Final = {
+    "kind": "schedule",
+    "shapes": ["linear", "sigmoid", "piecewise", "constant"],
+    "start": 1.0,
+    "end": {"kind": "uniform", "low": 0.1, "high": 0.5},
+    "begin": {"kind": "uniform", "low": 0.0, "high": 0.4},
+    "length": {"kind": "uniform", "low": 0.2, "high": 0.6},
+    "value": {"kind": "uniform", "low": 0.25, "high": 0.75},
+    "knots": [1, 2],
+    "lengths": {"kind": "uniform", "low": 0.1, "high": 0.3},
+    "values": {"kind": "uniform", "low": 0.4, "high": 0.9},
+}
+_CURRICULA: Final = Space.from_dict({_KEY: _SHAPES, "optimizer.lr": _NODE["optimizer.lr"]})
+_OF_A_MODEL: Final = WarmStart(registry=True)
+
+
+def drawing(schedule: Schedule) -> tuple[str, str]:
+    """What a user writes for another curriculum."""
+    return f"~{_KEY}", f"+{_KEY}={node_of(schedule)}"
+
+
+def registered(plan: Plan, *overrides: str, quality: float = 1.0) -> str:
+    """A model that a training of these overrides gave, in the registry of its home."""
+    assembly = assemble(experiment_of((*plan.base, *overrides)))
+    record = record_of(assembly, assembly.source.load(), ema="online", revision="abc")
+    registry = registry_of(assembly.experiment)
+    run = registry.connection.client.create_run(registry.connection.experiment("trained"))
+    record = replace(record, metrics={"eval/w2/nfe_1": quality})
+    return str(registry.register(record, {"bias": torch.ones(1)}, run_id=run.info.run_id))
+
+
+@pytest.mark.parametrize(
+    "curriculum",
+    [
+        {"shape": "linear", "end": 0.25, "begin": 0.1, "length": 0.2},
+        {"shape": "sigmoid", "end": 0.5, "begin": 0.0, "length": 0.6},
+        {"shape": "constant", "value": 0.3},
+        {"shape": "piecewise", "knots": 1, "end": 0.1, "length_1": 0.3},
+        {"shape": "piecewise", "knots": 2, "end": 0.1}
+        | {"length_1": 0.1, "length_2": 0.2, "value_2": 0.7},
+    ],
+    ids=lambda one: f"{one['shape']}-{one.get('knots', 0)}",
+)
+def test_a_sweep_starts_from_the_curriculum_of_the_best_model(
+    curriculum: dict[str, Any], home: Path
+) -> None:
+    point = {f"{_KEY}.{name}": value for name, value in curriculum.items()} | {"optimizer.lr": 0.01}
+    plan = Plan.of(small(space=_CURRICULA, warm_start=_OF_A_MODEL))
+    registered(plan, *drawing(Linear(start=1.0, end=0.5)), quality=2.0)
+    model = registered(plan, *_CURRICULA.overrides(point))
+    found = first_points(plan)
+    assert found == FirstPoints(points=(FirstPoint(values=point, origin=f"model {model}"),))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            drawing(Cosine(start=1.0, end=0.25, until=0.5)),
+            "method.times.diagonal has the shape cosine, sweep.space draws linear, sigmoid,",
+        ),
+        (
+            drawing(Linear(start=1.0, end=0.05, until=0.95)),
+            "diagonal has end 0.05, until 0.95, and the nearest that .* has end 0.1, until 0.6",
+        ),
+        (
+            (*drawing(Linear(start=1.0, end=0.25, until=0.5)), "optimizer.lr=1.0"),
+            "optimizer.lr is 1.0, which sweep.space does not draw",
+        ),
+        ((f"~{_KEY}",), "its line writes no schedule at method.times.diagonal"),
+    ],
+)
+def test_it_is_said_why_a_sweep_does_not_start_from_the_best_model(
+    overrides: tuple[str, ...], said: str, home: Path
+) -> None:
+    warm = WarmStart(registry=True, sweeps=(EARLIER,))
+    plan = Plan.of(small(space=_CURRICULA, warm_start=warm))
+    model = registered(plan, *overrides)
+    (earlier,) = ran_before(home, small(space=_CURRICULA), 1.0)
+    found = first_points(plan)
+    assert [one.values for one in found.points] == [earlier]
+    assert re.match(f"model {model}: .*{said}", found.left_out[0])
+    alone = replace(plan, settings=replace(plan.settings, warm_start=_OF_A_MODEL))
+    with pytest.raises(ValueError, match=rf"no point in sweep.space; left out is model .*{said}"):
+        first_points(alone)
+
+
+def test_a_model_and_the_trial_that_it_comes_from_are_one_point() -> None:
+    """Though a length that was drawn has more digits than the schedule keeps."""
+    curriculum = {"shape": "linear", "end": 0.25, "begin": 0.1, "length": 0.2 + 1e-14}
+    point = {f"{_KEY}.{name}": value for name, value in curriculum.items()} | {"optimizer.lr": 0.01}
+    twins = [FirstPoint(values={**point, f"{_KEY}.length": 0.2}, origin="this")]
+    found = FirstPoints.of([*twins, FirstPoint(values=point, origin="that")], _CURRICULA)
+    assert found == FirstPoints(points=tuple(twins), left_out=("that: the same point as this",))
+
+
+def test_a_dry_run_says_which_trial_starts_from_what(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran_before(home, settings_of(_SMALL), 1.0)
+    parser = argparse.ArgumentParser()
+    Sweep().configure(parser)
+    words = ["--dry-run", *_SMALL, f"sweep.warm_start.sweeps=[{EARLIER}]"]
+    assert Sweep().run(parser.parse_args(words)) == 0
+    assert f"\n\ntrial 0 starts from trial 0 of sweep {EARLIER}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
