@@ -209,8 +209,8 @@ def test_a_budget_is_one_for_the_longest_trial() -> None:
         ),
         (over(_POWER, "++method.weighting.power=0.5"), r"\+\+method.weighting.power stands both"),
         (
-            over(_POWER, *_HALVED, "training.checkpoint_every=200"),
-            "training.checkpoint_every must divide the 512 samples at .*got 200",
+            over(_POWER, *_HALVED, "training.checkpoint_every=800"),
+            "training.checkpoint_every must divide the 512 samples at .*got 800",
         ),
         (
             over({"training.checkpoint_every": {"kind": "choice", "values": [512, 300]}}, *_HALVED),
