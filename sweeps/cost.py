@@ -8,6 +8,11 @@ from typing import Final, final
 _HOUR_S: Final = 3600.0
 _LEAST_S: Final = 1.0
 """What every trial takes."""
+_UNITS: Final = {
+    "seconds": "seconds of trials",
+    "gpu_seconds": "seconds of GPUs",
+    "money": "of the money",
+}
 
 
 @final
@@ -128,14 +133,40 @@ class Budget:
             return f"{samples} of {self.samples} samples"
         # Something has to be left for the other one, and all of what is kept beyond it.
         ahead = running + (asked + kept if kept else 0)
-        for unit, limit, done in (
-            ("seconds of trials", self.seconds, sum(one.wall_s for one in costs)),
-            ("seconds of GPUs", self.gpu_seconds, sum(one.gpu_s for one in costs)),
-            ("of the money", self.money, sum(self.price(one) for one in costs)),
-        ):
+        used = self._used(costs)
+        for name, unit in _UNITS.items():
+            limit, done = used[name]
             if limit and done + (done / samples * ahead if samples else 0.0) >= limit:
                 return f"{done:.6g} of {limit:.6g} {unit}"
         return ""
+
+    def check_spent(self, costs: Sequence[Cost], *, before: "Budget") -> None:
+        """Refuse a limit that has been exceeded already, where it takes the place of another one.
+
+        Args:
+            costs: Those of the runs that have ended.
+            before: The budget until now, of which any limit may have been exceeded.
+
+        Raises:
+            ValueError: If another limit is below what has been spent.
+        """
+        known = before._used(costs)
+        for name, (limit, done) in self._used(costs).items():
+            shown = str(done) if name == "samples" else f"{done:.6g}"
+            if limit and (limit, done) != known[name] and limit < float(shown):
+                raise ValueError(
+                    f"sweep.budget.{name} must be 0 or at least the {shown} that have been spent, "
+                    f"got {limit}"
+                )
+
+    def _used(self, costs: Sequence[Cost]) -> dict[str, tuple[float, float]]:
+        """The limits, each with what of it has been spent."""
+        return {
+            "samples": (self.samples, sum(one.samples for one in costs)),
+            "seconds": (self.seconds, sum(one.wall_s for one in costs)),
+            "gpu_seconds": (self.gpu_seconds, sum(one.gpu_s for one in costs)),
+            "money": (self.money, sum(self.price(one) for one in costs)),
+        }
 
     def share(self, cost: Cost) -> float:
         """How much of a cost it pays for; infinite where it limits nothing of it."""
