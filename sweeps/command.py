@@ -159,6 +159,8 @@ class Sweep:
         space = plan.settings.space
         for line in space.sentences(space.first):
             print(f"  with {line}")
+        if plan.settings.unlearned:
+            print(f"\n{plan.settings.unlearned}")
         if plan.settings.scheduler.is_population:
             print(f"\n{generations_of(plan)}")
         print(f"\n{estimate_of(plan)}")

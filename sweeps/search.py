@@ -269,6 +269,8 @@ def _run(
             f"sweep {name}: {settings.trials} trials, {settings.objectives}, {done} ended before"
             + (f", {len(book.interrupted)} go on" if book.interrupted else "")
         )
+        if settings.unlearned:
+            say(settings.unlearned)
         for trial in book.interrupted:
             say(restart(trial, plan, folder))
         journal = Journal(

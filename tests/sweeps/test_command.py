@@ -73,6 +73,7 @@ def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(
     line, _, estimate = rest.partition("\n\n")
     each, of_all = map(float, re.findall(r"([\d.e+-]+) s ", estimate))
     assert "3 trials, 2 at once" in estimate
+    assert "sweep.sampler=tpe learns nothing in 3 trials: the first 4 are random" in estimate
     assert of_all == pytest.approx(1.5 * each, rel=0.01)
     settings = SweepSettings.from_dict(json.loads(shown))
     assert settings.trials == 3

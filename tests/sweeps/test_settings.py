@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,8 @@ def test_a_label_is_one_that_stores_take() -> None:
             ["sweep.startup=16", "sweep.trials=16"],
             "startup must be below sweep.trials, .* got 16 and 16",
         ),
+        (["sweep.startup=8", "sweep.trials=8"], "below sweep.trials, .* got 8 and 8"),
+        (["sweep.startup=8", "sweep.trials=4"], "below sweep.trials, .* got 8 and 4"),
         (["sweep.startup=3", "sweep.sampler=random"], "startup has no effect with .*=random"),
         (["sweep.startup=3", "sweep.sampler=nsga2"], "startup has no effect with .*=nsga2"),
         (["sweep.population=5"], "population has no effect with sweep.sampler=tpe and .*=none"),
@@ -178,7 +181,7 @@ def test_a_setting_without_effect_is_refused(words: list[str], said: str) -> Non
         ["sweep.trials=2"],  # of the file's 4 random trials there are two
         ["sweep.sampler=random"],
         ["sweep.population=5", "sweep.sampler=nsga2"],
-        ["sweep.startup=8", "sweep.trials=4"],  # the default
+        ["sweep=mean_flow", "sweep.trials=4"],  # the file's 8 are the default
         ["sweep=mean_flow_population"],
     ],
 )
@@ -186,6 +189,23 @@ def test_a_setting_that_a_command_line_leaves_without_effect_is_none_of_its_own(
     words: list[str],
 ) -> None:
     assert settings_of(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sweep=mean_flow", "sweep.trials=8"], "tpe learns nothing in 8 trials: the first 8 are"),
+        (["sweep=mean_flow", "sweep.trials=9"], ""),
+        (["sweep=mean_flow", "sweep.trials=8", "sweep.sampler=random"], ""),
+        (["sweep.sampler=nsga2", "sweep.trials=20"], "=nsga2 .* the first 20 .*sweep.population"),
+        (["sweep.sampler=nsga2", "sweep.trials=21"], ""),
+        (["sweep=mean_flow_population"], ""),
+    ],
+)
+def test_a_sampler_that_comes_to_learn_nothing_is_told_of(words: list[str], said: str) -> None:
+    found = settings_of(words).unlearned
+    assert bool(found) == bool(said)
+    assert re.search(said, found)
 
 
 def test_a_sweep_of_the_users_own_is_found_and_its_trials_find_its_files_anywhere(
