@@ -16,6 +16,8 @@ from .yardstick import yardsticks
 
 TABLE: Final = "table.md"
 RECORDS: Final = "trials.json"
+FRONT_FIRST: Final = "Those of the Pareto set come first."
+"""What is said of trials from best to worst where there are several objectives."""
 _RANKS: Final = ((Outcome.FINISHED,), (Outcome.UNDERWAY, Outcome.STOPPED), (Outcome.FAILED,))
 
 
@@ -200,6 +202,7 @@ def table(
     line = ancestry(best[0], trials, settings.objectives) if best and best[0].lineage else []
     again = [line for one in best for line in (f"{_named(one)}, again:", "", f"    {one.command}")]
     title = f"Sweep {name}: {wanted(settings)}, with intervals at 95 %"
+    title += f". {FRONT_FIRST}" if len(settings.objectives.all) > 1 else ""
     told = ["The line of the best trial:", "", *(f"- {one}" for one in line), ""] if line else []
     over = [f"It has ended: {ending}.", ""] if ending else []
     beside = [*marks, ""] if marks else []
