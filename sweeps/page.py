@@ -49,6 +49,7 @@ def write_page(findings: Findings) -> Path:
         name=findings.name,
         folder=findings.folder,
         ending=findings.ending,
+        untried=findings.untried,
     )
     write_json(findings.folder / LEDGER, findings.ledger.to_dict())
     write_text(findings.folder / PAGE, page_of(findings, now=datetime.datetime.now(datetime.UTC)))
@@ -175,6 +176,7 @@ def _trials(findings: Findings) -> list[Html]:
     return [
         tag("p", intervals, "A dash stands where a trial has no such key or number."),
         table(head, rows),
+        *([tag("p", findings.untried)] if findings.untried else []),
         tag("details", tag("summary", "The line that repeats each trial"), tag("ul", *commands)),
     ]
 

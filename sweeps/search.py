@@ -45,7 +45,7 @@ from .remembered import RememberedStorage
 from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .restart import restart
 from .settings import SweepSettings
-from .study import begin, check_storage, ended, open_storage, storage_url
+from .study import begin, check_storage, ended, open_storage, storage_url, untried
 from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
@@ -296,7 +296,14 @@ def _run(
             )
             if reason := unregistered(result.best, plan.samples):
                 say(reason)
-            write_report(result.trials, settings, name=name, folder=folder, ending=ending)
+            write_report(
+                result.trials,
+                settings,
+                name=name,
+                folder=folder,
+                ending=ending,
+                untried=untried(study),
+            )
             journal.catch_up()
             run = journal.run_of(result.best.number)
             unknown = ", ".join(dict.fromkeys((note.revision, facts.revision)))
