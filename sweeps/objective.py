@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, Self, final
 
 from ..platform.data.source import is_image
+from ..platform.evaluation.benchmark import METRICS
 from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.report import Report
 from ..platform.evaluation.trajectory import SEMIGROUP_ERROR, STRAIGHTNESS
@@ -69,8 +70,8 @@ class Objective:
         mode: Which values are better.
 
     Raises:
-        ValueError: If the mode is neither min nor max, or a number of evaluations is given where
-            there is none, or missing.
+        ValueError: If the mode is neither min nor max, the name that of no number, or a number of
+            evaluations is given where there is none, or missing.
     """
 
     name: str
@@ -84,6 +85,13 @@ class Objective:
             )
         object.__setattr__(self, "mode", Mode(self.mode))
         without = (*COSTS, *OF_THE_MAP)
+        # Whether the data have such a number is known later, when they are.
+        found = [name for metric in METRICS for name in metric.names]
+        known = (AUTO, *found, *OF_THE_MAP, LATENCY, *COSTS)
+        if self.nfe is None and self.name not in known:
+            raise ValueError(
+                f"sweep.objectives: name must be one of {', '.join(known)}, got {self.name!r}"
+            )
         if (self.nfe is None) is not (self.name in without):
             raise ValueError(
                 f"sweep.objectives: nfe must be null for {', '.join(without)} and a number for all "

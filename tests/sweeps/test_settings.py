@@ -86,6 +86,11 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
             r"sweep.objectives.quality must be settings by name \(name, nfe, mode\), got 1",
         ),
         (["sweep.objectives=1"], "sweep.objectives must be numbers by label, got 1"),
+        (
+            ["+sweep.objectives.cost={name: cost/trainings}"],
+            "name must be one of auto, eval/1nn.* cost/training_s, got 'cost/trainings'",
+        ),
+        (["+sweep.objectives.w2={name: eval/w2}"], "a number for all others, got None for eval/w2"),
         (["sweep.objectives.quality.nfe=null"], "nfe must be null for cost/training_s, "),
         (["+sweep.objectives.cost={name: cost/training_s, nfe: 1}"], "got 1 for cost/training_s"),
         (["sweep.sampler=best"], "sweep.sampler must be one of tpe, gp, .* got 'best'"),
