@@ -199,6 +199,17 @@ def _meant(asked: str) -> str:
     return ""
 
 
+def question(asked: str, options: Sequence[str]) -> str:
+    """The question whether another word was meant; nothing where none is like it.
+
+    Args:
+        asked: What was written.
+        options: The words that there are.
+    """
+    found = get_close_matches(asked, options, n=1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
 def _nearest(asked: str, options: Sequence[str]) -> str:
     """The name of the same group that is most like the one that was asked for, if one is."""
     group, _, name = asked.rpartition("/")
