@@ -71,7 +71,7 @@ def compose(
     except (HydraException, OmegaConfBaseException) as error:
         unknown = re.match(r"Could not override '([^']+)'", str(error))
         if unknown is None:
-            raise ValueError(_sentence(error)) from error
+            raise ValueError(f"{_sentence(error)}{_searched(error, overrides)}") from error
         allowed = _allowed(unknown[1], config_name, overrides, module)
         raise ValueError(f"there is no key {unknown[1]}{allowed}") from error
     assert isinstance(values, dict)
@@ -215,6 +215,15 @@ def _nearest(asked: str, options: Sequence[str]) -> str:
     group, _, name = asked.rpartition("/")
     found = get_close_matches(name, options, n=1)
     return f": did you mean {group}={found[0]}? If not" if found else ""
+
+
+def _searched(error: Exception, overrides: Sequence[str]) -> str:
+    """The user's own folders in which a file was looked for; nothing where none are named."""
+    folders = folders_named(overrides)
+    if not (isinstance(error, MissingConfigException) and error.missing_cfg_file and folders):
+        return ""
+    shown = ", ".join(folder.removeprefix("file://") for folder in folders)
+    return f"; there is no {error.missing_cfg_file}.yaml in {shown}"
 
 
 def _unreadable(error: YAMLError) -> str:

@@ -217,6 +217,15 @@ def test_the_keys_of_a_users_own_experiment_are_named(tmp_path: Path) -> None:
         compose("train", [named, "experiment=mine", "sed=3"])
 
 
+def test_the_folders_are_named_in_which_a_file_was_looked_for(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path)
+    said = f"^there is no experiment/other.*; .* experiment/other.yaml in {folder}, {tmp_path}$"
+    with pytest.raises(ValueError, match=said):
+        compose("train", [search_in([str(folder), str(tmp_path)]), "experiment=other"])
+    with pytest.raises(ValueError, match=r"^there is no experiment/other[^;]*$"):
+        compose("train", ["experiment=other"])
+
+
 def test_the_nearest_name_is_asked_about() -> None:
     with pytest.raises(ValueError, match=r"^there is no method/men_flow: did you mean method=mean"):
         compose("train", ["method=men_flow"])
