@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from onestep.platform.configuration import compose
+from onestep.platform.evaluation.benchmark import METRICS, metric_names
+from onestep.platform.training.assembly import assemble
 from onestep.sweeps.objective import Objectives
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings, settings_of
 from onestep.sweeps.space import Space
+from onestep.sweeps.trial import experiment_of
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +214,12 @@ def test_a_sampler_that_comes_to_learn_nothing_is_told_of(words: list[str], said
     found = settings_of(words).unlearned
     assert bool(found) == bool(said)
     assert re.search(said, found)
+
+
+@pytest.mark.parametrize("data", ["digits", "moons", "checkerboard"])
+def test_every_number_of_an_evaluation_is_known_before_the_data_are(data: str) -> None:
+    found = metric_names(assemble(experiment_of((f"data={data}", "net=mlp"))).source.load())
+    assert set(found) <= {name for metric in METRICS for name in metric.names}
 
 
 def test_a_sweep_of_the_users_own_is_found_and_its_trials_find_its_files_anywhere(
