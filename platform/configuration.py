@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from .password import hide_passwords
 
@@ -53,8 +54,8 @@ def compose(
         Plain dictionaries, lists and scalars.
 
     Raises:
-        ValueError: If an override names no key, gives a value of the wrong kind or misses one, or
-            if there is no folder where one is named.
+        ValueError: If an override names no key, gives a value of the wrong kind or misses one, if
+            there is no folder where one is named, or if a file is no YAML.
     """
     for override in overrides:
         if not re.match(r"[~]|[^=]+=", override):
@@ -65,10 +66,12 @@ def compose(
     except MissingMandatoryValue as error:
         key = error.full_key
         raise ValueError(f"{key} has no value: give one, as {key}=...") from error
+    except YAMLError as error:
+        raise ValueError(_unreadable(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         unknown = re.match(r"Could not override '([^']+)'", str(error))
         if unknown is None:
-            raise ValueError(_sentence(error)) from error
+            raise ValueError(f"{_sentence(error)}{_searched(error, overrides)}") from error
         allowed = _allowed(unknown[1], config_name, overrides, module)
         raise ValueError(f"there is no key {unknown[1]}{allowed}") from error
     assert isinstance(values, dict)
@@ -196,11 +199,40 @@ def _meant(asked: str) -> str:
     return ""
 
 
+def question(asked: str, options: Sequence[str]) -> str:
+    """The question whether another word was meant; nothing where none is like it.
+
+    Args:
+        asked: What was written.
+        options: The words that there are.
+    """
+    found = get_close_matches(asked, options, n=1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
 def _nearest(asked: str, options: Sequence[str]) -> str:
     """The name of the same group that is most like the one that was asked for, if one is."""
     group, _, name = asked.rpartition("/")
     found = get_close_matches(name, options, n=1)
     return f": did you mean {group}={found[0]}? If not" if found else ""
+
+
+def _searched(error: Exception, overrides: Sequence[str]) -> str:
+    """The user's own folders in which a file was looked for; nothing where none are named."""
+    folders = folders_named(overrides)
+    if not (isinstance(error, MissingConfigException) and error.missing_cfg_file and folders):
+        return ""
+    shown = ", ".join(folder.removeprefix("file://") for folder in folders)
+    return f"; there is no {error.missing_cfg_file}.yaml in {shown}"
+
+
+def _unreadable(error: YAMLError) -> str:
+    """Where a file is no YAML, and why."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return f"cannot read a file as YAML: {' '.join(str(error).split())}"
+    mark, begun = error.problem_mark, error.context_mark
+    since = f", {error.context} that begins in line {begun.line + 1}" if begun is not None else ""
+    return f"cannot read {mark.name} as YAML, line {mark.line + 1}: {error.problem}{since}"
 
 
 def _sentence(error: Exception) -> str:
@@ -215,6 +247,8 @@ def _sentence(error: Exception) -> str:
             return (
                 f"cannot read {hidden}: a value with signs as # or {{ needs quotes, 'key=\"value\"'"
             )
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Hydra says nothing itself of an interpolation that cannot be read.
+    said = str(error) or str(error.__cause__)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("See https", "full_key", "object_type"))]
     return ". ".join(dict.fromkeys(line.rstrip(".") for line in kept))

@@ -23,7 +23,7 @@ from .charges import Purse
 from .condition import Scalar
 from .cost import NOTHING, Cost
 from .derived import Derived
-from .ending import NOTHING_LEFT, mark_ended, why_ended
+from .ending import NO_POINTS_LEFT, NOTHING_LEFT, mark_ended, why_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
 from .measured import forget_points, keep_numbers, note_failure, note_point
@@ -149,7 +149,7 @@ class Book:
         """Why there is no other point to begin, in words."""
         if self._begun >= self._settings.trials:
             return f"all {self._settings.trials} trials have ended"
-        return "the grid has no points left" if self._is_exhausted else ""
+        return NO_POINTS_LEFT if self._is_exhausted else ""
 
     @property
     def _overspent(self) -> str:
@@ -214,13 +214,11 @@ class Book:
     def went_back(self, number: int, *, to: int) -> None:
         """Forget what a trial was measured at beyond the samples that its guardian sent it to.
 
-        Where rungs are runs of their own those were other runs, which nothing sent back.
-
         Args:
             number: The trial.
             to: The samples.
         """
-        if self._rungs is None:
+        if self._rungs is None:  # otherwise those below were other runs
             forget_points(self._open[number], beyond=to)
 
     def tried(self, number: int, one: SubTrial) -> None:
@@ -359,7 +357,7 @@ class Book:
             values = space.suggest(trial)
             broken = space.violated(values) or ""
             if self._settings.sampler is SamplerKind.GRID and self._points.is_known(trial):
-                self._reject(trial, "the grid has no points left")
+                self._reject(trial, NO_POINTS_LEFT)
                 self._is_exhausted = True
                 return None
             if not broken:

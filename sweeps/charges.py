@@ -7,7 +7,7 @@ from typing import Any, final
 from optuna.trial import FrozenTrial, Trial
 
 from .cost import NOTHING, Cost
-from .record import COST, COSTS, RUNG
+from .record import COST, COSTS, RUNG, UNTRIED
 from .settings import SweepSettings
 
 
@@ -58,6 +58,30 @@ class Purse:
             ahead = len(rungs) / ended if ended else 0.0
         self.spent = self._budget.spent(done, samples=planned + samples + kept, ahead=ahead)
         return bool(self.spent)
+
+
+def check_counts(
+    trials: Iterable[FrozenTrial], *, before: SweepSettings, now: SweepSettings
+) -> None:
+    """Refuse other counts of a sweep that it has exceeded already; it may end with what it has.
+
+    Args:
+        trials: All trials of the study.
+        before: The sweep until now.
+        now: The same as it is to go on.
+
+    Raises:
+        ValueError: If there are to be fewer trials than have begun, or another limit of the budget
+            is below what has been spent.
+    """
+    notes = [one.user_attrs for one in trials]
+    begun = sum(UNTRIED not in one for one in notes)
+    if now.trials != before.trials and now.trials < begun:
+        raise ValueError(
+            f"sweep.trials must be at least the {begun} that have begun, got {now.trials}"
+        )
+    done = sum((paid(one, is_running=False) for one in notes), NOTHING)
+    now.budget.check_spent(done, before=before.budget)
 
 
 def charge(trial: Trial, cost: Cost) -> None:

@@ -3,9 +3,10 @@
 import argparse
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ..platform.commands.arguments import add_overrides
@@ -43,9 +44,12 @@ where .onestep stands for the folder that ONESTEP_HOME names.
 _AUTO: Final = "resume=auto"
 _REPORT: Final = "report"
 _LIST: Final = "list"
+_WORD: Final = re.compile(r"\w+")
+"""What is no override, and could be meant for what is to be done."""
 _COUNTS: Final = ("sweep.trials", "sweep.concurrency", "sweep.retries")
 _ADDRESS: Final = "sweep.address"
 _WANDB: Final = "sweep.wandb"
+_CHANGEABLE: Final = (*_COUNTS, _ADDRESS, _WANDB)
 _BUDGET: Final = "sweep.budget."
 
 
@@ -90,6 +94,12 @@ class Sweep:
         Raises:
             ValueError: If the sweep is refused, or all trials fail.
         """
+        words = arguments.overrides
+        if words and _WORD.fullmatch(words[0]) and words[0] not in (_REPORT, _LIST):
+            raise ValueError(
+                f"`onestep sweep` knows the words {_LIST} and {_REPORT} NAME, and else takes "
+                f"overrides KEY=VALUE, got {words[0]!r}"
+            )
         if arguments.overrides[:1] == [_REPORT]:
             return self._report(arguments)
         if arguments.overrides[:1] == [_LIST]:
@@ -166,6 +176,8 @@ class Sweep:
             print(f"  with {line}")
         if said := first.sentences(plan.settings.founders):
             print("", *said, sep="\n")
+        if plan.settings.unlearned:
+            print(f"\n{plan.settings.unlearned}")
         if plan.settings.scheduler.is_population:
             print(f"\n{generations_of(plan)}")
         print(f"\n{estimate_of(plan)}")
@@ -281,6 +293,7 @@ def changes_of(overrides: Sequence[str], *, of: str) -> dict[str, Any]:
     Raises:
         ValueError: If another setting is among them, or a value is none for its key.
     """
+    from ..platform.configuration import question
     from ..platform.settings import settings
     from .cost import Budget
     from .note import SweepNote
@@ -300,10 +313,10 @@ def changes_of(overrides: Sequence[str], *, of: str) -> dict[str, Any]:
         elif key.startswith(_BUDGET):
             amounts[key.removeprefix(_BUDGET)] = _number(value)
         else:
+            limits = [f"{_BUDGET}{field.name}" for field in fields(Budget)]
             raise ValueError(
-                f"a resumed sweep keeps its settings but "
-                f"{', '.join((*_COUNTS, _ADDRESS, _WANDB))} and those of "
-                f"{_BUDGET.rstrip('.')}, got {one!r}"
+                f"a resumed sweep keeps its settings but {', '.join(_CHANGEABLE)} and those of "
+                f"{_BUDGET.rstrip('.')}, got {one!r}{question(key, [*_CHANGEABLE, *limits])}"
             )
     if amounts:
         known = asdict(SweepNote.of(of).settings.budget)

@@ -7,6 +7,11 @@ from typing import Final, final
 _HOUR_S: Final = 3600.0
 _LEAST_S: Final = 1.0
 """What every trial takes."""
+_UNITS: Final = {
+    "seconds": "seconds of trials",
+    "gpu_seconds": "seconds of GPUs",
+    "money": "of the money",
+}
 
 
 @final
@@ -123,14 +128,40 @@ class Budget:
         """
         if self.samples and done.samples + samples > self.samples:
             return f"{done.samples} of {self.samples} samples"
-        for unit, limit, taken in (
-            ("seconds of trials", self.seconds, done.wall_s),
-            ("seconds of GPUs", self.gpu_seconds, done.gpu_s),
-            ("of the money", self.money, self.price(done)),
-        ):
+        used = self._used(done)
+        for name, unit in _UNITS.items():
+            limit, taken = used[name]
             if limit and taken * (1.0 + ahead) >= limit:
                 return f"{taken:.6g} of {limit:.6g} {unit}"
         return ""
+
+    def check_spent(self, done: Cost, *, before: "Budget") -> None:
+        """Refuse a limit that has been exceeded already, where it takes the place of another one.
+
+        Args:
+            done: What the runs that have ended took.
+            before: The budget until now, of which any limit may have been exceeded.
+
+        Raises:
+            ValueError: If another limit is below what has been spent.
+        """
+        known = before._used(done)
+        for name, (limit, taken) in self._used(done).items():
+            shown = str(taken) if name == "samples" else f"{taken:.6g}"
+            if limit and (limit, taken) != known[name] and limit < float(shown):
+                raise ValueError(
+                    f"sweep.budget.{name} must be 0 or at least the {shown} that have been spent, "
+                    f"got {limit}"
+                )
+
+    def _used(self, done: Cost) -> dict[str, tuple[float, float]]:
+        """The limits, each with what of it has been spent."""
+        return {
+            "samples": (self.samples, done.samples),
+            "seconds": (self.seconds, done.wall_s),
+            "gpu_seconds": (self.gpu_seconds, done.gpu_s),
+            "money": (self.money, self.price(done)),
+        }
 
     def share(self, cost: Cost) -> float:
         """How much of a cost it pays for; infinite where it limits nothing of it."""

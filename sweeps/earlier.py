@@ -13,6 +13,7 @@ from .findings import Findings
 from .objective import COSTS, Objective
 from .plan import Plan
 from .record import Outcome
+from .report import wanted
 from .settings import SweepSettings
 from .space import Space
 from .warm_start import FirstPoint, FirstPoints
@@ -93,11 +94,10 @@ def _of_sweep(name: str, settings: SweepSettings) -> Iterator[FirstPoint]:
             f"sweep.warm_start.sweeps: sweep {name} shares no key with this one; only there are "
             f"{sorted(earlier - now)}, only here {sorted(now - earlier)}"
         )
-    wanted = set(settings.objectives.all)
-    if set(findings.objectives.all) != wanted:
+    if set(findings.objectives.all) != set(settings.objectives.all):
         raise ValueError(
-            f"sweep.warm_start.sweeps: sweep {name} improved {findings.objectives}, this one "
-            f"improves {settings.objectives}"
+            f"sweep.warm_start.sweeps: sweep {name} improved {wanted(findings.settings)}, "
+            f"this one improves {wanted(settings)}"
         )
     most = max((one.samples for one in findings.ranked), default=0)
     whole = [

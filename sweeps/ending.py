@@ -12,6 +12,8 @@ _ENDED: Final = "ended"
 _WHY: Final = "ended_because"
 NOTHING_LEFT: Final = "nothing was left to start"
 """Why a sweep ended of which no more is known."""
+NO_POINTS_LEFT: Final = "the grid has no points left"
+"""Why a point is not tried that a grid gives again, and why its sweep has ended."""
 ANEW: Final = "begin a new sweep, without --resume and resume=auto"
 """What is left to do where a sweep cannot go on."""
 

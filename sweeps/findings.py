@@ -35,7 +35,7 @@ from .record import (
 from .report import ranked
 from .settings import SweepSettings
 from .space import override
-from .study import ended, open_storage, storage_url
+from .study import ended, open_storage, storage_url, untried
 from .subtrial import SubTrial, subtrials_of
 from .trial import experiment_of
 from .winner import MODELS, leaders_of
@@ -101,6 +101,11 @@ class Findings:
     def ending(self) -> str:
         """Why the sweep has ended, in words; nothing while it has not."""
         return why_ended(self.study, self.settings)
+
+    @property
+    def untried(self) -> str:
+        """What became of the points that are no trials, in words; nothing where there are none."""
+        return untried(self.study)
 
     @property
     def data_digest(self) -> str:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, Self, final
 
 from ..platform.data.source import is_image
+from ..platform.evaluation.benchmark import METRICS
 from ..platform.evaluation.latency import LATENCY
 from ..platform.evaluation.report import Report
 from ..platform.evaluation.trajectory import SEMIGROUP_ERROR, STRAIGHTNESS
@@ -89,8 +90,9 @@ class Objective:
         mode: Which values are better; ``auto`` for those that are in the number of that name.
 
     Raises:
-        ValueError: If the mode is none, or ``auto`` for a number that is best between its ends, or
-            a number of evaluations is given where there is none, or missing.
+        ValueError: If the mode is none, or ``auto`` for a number that is best between its ends, the
+            name that of no number, or a number of evaluations is given where there is none, or
+            missing.
     """
 
     name: str
@@ -108,9 +110,16 @@ class Objective:
                 f"sweep.objectives: {self.name} of data is neither the least nor the largest: its "
                 "mode must be min or max, got auto"
             )
-        known = Mode.MAX if self.name in LARGER else Mode.MIN
-        object.__setattr__(self, "mode", known if self.mode == Mode.AUTO else Mode(self.mode))
+        better = Mode.MAX if self.name in LARGER else Mode.MIN
+        object.__setattr__(self, "mode", better if self.mode == Mode.AUTO else Mode(self.mode))
         without = (*COSTS, *OF_THE_MAP)
+        # Whether the data have such a number is known later, when they are.
+        found = [name for metric in METRICS for name in metric.names]
+        known = (AUTO, *found, *OF_THE_MAP, LATENCY, *COSTS)
+        if self.nfe is None and self.name not in known:
+            raise ValueError(
+                f"sweep.objectives: name must be one of {', '.join(known)}, got {self.name!r}"
+            )
         if (self.nfe is None) is not (self.name in without):
             raise ValueError(
                 f"sweep.objectives: nfe must be null for {', '.join(without)} and a number for all "

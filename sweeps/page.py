@@ -22,7 +22,7 @@ from .markup import Html, breakable, joined, picture, table, tag
 from .objective import Number
 from .pareto_page import after_training, pareto_section
 from .record import Outcome, TrialRecord
-from .report import promotion, shown, wanted, write_report
+from .report import FRONT_FIRST, promotion, shown, wanted, write_report
 from .settings import SweepSettings
 from .style import STYLE
 from .warm_start import FirstPoints
@@ -49,6 +49,7 @@ def write_page(findings: Findings) -> Path:
         name=findings.name,
         folder=findings.folder,
         ending=findings.ending,
+        untried=findings.untried,
     )
     write_json(findings.folder / LEDGER, findings.ledger.to_dict())
     write_text(findings.folder / PAGE, page_of(findings, now=datetime.datetime.now(datetime.UTC)))
@@ -171,10 +172,11 @@ def _trials(findings: Findings) -> list[Html]:
     ]
     intervals = "From best to worst, with intervals at 95 %. "
     if len(labels) > 1:
-        intervals += "Those of the Pareto set come first. "
+        intervals += f"{FRONT_FIRST} "
     return [
         tag("p", intervals, "A dash stands where a trial has no such key or number."),
         table(head, rows),
+        *([tag("p", findings.untried)] if findings.untried else []),
         tag("details", tag("summary", "The line that repeats each trial"), tag("ul", *commands)),
     ]
 

@@ -16,6 +16,8 @@ from .yardstick import yardsticks
 
 TABLE: Final = "table.md"
 RECORDS: Final = "trials.json"
+FRONT_FIRST: Final = "Those of the Pareto set come first."
+"""What is said of trials from best to worst where there are several objectives."""
 _RANKS: Final = ((Outcome.FINISHED,), (Outcome.UNDERWAY, Outcome.STOPPED), (Outcome.FAILED,))
 
 
@@ -135,6 +137,7 @@ def write_report(
     name: str,
     folder: Path,
     ending: str = "",
+    untried: str = "",
 ) -> None:
     """Write table and records of trials into the folder of a sweep.
 
@@ -144,10 +147,12 @@ def write_report(
         name: Name of the sweep.
         folder: Its folder.
         ending: Why the sweep has ended; nothing where it has not.
+        untried: What became of the points that are no trials; nothing where there are none.
     """
     best = ranked(trials, settings.objectives)[:1]
     marks = yardsticks(best[0], settings.objectives, folder) if best else []
-    write_text(folder / TABLE, table(trials, settings, name=name, ending=ending, marks=marks))
+    text = table(trials, settings, name=name, ending=ending, untried=untried, marks=marks)
+    write_text(folder / TABLE, text)
     write_json(folder / RECORDS, [_plain(trial) for trial in trials])
 
 
@@ -157,6 +162,7 @@ def table(
     *,
     name: str,
     ending: str = "",
+    untried: str = "",
     marks: Sequence[str] = (),
 ) -> str:
     """The trials from best to worst, as Markdown.
@@ -166,6 +172,7 @@ def table(
         settings: The sweep.
         name: Name of the sweep.
         ending: Why the sweep has ended; nothing where it has not.
+        untried: What became of the points that are no trials; nothing where there are none.
         marks: What the numbers of the best trial are to be compared with.
     """
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
@@ -204,9 +211,10 @@ def table(
         for line in (f"{_named(one)}, {_again(one)}:", "", f"    {one.command}")
     ]
     title = f"Sweep {name}: {wanted(settings)}, with intervals at 95 %"
+    title += f". {FRONT_FIRST}" if len(settings.objectives.all) > 1 else ""
     told = ["The line of the best trial:", "", *(f"- {one}" for one in line), ""] if line else []
     over = [f"It has ended: {ending}.", ""] if ending else []
-    beside = [*marks, ""] if marks else []
+    beside = [*([untried, ""] if untried else []), *([*marks, ""] if marks else [])]
     return "\n".join([title, "", *over, *lines, "", *beside, *told, *again, ""])
 
 

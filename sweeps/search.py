@@ -30,6 +30,7 @@ from ..platform.training.ray_train import Loaded
 from ..platform.training.reporter import check_wandb
 from .board import Show
 from .book import Book
+from .charges import check_counts
 from .cost import Budget
 from .earlier import first_points
 from .ending import ANEW, has_ended
@@ -44,7 +45,7 @@ from .remembered import RememberedStorage
 from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .restart import restart
 from .settings import SweepSettings
-from .study import begin, check_storage, ended, open_storage, storage_url
+from .study import begin, check_storage, ended, open_storage, storage_url, untried
 from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
@@ -123,7 +124,8 @@ def resume(
         What the whole sweep found.
 
     Raises:
-        ValueError: If there is no such sweep, it is running, or its data or code have changed.
+        ValueError: If there is no such sweep, it is running, its data or code have changed, or it
+            has exceeded another count or limit already.
     """
     note, code = SweepNote.of(name), code_digest()
     if not any_code and note.code != code:
@@ -150,7 +152,7 @@ def resume(
     settings = replace(note.settings, **changed)
     plan = Plan.of(settings)
     _check_stores(plan)
-    return _run(plan, replace(note, settings=settings), name, say, show)
+    return _run(plan, replace(note, settings=settings), name, say, show, before=note.settings)
 
 
 def sweep_or_resume(
@@ -235,6 +237,7 @@ def _run(
     show: Show,
     *,
     first: FirstPoints | None = None,
+    before: SweepSettings | None = None,
 ) -> SweepResult:
     home, folder = home_of(plan.experiment), folder_of(name)
     ready = plan.prepare(folder)
@@ -246,6 +249,8 @@ def _run(
     with alone(folder, what="sweep"), answering(url, name=name):
         study = begin(storage, name, settings.objectives)
         _check_data(study, ready.dataset)
+        if before is not None:
+            check_counts(study.get_trials(deepcopy=False), before=before, now=settings)
         note.keep(name)
         facts = _facts(plan, ready.dataset, name=name)
         first = _first_of(study, plan, first, say)
@@ -264,6 +269,8 @@ def _run(
             f"sweep {name}: {settings.trials} trials, {settings.objectives}, {done} ended before"
             + (f", {len(book.interrupted)} go on" if book.interrupted else "")
         )
+        if settings.unlearned:
+            say(settings.unlearned)
         for trial in book.interrupted:
             say(restart(trial, plan, folder))
         journal = Journal(
@@ -289,7 +296,14 @@ def _run(
             )
             if reason := unregistered(result.best, plan.samples):
                 say(reason)
-            write_report(result.trials, settings, name=name, folder=folder, ending=ending)
+            write_report(
+                result.trials,
+                settings,
+                name=name,
+                folder=folder,
+                ending=ending,
+                untried=untried(study),
+            )
             journal.catch_up()
             run = journal.run_of(result.best.number)
             unknown = ", ".join(dict.fromkeys((note.revision, facts.revision)))

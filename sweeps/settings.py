@@ -196,6 +196,18 @@ class SweepSettings:
         return found
 
     @property
+    def unlearned(self) -> str:
+        """Why a sampler that learns comes to suggest nothing, in words; nothing where it does."""
+        first = self.startup if self.sampler in _STARTS else self.population
+        if self.sampler in LEARNS_NOT or first < self.trials:
+            return ""
+        name = "startup" if self.sampler in _STARTS else "population"
+        return (
+            f"sweep.sampler={self.sampler} learns nothing in {self.trials} trials: the first "
+            f"{first} are random ones (sweep.{name})"
+        )
+
+    @property
     def founders(self) -> int:
         """Trials that begin from the start, which in a population are its first generation."""
         return self.population if self.scheduler.is_population else self.trials
@@ -276,14 +288,14 @@ def settings_of(overrides: Sequence[str]) -> SweepSettings:
 
 
 def _check_effect(made: SweepSettings, written: Sequence[str]) -> None:
-    """Refuse a setting that is not the default and has no effect.
+    """Refuse a setting that has no effect, unless nobody has asked for more than its default.
 
     What the file of a sweep says may lose its effect by what a command line changes.
     """
     given = {key.removeprefix("sweep.") for key in written}
     for name, why in made.idle.items():
         is_default = getattr(made, name) == getattr(SweepSettings, name)
-        if not is_default and (name in given or not given & _DECIDE[name]):
+        if name in given or not (is_default or given & _DECIDE[name]):
             raise ValueError(why)
 
 

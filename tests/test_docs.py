@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -276,7 +277,7 @@ def test_the_space_on_the_page_of_sweeps_can_be_searched_and_every_kind_is_there
     from onestep.sweeps.trial import experiment_of
 
     page = (ROOT / "docs" / "sweeps.md").read_text()
-    example, _ = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
+    _, example, _ = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
     space = Space.from_dict(yaml.safe_load(example))
     for _, point in space.edges[:4]:
         experiment_of(("method=alpha_flow", *space.overrides(point)))
@@ -286,12 +287,31 @@ def test_the_space_on_the_page_of_sweeps_can_be_searched_and_every_kind_is_there
     }
 
 
+def test_the_users_own_sweep_on_the_page_of_sweeps_is_found_by_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onestep.sweeps.plan import Plan
+    from onestep.sweeps.settings import settings_of
+
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    example, *_ = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
+    line = next(one for one in page.splitlines() if one.endswith("sweep=mine"))
+    file = tmp_path / next(iter(re.findall(r"`(\w+/sweep/mine\.yaml)`", page)))
+    file.parent.mkdir(parents=True)
+    file.write_text(example)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONESTEP_HOME", str(tmp_path))
+    settings = Plan.of(settings_of(shlex.split(line)[2:])).settings
+    assert (settings.name, settings.trials, settings.budget.samples) == ("mine", 12, 200_000)
+    assert str(settings.objectives) == "eval/w2 at 1 NFE, cost/training_s"
+
+
 def test_what_the_page_of_sweeps_tries_after_training_is_what_a_sweep_tries() -> None:
     from onestep.sweeps.posthoc import PostHoc
     from onestep.sweeps.settings import settings_of
 
     page = (ROOT / "docs" / "sweeps.md").read_text()
-    _, example = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
+    _, _, example = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.M)
     shipped = settings_of(["sweep=improved_mean_flow_posthoc"]).posthoc
     assert PostHoc.from_dict(yaml.safe_load(example)["posthoc"]) == shipped
 

@@ -54,6 +54,10 @@ _MOST_MATCHED: Final = 1000
 _M = TypeVar("_M", bound=AbstractMetric)
 
 
+METRICS: Final = (*COMPARISONS, ClassAgreement(), ForbiddenSquares(), *MATCHED, Modes())
+"""All metrics, of which each set allows some."""
+
+
 def shares(dataset: Dataset) -> tuple[AbstractMetric, ...]:
     """The shares of samples alone that a data set allows.
 

@@ -233,7 +233,7 @@ class _Run:
             if self.place.leads:
                 shutil.rmtree(folder)
 
-    def _content(self, learning: Learning, guard: Mapping[str, Any]) -> Checkpoint:
+    def _content(self, learning: Learning, guard: dict[str, Any]) -> Checkpoint:
         # All workers take their batches in step: the position of one is that of all.
         where = {} if self.stream is None else {_STREAM: dict(self.stream.position)}
         state = learning.state() | where | guard

@@ -174,10 +174,56 @@ def test_a_folder_that_there_is_not_is_refused(given: str, said: str) -> None:
         compose("train", [f"hydra.searchpath={given}"])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: [1\n", r", line 2: expected ',' or '\]', .* sequence that begins in line 1$"),
+        ("name: mine\n  seed: 3\n", r", line 2: mapping values are not allowed here$"),
+        ("seed: 1\n\tname: mine\n", r", line 2: found character '\\t' that cannot start any tok"),
+        ("seed: 1\nseed: 2\n", r", line 2: found duplicate key seed, .* begins in line 1$"),
+        ("seed: !mine 3\n", r", line 1: could not determine a constructor for the tag '!mine'$"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_refused_with_its_line(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    folder = own_folder(tmp_path)
+    file = folder / "experiment" / "wrong.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"^cannot read {file} as YAML{said}"):
+        compose("train", [search_in([str(folder)]), "experiment=wrong"])
+
+
+def test_an_interpolation_that_cannot_be_read_is_refused_in_words(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path)
+    (folder / "experiment" / "wrong.yaml").write_text("# @package _global_\nname: ${seed\n")
+    with pytest.raises(ValueError, match=r"^no viable alternative at input '\$\{seed'$"):
+        compose("train", [search_in([str(folder)]), "experiment=wrong"])
+
+
+def test_a_sign_that_yaml_does_not_know_is_refused_in_words(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path)
+    file = folder / "experiment" / "wrong.yaml"
+    file.write_text("seed: \x00\n")
+    with pytest.raises(
+        ValueError, match=f'^cannot read a file as YAML: .*in "{file}", position 6$'
+    ):
+        compose("train", [search_in([str(folder)]), "experiment=wrong"])
+
+
 def test_the_keys_of_a_users_own_experiment_are_named(tmp_path: Path) -> None:
     named = search_in([str(own_folder(tmp_path))])
     with pytest.raises(ValueError, match=r"^there is no key sed, allowed: .*seed"):
         compose("train", [named, "experiment=mine", "sed=3"])
+
+
+def test_the_folders_are_named_in_which_a_file_was_looked_for(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path)
+    said = f"^there is no experiment/other.*; .* experiment/other.yaml in {folder}, {tmp_path}$"
+    with pytest.raises(ValueError, match=said):
+        compose("train", [search_in([str(folder), str(tmp_path)]), "experiment=other"])
+    with pytest.raises(ValueError, match=r"^there is no experiment/other[^;]*$"):
+        compose("train", ["experiment=other"])
 
 
 def test_the_nearest_name_is_asked_about() -> None:

@@ -26,7 +26,7 @@ from onestep.sweeps.sampler import LEARNS_NOT, SamplerKind
 from onestep.sweeps.searcher import NUMBER, BookScheduler, BookSearch
 from onestep.sweeps.space import Space
 from onestep.sweeps.stopping import Stopping, StoppingKind
-from onestep.sweeps.study import begin, ended, open_storage, storage_url
+from onestep.sweeps.study import begin, ended, open_storage, storage_url, untried
 from onestep.tests.sweeps.booking import (
     COST,
     COST_OF_ONE,
@@ -168,6 +168,21 @@ _CONDITIONAL: Final = Space.from_dict(
         "z": {"kind": "uniform", "low": 0.0, "high": 1.0},
     }
 )
+
+
+def test_a_point_that_a_grid_gives_again_is_said_to_be_no_trial(
+    storage: RDBStorage, tmp_path: Path
+) -> None:
+    space = Space.from_dict({"k": {"kind": "choice", "values": ["a", "b"]}})
+    book = open_book(
+        storage, tmp_path, replace(SETTINGS, space=space, sampler=SamplerKind.GRID, trials=9)
+    )
+    for _ in range(2):
+        finish(book, suggested(book), 1.0)
+    assert untried(book.study) == ""
+    assert book.suggest() is None
+    said = "1 point that the grid gave again when it had no others left (number 2)."
+    assert untried(book.study) == f"Not tried: {said}"
 
 
 @pytest.mark.parametrize("kind", [SamplerKind.RANDOM, SamplerKind.TPE, SamplerKind.QMC])

@@ -73,6 +73,7 @@ def test_a_dry_run_prints_the_sweep_and_a_line_that_trains_one_trial(
     line, _, estimate = rest.partition("\n\n")
     each, of_all = map(float, re.findall(r"([\d.e+-]+) s ", estimate))
     assert "3 trials, 2 at once" in estimate
+    assert "sweep.sampler=tpe learns nothing in 3 trials: the first 4 are random" in estimate
     assert of_all == pytest.approx(1.5 * each, rel=0.01)
     settings = SweepSettings.from_dict(json.loads(shown))
     assert settings.trials == 3
@@ -185,6 +186,8 @@ def test_the_lines_about_a_sweep_that_ended_show_its_model_and_no_password(
         (["report", "x", "--dry-run"], "with one name and no option"),
         (["report", "x", "--resume", "x"], "with one name and no option"),
         (["report", "x"], "there is no sweep 'x'"),
+        (["delete", "x"], "knows the words list and report NAME, .* KEY=VALUE, got 'delete'"),
+        (["compare", "a", "b"], "knows the words list and report NAME, .* got 'compare'"),
         (["list", "x"], "with no other word and no option"),
         (["list", "--dry-run"], "with no other word and no option"),
     ],
@@ -202,6 +205,10 @@ def test_a_resumed_sweep_may_follow_its_cluster_and_keeps_what_decides_its_trial
     words = ["sweep.trials=9", "sweep.address=10.0.0.2:6379", "sweep.wandb=true"]
     changed = {"trials": 9, "address": "10.0.0.2:6379", "wandb": True}
     assert changes_of(words, of="x") == changed
+    with pytest.raises(ValueError, match=r"got 'sweep.trails=9': did you mean sweep.trials\?$"):
+        changes_of(["sweep.trails=9"], of="x")
+    with pytest.raises(ValueError, match=r"did you mean sweep.budget.samples\?$"):
+        changes_of(["sweep.budge.samples=9"], of="x")
     with pytest.raises(ValueError, match=r"keeps its settings but .*sweep\.storage"):
         changes_of(["sweep.storage=sqlite:///other.db"], of="x")
 

@@ -1,5 +1,5 @@
 import math
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -60,3 +60,40 @@ def test_a_budget_says_how_many_trials_it_pays_for() -> None:
     assert Budget(seconds=301.0, samples=7000).trials(each, at_once=6) == 6
     assert Budget(seconds=301.0, samples=5000).trials(each, at_once=6) == 5
     assert Budget(samples=500).share(each) == 0.5
+
+
+_SPENT: Final = Cost(wall_s=180.0, gpu_s=90.0, samples=3 * TOTAL)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"samples": 2999}, "sweep.budget.samples must be 0 or at least the 3000 .* got 2999$"),
+        ({"seconds": 179.0}, "sweep.budget.seconds must be 0 or at least the 180 .* got 179.0$"),
+        ({"gpu_seconds": 1.0}, "sweep.budget.gpu_seconds must be 0 or at least the 90 .* got 1.0$"),
+        ({"money": 1.7, "price_per_node_hour": 36.0}, "sweep.budget.money must be .* the 1.8 .*"),
+    ],
+)
+def test_a_limit_cannot_be_set_below_what_has_been_spent(limits: dict[str, Any], said: str) -> None:
+    asked = Budget(**limits)
+    with pytest.raises(ValueError, match=said):
+        asked.check_spent(_SPENT, before=Budget())
+    asked.check_spent(_SPENT, before=asked)  # what trials that run at once have exceeded stays
+
+
+def test_a_limit_may_be_set_to_what_has_been_spent_or_taken_away() -> None:
+    before = Budget(samples=5000, seconds=100.0)
+    Budget(samples=3000, seconds=180.0).check_spent(_SPENT, before=before)
+    Budget(samples=3000, seconds=100.0).check_spent(_SPENT, before=before)
+    Budget().check_spent(_SPENT, before=before)
+    third = Cost(wall_s=100.0 / 3.0)
+    Budget(seconds=33.3333).check_spent(third, before=Budget())  # the number that is printed
+
+
+def test_another_price_is_another_limit_of_money() -> None:
+    before = Budget(money=5.0, price_per_node_hour=36.0)
+    dearer = Budget(money=5.0, price_per_node_hour=360.0)
+    with pytest.raises(
+        ValueError, match=r"money must be 0 or at least the 18 that have been spent"
+    ):
+        dearer.check_spent(_SPENT, before=before)

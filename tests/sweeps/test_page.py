@@ -15,6 +15,7 @@ from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
 from onestep.sweeps.book import Book
+from onestep.sweeps.constraint import Constraint
 from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.findings import Findings
 from onestep.sweeps.losses import add_loss
@@ -223,6 +224,34 @@ def test_a_page_says_why_a_sweep_ended_and_no_settings_without_effect(
     table = (folder_of(_NAME) / "table.md").read_text()
     assert "It has ended: the budget is spent, 512 of 700 samples." in table
     assert "finished: went back from step 4 to 2" in table
+
+
+def test_page_and_table_tell_of_points_that_were_not_tried(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    _, report = trained
+    bound = Constraint(text="method.times.diagonal.end <= 0.4")
+    space = replace(_SETTINGS.space, constraints=(bound,))
+    settings = replace(_SETTINGS, space=space, scheduler=Stopping())
+    book = begun(home, settings)
+    kept = [finish(book, [value], report=report.to_json()) for value in (2.0, 1.0, 3.0)]
+    left = [one for one in range(kept[-1]) if one not in kept]
+    assert len(left) > 1
+    said = f"Not tried: {len(left)} points that broke sweep.space.constraints (numbers "
+    said += ", ".join(map(str, left[:8])) + (f" and {len(left) - 8} more" if left[8:] else "")
+    assert f"{said})." in read().text
+    write_page(Findings.of(_NAME))
+    assert f"\n\n{said}).\n\n" in (folder_of(_NAME) / "table.md").read_text()
+
+
+def test_page_and_table_say_nothing_where_all_points_were_tried(
+    home: Path, trained: tuple[Path, Report]
+) -> None:
+    book = begun(home)
+    finish(book, [2.0], report=trained[1].to_json())
+    write_page(Findings.of(_NAME))
+    assert "Not tried" not in read().text
+    assert "Not tried" not in (folder_of(_NAME) / "table.md").read_text()
 
 
 def test_a_page_says_how_fairness_was_judged(home: Path) -> None:

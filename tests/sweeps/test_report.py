@@ -103,6 +103,15 @@ def test_with_several_objectives_the_pareto_set_comes_first() -> None:
     assert [one.number for one in ranked(trials, both)] == [4, 1, 0, 3, 2]
 
 
+def test_a_table_of_several_objectives_says_which_trials_come_first() -> None:
+    cost = Objective(name="cost/training_s")
+    two = Objectives(by_label={**_SETTINGS.objectives.by_label, "cost": cost})
+    text = table([], replace(_SETTINGS, objectives=two), name="toy-1")
+    assert text.startswith("Sweep toy-1: eval/w2 at 1 NFE (smaller is better), cost/training_s ")
+    assert text.splitlines()[0].endswith("at 95 %. Those of the Pareto set come first.")
+    assert "Pareto" not in table(_TRIALS, _SETTINGS, name="toy-1")
+
+
 def test_the_table_says_how_to_repeat_the_best_trial(tmp_path: Path) -> None:
     write_report(_TRIALS, _SETTINGS, name="toy-1", folder=tmp_path)
     text = (tmp_path / "table.md").read_text()

@@ -4,7 +4,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from onestep.platform.api import Model
 from onestep.platform.registry.revision import code_digest, code_revision
@@ -22,12 +22,13 @@ from onestep.platform.training.assembly import assemble
 from onestep.platform.training.measurement import prepare_benchmark
 from onestep.platform.training.reporter import MemoryReporter
 from onestep.platform.training.trial import run_trial
+from onestep.sweeps.cost import Budget, Cost
 from onestep.sweeps.findings import DIGEST
 from onestep.sweeps.losses import losses_of
 from onestep.sweeps.note import SweepNote, folder_of
 from onestep.sweeps.objective import OF_POINTS
 from onestep.sweeps.plan import Plan
-from onestep.sweeps.record import COSTS, CURVE, RUNG, Outcome
+from onestep.sweeps.record import COST, COSTS, CURVE, RUNG, UNTRIED, Outcome
 from onestep.sweeps.report import SweepResult
 from onestep.sweeps.search import resume, sweep_or_resume
 from onestep.sweeps.settings import settings_of
@@ -107,6 +108,31 @@ def test_a_sweep_that_is_refused_for_its_data_keeps_the_counts_that_it_had(
     begin(storage, name, plan.settings.objectives).set_user_attr(DIGEST, 64 * "0")
     with pytest.raises(ValueError, match="was begun on other data: their digest is 000000000000"):
         resume(name, trials=9)
+    assert SweepNote.of(name) == note
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sweep_is_refused_counts_that_it_has_exceeded_and_keeps_those_that_it_had(
+    home: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, home / "mlflow.db")
+    asked = settings_of([*_TINY, "sweep.name=mine"])
+    plan, name = Plan.of(asked), "mine-20261122-101500-aaaa"
+    folder_of(name).mkdir(parents=True)
+    note = SweepNote(asked=asked, settings=plan.settings, revision="main", code=code_digest())
+    note.keep(name)
+    study = begin(open_storage(storage_url(plan.settings, home)), name, plan.settings.objectives)
+    for notes in (
+        {COST: asdict(Cost(samples=128))},
+        {COST: asdict(Cost(samples=128))},
+        {UNTRIED: ""},
+    ):
+        study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=notes))
+    with pytest.raises(ValueError, match=r"trials must be at least the 2 that have begun, got 1$"):
+        resume(name, trials=1)
+    budget = Budget(samples=255)
+    with pytest.raises(ValueError, match=r"samples must be 0 or at least the 256 .* got 255$"):
+        sweep_or_resume(replace(asked, budget=budget))
     assert SweepNote.of(name) == note
 
 

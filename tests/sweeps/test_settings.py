@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -6,18 +7,17 @@ from typing import Any
 import pytest
 
 from onestep.platform.configuration import compose
-from onestep.platform.evaluation.agreement import ClassAgreement
-from onestep.platform.evaluation.benchmark import COMPARISONS
-from onestep.platform.evaluation.modes import Modes
+from onestep.platform.evaluation.benchmark import METRICS, metric_names
+from onestep.platform.training.assembly import assemble
 from onestep.sweeps.objective import BETWEEN, LARGER, Mode, Objectives
 from onestep.sweeps.sampler import SamplerKind
 from onestep.sweeps.settings import SweepSettings, settings_of
 from onestep.sweeps.space import Space
+from onestep.sweeps.trial import experiment_of
 
 
 def test_the_numbers_whose_better_values_are_known_are_those_of_the_evaluation() -> None:
-    metrics = (*COMPARISONS, ClassAgreement(), Modes())
-    assert {name for one in metrics for name in one.names} >= LARGER | BETWEEN
+    assert {name for metric in METRICS for name in metric.names} >= LARGER | BETWEEN
 
 
 def test_larger_shares_are_better_unless_another_mode_is_asked_for() -> None:
@@ -101,6 +101,11 @@ def test_overrides_that_are_not_of_the_sweep_join_those_of_every_trial() -> None
             r"sweep.objectives.quality must be settings by name \(name, nfe, mode\), got 1",
         ),
         (["sweep.objectives=1"], "sweep.objectives must be numbers by label, got 1"),
+        (
+            ["+sweep.objectives.cost={name: cost/trainings}"],
+            "name must be one of auto, eval/1nn.* cost/training_s, got 'cost/trainings'",
+        ),
+        (["+sweep.objectives.w2={name: eval/w2}"], "a number for all others, got None for eval/w2"),
         (["sweep.objectives.quality.nfe=null"], "nfe must be null for cost/training_s, "),
         (["+sweep.objectives.cost={name: cost/training_s, nfe: 1}"], "got 1 for cost/training_s"),
         (["sweep.sampler=best"], "sweep.sampler must be one of tpe, gp, .* got 'best'"),
@@ -178,6 +183,8 @@ def test_a_label_is_one_that_stores_take() -> None:
             ["sweep.startup=16", "sweep.trials=16"],
             "startup must be below sweep.trials, .* got 16 and 16",
         ),
+        (["sweep.startup=8", "sweep.trials=8"], "below sweep.trials, .* got 8 and 8"),
+        (["sweep.startup=8", "sweep.trials=4"], "below sweep.trials, .* got 8 and 4"),
         (["sweep.startup=3", "sweep.sampler=random"], "startup has no effect with .*=random"),
         (["sweep.startup=3", "sweep.sampler=nsga2"], "startup has no effect with .*=nsga2"),
         (["sweep.population=5"], "population has no effect with sweep.sampler=tpe and .*=none"),
@@ -194,7 +201,7 @@ def test_a_setting_without_effect_is_refused(words: list[str], said: str) -> Non
         ["sweep.trials=2"],  # of the file's 4 random trials there are two
         ["sweep.sampler=random"],
         ["sweep.population=5", "sweep.sampler=nsga2"],
-        ["sweep.startup=8", "sweep.trials=4"],  # the default
+        ["sweep=mean_flow", "sweep.trials=4"],  # the file's 8 are the default
         ["sweep=mean_flow_population"],
     ],
 )
@@ -202,6 +209,29 @@ def test_a_setting_that_a_command_line_leaves_without_effect_is_none_of_its_own(
     words: list[str],
 ) -> None:
     assert settings_of(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sweep=mean_flow", "sweep.trials=8"], "tpe learns nothing in 8 trials: the first 8 are"),
+        (["sweep=mean_flow", "sweep.trials=9"], ""),
+        (["sweep=mean_flow", "sweep.trials=8", "sweep.sampler=random"], ""),
+        (["sweep.sampler=nsga2", "sweep.trials=20"], "=nsga2 .* the first 20 .*sweep.population"),
+        (["sweep.sampler=nsga2", "sweep.trials=21"], ""),
+        (["sweep=mean_flow_population"], ""),
+    ],
+)
+def test_a_sampler_that_comes_to_learn_nothing_is_told_of(words: list[str], said: str) -> None:
+    found = settings_of(words).unlearned
+    assert bool(found) == bool(said)
+    assert re.search(said, found)
+
+
+@pytest.mark.parametrize("data", ["digits", "moons", "checkerboard"])
+def test_every_number_of_an_evaluation_is_known_before_the_data_are(data: str) -> None:
+    found = metric_names(assemble(experiment_of((f"data={data}", "net=mlp"))).source.load())
+    assert set(found) <= {name for metric in METRICS for name in metric.names}
 
 
 def test_a_sweep_of_the_users_own_is_found_and_its_trials_find_its_files_anywhere(
