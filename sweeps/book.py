@@ -98,9 +98,8 @@ class Book:
         self._curves = Derived(curve_of)
         members = partial(Population, settings, base=base, budgets=budgets, folder=folder)
         self._population = members() if settings.scheduler.is_population else None
-        study.pruner = NopPruner()
-        self._waiting, self._is_exhausted = list[FrozenTrial](), False
-        self._open: dict[int, Trial] = {}
+        study.pruner, self._is_exhausted = NopPruner(), False
+        self._waiting, self._open = list[FrozenTrial](), dict[int, Trial]()
         known = self._all()
         # Counted here from now on: nobody else adds trials, and to ask the database takes longer.
         self._count, self._begun = len(known), sum(UNTRIED not in one.user_attrs for one in known)

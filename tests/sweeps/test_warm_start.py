@@ -200,7 +200,11 @@ _OTHERS: Final = Objectives(by_label={"q": Objective(name="eval/sliced_w2", nfe=
             (1.0,),
             r"shares no key .* only here \['method.wei",
         ),
-        ({"objectives": _OTHERS}, (1.0,), "improved eval/sliced_w2 at 1 NFE, this one improves"),
+        (
+            {"objectives": _OTHERS},
+            (1.0,),
+            r"improved eval/sliced_w2 at 1 NFE \(smaller is better\), this one improves",
+        ),
     ],
 )
 def test_what_cannot_be_started_from_is_refused_before_anything_is_written(
