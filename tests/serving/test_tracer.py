@@ -273,15 +273,18 @@ def test_a_collector_that_is_away_costs_no_request_anything(
     where: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work(client: httpx.AsyncClient) -> float:
+        slow = 0
         for _ in range(1600):  # more than three batches
             began = time.monotonic()
             (await client.get("/healthz")).raise_for_status()
-            assert time.monotonic() - began < SEND_S / 2
+            slow += time.monotonic() - began >= SEND_S / 2
+        # Requests that wait for the collector would do so once a batch; a machine may stand still.
+        assert slow <= 1
         return time.monotonic()
 
     with where() as place, caplog.at_level(logging.INFO):
         ended = asking(f"http://ada:hidden@{place}", work, access_log=False)
-    assert time.monotonic() - ended < 2 * SEND_S + 1.0
+    assert time.monotonic() - ended < 3 * SEND_S + 1.0
     (line,) = [record.getMessage() for record in caplog.records if "trace" in record.name]
     assert line.startswith(f"traces are lost on the way to http://ada:***@{place}, which ")
     assert "hidden" not in caplog.text
