@@ -26,7 +26,7 @@ from .derived import Derived
 from .ending import NO_POINTS_LEFT, NOTHING_LEFT, mark_ended, why_ended
 from .halving import Promotion
 from .lineage import LINEAGE, Lineage
-from .measured import forget_points, keep_numbers, note_failure, note_point
+from .measured import forget_numbers, forget_points, keep_numbers, note_failure, note_point
 from .objective import Number, not_finite
 from .points import Points
 from .population import Population
@@ -59,7 +59,6 @@ from .warm_start import FirstPoint
 
 _TRIES: Final = 1000
 """Points that break a constraint, one after the other, before a sweep gives up."""
-_OF_A_RUN: Final[Mapping[str, Any]] = {RESULTS: [], SAMPLES: 0, CHOSEN: {}}
 UNEXPECTED: Final = "the trial's process failed; Ray Tune's folder of the sweep has its error"
 
 
@@ -98,8 +97,9 @@ class Book:
         self._curves = Derived(curve_of)
         members = partial(Population, settings, base=base, budgets=budgets, folder=folder)
         self._population = members() if settings.scheduler.is_population else None
-        study.pruner, self._is_exhausted = NopPruner(), False
-        self._waiting, self._open = list[FrozenTrial](), dict[int, Trial]()
+        study.pruner = NopPruner()
+        self._waiting, self._is_exhausted = list[FrozenTrial](), False
+        self._open: dict[int, Trial] = {}
         known = self._all()
         # Counted here from now on: nobody else adds trials, and to ask the database takes longer.
         self._count, self._begun = len(known), sum(UNTRIED not in one.user_attrs for one in known)
@@ -478,8 +478,8 @@ class Book:
         return ERROR in notes or STOPPED in notes
 
     def _close_failed(self, trial: Trial) -> None:
-        for name, nothing in _OF_A_RUN.items() if RUNG in trial.user_attrs else ():
-            trial.set_user_attr(name, nothing)  # what its run at the rung below gave
+        if RUNG in trial.user_attrs:
+            forget_numbers(trial)
         if DIVERGED in trial.user_attrs:
             self._close_stopped(trial)  # for the sampler: to keep away from such points
         else:

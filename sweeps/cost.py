@@ -184,13 +184,7 @@ class Budget:
         return min(found, default=math.inf)
 
     def _shares(self, cost: Cost) -> list[float]:
-        limits = (
-            (self.samples, cost.samples),
-            (self.seconds, cost.wall_s),
-            (self.gpu_seconds, cost.gpu_s),
-            (self.money, self.price(cost)),
-        )
-        return [limit / amount for limit, amount in limits if limit and amount]
+        return [limit / amount for limit, amount in self._used(cost).values() if limit and amount]
 
     def check(self, *, samples_of_a_trial: int) -> None:
         """Refuse a budget that allows no trial.

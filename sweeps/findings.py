@@ -35,9 +35,10 @@ from .record import (
 from .report import ranked
 from .settings import SweepSettings
 from .space import override
-from .study import ended, open_storage, storage_url, untried
+from .study import ended, open_storage, storage_url
 from .subtrial import SubTrial, subtrials_of
 from .trial import experiment_of
+from .untried import untried
 from .winner import MODELS, leaders_of
 
 DIGEST: Final = "data_digest"

@@ -8,7 +8,7 @@ from optuna.trial import Trial
 from .charges import charge
 from .cost import Cost
 from .objective import Number, Objectives
-from .record import CURVE, DIVERGED, ERROR, RESULTS, SAMPLES
+from .record import CHOSEN, CURVE, DIVERGED, ERROR, RESULTS, SAMPLES
 
 
 def note_point(
@@ -41,6 +41,16 @@ def forget_points(trial: Trial, *, beyond: int) -> None:
     kept = {samples: point for samples, point in curve.items() if int(samples) <= beyond}
     if len(kept) < len(curve):
         trial.set_user_attr(CURVE, kept)
+
+
+def forget_numbers(trial: Trial) -> None:
+    """Take away the last numbers of a trial: they are those of its run at the rung below.
+
+    Args:
+        trial: The trial.
+    """
+    for name, nothing in ((RESULTS, []), (SAMPLES, 0), (CHOSEN, {})):
+        trial.set_user_attr(name, nothing)
 
 
 def note_failure(trial: Trial, reason: str, *, cost: Cost, has_diverged: bool) -> None:

@@ -45,6 +45,9 @@ BETWEEN: Final = frozenset(
 """Numbers of which data have one that is neither the least nor the largest."""
 OF_THE_MAP: Final = (STRAIGHTNESS, SEMIGROUP_ERROR)
 """Numbers that no samples are drawn for."""
+_OF_SAMPLES: Final = tuple(name for metric in METRICS for name in metric.names)
+_KNOWN: Final = (AUTO, *_OF_SAMPLES, *OF_THE_MAP, LATENCY, *COSTS)
+"""All names; whether the data have such a number is known later, when they are."""
 
 
 class Mode(StrEnum):
@@ -113,12 +116,9 @@ class Objective:
         better = Mode.MAX if self.name in LARGER else Mode.MIN
         object.__setattr__(self, "mode", better if self.mode == Mode.AUTO else Mode(self.mode))
         without = (*COSTS, *OF_THE_MAP)
-        # Whether the data have such a number is known later, when they are.
-        found = [name for metric in METRICS for name in metric.names]
-        known = (AUTO, *found, *OF_THE_MAP, LATENCY, *COSTS)
-        if self.nfe is None and self.name not in known:
+        if self.nfe is None and self.name not in _KNOWN:
             raise ValueError(
-                f"sweep.objectives: name must be one of {', '.join(known)}, got {self.name!r}"
+                f"sweep.objectives: name must be one of {', '.join(_KNOWN)}, got {self.name!r}"
             )
         if (self.nfe is None) is not (self.name in without):
             raise ValueError(

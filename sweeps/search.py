@@ -45,10 +45,11 @@ from .remembered import RememberedStorage
 from .report import TABLE, SweepResult, result_of_sweep, write_report
 from .restart import restart
 from .settings import SweepSettings
-from .study import begin, check_storage, ended, open_storage, storage_url, untried
+from .study import begin, check_storage, ended, open_storage, storage_url
 from .subtrial import substudy_of
 from .trial import try_overrides
 from .tuning import run_trials
+from .untried import untried
 from .warm_start import FirstPoints
 from .winner import keep_leaders, register_winner, revision_of, unregistered
 

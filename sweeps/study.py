@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,6 @@ from ..platform.file_system import is_on_network
 from ..platform.lock import in_turn
 from ..platform.password import hide_passwords
 from ..platform.registry.address import address_of, file_of
-from .ending import NO_POINTS_LEFT
 from .objective import Mode, Objectives
 from .record import UNTRIED, TrialRecord
 from .remembered import RememberedStorage
@@ -30,8 +29,6 @@ _PATIENCE_S: Final = 60.0
 """How long another process may hold a SQLite file."""
 _EXTRAS: Final = {"psycopg": "postgres"}
 """Extras of this package that bring the drivers of databases."""
-_SHOWN: Final = 8
-"""Numbers of points that are listed."""
 _ENDED: Final = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
 
 
@@ -184,38 +181,6 @@ def ended(study: Study) -> tuple[TrialRecord, ...]:
     """
     trials = study.get_trials(deepcopy=False)
     return tuple(TrialRecord.of(trial) for trial in trials if has_come_to_its_end(trial))
-
-
-def untried(study: Study) -> str:
-    """What became of the points that have numbers and are no trials, in words; nothing without any.
-
-    Args:
-        study: The study.
-    """
-    broken, again = list[int](), list[int]()
-    for one in study.get_trials(deepcopy=False):
-        if (why := one.user_attrs.get(UNTRIED)) is not None:
-            (again if why == NO_POINTS_LEFT else broken).append(one.number)
-    said = [
-        f"Not tried: {_points(numbers)} {why} ({_numbers(numbers)})."
-        for numbers, why in (
-            (broken, "that broke sweep.space.constraints"),
-            (again, "that the grid gave again when it had no others left"),
-        )
-        if numbers
-    ]
-    return " ".join(said)
-
-
-def _points(numbers: Sequence[int]) -> str:
-    return f"{len(numbers)} point{'s' if len(numbers) > 1 else ''}"
-
-
-def _numbers(numbers: Sequence[int]) -> str:
-    """The first numbers, and how many more there are."""
-    first = ", ".join(map(str, numbers[:_SHOWN]))
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return f"number{'s' if len(numbers) > 1 else ''} {first}{more}"
 
 
 def has_come_to_its_end(trial: FrozenTrial) -> bool:

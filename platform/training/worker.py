@@ -198,12 +198,13 @@ class _Run:
             is_shown = learning.step in self.shown
             # A state that is shown alone is not gone back to, so that who looks changes no run.
             is_kept = is_end or (keep_at > 0 and learning.step % keep_at == 0)
+            is_due = is_kept or is_shown
             # A reading refuses losses that are no numbers: such a state must not be kept.
-            if is_kept or is_shown or learning.step % training.every(training.log_every) == 0:
+            if is_due or learning.step % training.every(training.log_every) == 0:
                 row = meter.read(learning.step, place)
                 if place.leads:
                     self.reporter.report(row, step=learning.step)
-            if is_kept or is_shown:
+            if is_due:
                 _check_weights(learning)
             if guard.is_on and (is_kept or guard.is_due(learning.step)):
                 guard.look(learning, self.reporter)

@@ -26,7 +26,8 @@ from onestep.sweeps.sampler import LEARNS_NOT, SamplerKind
 from onestep.sweeps.searcher import NUMBER, BookScheduler, BookSearch
 from onestep.sweeps.space import Space
 from onestep.sweeps.stopping import Stopping, StoppingKind
-from onestep.sweeps.study import begin, ended, open_storage, storage_url, untried
+from onestep.sweeps.study import begin, ended, open_storage, storage_url
+from onestep.sweeps.untried import untried
 from onestep.tests.sweeps.booking import (
     COST,
     COST_OF_ONE,
